@@ -1,0 +1,79 @@
+//! The one clock: it counts the time that the machine sleeps.
+//!
+//! `std::time::Instant` stops on Linux while the machine is suspended (rust-lang/rust#87906), the
+//! server's clock does not: a lease would look valid long after it ended. Linux's `BOOTTIME` and
+//! the monotonic clocks of the Apple systems go on.
+
+use std::fmt;
+use std::ops::Add;
+use std::time::Duration;
+
+/// A moment on a clock that never steps back and that goes on while the machine is suspended.
+/// Comparable within one boot of one machine, and nowhere else.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    /// The latest moment there is; a lease that ends here never ends.
+    pub(crate) const FAR_FUTURE: Self = Self(u64::MAX);
+
+    /// This moment.
+    pub fn now() -> Self {
+        #[cfg(target_os = "linux")]
+        {
+            let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+            // Neither part is negative on a clock that counts from boot.
+            Self(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+        }
+        #[cfg(all(unix, not(target_os = "linux")))]
+        {
+            let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+            Self(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
+        }
+        #[cfg(not(unix))]
+        {
+            use once_cell::sync::Lazy;
+            use std::time::Instant;
+            static START: Lazy<Instant> = Lazy::new(Instant::now);
+            Self(u64::try_from(START.elapsed().as_nanos()).unwrap_or(u64::MAX))
+        }
+    }
+
+    /// How long after `earlier` this is; zero if it is not after it.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+
+    /// How long it is until this moment; zero if it has passed.
+    pub fn remaining(self) -> Duration {
+        self.since(Self::now())
+    }
+
+    /// Whether this moment has come.
+    pub fn has_passed(self) -> bool {
+        Self::now() >= self
+    }
+
+    pub(crate) fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+}
+
+impl Add<Duration> for Timestamp {
+    type Output = Self;
+
+    /// Saturates at the far future.
+    fn add(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Timestamp({:?})", Duration::from_nanos(self.0))
+    }
+}

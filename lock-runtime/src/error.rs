@@ -1,0 +1,191 @@
+//! `LockError`: why a lock is not held, or no longer.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::LockName;
+
+/// What kept a lock from being acquired, or ended it.
+///
+/// Kinds are never merged: a lock that somebody else holds, a wait that ran out, a server that
+/// does not answer and a lease that was lost are four different things.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LockErrorKind {
+    /// Somebody else holds the lock, and the caller did not want to wait.
+    Contended,
+    /// The caller waited for its whole timeout, and somebody else still held the lock.
+    TimedOut,
+    /// The provider could not be asked, or did not answer in time. Whether the lock is free is
+    /// not known; the caller does not hold it.
+    ProviderUnavailable,
+    /// The lock was held, and the grant ended before the holder released it.
+    Lost,
+    /// The body had held the lock for its `max_hold`, and was dropped.
+    MaxHoldExceeded,
+    /// The task already holds this lock through the attribute: it would wait for itself.
+    WouldDeadlock,
+    /// The name is empty, holds a NUL character, or is longer than 1,024 bytes.
+    InvalidName,
+    /// No provider is registered under the name asked for, or none at all while the in-process
+    /// fallback is forbidden.
+    NoProvider,
+    /// The provider cannot do what was asked.
+    Unsupported,
+    /// A setting is wrong: a URL, a lease, a credential.
+    InvalidConfig,
+}
+
+impl LockErrorKind {
+    const fn describe(self) -> &'static str {
+        match self {
+            Self::Contended => "is held elsewhere",
+            Self::TimedOut => "was still held elsewhere when the timeout passed",
+            Self::ProviderUnavailable => "could not be acquired: the provider is unavailable",
+            Self::Lost => "was lost",
+            Self::MaxHoldExceeded => "was held for longer than max_hold",
+            Self::WouldDeadlock => "is already held by this task, which would wait for itself",
+            Self::InvalidName => "has an invalid name",
+            Self::NoProvider => "has no provider",
+            Self::Unsupported => "asks for something that the provider cannot do",
+            Self::InvalidConfig => "is configured wrongly",
+        }
+    }
+}
+
+/// The error of every operation on a lock: a [kind](LockError::kind), the lock's
+/// [name](LockError::name) where there is one, and the [source](StdError::source) where the
+/// cause was another error.
+///
+/// It is cheap to clone. Neither its `Display` nor its `Debug` form shows a credential.
+///
+/// # Examples
+///
+/// ```
+/// use lock_runtime::{LockError, LockErrorKind};
+///
+/// let error = LockError::new(LockErrorKind::TimedOut).with_name("invoice:7");
+/// assert!(error.is_contention());
+/// assert_eq!(
+///     error.to_string(),
+///     "lock `invoice:7` was still held elsewhere when the timeout passed",
+/// );
+/// ```
+#[derive(Clone)]
+pub struct LockError(Box<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    kind: LockErrorKind,
+    name: Option<LockName>,
+    detail: Option<Arc<str>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+impl LockError {
+    /// An error of this kind, without a name, detail or source.
+    pub fn new(kind: LockErrorKind) -> Self {
+        Self(Box::new(Inner { kind, name: None, detail: None, source: None }))
+    }
+
+    /// Adds the name of the lock. A name that is already there stays.
+    #[must_use]
+    pub fn with_name(mut self, name: impl Into<LockName>) -> Self {
+        self.0.name.get_or_insert_with(|| name.into());
+        self
+    }
+
+    /// Adds what exactly went wrong: a lower-case fragment without a full stop, and without
+    /// credentials.
+    #[must_use]
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.0.detail = Some(detail.into().into());
+        self
+    }
+
+    /// Adds the error that caused this one.
+    #[must_use]
+    pub fn with_source(
+        mut self,
+        source: impl Into<Box<dyn StdError + Send + Sync + 'static>>,
+    ) -> Self {
+        self.0.source = Some(Arc::from(source.into()));
+        self
+    }
+
+    /// What happened.
+    pub fn kind(&self) -> LockErrorKind {
+        self.0.kind
+    }
+
+    /// The lock's name, where the error is about one lock.
+    pub fn name(&self) -> Option<&LockName> {
+        self.0.name.as_ref()
+    }
+
+    /// Whether somebody else holds the lock: [`Contended`](LockErrorKind::Contended) or
+    /// [`TimedOut`](LockErrorKind::TimedOut). This is what `on_unavailable = "skip"` skips.
+    pub fn is_contention(&self) -> bool {
+        matches!(self.0.kind, LockErrorKind::Contended | LockErrorKind::TimedOut)
+    }
+
+    /// Whether the same call may succeed later with nothing changed: contention, or a provider
+    /// that is unavailable. A lost lock is not retryable blindly, since the body ran in part.
+    pub fn is_retryable(&self) -> bool {
+        self.is_contention() || self.0.kind == LockErrorKind::ProviderUnavailable
+    }
+}
+
+impl From<LockErrorKind> for LockError {
+    fn from(kind: LockErrorKind) -> Self {
+        Self::new(kind)
+    }
+}
+
+impl fmt::Display for LockError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0.name {
+            Some(name) => write!(f, "lock `{name}` {}", self.0.kind.describe())?,
+            None => write!(f, "the lock {}", self.0.kind.describe())?,
+        }
+        match &self.0.detail {
+            Some(detail) => write!(f, ": {detail}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for LockError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("LockError");
+        debug.field("kind", &self.0.kind);
+        if let Some(name) = &self.0.name {
+            debug.field("name", name);
+        }
+        if let Some(detail) = &self.0.detail {
+            debug.field("detail", detail);
+        }
+        if let Some(source) = &self.0.source {
+            debug.field("source", source);
+        }
+        debug.finish()
+    }
+}
+
+impl StdError for LockError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+/// The messages of an error's causes, for a log line.
+pub(crate) fn source_text(error: &LockError) -> Option<String> {
+    let mut texts = Vec::new();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        texts.push(error.to_string());
+        cause = error.source();
+    }
+    (!texts.is_empty()).then(|| texts.join(": "))
+}

@@ -1,0 +1,149 @@
+//! `LockName`: the name of a lock, as the user writes it.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use crate::{LockError, LockErrorKind};
+
+/// The longest name, in bytes of UTF-8.
+const MAX_BYTES: usize = 1_024;
+
+/// The name of a lock: any non-empty UTF-8 text without NUL, up to 1,024 bytes, case-sensitive.
+///
+/// Making one always succeeds, so that it can be made from whatever a program has at hand; a name
+/// that breaks the rule is refused by the acquisition, with
+/// [`InvalidName`](LockErrorKind::InvalidName). Cheap to clone.
+#[derive(Clone)]
+pub struct LockName(Text);
+
+#[derive(Clone)]
+enum Text {
+    Static(&'static str),
+    Shared(Arc<str>),
+}
+
+impl LockName {
+    /// A name known at compile time; no allocation.
+    pub const fn from_static(name: &'static str) -> Self {
+        Self(Text::Static(name))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        match &self.0 {
+            Text::Static(name) => name,
+            Text::Shared(name) => name,
+        }
+    }
+
+    /// Checks the rule above.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidName`](LockErrorKind::InvalidName), with what is wrong.
+    pub fn validate(&self) -> Result<(), LockError> {
+        let name = self.as_str();
+        let wrong = if name.is_empty() {
+            "expected at least one character".to_owned()
+        } else if name.len() > MAX_BYTES {
+            format!("expected at most {MAX_BYTES} bytes, got {}", name.len())
+        } else if name.as_bytes().contains(&0) {
+            "expected no NUL character".to_owned()
+        } else {
+            return Ok(());
+        };
+        // A name of megabytes has no place in an error, nor in a log.
+        let shown = name.char_indices().nth(64).map_or(name, |(end, _)| &name[..end]);
+        Err(LockError::new(LockErrorKind::InvalidName)
+            .with_name(shown.to_owned())
+            .with_detail(wrong))
+    }
+}
+
+impl From<&str> for LockName {
+    fn from(name: &str) -> Self {
+        Self(Text::Shared(name.into()))
+    }
+}
+
+impl From<String> for LockName {
+    fn from(name: String) -> Self {
+        Self(Text::Shared(name.into()))
+    }
+}
+
+impl From<&String> for LockName {
+    fn from(name: &String) -> Self {
+        name.as_str().into()
+    }
+}
+
+impl From<Cow<'_, str>> for LockName {
+    fn from(name: Cow<'_, str>) -> Self {
+        name.as_ref().into()
+    }
+}
+
+impl From<Box<str>> for LockName {
+    fn from(name: Box<str>) -> Self {
+        Self(Text::Shared(name.into()))
+    }
+}
+
+impl From<Arc<str>> for LockName {
+    fn from(name: Arc<str>) -> Self {
+        Self(Text::Shared(name))
+    }
+}
+
+impl From<&LockName> for LockName {
+    fn from(name: &LockName) -> Self {
+        name.clone()
+    }
+}
+
+impl AsRef<str> for LockName {
+    fn as_ref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl fmt::Display for LockName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl fmt::Debug for LockName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+impl PartialEq for LockName {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for LockName {}
+
+impl PartialEq<str> for LockName {
+    fn eq(&self, other: &str) -> bool {
+        self.as_str() == other
+    }
+}
+
+impl PartialEq<&str> for LockName {
+    fn eq(&self, other: &&str) -> bool {
+        self.as_str() == *other
+    }
+}
+
+impl Hash for LockName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}

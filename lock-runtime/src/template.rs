@@ -1,0 +1,51 @@
+//! Renders the name templates of the attribute; `lock-macros` parses them.
+
+use std::fmt::{self, Write};
+
+use crate::LockName;
+
+/// Renders a template into a name.
+pub fn render(name: fmt::Arguments<'_>) -> LockName {
+    match name.as_str() {
+        Some(name) => LockName::from(name),
+        None => LockName::from(name.to_string()),
+    }
+}
+
+/// A placeholder's value in a template with several of them: the character that begins the literal
+/// text after the placeholder is escaped, and so is the escape character itself, so that the first
+/// one of those in the name is where the value ends.
+///
+/// The escape character is `%`, except before literal text that begins with `%`: `"{a}%{b}"` would
+/// render (`"%"`, `"x"`) and (`""`, `"25%x"`) alike. There it is `~`.
+pub struct Encoded<'a>(pub fmt::Arguments<'a>, pub char);
+
+impl fmt::Display for Encoded<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let escape = if self.1 == '%' { '~' } else { '%' };
+        Encoder { inner: f, stop: self.1, escape }.write_fmt(self.0)
+    }
+}
+
+struct Encoder<'a, 'b> {
+    inner: &'a mut fmt::Formatter<'b>,
+    stop: char,
+    escape: char,
+}
+
+impl Write for Encoder<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let special = [self.stop, self.escape];
+        for piece in text.split_inclusive(special) {
+            let Some(last) = piece.chars().next_back().filter(|last| special.contains(last)) else {
+                self.inner.write_str(piece)?;
+                continue;
+            };
+            self.inner.write_str(&piece[..piece.len() - last.len_utf8()])?;
+            for byte in last.encode_utf8(&mut [0; 4]).bytes() {
+                write!(self.inner, "{}{byte:02X}", self.escape)?;
+            }
+        }
+        Ok(())
+    }
+}
