@@ -14,19 +14,20 @@ use std::future::poll_fn;
 use std::mem;
 use std::num::NonZeroU32;
 use std::ops::Deref;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Sleep;
 
 use crate::clock::Timestamp;
 use crate::guard::{FencingToken, LockGuard};
 use crate::hold::Hold;
 use crate::keeper;
 use crate::provider::{AcquireRequest, Grant, Interest, LockProvider, LockSpace};
-use crate::race::{First, first_of};
 use crate::table;
 use crate::{LockError, LockErrorKind, LockName};
 
@@ -146,61 +147,61 @@ impl Slot {
     }
 }
 
-/// Acquires the slot's lock; waits until `deadline`, or without end if there is none. A `waits` of
-/// false tries once.
+/// Acquires the slot's lock, waiting at most `timeout`, or without end if there is none. A timeout
+/// of zero tries once.
 pub(crate) async fn acquire(
     slot: SlotRef,
     lease: Option<Duration>,
-    waits: bool,
-    deadline: Option<Timestamp>,
+    timeout: Option<Duration>,
 ) -> Result<LockGuard, LockError> {
-    match slot.arrive(waits, lease)? {
-        Arrival::Granted(token, ticket) => Ok(LockGuard::new(slot, ticket, token, None)),
-        Arrival::Queued(ticket) => {
-            let waiting = Waiting { slot: Some(slot), ticket };
-            // Boxed: waiting is slow anyway, and callers' futures stay small.
-            Box::pin(waiting.until(deadline)).await
-        }
+    let waits = timeout.is_none_or(|timeout| !timeout.is_zero());
+    let ticket = match slot.arrive(waits, lease)? {
+        Arrival::Granted(token, ticket) => return Ok(LockGuard::new(slot, ticket, token, None)),
+        Arrival::Queued(ticket) => ticket,
+    };
+    let mut waiting = Waiting { slot: Some(slot), ticket, timer: None };
+    if let Some(timeout) = timeout.filter(|_| waits) {
+        let timer = keeper::sleep_until(Timestamp::now() + timeout)?;
+        waiting.timer = Some(Box::pin(timer));
+    }
+    match poll_fn(|context| waiting.poll(context)).await {
+        Some(result) => result,
+        None => Box::pin(waiting.give_up()).await,
     }
 }
 
 /// A place in the queue; given back when dropped.
 struct Waiting {
+    /// Taken when it ends.
     slot: Option<SlotRef>,
     ticket: u64,
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Waiting {
-    async fn until(mut self, deadline: Option<Timestamp>) -> Result<LockGuard, LockError> {
-        let ticket = self.ticket;
-        let granted = poll_fn(|context| self.poll(context));
-        let Some(deadline) = deadline else { return granted.await };
-        let timer = keeper::sleep_until(deadline)?;
-        if let First::Left(result) = first_of(granted, timer).await {
-            return result;
-        }
-        let Some(slot) = self.slot.as_ref() else { unreachable!("polled to the end") };
-        let timed_out = slot.timed_out();
-        if slot.leave(ticket) {
-            // The last one takes the request back from the server before it answers.
-            keeper::within(WITHDRAWAL, slot.withdrawn()).await;
-            self.slot = None;
-        }
-        Err(timed_out)
+    /// `None` when the timeout has passed.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<LockGuard, LockError>>> {
+        let Some(slot) = &self.slot else { unreachable!("polled after the end") };
+        let Poll::Ready(result) = slot.poll_ticket(self.ticket, context) else {
+            return match &mut self.timer {
+                Some(timer) => timer.as_mut().poll(context).map(|()| None),
+                None => Poll::Pending,
+            };
+        };
+        let Some(slot) = self.slot.take() else { unreachable!("just looked") };
+        Poll::Ready(Some(
+            result.map(|(token, hold)| LockGuard::new(slot, self.ticket, token, hold)),
+        ))
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<LockGuard, LockError>> {
-        let Some(slot) = self.slot.take() else { unreachable!("polled after the end") };
-        match slot.poll_ticket(self.ticket, context) {
-            Poll::Ready(Ok((token, hold))) => {
-                Poll::Ready(Ok(LockGuard::new(slot, self.ticket, token, hold)))
-            }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => {
-                self.slot = Some(slot);
-                Poll::Pending
-            }
+    async fn give_up(mut self) -> Result<LockGuard, LockError> {
+        let Some(slot) = self.slot.take() else { unreachable!("polled to the timeout") };
+        let timed_out = slot.timed_out();
+        if slot.leave(self.ticket) {
+            // The last one takes the request back from the server before it answers.
+            keeper::within(WITHDRAWAL, slot.withdrawn()).await;
         }
+        Err(timed_out)
     }
 }
 

@@ -56,8 +56,6 @@ pub mod testing;
 #[path = "private.rs"]
 pub mod __private;
 
-#[cfg(feature = "macros")]
-//pub use lock_macros::distributed_lock;
 
 pub use clock::Timestamp;
 pub use error::{LockError, LockErrorKind};
