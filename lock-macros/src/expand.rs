@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use proc_macro2::{Group, Ident, Literal, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
-use syn::Type;
 use syn::spanned::Spanned;
+use syn::{Expr, Type};
 
 use crate::item::{Block, nameable};
 use crate::model::{LockedFn, Name, Outcome, Provider, Timeout};
@@ -93,10 +93,23 @@ fn request(function: &LockedFn, private: &TokenStream) -> TokenStream {
     request.extend(function.provider.as_ref().map(|provider| match provider {
         Provider::Named(name) => quote_spanned!(Span::mixed_site()=> .named(#name)),
         Provider::Expression(provider) => {
-            quote_spanned!(Span::mixed_site()=> .on(&(#provider)))
+            let provider = borrow(provider);
+            quote_spanned!(Span::mixed_site()=> .on(#provider))
         }
     }));
     request
+}
+
+/// `&expression`. Parentheses only where they must be: their span would point at the whole
+/// attribute when the expression has the wrong type.
+fn borrow(expression: &Expr) -> TokenStream {
+    let and = Span::mixed_site().located_at(expression.span());
+    match expression {
+        Expr::Path(_) | Expr::Field(_) | Expr::Call(_) | Expr::MethodCall(_) | Expr::Macro(_) => {
+            quote_spanned!(and=> &#expression)
+        }
+        _ => quote_spanned!(and=> &(#expression)),
+    }
 }
 
 fn constant(duration: Duration) -> TokenStream {
@@ -242,5 +255,5 @@ fn outcome(outcome: &Outcome, output: &Type, private: &TokenStream) -> TokenStre
         Outcome::Skip => quote!(or_skip),
         Outcome::With(expression) => return expression.to_token_stream(),
     };
-    quote_spanned!(Span::mixed_site()=> #private::#function::<#output> as fn(_) -> #output)
+    quote_spanned!(Span::mixed_site()=> #private::#function::<#output> as fn(_) -> _)
 }

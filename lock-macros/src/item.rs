@@ -1,8 +1,9 @@
 //! The function under the attribute. Its body is never parsed, only kept as tokens.
 
 use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
-use quote::{ToTokens, quote};
+use quote::{ToTokens, quote, quote_spanned};
 use syn::parse::{ParseStream, Parser};
+use syn::spanned::Spanned;
 use syn::{
     Attribute, FnArg, GenericArgument, Pat, PathArguments, ReturnType, Signature, Token, Type,
     TypeParamBound, Visibility,
@@ -49,7 +50,7 @@ enum Shape {
 pub(crate) struct Block {
     /// `#![…]`, which must stay in front.
     attributes: TokenStream,
-    /// `let (a, b) = __arg1;`, which `#[async_trait]` makes of a pattern in the signature.
+    /// The `let`s that `#[async_trait]` makes of patterns in the signature.
     pub(crate) patterns: TokenStream,
     pub(crate) statements: TokenStream,
     pub(crate) span: Span,
@@ -313,24 +314,20 @@ fn only_argument(ty: &Type, name: &str) -> Option<Type> {
     }
 }
 
-/// The pattern of `let <pattern> = __argN;`.
+/// The pattern of `let <pattern> = __argN;` or `let <pattern> = { let __argN = __argN; __argN };`.
 fn pattern_of_argument(statement: &[TokenTree]) -> Option<Pat> {
-    let [
-        TokenTree::Ident(_),
-        pattern @ ..,
-        TokenTree::Punct(equals),
-        TokenTree::Ident(argument),
-        _,
-    ] = statement
-    else {
+    let [_, pattern @ .., TokenTree::Punct(equals), argument, _] = statement else {
         return None;
     };
-    if equals.as_char() != '=' || !argument.to_string().starts_with("__arg") {
-        return None;
-    }
+    let argument = match argument {
+        TokenTree::Group(group) => group.stream().into_iter().nth(1)?,
+        argument => argument.clone(),
+    };
+    let is_form = equals.as_char() == '=' && argument.to_string().starts_with("__arg");
     Pat::parse_single
         .parse2(pattern.iter().cloned().collect())
         .ok()
+        .filter(|_| is_form)
 }
 
 /// The names that a pattern binds.
@@ -366,7 +363,10 @@ pub(crate) fn nameable(ty: &Type) -> TokenStream {
 
 fn erase_impl_trait(ty: &mut Type) {
     match ty {
-        Type::ImplTrait(_) | Type::Never(_) => *ty = Type::Verbatim(quote!(_)),
+        Type::ImplTrait(_) | Type::Never(_) => {
+            let span = ty.span();
+            *ty = Type::Verbatim(quote_spanned!(span=> _));
+        }
         Type::Path(path) => {
             for segment in &mut path.path.segments {
                 let PathArguments::AngleBracketed(arguments) = &mut segment.arguments else {
