@@ -32,12 +32,14 @@ use std::any::Any;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::guard::FencingToken;
+use crate::hold::Hold;
+use crate::keeper;
 use crate::signal::Signal;
 use crate::{LockError, LockErrorKind, LockName};
 
@@ -208,6 +210,12 @@ impl LockSpace {
     pub fn of<P: LockProvider + ?Sized>(provider: &P) -> Self {
         Self(std::ptr::from_ref(provider).cast::<()>().addr())
     }
+
+    /// The space that belongs to this shared value, and so to every clone of a provider that
+    /// keeps its locks there.
+    pub fn at<T>(shared: &Arc<T>) -> Self {
+        Self(Arc::as_ptr(shared).addr())
+    }
 }
 
 /// What a provider can do. The library asks it, the documentation's table is made from it, and the
@@ -328,6 +336,7 @@ impl AcquireRequest {
         let interest = Interest(Arc::new(InterestState {
             tokens_wanted: AtomicU32::new(1),
             abandoned: Signal::new(),
+            trouble: Mutex::new(None),
         }));
         let request = Self {
             name: name.into(),
@@ -335,7 +344,7 @@ impl AcquireRequest {
             lease,
             waits,
             interest: interest.clone(),
-            loss: LossReporter(Arc::new(Signal::new())),
+            loss: LossReporter::new(),
         };
         Ok((request, interest))
     }
@@ -383,6 +392,13 @@ impl AcquireRequest {
         self.interest.0.abandoned.wait().await;
     }
 
+    /// While the server cannot be reached: why. A caller whose timeout passes then gets this error
+    /// and not [`TimedOut`](LockErrorKind::TimedOut), which says that somebody held the lock.
+    /// `None` takes it back.
+    pub fn report_trouble(&self, trouble: Option<LockError>) {
+        *self.interest.trouble_slot() = trouble;
+    }
+
     /// Where to report that the grant made from this request has ended by itself: its session is
     /// gone, another owner was seen.
     pub fn loss_reporter(&self) -> LossReporter {
@@ -398,6 +414,7 @@ pub struct Interest(Arc<InterestState>);
 struct InterestState {
     tokens_wanted: AtomicU32,
     abandoned: Signal<()>,
+    trouble: Mutex<Option<LockError>>,
 }
 
 impl Interest {
@@ -411,20 +428,66 @@ impl Interest {
         self.0.tokens_wanted.store(tokens.get(), Ordering::Relaxed);
     }
 
+    /// What [`AcquireRequest::report_trouble`] said last.
+    pub fn trouble(&self) -> Option<LockError> {
+        self.trouble_slot().clone()
+    }
+
+    fn trouble_slot(&self) -> MutexGuard<'_, Option<LockError>> {
+        self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn tokens_wanted(&self) -> NonZeroU32 {
         NonZeroU32::new(self.0.tokens_wanted.load(Ordering::Relaxed)).unwrap_or(NonZeroU32::MIN)
     }
 }
 
 /// Reports that a grant has ended by itself. Cheap to clone; may outlive the grant.
-#[derive(Debug, Clone)]
-pub struct LossReporter(pub(crate) Arc<Signal<LockError>>);
+#[derive(Clone)]
+pub struct LossReporter(Arc<LossState>);
+
+struct LossState {
+    signal: Signal<LockError>,
+    /// Who has to hear of it first.
+    hold: OnceLock<Weak<Hold>>,
+}
 
 impl LossReporter {
+    fn new() -> Self {
+        Self(Arc::new(LossState { signal: Signal::new(), hold: OnceLock::new() }))
+    }
+
     /// The grant is lost, and this is why. The first report counts; it becomes the detail of an
     /// error of kind [`Lost`](LockErrorKind::Lost).
     pub fn report(&self, why: impl Into<String>) {
-        self.0.set(LockError::new(LockErrorKind::Lost).with_detail(why));
+        self.report_error(LockError::new(LockErrorKind::Lost).with_detail(why));
+    }
+
+    pub(crate) fn report_error(&self, error: LockError) {
+        if self.0.signal.set(error)
+            && let Some(hold) = self.0.hold.get().and_then(Weak::upgrade)
+        {
+            hold.lost();
+        }
+    }
+
+    pub(crate) fn watched_by(&self, hold: &Arc<Hold>) {
+        let _ = self.0.hold.set(Arc::downgrade(hold));
+        if self.0.signal.get().is_some() {
+            // Reported before anybody watched. The gate, which is calling, hears of it later.
+            let hold = Arc::clone(hold);
+            let _ = keeper::run(Box::pin(async move { hold.lost() }));
+        }
+    }
+
+    pub(crate) fn signal(&self) -> &Signal<LockError> {
+        &self.0.signal
+    }
+}
+
+impl fmt::Debug for LossReporter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LossReporter").field("lost", &self.0.signal.get()).finish()
     }
 }
 

@@ -1,0 +1,172 @@
+//! `Hold`: a provider's grant while this process has it, and how long it is known to be valid.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::gate::SlotRef;
+use crate::keeper;
+use crate::provider::{Grant, LockProvider, LossReporter};
+use crate::signal::Signal;
+use crate::{LockError, LockErrorKind};
+
+pub(crate) struct Hold {
+    grant: Arc<Grant>,
+    /// What the caller asked for; a waiter who asked for the same may take this hold over.
+    lease_asked: Option<Duration>,
+    slot: SlotRef,
+    /// The end of the validity, as a `Timestamp`.
+    deadline: AtomicU64,
+    /// When the next renewal is due, as a `Timestamp`; far in the future while one is under way.
+    renews: AtomicU64,
+    /// When the keeper looks again, as a `Timestamp`; only it writes this.
+    pub(crate) wakes: AtomicU64,
+    ended: OnceLock<()>,
+}
+
+/// Renewals that are due within this part of a lease are done with those that are due now, in one
+/// request.
+pub(crate) const TOGETHER: u32 = 30;
+
+/// The part of a lease that is not counted on: clocks of two machines may drift, and the server
+/// rounds to its own ticks.
+fn margin(lease: Duration) -> Duration {
+    lease / 100 + Duration::from_millis(2)
+}
+
+impl Hold {
+    pub(crate) fn new(grant: Grant, lease_asked: Option<Duration>, slot: &SlotRef) -> Arc<Self> {
+        let deadline = if slot.provider.capabilities().lease.is_some() {
+            valid_until(grant.valid_from(), grant.lease())
+        } else {
+            Timestamp::FAR_FUTURE
+        };
+        Arc::new(Self {
+            grant: Arc::new(grant),
+            lease_asked,
+            slot: slot.clone(),
+            deadline: AtomicU64::new(deadline.as_nanos()),
+            renews: AtomicU64::new(u64::MAX),
+            wakes: AtomicU64::new(0),
+            ended: OnceLock::new(),
+        })
+    }
+
+    /// From here on the keeper renews it, and reports of loss reach the gate.
+    pub(crate) fn watch(self: Arc<Self>) -> Arc<Self> {
+        self.grant.loss_reporter().watched_by(&self);
+        if self.has_lease() {
+            let first = self.grant.valid_from() + self.renewal_interval();
+            keeper::watch(&self, self.next_renewal(first));
+        }
+        self
+    }
+
+    pub(crate) fn grant(&self) -> &Grant {
+        &self.grant
+    }
+
+    pub(crate) fn shared_grant(&self) -> Arc<Grant> {
+        Arc::clone(&self.grant)
+    }
+
+    pub(crate) fn provider(&self) -> &Arc<dyn LockProvider> {
+        &self.slot.provider
+    }
+
+    pub(crate) fn lease_asked(&self) -> Option<Duration> {
+        self.lease_asked
+    }
+
+    pub(crate) fn has_lease(&self) -> bool {
+        self.deadline() != Timestamp::FAR_FUTURE
+    }
+
+    pub(crate) fn renewal_interval(&self) -> Duration {
+        self.grant.lease() / 3
+    }
+
+    /// When the next renewal is due; remembered, so that it can be told from the deadline.
+    pub(crate) fn next_renewal(&self, at: Timestamp) -> Timestamp {
+        self.renews.store(at.as_nanos(), Ordering::Relaxed);
+        at.min(self.deadline())
+    }
+
+    /// Whether a renewal is due at about this time; answers true once a renewal.
+    pub(crate) fn take_renewal(&self, now: Timestamp) -> bool {
+        let early = self.grant.lease() / TOGETHER;
+        let due = self.renews.load(Ordering::Relaxed) <= (now + early).as_nanos();
+        if due {
+            self.renews.store(u64::MAX, Ordering::Relaxed);
+        }
+        due
+    }
+
+    pub(crate) fn deadline(&self) -> Timestamp {
+        Timestamp::from_nanos(self.deadline.load(Ordering::Acquire))
+    }
+
+    /// A renewal succeeded whose request was sent at `sent_at`, or later.
+    pub(crate) fn extend(&self, sent_at: Timestamp) {
+        if self.deadline().has_passed() {
+            // Somebody may have seen that already: a loss is for good.
+            return;
+        }
+        let deadline = valid_until(sent_at, self.grant.lease());
+        self.deadline.fetch_max(deadline.as_nanos(), Ordering::AcqRel);
+    }
+
+    /// True at or after the deadline, and as soon as there is other evidence.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.signal().get().is_some() || (self.has_lease() && self.deadline().has_passed())
+    }
+
+    /// Set by a loss.
+    pub(crate) fn signal(&self) -> &Signal<LockError> {
+        self.grant.loss_reporter().signal()
+    }
+
+    pub(crate) fn loss_reporter(&self) -> LossReporter {
+        self.grant.loss_reporter().clone()
+    }
+
+    pub(crate) fn lose(&self, why: &str) {
+        self.grant.loss_reporter().report(why);
+    }
+
+    pub(crate) fn lose_to(&self, error: LockError) {
+        self.grant.loss_reporter().report_error(error);
+    }
+
+    /// The error that says how it was lost.
+    pub(crate) fn loss(&self) -> LockError {
+        let error = match self.signal().get() {
+            Some(error) => error.clone(),
+            None => LockError::new(LockErrorKind::Lost)
+                .with_detail("its lease ended before it could be renewed"),
+        };
+        error.with_name(self.grant.name().clone())
+    }
+
+    /// Someone reported the loss: the gate goes on without it.
+    pub(crate) fn lost(&self) {
+        crate::observe::lost(&self.loss());
+        self.slot.hold_lost(self);
+    }
+
+    /// Not renewed any more: it is being released, passed on, or was lost.
+    pub(crate) fn end(&self) {
+        let _ = self.ended.set(());
+        keeper::unwatch(self);
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.get().is_some()
+    }
+}
+
+fn valid_until(sent_at: Timestamp, lease: Duration) -> Timestamp {
+    sent_at + lease.saturating_sub(margin(lease))
+}

@@ -1,0 +1,77 @@
+//! Declarative distributed locking for async Rust.
+//!
+//! An `async fn` with the attribute [`distributed_lock`] runs its body only while a named lock is
+//! held. The lock comes from a provider that `main` [registers](register) once; with none
+//! registered, locks are held in this process.
+//!
+//! ```
+//! # #[cfg(feature = "macros")]
+//! # mod example {
+//! use lock_runtime::{LockError, distributed_lock};
+//!
+//! /// Two instances of the service never settle the same invoice at once.
+//! #[distributed_lock(name = "invoice:{invoice_id}", timeout = "5s")]
+//! async fn settle(invoice_id: u64) -> Result<(), LockError> {
+//!     // …
+//!     Ok(())
+//! }
+//! # }
+//! ```
+//!
+//! [`DistributedLock`] is the same without the attribute, [`LockProvider`] what other places for
+//! locks implement.
+
+#![forbid(unsafe_code)]
+
+mod error;
+mod name;
+
+mod lock;
+mod guard;
+mod outcome;
+
+mod registry;
+mod shutdown;
+
+pub mod provider;
+mod providers;
+
+mod run;
+mod gate;
+mod table;
+mod hold;
+mod held;
+mod keeper;
+mod renewal;
+mod signal;
+mod clock;
+mod race;
+mod observe;
+mod template;
+
+#[cfg(feature = "testing")]
+pub mod testing;
+
+#[doc(hidden)]
+#[path = "private.rs"]
+pub mod __private;
+
+#[cfg(feature = "macros")]
+//pub use lock_macros::distributed_lock;
+
+pub use clock::Timestamp;
+pub use error::{LockError, LockErrorKind};
+pub use guard::{FencingToken, LockGuard, LostSignal};
+pub use lock::DistributedLock;
+pub use name::LockName;
+pub use outcome::Skipped;
+pub use provider::{
+    AcquireRequest, BoxFuture, Capabilities, Grant, Interest, LockProvider, LockSpace, LossReporter,
+    OwnerId,
+};
+pub use providers::connect;
+pub use providers::in_process::InProcessProvider;
+#[cfg(feature = "file")]
+pub use providers::file::FileProvider;
+pub use registry::{RegisterError, forbid_in_process_fallback, register, register_named};
+pub use shutdown::shutdown;

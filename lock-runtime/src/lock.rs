@@ -1,0 +1,176 @@
+//! `DistributedLock`: a named lock.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::gate::{self, SlotRef};
+use crate::guard::LockGuard;
+use crate::provider::LockProvider;
+use crate::{LockError, LockErrorKind, LockName};
+use crate::{held, registry, table};
+
+/// The shortest and the longest lease.
+const LEASES: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(24 * 60 * 60);
+
+/// A named lock. Making one does nothing and always succeeds; it is cheap to clone, and can be
+/// kept and acquired as often as one likes.
+///
+/// # Cancel safety
+///
+/// Every acquisition may be dropped at any await: what it had acquired or begun is given back in
+/// the background.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), lock_runtime::LockError> {
+/// use std::time::Duration;
+/// use lock_runtime::DistributedLock;
+///
+/// let lock = DistributedLock::new("nightly-report");
+/// if let Some(guard) = lock.try_acquire_for(Duration::from_secs(5)).await? {
+///     // … the report …
+///     guard.release().await?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct DistributedLock {
+    provider: Option<Arc<dyn LockProvider>>,
+    name: LockName,
+    lease: Option<Duration>,
+}
+
+impl DistributedLock {
+    /// The lock of this name on the default provider, looked up at each acquisition.
+    pub fn new(name: impl Into<LockName>) -> Self {
+        Self { provider: None, name: name.into(), lease: None }
+    }
+
+    /// The lock of this name on this provider.
+    pub fn on(provider: Arc<dyn LockProvider>, name: impl Into<LockName>) -> Self {
+        Self { provider: Some(provider), name: name.into(), lease: None }
+    }
+
+    /// With this lease, 100 ms to 24 h, instead of the provider's default. Without meaning for a
+    /// provider that has no leases.
+    #[must_use]
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = Some(lease);
+        self
+    }
+
+    /// The lock's name.
+    pub fn name(&self) -> &LockName {
+        &self.name
+    }
+
+    /// Acquires the lock; waits as long as it takes.
+    ///
+    /// # Errors
+    ///
+    /// Every kind but contention.
+    pub async fn acquire(&self) -> Result<LockGuard, LockError> {
+        acquire(self.slot()?, self.lease, Patience::Endless).await
+    }
+
+    /// Acquires the lock, waiting at most this long.
+    ///
+    /// # Errors
+    ///
+    /// [`TimedOut`](LockErrorKind::TimedOut) if somebody else held it all the while,
+    /// [`Contended`](LockErrorKind::Contended) if the timeout is zero and somebody else holds it;
+    /// any other kind for what went wrong.
+    pub async fn acquire_for(&self, timeout: Duration) -> Result<LockGuard, LockError> {
+        acquire(self.slot()?, self.lease, Patience::of(timeout)).await
+    }
+
+    /// Acquires the lock if it is free; `None` if somebody else holds it.
+    ///
+    /// # Errors
+    ///
+    /// Every kind but contention.
+    pub async fn try_acquire(&self) -> Result<Option<LockGuard>, LockError> {
+        self.try_acquire_for(Duration::ZERO).await
+    }
+
+    /// Acquires the lock, waiting at most this long; `None` if somebody else held it all the while.
+    ///
+    /// # Errors
+    ///
+    /// Every kind but contention.
+    pub async fn try_acquire_for(&self, timeout: Duration) -> Result<Option<LockGuard>, LockError> {
+        match self.acquire_for(timeout).await {
+            Ok(guard) => Ok(Some(guard)),
+            Err(error) if error.is_contention() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn slot(&self) -> Result<SlotRef, LockError> {
+        match &self.provider {
+            Some(provider) => slot(provider, &self.name),
+            None => slot(registry::default()?, &self.name),
+        }
+    }
+}
+
+impl fmt::Debug for DistributedLock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let provider = self.provider.as_ref().map(|provider| provider.capabilities().provider);
+        f.debug_struct("DistributedLock")
+            .field("name", &self.name)
+            .field("provider", &provider.unwrap_or("default"))
+            .field("lease", &self.lease)
+            .finish()
+    }
+}
+
+/// How long to wait for a lock that somebody else holds.
+#[derive(Clone, Copy)]
+pub(crate) enum Patience {
+    None,
+    Until(Timestamp),
+    Endless,
+}
+
+impl Patience {
+    pub(crate) fn of(timeout: Duration) -> Self {
+        if timeout.is_zero() { Self::None } else { Self::Until(Timestamp::now() + timeout) }
+    }
+}
+
+/// The gate's slot for this lock.
+pub(crate) fn slot(
+    provider: &Arc<dyn LockProvider>,
+    name: &LockName,
+) -> Result<SlotRef, LockError> {
+    name.validate()?;
+    Ok(table::enter(provider, name))
+}
+
+pub(crate) async fn acquire(
+    slot: SlotRef,
+    lease: Option<Duration>,
+    patience: Patience,
+) -> Result<LockGuard, LockError> {
+    if let Some(lease) = lease.filter(|lease| !LEASES.contains(lease)) {
+        return Err(LockError::new(LockErrorKind::InvalidConfig)
+            .with_name(slot.name.clone())
+            .with_detail(format!("expected a lease of 100 ms to 24 h, got {lease:?}")));
+    }
+    if held::holds(&slot) {
+        return Err(LockError::new(LockErrorKind::WouldDeadlock).with_name(slot.name.clone()));
+    }
+    let (waits, deadline) = match patience {
+        Patience::None => (false, None),
+        Patience::Until(deadline) => (true, Some(deadline)),
+        Patience::Endless => (true, None),
+    };
+    gate::acquire(slot, lease, waits, deadline).await
+}

@@ -1,0 +1,105 @@
+//! The providers, and the table of URL schemes: a line for each.
+
+#[cfg(feature = "file")]
+pub(crate) mod file;
+pub(crate) mod in_process;
+
+use std::sync::Arc;
+
+use crate::provider::{BoxFuture, LockProvider};
+use crate::{LockError, LockErrorKind};
+
+type Connected = Result<Arc<dyn LockProvider>, LockError>;
+
+struct Scheme {
+    name: &'static str,
+    feature: &'static str,
+    /// `None` if the feature is not compiled in.
+    connect: Option<fn(String) -> BoxFuture<'static, Connected>>,
+}
+
+macro_rules! scheme {
+    ($name:literal, $feature:literal, $connect:path) => {
+        Scheme {
+            name: $name,
+            feature: $feature,
+            #[cfg(feature = $feature)]
+            connect: Some(|url| Box::pin($connect(url))),
+            #[cfg(not(feature = $feature))]
+            connect: None,
+        }
+    };
+}
+
+const SCHEMES: &[Scheme] = &[
+    Scheme {
+        name: "memory",
+        feature: "",
+        connect: Some(|url| Box::pin(in_process::connect(url))),
+    },
+    scheme!("file", "file", file::connect),
+];
+
+/// Connects to the provider that a URL names: its scheme says which, its query sets what the
+/// provider's builder sets.
+///
+/// | scheme | provider | feature |
+/// |---|---|---|
+/// | `memory:` | [`InProcessProvider`](crate::InProcessProvider) | – |
+/// | `file:` directory | `FileProvider` | `file` |
+///
+/// Every provider knows the parameter `key_prefix`, which is put before each name, as in
+/// `file:/var/lock/app?key_prefix=MyApp1:`.
+///
+/// # Errors
+///
+/// [`InvalidConfig`](LockErrorKind::InvalidConfig) for a URL that cannot be used, with what was
+/// expected; [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable) if the server cannot be
+/// reached. No error shows a password.
+///
+/// # Cancel safety
+///
+/// May be dropped at any await.
+///
+/// # Examples
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// lock_runtime::register(lock_runtime::connect("memory:").await?)?;
+/// # Ok(())
+/// # }
+/// ```
+pub async fn connect(url: &str) -> Connected {
+    let Some((scheme, _)) = url.split_once(':') else {
+        return Err(invalid(format!(
+            "expected a URL that begins with one of {}",
+            compiled_in()
+        )));
+    };
+    let known = SCHEMES.iter().find(|known| known.name.eq_ignore_ascii_case(scheme));
+    match known.map(|known| (known, known.connect)) {
+        Some((_, Some(connect))) => connect(url.to_owned()).await,
+        Some((known, None)) => Err(invalid(format!(
+            "the scheme `{}:` needs the cargo feature `{}` of `lock-runtime`; compiled in: {}",
+            known.name,
+            known.feature,
+            compiled_in()
+        ))),
+        // What stands before the first colon of a mistyped URL may be a user's name.
+        None => Err(invalid(format!("unknown URL scheme; compiled in: {}", compiled_in()))),
+    }
+}
+
+fn compiled_in() -> String {
+    let names: Vec<_> = SCHEMES
+        .iter()
+        .filter(|scheme| scheme.connect.is_some())
+        .map(|scheme| format!("`{}:`", scheme.name))
+        .collect();
+    names.join(", ")
+}
+
+pub(crate) fn invalid(detail: impl Into<String>) -> LockError {
+    LockError::new(LockErrorKind::InvalidConfig).with_detail(detail)
+}

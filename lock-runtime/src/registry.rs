@@ -1,0 +1,150 @@
+//! Which provider: the default one, the named ones, the in-process fallback.
+
+use std::collections::BTreeMap;
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use once_cell::sync::OnceCell;
+
+use crate::providers::in_process::InProcessProvider;
+use crate::provider::LockProvider;
+use crate::{LockError, LockErrorKind};
+
+static DEFAULT: OnceCell<Arc<dyn LockProvider>> = OnceCell::new();
+static NAMED: RwLock<BTreeMap<String, Arc<dyn LockProvider>>> = RwLock::new(BTreeMap::new());
+static FALLBACK: OnceCell<Arc<dyn LockProvider>> = OnceCell::new();
+static FALLBACK_FORBIDDEN: AtomicBool = AtomicBool::new(false);
+
+/// Environment variables that platforms set in each of possibly many replicas.
+const REPLICA_SIGNS: [&str; 6] = [
+    "KUBERNETES_SERVICE_HOST",
+    "ECS_CONTAINER_METADATA_URI_V4",
+    "FLY_ALLOC_ID",
+    "NOMAD_ALLOC_ID",
+    "K_SERVICE",
+    "DYNO",
+];
+
+/// Makes this the default provider, for the rest of the process: once, in `main`, before the first
+/// lock is asked for.
+///
+/// Locks that were asked for before that were held in this process and exclude nobody else; then
+/// this succeeds and warns.
+///
+/// # Errors
+///
+/// If there is a default provider already; it stays.
+pub fn register(provider: impl LockProvider) -> Result<(), RegisterError> {
+    let mut new = Some(provider);
+    let default = DEFAULT.get_or_init(|| share(new.take()));
+    if new.is_some() {
+        let taken = default.capabilities().provider;
+        return Err(RegisterError(format!(
+            "a default provider is registered already (`{taken}`); register one, and use \
+             `register_named` for others"
+        )));
+    }
+    if FALLBACK.get().is_some() {
+        tracing::warn!(
+            provider = default.capabilities().provider,
+            "a provider was registered after locks had been held in this process alone; \
+             those excluded no other process: register it first thing in `main`",
+        );
+    }
+    Ok(())
+}
+
+fn share<P: LockProvider>(provider: Option<P>) -> Arc<dyn LockProvider> {
+    match provider {
+        Some(provider) => Arc::new(provider),
+        None => unreachable!("a cell is initialised once"),
+    }
+}
+
+/// Registers a provider under a name, for `provider = "name"` in the attribute.
+///
+/// # Errors
+///
+/// If the name is empty, or taken; what is registered stays.
+pub fn register_named(
+    name: impl Into<String>,
+    provider: impl LockProvider,
+) -> Result<(), RegisterError> {
+    let name = name.into();
+    if name.is_empty() {
+        return Err(RegisterError("expected a name of at least one character".to_owned()));
+    }
+    let mut named = NAMED.write().unwrap_or_else(PoisonError::into_inner);
+    if named.contains_key(&name) {
+        return Err(RegisterError(format!("a provider named `{name}` is registered already")));
+    }
+    named.insert(name, Arc::new(provider));
+    Ok(())
+}
+
+/// From now on, acquiring a lock while no provider is registered fails with
+/// [`NoProvider`](LockErrorKind::NoProvider), where it would be held in this process alone.
+///
+/// For services of which several instances run: there a forgotten [`register`] must not pass
+/// unnoticed.
+pub fn forbid_in_process_fallback() {
+    FALLBACK_FORBIDDEN.store(true, Ordering::Relaxed);
+}
+
+pub(crate) fn default() -> Result<&'static Arc<dyn LockProvider>, LockError> {
+    if let Some(provider) = DEFAULT.get() {
+        return Ok(provider);
+    }
+    if FALLBACK_FORBIDDEN.load(Ordering::Relaxed) {
+        return Err(LockError::new(LockErrorKind::NoProvider).with_detail(
+            "no provider is registered, and the in-process fallback is forbidden; \
+             call `lock_runtime::register` in `main`",
+        ));
+    }
+    Ok(FALLBACK.get_or_init(|| {
+        warn_of_fallback();
+        Arc::new(InProcessProvider::new())
+    }))
+}
+
+fn warn_of_fallback() {
+    let replica = REPLICA_SIGNS.iter().find(|sign| std::env::var_os(sign).is_some());
+    match replica {
+        Some(sign) => tracing::warn!(
+            sign,
+            "NO LOCK PROVIDER IS REGISTERED, AND THIS LOOKS LIKE ONE OF SEVERAL REPLICAS: locks \
+             are held in this process alone and exclude no other one; call \
+             `lock_runtime::register` in `main`",
+        ),
+        None => tracing::warn!(
+            "no lock provider is registered: locks are held in this process alone; call \
+             `lock_runtime::register` in `main` if other processes matter",
+        ),
+    }
+}
+
+pub(crate) fn named(name: &str) -> Result<Arc<dyn LockProvider>, LockError> {
+    let named = NAMED.read().unwrap_or_else(PoisonError::into_inner);
+    if let Some(provider) = named.get(name) {
+        return Ok(Arc::clone(provider));
+    }
+    let known: Vec<_> = named.keys().map(|known| format!("`{known}`")).collect();
+    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    Err(LockError::new(LockErrorKind::NoProvider).with_detail(format!(
+        "no provider is registered under the name `{name}`; registered: {known}"
+    )))
+}
+
+/// Why a provider was not registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegisterError(String);
+
+impl fmt::Display for RegisterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl StdError for RegisterError {}

@@ -1,0 +1,209 @@
+//! The attribute's one entry: acquire, poll the body together with the lease, release.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, OnceLock};
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::Sleep;
+
+use crate::clock::Timestamp;
+use crate::guard::LockGuard;
+use crate::lock::{self, Patience};
+use crate::observe::Call;
+use crate::provider::LockProvider;
+use crate::{LockError, LockErrorKind, LockName};
+use crate::{held, keeper, registry};
+
+/// What the attribute says about one call.
+pub struct Request {
+    template: &'static str,
+    name: LockName,
+    provider: Provider,
+    timeout: Duration,
+    lease: Option<Duration>,
+    max_hold: Option<Duration>,
+}
+
+enum Provider {
+    Default,
+    Named(&'static str),
+    Given(Arc<dyn LockProvider>),
+}
+
+impl Request {
+    /// A call with everything else left at its default.
+    pub fn new(template: &'static str, name: LockName) -> Self {
+        Self {
+            template,
+            name,
+            provider: Provider::Default,
+            timeout: Duration::ZERO,
+            lease: None,
+            max_hold: None,
+        }
+    }
+
+    /// The longest wait.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// The lease asked for.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = Some(lease);
+        self
+    }
+
+    /// How long the body may hold the lock.
+    pub fn max_hold(mut self, max_hold: Duration) -> Self {
+        self.max_hold = Some(max_hold);
+        self
+    }
+
+    /// The provider registered under this name.
+    pub fn named(mut self, provider: &'static str) -> Self {
+        self.provider = Provider::Named(provider);
+        self
+    }
+
+    /// This provider.
+    pub fn on(mut self, provider: &Arc<dyn LockProvider>) -> Self {
+        self.provider = Provider::Given(Arc::clone(provider));
+        self
+    }
+
+    async fn acquire(&self, call: &Call) -> Result<LockGuard, LockError> {
+        let slot = match &self.provider {
+            Provider::Default => lock::slot(registry::default()?, &self.name),
+            Provider::Named(provider) => lock::slot(&registry::named(provider)?, &self.name),
+            Provider::Given(provider) => lock::slot(provider, &self.name),
+        }?;
+        call.provider(&slot);
+        lock::acquire(slot, self.lease, Patience::of(self.timeout)).await
+    }
+}
+
+/// Where the guard lives that the body sees; bound before the body, and so dropped after it.
+#[derive(Default)]
+pub struct GuardSlot(OnceLock<LockGuard>);
+
+impl GuardSlot {
+    /// An empty slot.
+    pub const fn new() -> Self {
+        Self(OnceLock::new())
+    }
+
+    /// The guard. The body runs only while there is one.
+    pub fn guard(&self) -> &LockGuard {
+        match self.0.get() {
+            Some(guard) => guard,
+            None => unreachable!("the body is polled only after the lock was acquired"),
+        }
+    }
+}
+
+/// Runs the body while the lock is held.
+pub async fn run<F, N>(request: Request, body: Pin<&mut Option<F>>, not_run: N) -> F::Output
+where
+    F: Future,
+    N: FnOnce(LockError) -> F::Output,
+{
+    run_with_guard(request, &GuardSlot::new(), body, not_run).await
+}
+
+/// The same, with a guard that the body sees.
+pub async fn run_with_guard<F, N>(
+    request: Request,
+    guard: &GuardSlot,
+    body: Pin<&mut Option<F>>,
+    not_run: N,
+) -> F::Output
+where
+    F: Future,
+    N: FnOnce(LockError) -> F::Output,
+{
+    let mut call = Call::new(request.template, &request.name);
+    // Dropped before the guard, also when the caller drops this future half-way.
+    let mut body = Body(body);
+    let ended = match request.acquire(&call).await {
+        Ok(acquired) => {
+            call.acquired(&acquired);
+            let guard = guard.0.get_or_init(|| acquired);
+            let ended = body.poll_while_held(guard, request.max_hold, &call).await;
+            // Its locals go while the lock is still held.
+            body.0.set(None);
+            let released = guard.release_in_place().await;
+            call.released(ended.as_ref().err(), released);
+            ended
+        }
+        Err(error) => {
+            body.0.set(None);
+            call.not_acquired(&error);
+            Err(error)
+        }
+    };
+    ended.unwrap_or_else(|error| not_run(error))
+}
+
+struct Body<'a, F>(Pin<&'a mut Option<F>>);
+
+impl<F: Future> Body<'_, F> {
+    /// Polls the body to its end, but no longer than the lock is held.
+    async fn poll_while_held(
+        &mut self,
+        guard: &LockGuard,
+        max_hold: Option<Duration>,
+        call: &Call,
+    ) -> Result<F::Output, LockError> {
+        let mut limit = max_hold.map(Limit::start).transpose()?;
+        let mut lost = guard.hold().map(|_| guard.lost());
+        poll_fn(|context| {
+            if guard.is_lost() {
+                return Poll::Ready(Err(guard.loss()));
+            }
+            if let Some(lost) = &mut lost
+                && pin!(lost).poll(context).is_ready()
+            {
+                return Poll::Ready(Err(guard.loss()));
+            }
+            if let Some(limit) = &mut limit
+                && limit.timer.as_mut().poll(context).is_ready()
+            {
+                return Poll::Ready(Err(limit.exceeded(guard)));
+            }
+            let Some(body) = self.0.as_mut().as_pin_mut() else {
+                unreachable!("the body is there until its end")
+            };
+            let _held = held::enter(guard.slot());
+            call.in_span(|| body.poll(context)).map(Ok)
+        })
+        .await
+    }
+}
+
+impl<F> Drop for Body<'_, F> {
+    fn drop(&mut self) {
+        self.0.set(None);
+    }
+}
+
+struct Limit {
+    max_hold: Duration,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Limit {
+    fn start(max_hold: Duration) -> Result<Self, LockError> {
+        let timer = keeper::sleep_until(Timestamp::now() + max_hold)?;
+        Ok(Self { max_hold, timer: Box::pin(timer) })
+    }
+
+    fn exceeded(&self, guard: &LockGuard) -> LockError {
+        LockError::new(LockErrorKind::MaxHoldExceeded)
+            .with_name(guard.name().clone())
+            .with_detail(format!("max_hold is {:?}", self.max_hold))
+    }
+}

@@ -1,0 +1,309 @@
+//! For tests: a provider that loses, refuses, fails, delays and forgets on command.
+//!
+//! Behind the feature `testing`; for the tests of programs that use locks, and of this library.
+//!
+//! # Examples
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), lock_runtime::LockError> {
+//! use std::sync::Arc;
+//! use lock_runtime::testing::{Operation, TestProvider};
+//! use lock_runtime::{DistributedLock, LockErrorKind};
+//!
+//! let provider = TestProvider::new();
+//! let lock = DistributedLock::on(Arc::new(provider.clone()), "invoice:7");
+//!
+//! provider.fail_next(Operation::Acquire, 1);
+//! let error = lock.acquire().await.unwrap_err();
+//! assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable);
+//!
+//! let guard = lock.acquire().await?;
+//! provider.lose("invoice:7");
+//! guard.lost().await;
+//! assert_eq!(guard.release().await.unwrap_err().kind(), LockErrorKind::Lost);
+//! # Ok(())
+//! # }
+//! ```
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::clock::Timestamp;
+use crate::guard::FencingToken;
+use crate::provider::{
+    AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, LockSpace, LossReporter, OwnerId,
+};
+use crate::race::first_of;
+use crate::{LockError, LockErrorKind, table};
+
+/// How many keys this process holds, waits for, or is still releasing.
+pub fn keys_in_use() -> usize {
+    table::all().iter().filter(|slot| !slot.is_idle()).count()
+}
+
+/// How many entries the process's table of keys has, in use or not.
+pub fn table_len() -> usize {
+    table::all().len()
+}
+
+/// What a [`TestProvider`] can be told about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// [`LockProvider::acquire`], and the acquisition within `pass_on`.
+    Acquire,
+    /// [`LockProvider::renew`].
+    Renew,
+    /// [`LockProvider::release`].
+    Release,
+}
+
+/// A provider with leases and fencing tokens whose server is a table in memory, and which does
+/// what a test tells it. Clones share the table.
+#[derive(Debug, Clone)]
+pub struct TestProvider {
+    server: Arc<Server>,
+    lease: Duration,
+    local_hand_over: bool,
+}
+
+#[derive(Debug, Default)]
+struct Server {
+    state: Mutex<State>,
+    /// Something happened that a waiter may want to know.
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    held: HashMap<String, Entry>,
+    last_token: u64,
+    refusing: bool,
+    frozen: bool,
+    failures: HashMap<Operation, u32>,
+    delays: HashMap<Operation, Duration>,
+    calls: HashMap<Operation, u64>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    owner: OwnerId,
+    expires: Timestamp,
+    loss: LossReporter,
+}
+
+impl Default for TestProvider {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl TestProvider {
+    /// A provider with an empty table and a default lease of 30 s.
+    pub fn new() -> Self {
+        Self {
+            server: Arc::default(),
+            lease: Duration::from_secs(30),
+            local_hand_over: true,
+        }
+    }
+
+    /// With this default lease.
+    #[must_use]
+    pub fn with_lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// With every grant serving one waiter, as of a provider that cannot reserve tokens.
+    #[must_use]
+    pub fn without_local_hand_over(mut self) -> Self {
+        self.local_hand_over = false;
+        self
+    }
+
+    /// Tells the holder of this lock that its session is gone, and frees the lock.
+    pub fn lose(&self, name: &str) {
+        if let Some(entry) = self.server.lock().held.remove(name) {
+            entry.loss.report("the test provider was told to lose it");
+        }
+        self.server.changed.notify_waiters();
+    }
+
+    /// Frees the lock and tells nobody, as a server that was restarted without its data.
+    pub fn forget(&self, name: &str) {
+        self.server.lock().held.remove(name);
+        self.server.changed.notify_waiters();
+    }
+
+    /// From now on, or no longer, every acquisition finds its lock held by somebody else.
+    pub fn refuse(&self, refusing: bool) {
+        self.server.lock().refusing = refusing;
+        self.server.changed.notify_waiters();
+    }
+
+    /// The next calls of this kind fail with
+    /// [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable), and do nothing.
+    pub fn fail_next(&self, operation: Operation, calls: u32) {
+        self.server.lock().failures.insert(operation, calls);
+    }
+
+    /// Every call of this kind takes this long before it does anything.
+    pub fn delay(&self, operation: Operation, delay: Duration) {
+        self.server.lock().delays.insert(operation, delay);
+    }
+
+    /// From now on, no call is answered until it is unfrozen; leases go on ending.
+    pub fn freeze(&self, frozen: bool) {
+        self.server.lock().frozen = frozen;
+        self.server.changed.notify_waiters();
+    }
+
+    /// How many calls of this kind there were.
+    pub fn calls(&self, operation: Operation) -> u64 {
+        self.server.lock().calls.get(&operation).copied().unwrap_or(0)
+    }
+
+    /// Whether the server says that somebody holds this lock.
+    pub fn is_held(&self, name: &str) -> bool {
+        let mut state = self.server.lock();
+        state.drop_expired(name);
+        state.held.contains_key(name)
+    }
+
+    /// How many locks are held, by the server's word.
+    pub fn held(&self) -> usize {
+        let now = Timestamp::now();
+        let state = self.server.lock();
+        state.held.values().filter(|entry| entry.expires > now).count()
+    }
+}
+
+impl Server {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What happens to a call before it does anything.
+    async fn arrive(&self, operation: Operation) -> Result<(), LockError> {
+        let delay = {
+            let mut state = self.lock();
+            *state.calls.entry(operation).or_default() += 1;
+            state.delays.get(&operation).copied()
+        };
+        if let Some(delay) = delay {
+            tokio::time::sleep(delay).await;
+        }
+        loop {
+            let changed = self.changed.notified();
+            if !self.lock().frozen {
+                break;
+            }
+            changed.await;
+        }
+        match self.lock().failures.get_mut(&operation) {
+            Some(left) if *left > 0 => {
+                *left -= 1;
+                Err(LockError::new(LockErrorKind::ProviderUnavailable)
+                    .with_detail("the test provider was told to fail"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl State {
+    fn drop_expired(&mut self, name: &str) {
+        if self.held.get(name).is_some_and(|entry| entry.expires.has_passed()) {
+            self.held.remove(name);
+        }
+    }
+
+    fn take(&mut self, request: &AcquireRequest, sent_at: Timestamp) -> Result<Grant, Timestamp> {
+        let name = request.name().as_str();
+        self.drop_expired(name);
+        if self.refusing {
+            return Err(Timestamp::FAR_FUTURE);
+        }
+        if let Some(entry) = self.held.get(name) {
+            return Err(entry.expires);
+        }
+        let entry = Entry {
+            owner: request.owner(),
+            expires: Timestamp::now() + request.lease(),
+            loss: request.loss_reporter(),
+        };
+        self.held.insert(name.to_owned(), entry);
+        let first = FencingToken::new(self.last_token + 1);
+        let tokens = request.tokens_wanted();
+        self.last_token += u64::from(tokens.get());
+        Ok(Grant::new(request, sent_at).with_tokens(first, tokens))
+    }
+
+    fn owned(&mut self, grant: &Grant) -> Result<&mut Entry, LockError> {
+        let name = grant.name().as_str();
+        self.drop_expired(name);
+        let entry = self.held.get_mut(name).filter(|entry| entry.owner == grant.owner());
+        entry.ok_or_else(|| {
+            LockError::new(LockErrorKind::Lost).with_detail("the server knows of another owner")
+        })
+    }
+}
+
+impl LockProvider for TestProvider {
+    fn capabilities(&self) -> Capabilities {
+        let capabilities =
+            Capabilities::new("test").with_lease(self.lease).with_fencing_tokens();
+        if self.local_hand_over { capabilities.with_local_hand_over() } else { capabilities }
+    }
+
+    fn acquire<'a>(
+        &'a self,
+        request: &'a AcquireRequest,
+    ) -> BoxFuture<'a, Result<Grant, LockError>> {
+        Box::pin(async move {
+            loop {
+                let sent_at = Timestamp::now();
+                self.server.arrive(Operation::Acquire).await?;
+                let changed = self.server.changed.notified();
+                let free_at = match self.server.lock().take(request, sent_at) {
+                    Ok(grant) => return Ok(grant),
+                    Err(free_at) => free_at,
+                };
+                if !request.waits() || request.is_abandoned() {
+                    return Err(LockErrorKind::Contended.into());
+                }
+                let freed = first_of(changed, tokio::time::sleep(free_at.remaining()));
+                first_of(request.abandoned(), freed).await;
+            }
+        })
+    }
+
+    fn renew<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<Timestamp, LockError>> {
+        Box::pin(async move {
+            let sent_at = Timestamp::now();
+            self.server.arrive(Operation::Renew).await?;
+            self.server.lock().owned(grant)?.expires = Timestamp::now() + grant.lease();
+            Ok(sent_at)
+        })
+    }
+
+    fn release<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<(), LockError>> {
+        Box::pin(async move {
+            self.server.arrive(Operation::Release).await?;
+            let mut state = self.server.lock();
+            state.owned(grant)?;
+            state.held.remove(grant.name().as_str());
+            drop(state);
+            self.server.changed.notify_waiters();
+            Ok(())
+        })
+    }
+
+    fn lock_space(&self) -> LockSpace {
+        LockSpace::at(&self.server)
+    }
+}
