@@ -52,12 +52,22 @@ pub struct DistributedLock {
 impl DistributedLock {
     /// The lock of this name on the default provider, looked up at each acquisition.
     pub fn new(name: impl Into<LockName>) -> Self {
-        Self { provider: None, name: name.into(), lease: None, slot: OnceCell::new() }
+        Self {
+            provider: None,
+            name: name.into(),
+            lease: None,
+            slot: OnceCell::new(),
+        }
     }
 
     /// The lock of this name on this provider.
     pub fn on(provider: Arc<dyn LockProvider>, name: impl Into<LockName>) -> Self {
-        Self { provider: Some(provider), name: name.into(), lease: None, slot: OnceCell::new() }
+        Self {
+            provider: Some(provider),
+            name: name.into(),
+            lease: None,
+            slot: OnceCell::new(),
+        }
     }
 
     /// With this lease, 100 ms to 24 h, instead of the provider's default. Without meaning for a
@@ -131,7 +141,10 @@ impl DistributedLock {
 
 impl fmt::Debug for DistributedLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let provider = self.provider.as_ref().map(|provider| provider.capabilities().provider);
+        let provider = self
+            .provider
+            .as_ref()
+            .map(|provider| provider.capabilities().provider);
         f.debug_struct("DistributedLock")
             .field("name", &self.name)
             .field("provider", &provider.unwrap_or("default"))

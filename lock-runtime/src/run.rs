@@ -198,7 +198,10 @@ struct Limit {
 impl Limit {
     fn start(max_hold: Duration) -> Result<Self, LockError> {
         let timer = keeper::sleep_until(Timestamp::now() + max_hold)?;
-        Ok(Self { max_hold, timer: Box::pin(timer) })
+        Ok(Self {
+            max_hold,
+            timer: Box::pin(timer),
+        })
     }
 
     fn exceeded(&self, guard: &LockGuard) -> LockError {

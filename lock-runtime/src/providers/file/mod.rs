@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -304,4 +305,9 @@ async fn blocking<T: Send + 'static>(
         .unwrap_or_else(|error| {
             Err(LockError::new(LockErrorKind::ProviderUnavailable).with_source(error))
         })
+}
+
+/// For the scheme table.
+pub(crate) async fn connect(url: String) -> Result<Arc<dyn LockProvider>, LockError> {
+    Ok(Arc::new(FileProvider::from_url(&url)?))
 }
