@@ -12,7 +12,6 @@ use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
