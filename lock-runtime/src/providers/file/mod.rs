@@ -245,6 +245,11 @@ impl FileProvider {
     }
 }
 
+/// The entry in the table of URL schemes.
+pub(crate) async fn connect(url: String) -> Result<Arc<dyn LockProvider>, LockError> {
+    Ok(Arc::new(FileProvider::from_url(&url)?))
+}
+
 impl LockProvider for FileProvider {
     fn capabilities(&self) -> Capabilities {
         Capabilities::new("file")
@@ -304,9 +309,4 @@ async fn blocking<T: Send + 'static>(
         .unwrap_or_else(|error| {
             Err(LockError::new(LockErrorKind::ProviderUnavailable).with_source(error))
         })
-}
-
-/// For the scheme table.
-pub(crate) async fn connect(url: String) -> Result<Arc<dyn LockProvider>, LockError> {
-    Ok(Arc::new(FileProvider::from_url(&url)?))
 }
