@@ -100,15 +100,15 @@ fn request(function: &LockedFn, private: &TokenStream) -> TokenStream {
     request
 }
 
-/// `&expression`. Parentheses only where they must be: their span would point at the whole
-/// attribute when the expression has the wrong type.
+/// Borrows without moving. What is no simple expression goes through a `match`, which lets its type
+/// be found without regard to the one that is expected.
 fn borrow(expression: &Expr) -> TokenStream {
-    let and = Span::mixed_site().located_at(expression.span());
+    let span = Span::mixed_site().located_at(expression.span());
     match expression {
         Expr::Path(_) | Expr::Field(_) | Expr::Call(_) | Expr::MethodCall(_) | Expr::Macro(_) => {
-            quote_spanned!(and=> &#expression)
+            quote_spanned!(span=> &#expression)
         }
-        _ => quote_spanned!(and=> &(#expression)),
+        _ => quote_spanned!(span=> match (#expression) { ref provider => provider }),
     }
 }
 
@@ -196,6 +196,9 @@ fn value(span: Span, placeholder: &Placeholder, bindings: &[Ident]) -> TokenStre
     let span = binding.span().located_at(span);
     let mut root = binding.clone();
     root.set_span(span);
+    // The rest resolves anywhere, and the compiler must not offer to replace the literal with a
+    // field's name.
+    let span = Span::mixed_site().located_at(span);
     let mut value = root.to_token_stream();
     for access in &placeholder.accesses {
         value.extend(match access {

@@ -57,7 +57,7 @@ pub mod testing;
 pub mod __private;
 
 #[cfg(feature = "macros")]
-//pub use lock_macros::distributed_lock;
+pub use lock_macros::distributed_lock;
 
 pub use clock::Timestamp;
 pub use error::{LockError, LockErrorKind};
