@@ -66,7 +66,11 @@ impl<S: Skipped, E: From<LockError>> Skipped for Result<S, E> {
     }
 
     fn not_run(error: LockError) -> Self {
-        if error.is_contention() { Ok(S::skipped()) } else { Err(error.into()) }
+        if error.is_contention() {
+            Ok(S::skipped())
+        } else {
+            Err(error.into())
+        }
     }
 }
 
