@@ -10,6 +10,7 @@ mod expand;
 mod fallback;
 mod item;
 mod model;
+mod output;
 mod suggest;
 mod template;
 #[cfg(test)]
