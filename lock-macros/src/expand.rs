@@ -14,8 +14,9 @@ use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Expr, Type};
 
-use crate::item::{Item, nameable};
+use crate::item::Item;
 use crate::model::{LockedFn, Name, Outcome, Provider, Timeout};
+use crate::output::nameable;
 use crate::template::{Access, Placeholder, Segment, Template};
 
 /// The function, locked.

@@ -10,6 +10,7 @@ mod expand;
 mod fallback;
 mod item;
 mod model;
+mod output;
 mod suggest;
 mod template;
 #[cfg(test)]
@@ -130,8 +131,9 @@ use proc_macro::TokenStream;
 #[doc = include_str!("tests/expansion.rs.txt")]
 #[doc = "```"]
 ///
-/// The `if let` is never entered; it makes the compiler report a type mismatch inside the body. The
-/// body's tokens are not touched.
+/// The `let _` moves a parameter that the body uses into it as a whole, so that it ends with the
+/// body. The `if let` is never entered; it makes the compiler report a type mismatch inside the
+/// body. The body's own tokens are not touched.
 #[proc_macro_attribute]
 pub fn distributed_lock(args: TokenStream, item: TokenStream) -> TokenStream {
     LockedFn::read(args.into(), item.into())
