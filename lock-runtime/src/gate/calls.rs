@@ -104,7 +104,7 @@ impl SlotRef {
             drop(held);
             slot.acquired(&request, ticket, lease, result);
         };
-        match keeper::run(Box::pin(job)) {
+        match keeper::run(job) {
             Ok(()) => state.phase = Phase::Acquiring(interest),
             Err(error) => self.fail_all(state, None, &error),
         }
@@ -128,7 +128,7 @@ impl SlotRef {
                 crate::observe::release_failed(&error);
             }
         };
-        state.phase = match keeper::run(Box::pin(job)) {
+        state.phase = match keeper::run(job) {
             Ok(()) => Phase::Releasing,
             Err(_) => Phase::Idle,
         };

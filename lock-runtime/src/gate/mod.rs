@@ -83,6 +83,7 @@ impl Slot {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    #[cfg(feature = "testing")]
     /// Whether nobody holds the key or waits for it, and no call is under way.
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.lock();
