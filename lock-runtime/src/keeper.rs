@@ -104,7 +104,7 @@ fn look_at_leases() {
             continue;
         }
         if hold.deadline() <= now {
-            hold.lose("its lease ended before it could be renewed");
+            hold.lapse();
             continue;
         }
         if hold.take_renewal(now) {

@@ -118,6 +118,7 @@ impl SlotRef {
         let (answer, answered) = oneshot::channel();
         let slot = self.clone();
         let job = async move {
+            hold.gone().await;
             let result = keeper::caught(slot.provider.release(hold.grant())).await;
             drop(hold);
             slot.released();
@@ -164,7 +165,7 @@ impl SlotRef {
                     if wanted && !request.waits() {
                         let late = self
                             .error(LockErrorKind::ProviderUnavailable)
-                            .with_detail("the answer came after the lease had ended");
+                            .with_detail("the grant had ended by itself when it arrived");
                         woken.extend(state.fail_first(late));
                     }
                     self.start_releasing(state, hold);
