@@ -70,7 +70,8 @@ use proc_macro::TokenStream;
 /// Values are rendered with `Display`; debug output and the addresses of pointers are refused,
 /// because they are no stable names, and so are widths and precisions taken from arguments.
 ///
-/// Different values never give one name. A single placeholder is rendered as it is. Where there are
+/// Different values never give one name, as long as they are formatted differently: a format spec
+/// that pads or cuts text, such as `{tenant:<8}`, can make two values one. A single placeholder is rendered as it is. Where there are
 /// several, the first character of the text that follows a placeholder is percent-encoded in its
 /// value, and so is `%`; two placeholders with no text between them are refused.
 ///
