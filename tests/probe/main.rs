@@ -53,6 +53,12 @@ async fn serve(lock: &DistributedLock, mut commands: UnboundedReceiver<String>) 
                 guard = acquired(lock.acquire_for(timeout).await);
             }
             ["try"] => guard = acquired(lock.acquire_for(Duration::ZERO).await),
+            ["hammer"] => {
+                while guard.is_none() {
+                    guard = lock.try_acquire().await.expect("the provider answers");
+                }
+                say(&format!("acquired {} -", boot_nanos()));
+            }
             ["release"] => {
                 let held = guard.take().expect("a lock is held");
                 say(&format!("releasing {}", boot_nanos()));
