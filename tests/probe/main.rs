@@ -89,19 +89,17 @@ async fn serve(lock: &DistributedLock, mut commands: UnboundedReceiver<String>) 
             ["work", rounds, file] => {
                 work(lock, rounds.parse().expect("a number"), Path::new(file)).await;
             }
-            ["child"] => {
-                let mut command = Command::new("sleep");
-                let child = command
-                    .arg("600")
-                    .stdout(Stdio::null())
-                    .spawn()
-                    .expect("a child");
-                say(&format!("child {}", child.id()));
-            }
+            ["child"] => say(&format!("child {}", start_child())),
             ["keys"] => say(&format!("keys {}", lock_runtime::testing::keys_in_use())),
             _ => panic!("unknown command `{line}`"),
         }
     }
+}
+
+fn start_child() -> u32 {
+    let mut command = Command::new("sleep");
+    let child = command.arg("600").stdout(Stdio::null()).spawn();
+    child.expect("a child starts").id()
 }
 
 async fn work(lock: &DistributedLock, rounds: u32, file: &Path) {
