@@ -1,5 +1,6 @@
 //! The registry, the fallback and shutdown.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use lock_runtime::{
     DistributedLock, InProcessProvider, LockError, LockErrorKind, connect, distributed_lock,
     forbid_in_process_fallback, register, register_named, shutdown,
 };
+use lock_tests::poll_once;
 use tracing::Level;
 use tracing_subscriber::fmt::MakeWriter;
 
