@@ -22,4 +22,4 @@ pub use scratch::{Scratch, free_port, unique};
 // The README's code is compiled and run here, where a runtime and every provider are at hand.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
-pub struct Readme;
+struct Readme;
