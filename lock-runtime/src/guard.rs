@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::gate::{Release, SlotRef};
 use crate::hold::Hold;
+use crate::meter::Meter;
 use crate::provider::LossReporter;
 use crate::{LockError, LockErrorKind, LockName};
 
@@ -67,6 +68,7 @@ pub struct LockGuard {
     /// `None` for a lock of this process alone, which cannot be lost.
     hold: Option<Arc<Hold>>,
     released: AtomicBool,
+    meter: Option<Meter>,
 }
 
 /// The provider's answer to a release.
@@ -85,7 +87,12 @@ impl LockGuard {
             token,
             hold,
             released: AtomicBool::new(false),
+            meter: None,
         }
+    }
+
+    pub(crate) fn measure(&mut self, meter: Meter) {
+        self.meter = Some(meter);
     }
 
     /// The lock's name.
@@ -154,6 +161,9 @@ impl LockGuard {
     }
 
     fn give_back(&self) -> Release {
+        if let Some(meter) = self.meter {
+            meter.released(self.is_lost());
+        }
         let released = self.slot.release(self.ticket);
         if let Some(hold) = &self.hold {
             hold.let_go();

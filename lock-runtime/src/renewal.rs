@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::hold::Hold;
 use crate::keeper;
+use crate::meter;
 use crate::observe;
 use crate::{LockError, LockErrorKind};
 
@@ -51,6 +52,10 @@ fn settle(hold: &Arc<Hold>, answer: Result<Timestamp, LockError>) {
     if hold.has_ended() {
         return;
     }
+    meter::renewed(
+        &**hold.provider(),
+        answer.as_ref().err().map(LockError::kind),
+    );
     let pause = (hold.grant().lease() / RETRY_PART).clamp(SHORTEST_RETRY, LONGEST_RETRY);
     let soonest = Timestamp::now() + pause;
     match answer {
