@@ -161,7 +161,7 @@ impl LockGuard {
     }
 
     fn give_back(&self) -> Release {
-        if let Some(meter) = self.meter {
+        if let Some(meter) = &self.meter {
             meter.released(self.is_lost());
         }
         let released = self.slot.release(self.ticket);

@@ -84,7 +84,7 @@ impl DistributedLock {
     ///
     /// Every kind but contention.
     pub async fn acquire(&self) -> Result<LockGuard, LockError> {
-        Acquire::new(self.slot()?, self.lease, None).await
+        Acquire::new(self.slot()?, self.lease, None, "").await
     }
 
     /// Acquires the lock, waiting at most this long.
@@ -95,7 +95,7 @@ impl DistributedLock {
     /// [`Contended`](crate::LockErrorKind::Contended) if the timeout is zero and somebody else holds it;
     /// any other kind for what went wrong.
     pub async fn acquire_for(&self, timeout: Duration) -> Result<LockGuard, LockError> {
-        Acquire::new(self.slot()?, self.lease, Some(timeout)).await
+        Acquire::new(self.slot()?, self.lease, Some(timeout), "").await
     }
 
     /// Acquires the lock if it is free; `None` if somebody else holds it.

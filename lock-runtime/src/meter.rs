@@ -28,32 +28,43 @@ mod measured {
     use crate::clock::Timestamp;
     use crate::provider::LockProvider;
 
-    /// Follows one lock from the attempt to the release.
-    #[derive(Clone, Copy)]
-    pub(crate) struct Meter {
+    /// Follows one lock from the attempt to the release. Boxed, to keep callers' futures small.
+    pub(crate) struct Meter(Box<Measured>);
+
+    struct Measured {
         template: &'static str,
+        /// Empty before the attempt.
         provider: &'static str,
         /// When the attempt, and then the hold, began.
         began: Timestamp,
     }
 
     impl Meter {
-        pub(crate) fn attempt(template: &'static str, provider: &dyn LockProvider) -> Self {
-            let provider = provider.capabilities().provider;
+        pub(crate) fn new(template: &'static str) -> Self {
+            Self(Box::new(Measured {
+                template,
+                provider: "",
+                began: Timestamp::now(),
+            }))
+        }
+
+        /// At each poll of the attempt; the first one counts.
+        pub(crate) fn attempt(&mut self, provider: &dyn LockProvider) {
+            if !self.0.provider.is_empty() {
+                return;
+            }
+            let (template, provider) = (self.0.template, provider.capabilities().provider);
             counter!("distributed_lock_attempts_total",
                 "template" => template, "provider" => provider)
             .increment(1);
-            Self {
-                template,
-                provider,
-                began: Timestamp::now(),
-            }
+            self.0.provider = provider;
+            self.0.began = Timestamp::now();
         }
 
         pub(crate) fn acquired(mut self) -> Self {
-            let Self {
+            let Measured {
                 template, provider, ..
-            } = self;
+            } = *self.0;
             counter!("distributed_lock_acquired_total",
                 "template" => template, "provider" => provider)
             .increment(1);
@@ -61,7 +72,8 @@ mod measured {
                 .increment(1);
             histogram!("distributed_lock_wait_seconds",
                 "template" => template, "provider" => provider)
-            .record(self.lap());
+            .record(self.elapsed());
+            self.0.began = Timestamp::now();
             self
         }
 
@@ -71,27 +83,29 @@ mod measured {
 
         /// The caller went away.
         pub(crate) fn cancelled(self) {
-            self.ended("cancelled");
+            if !self.0.provider.is_empty() {
+                self.ended("cancelled");
+            }
         }
 
         fn ended(self, reason: &'static str) {
-            let Self {
+            let Measured {
                 template, provider, ..
-            } = self;
+            } = *self.0;
             counter!("distributed_lock_not_acquired_total",
                 "template" => template, "provider" => provider, "reason" => reason)
             .increment(1);
         }
 
-        pub(crate) fn released(mut self, lost: bool) {
-            let Self {
+        pub(crate) fn released(&self, lost: bool) {
+            let Measured {
                 template, provider, ..
-            } = self;
+            } = *self.0;
             gauge!("distributed_lock_held", "template" => template, "provider" => provider)
                 .decrement(1);
             histogram!("distributed_lock_hold_seconds",
                 "template" => template, "provider" => provider)
-            .record(self.lap());
+            .record(self.elapsed());
             if lost {
                 counter!("distributed_lock_lost_total",
                     "template" => template, "provider" => provider)
@@ -99,11 +113,8 @@ mod measured {
             }
         }
 
-        fn lap(&mut self) -> f64 {
-            let now = Timestamp::now();
-            let lap = now.since(self.began);
-            self.began = now;
-            lap.as_secs_f64()
+        fn elapsed(&self) -> f64 {
+            Timestamp::now().since(self.0.began).as_secs_f64()
         }
     }
 
@@ -120,13 +131,14 @@ mod unmeasured {
     use crate::LockErrorKind;
     use crate::provider::LockProvider;
 
-    #[derive(Clone, Copy)]
     pub(crate) struct Meter;
 
     impl Meter {
-        pub(crate) fn attempt(_: &'static str, _: &dyn LockProvider) -> Self {
+        pub(crate) fn new(_: &'static str) -> Self {
             Self
         }
+
+        pub(crate) fn attempt(&mut self, _: &dyn LockProvider) {}
 
         pub(crate) fn acquired(self) -> Self {
             self
@@ -136,7 +148,7 @@ mod unmeasured {
 
         pub(crate) fn cancelled(self) {}
 
-        pub(crate) fn released(self, _lost: bool) {}
+        pub(crate) fn released(&self, _lost: bool) {}
     }
 
     pub(crate) fn renewed(_: &dyn LockProvider, _: Option<LockErrorKind>) {}

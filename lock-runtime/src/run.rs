@@ -122,7 +122,12 @@ impl Request {
             (None, ..) => unreachable!("a provider is registered or given"),
         }?;
         call.provider(&slot);
-        Ok(Acquire::new(slot, self.lease, Some(self.timeout)).named_by(self.template))
+        Ok(Acquire::new(
+            slot,
+            self.lease,
+            Some(self.timeout),
+            self.template,
+        ))
     }
 }
 

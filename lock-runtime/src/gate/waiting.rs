@@ -34,14 +34,18 @@ pub(crate) struct Acquire {
     ticket: Option<u64>,
     timer: Option<Pin<Box<Sleep>>>,
     giving_up: Option<Pin<Box<dyn Future<Output = LockError> + Send>>>,
-    /// The attribute's name as written.
-    template: &'static str,
-    /// From the first poll to the end.
+    /// Taken when it ends.
     meter: Option<Meter>,
 }
 
 impl Acquire {
-    pub(crate) fn new(slot: SlotRef, lease: Option<Duration>, timeout: Option<Duration>) -> Self {
+    /// `template` is the attribute's name as written, or empty.
+    pub(crate) fn new(
+        slot: SlotRef,
+        lease: Option<Duration>,
+        timeout: Option<Duration>,
+        template: &'static str,
+    ) -> Self {
         let slot = Some(slot);
         Self {
             slot,
@@ -50,15 +54,8 @@ impl Acquire {
             ticket: None,
             timer: None,
             giving_up: None,
-            template: "",
-            meter: None,
+            meter: Some(Meter::new(template)),
         }
-    }
-
-    /// As a call of the attribute with this name.
-    pub(crate) fn named_by(mut self, template: &'static str) -> Self {
-        self.template = template;
-        self
     }
 
     /// The first poll: a guard at once, or a place in the queue.
@@ -131,17 +128,15 @@ impl Future for Acquire {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let meter = match this.meter {
-            Some(meter) => meter,
-            None => *this
-                .meter
-                .insert(Meter::attempt(this.template, &*this.slot().provider)),
-        };
+        if let (Some(meter), Some(slot)) = (&mut this.meter, &this.slot) {
+            meter.attempt(&*slot.provider);
+        }
         let mut result = ready!(this.poll_guard(context));
-        this.meter = None;
-        match &mut result {
-            Ok(guard) => guard.measure(meter.acquired()),
-            Err(error) => meter.not_acquired(error.kind()),
+        if let Some(meter) = this.meter.take() {
+            match &mut result {
+                Ok(guard) => guard.measure(meter.acquired()),
+                Err(error) => meter.not_acquired(error.kind()),
+            }
         }
         Poll::Ready(result)
     }
@@ -178,7 +173,7 @@ impl Drop for Acquire {
         if let (Some(slot), Some(ticket)) = (&self.slot, self.ticket) {
             slot.leave(ticket);
         }
-        if let Some(meter) = self.meter {
+        if let Some(meter) = self.meter.take() {
             meter.cancelled();
         }
     }
