@@ -73,5 +73,7 @@ pub use providers::connect;
 pub use providers::in_process::InProcessProvider;
 #[cfg(feature = "file")]
 pub use providers::file::FileProvider;
+#[cfg(feature = "redis")]
+pub use providers::redis::{RedisProvider, RedisProviderBuilder};
 pub use registry::{RegisterError, forbid_in_process_fallback, register, register_named};
 pub use shutdown::shutdown;

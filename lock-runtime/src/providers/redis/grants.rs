@@ -1,0 +1,148 @@
+//! Grants that other processes publish for the waiters of this one.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use redis::Value;
+use tokio::sync::Notify;
+
+/// The waiters of one provider instance, by owner.
+#[derive(Default)]
+pub(super) struct Grants {
+    expected: Mutex<HashMap<Arc<str>, Arc<Letterbox>>>,
+}
+
+/// One waiter's entry; it is taken out when this is dropped.
+pub(super) struct Expected {
+    grants: Arc<Grants>,
+    owner: Arc<str>,
+    letterbox: Arc<Letterbox>,
+}
+
+#[derive(Default)]
+struct Letterbox {
+    latest: Mutex<Option<Letter>>,
+    arrived: Notify,
+}
+
+/// What is published to a waiter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Letter {
+    /// The lock is the waiter's, with these fencing tokens.
+    Granted { first: u64, count: NonZeroU32 },
+    /// It is at the head of the queue now, behind a holder that will hand nothing over.
+    Look,
+}
+
+impl Grants {
+    /// From here on grants for this owner are kept for it.
+    pub(super) fn expect(self: &Arc<Self>, owner: &str) -> Expected {
+        let owner: Arc<str> = owner.into();
+        let letterbox = Arc::<Letterbox>::default();
+        self.lock()
+            .insert(Arc::clone(&owner), Arc::clone(&letterbox));
+        Expected {
+            grants: Arc::clone(self),
+            owner,
+            letterbox,
+        }
+    }
+
+    /// Takes a message of the channel: `owner|first_token|tokens`.
+    ///
+    /// A grant that nobody expects is left alone: whoever gave up waiting takes it back together
+    /// with the entry in the queue.
+    pub(super) fn deliver(&self, message: &[Value]) {
+        let Some((owner, letter)) = message.get(1).and_then(read) else {
+            return;
+        };
+        let Some(letterbox) = self.lock().get(owner).cloned() else {
+            return;
+        };
+        *letterbox
+            .latest
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(letter);
+        letterbox.arrived.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Letterbox>>> {
+        self.expected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn read(payload: &Value) -> Option<(&str, Letter)> {
+    let Value::BulkString(bytes) = payload else {
+        return None;
+    };
+    let mut parts = std::str::from_utf8(bytes).ok()?.split('|');
+    let (owner, first, count) = (parts.next()?, parts.next()?, parts.next()?);
+    let letter = match NonZeroU32::new(count.parse().ok()?) {
+        Some(count) => Letter::Granted {
+            first: first.parse().ok()?,
+            count,
+        },
+        None => Letter::Look,
+    };
+    Some((owner, letter))
+}
+
+impl Expected {
+    /// Resolves when something was published for the owner.
+    pub(super) async fn arrives(&self) -> Letter {
+        loop {
+            let latest = self
+                .letterbox
+                .latest
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
+            if let Some(letter) = latest {
+                return letter;
+            }
+            self.letterbox.arrived.notified().await;
+        }
+    }
+}
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        self.grants.lock().remove(&self.owner);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(payload: &str) -> Vec<Value> {
+        vec![
+            Value::BulkString(b"channel".to_vec()),
+            Value::BulkString(payload.into()),
+        ]
+    }
+
+    #[test]
+    fn a_message_is_a_grant_or_a_nudge() {
+        let granted = Letter::Granted {
+            first: 17,
+            count: NonZeroU32::new(3).unwrap(),
+        };
+        assert_eq!(read(&message("a:b|17|3")[1]), Some(("a:b", granted)));
+        assert_eq!(read(&message("a:b|0|0")[1]), Some(("a:b", Letter::Look)));
+        for wrong in ["", "a:b", "a:b|17", "a:b|x|1", "a:b|1|-1"] {
+            assert_eq!(read(&message(wrong)[1]), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn who_no_longer_waits_is_forgotten() {
+        let grants = Arc::<Grants>::default();
+        let expected = grants.expect("a");
+        grants.deliver(&message("a|17|1"));
+        drop(expected);
+        grants.deliver(&message("a|18|1"));
+        assert!(grants.lock().is_empty());
+    }
+}
