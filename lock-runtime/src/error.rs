@@ -86,7 +86,12 @@ struct Inner {
 impl LockError {
     /// An error of this kind, without a name, detail or source.
     pub fn new(kind: LockErrorKind) -> Self {
-        Self(Box::new(Inner { kind, name: None, detail: None, source: None }))
+        Self(Box::new(Inner {
+            kind,
+            name: None,
+            detail: None,
+            source: None,
+        }))
     }
 
     /// Adds the name of the lock. A name that is already there stays.
@@ -127,7 +132,10 @@ impl LockError {
     /// Whether somebody else holds the lock: [`Contended`](LockErrorKind::Contended) or
     /// [`TimedOut`](LockErrorKind::TimedOut). This is what `on_unavailable = "skip"` skips.
     pub fn is_contention(&self) -> bool {
-        matches!(self.0.kind, LockErrorKind::Contended | LockErrorKind::TimedOut)
+        matches!(
+            self.0.kind,
+            LockErrorKind::Contended | LockErrorKind::TimedOut
+        )
     }
 
     /// Whether the same call may succeed later with nothing changed: contention, or a provider
@@ -175,7 +183,10 @@ impl fmt::Debug for LockError {
 
 impl StdError for LockError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+        self.0
+            .source
+            .as_deref()
+            .map(|source| source as &(dyn StdError + 'static))
     }
 }
 

@@ -75,7 +75,13 @@ impl LockGuard {
         token: Option<FencingToken>,
         hold: Option<Arc<Hold>>,
     ) -> Self {
-        Self { slot, ticket, token, hold, released: AtomicBool::new(false) }
+        Self {
+            slot,
+            ticket,
+            token,
+            hold,
+            released: AtomicBool::new(false),
+        }
     }
 
     /// The lock's name.
@@ -119,7 +125,11 @@ impl LockGuard {
             return Ok(());
         }
         // Looked at first: a release that follows is a precaution, and tells nothing.
-        let lost = self.hold.as_ref().filter(|hold| hold.is_lost()).map(|hold| hold.loss());
+        let lost = self
+            .hold
+            .as_ref()
+            .filter(|hold| hold.is_lost())
+            .map(|hold| hold.loss());
         let released = self.slot.release(self.ticket);
         if let Some(lost) = lost {
             return Err(lost);
@@ -186,7 +196,10 @@ pub struct LostSignal {
 
 impl LostSignal {
     fn new(loss: Option<LossReporter>) -> Self {
-        Self { loss, notified: None }
+        Self {
+            loss,
+            notified: None,
+        }
     }
 }
 
@@ -195,9 +208,13 @@ impl Future for LostSignal {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        let Some(loss) = &this.loss else { return Poll::Pending };
+        let Some(loss) = &this.loss else {
+            return Poll::Pending;
+        };
         let signal = loss.signal();
-        let notified = this.notified.get_or_insert_with(|| Box::pin(signal.notified()));
+        let notified = this
+            .notified
+            .get_or_insert_with(|| Box::pin(signal.notified()));
         if signal.get().is_some() || notified.as_mut().poll(context).is_ready() {
             return Poll::Ready(());
         }
@@ -213,6 +230,8 @@ impl Clone for LostSignal {
 
 impl fmt::Debug for LostSignal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LostSignal").field("loss", &self.loss).finish_non_exhaustive()
+        f.debug_struct("LostSignal")
+            .field("loss", &self.loss)
+            .finish_non_exhaustive()
     }
 }

@@ -30,7 +30,8 @@ impl Drop for Entered {
 /// Whether a body that holds this lock is being polled by the present thread.
 pub(crate) fn holds(slot: &Arc<Slot>) -> bool {
     // A thread-local destructor may come after this one's.
-    HELD.try_with(|held| held.borrow().contains(&address(slot))).unwrap_or(false)
+    HELD.try_with(|held| held.borrow().contains(&address(slot)))
+        .unwrap_or(false)
 }
 
 fn address(slot: &Arc<Slot>) -> usize {

@@ -115,7 +115,8 @@ impl Hold {
             return;
         }
         let deadline = valid_until(sent_at, self.grant.lease());
-        self.deadline.fetch_max(deadline.as_nanos(), Ordering::AcqRel);
+        self.deadline
+            .fetch_max(deadline.as_nanos(), Ordering::AcqRel);
     }
 
     /// True at or after the deadline, and as soon as there is other evidence.

@@ -83,7 +83,8 @@ async fn keep(mut arriving: mpsc::UnboundedReceiver<Job>) {
                 None => pending().await,
             }
         };
-        if let First::Left(Some(job)) = first_of(arriving.recv(), first_of(earlier, until_next)).await
+        if let First::Left(Some(job)) =
+            first_of(arriving.recv(), first_of(earlier, until_next)).await
         {
             tokio::spawn(job);
             while let Ok(job) = arriving.try_recv() {
@@ -137,7 +138,10 @@ pub(crate) fn watch(hold: &Arc<Hold>, at: Timestamp) {
 /// After the hold was marked as ended: it is not looked at any more.
 pub(crate) fn unwatch(hold: &Hold) {
     let mut schedule = SCHEDULE.lock();
-    let key = (hold.wakes.load(Ordering::Relaxed), std::ptr::from_ref(hold).addr());
+    let key = (
+        hold.wakes.load(Ordering::Relaxed),
+        std::ptr::from_ref(hold).addr(),
+    );
     let removed = schedule.remove(&key);
     drop(schedule);
     drop(removed);
@@ -153,7 +157,9 @@ impl Schedule {
     }
 
     fn first(&self) -> Option<Timestamp> {
-        self.lock().first_key_value().map(|(&(at, _), _)| Timestamp::from_nanos(at))
+        self.lock()
+            .first_key_value()
+            .map(|(&(at, _), _)| Timestamp::from_nanos(at))
     }
 
     /// The first hold whose time has come, or whose renewal may as well be done now.
@@ -162,7 +168,11 @@ impl Schedule {
         let entry = schedule.first_entry()?;
         let at = Timestamp::from_nanos(entry.key().0);
         let hold = entry.get();
-        let early = if at < hold.deadline() { hold.grant().lease() / TOGETHER } else { Duration::ZERO };
+        let early = if at < hold.deadline() {
+            hold.grant().lease() / TOGETHER
+        } else {
+            Duration::ZERO
+        };
         (at <= now + early).then(|| entry.remove())
     }
 }

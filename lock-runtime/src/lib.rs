@@ -26,8 +26,8 @@
 mod error;
 mod name;
 
-mod lock;
 mod guard;
+mod lock;
 mod outcome;
 
 mod registry;
@@ -36,17 +36,17 @@ mod shutdown;
 pub mod provider;
 mod providers;
 
-mod run;
-mod gate;
-mod table;
-mod hold;
-mod held;
-mod keeper;
-mod renewal;
-mod signal;
 mod clock;
-mod race;
+mod gate;
+mod held;
+mod hold;
+mod keeper;
 mod observe;
+mod race;
+mod renewal;
+mod run;
+mod signal;
+mod table;
 mod template;
 
 #[cfg(feature = "testing")]
@@ -57,7 +57,7 @@ pub mod testing;
 pub mod __private;
 
 #[cfg(feature = "macros")]
-//pub use lock_macros::distributed_lock;
+pub use lock_macros::distributed_lock;
 
 pub use clock::Timestamp;
 pub use error::{LockError, LockErrorKind};
@@ -66,13 +66,13 @@ pub use lock::DistributedLock;
 pub use name::LockName;
 pub use outcome::Skipped;
 pub use provider::{
-    AcquireRequest, BoxFuture, Capabilities, Grant, Interest, LockProvider, LockSpace, LossReporter,
-    OwnerId,
+    AcquireRequest, BoxFuture, Capabilities, Grant, Interest, LockProvider, LockSpace,
+    LossReporter, OwnerId,
 };
 pub use providers::connect;
-pub use providers::in_process::InProcessProvider;
 #[cfg(feature = "file")]
 pub use providers::file::FileProvider;
+pub use providers::in_process::InProcessProvider;
 #[cfg(feature = "redis")]
 pub use providers::redis::{RedisProvider, RedisProviderBuilder};
 pub use registry::{RegisterError, forbid_in_process_fallback, register, register_named};

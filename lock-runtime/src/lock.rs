@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::Timestamp;
+use once_cell::sync::OnceCell;
+
 use crate::gate::{self, SlotRef};
 use crate::guard::LockGuard;
 use crate::provider::LockProvider;
@@ -44,17 +45,29 @@ pub struct DistributedLock {
     provider: Option<Arc<dyn LockProvider>>,
     name: LockName,
     lease: Option<Duration>,
+    /// The slot that was found first; looking it up again costs more than all the rest.
+    slot: OnceCell<SlotRef>,
 }
 
 impl DistributedLock {
     /// The lock of this name on the default provider, looked up at each acquisition.
     pub fn new(name: impl Into<LockName>) -> Self {
-        Self { provider: None, name: name.into(), lease: None }
+        Self {
+            provider: None,
+            name: name.into(),
+            lease: None,
+            slot: OnceCell::new(),
+        }
     }
 
     /// The lock of this name on this provider.
     pub fn on(provider: Arc<dyn LockProvider>, name: impl Into<LockName>) -> Self {
-        Self { provider: Some(provider), name: name.into(), lease: None }
+        Self {
+            provider: Some(provider),
+            name: name.into(),
+            lease: None,
+            slot: OnceCell::new(),
+        }
     }
 
     /// With this lease, 100 ms to 24 h, instead of the provider's default. Without meaning for a
@@ -76,7 +89,7 @@ impl DistributedLock {
     ///
     /// Every kind but contention.
     pub async fn acquire(&self) -> Result<LockGuard, LockError> {
-        acquire(self.slot()?, self.lease, Patience::Endless).await
+        acquire(self.slot()?, self.lease, None).await
     }
 
     /// Acquires the lock, waiting at most this long.
@@ -87,7 +100,7 @@ impl DistributedLock {
     /// [`Contended`](LockErrorKind::Contended) if the timeout is zero and somebody else holds it;
     /// any other kind for what went wrong.
     pub async fn acquire_for(&self, timeout: Duration) -> Result<LockGuard, LockError> {
-        acquire(self.slot()?, self.lease, Patience::of(timeout)).await
+        acquire(self.slot()?, self.lease, Some(timeout)).await
     }
 
     /// Acquires the lock if it is free; `None` if somebody else holds it.
@@ -113,35 +126,30 @@ impl DistributedLock {
     }
 
     fn slot(&self) -> Result<SlotRef, LockError> {
-        match &self.provider {
-            Some(provider) => slot(provider, &self.name),
-            None => slot(registry::default()?, &self.name),
+        let provider = match &self.provider {
+            Some(provider) => provider,
+            None => registry::default()?,
+        };
+        let known = self.slot.get_or_try_init(|| slot(provider, &self.name))?;
+        if Arc::ptr_eq(&known.provider, provider) || known.space == provider.lock_space() {
+            return Ok(known.clone());
         }
+        // A default provider was registered since.
+        slot(provider, &self.name)
     }
 }
 
 impl fmt::Debug for DistributedLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let provider = self.provider.as_ref().map(|provider| provider.capabilities().provider);
+        let provider = self
+            .provider
+            .as_ref()
+            .map(|provider| provider.capabilities().provider);
         f.debug_struct("DistributedLock")
             .field("name", &self.name)
             .field("provider", &provider.unwrap_or("default"))
             .field("lease", &self.lease)
             .finish()
-    }
-}
-
-/// How long to wait for a lock that somebody else holds.
-#[derive(Clone, Copy)]
-pub(crate) enum Patience {
-    None,
-    Until(Timestamp),
-    Endless,
-}
-
-impl Patience {
-    pub(crate) fn of(timeout: Duration) -> Self {
-        if timeout.is_zero() { Self::None } else { Self::Until(Timestamp::now() + timeout) }
     }
 }
 
@@ -154,10 +162,11 @@ pub(crate) fn slot(
     Ok(table::enter(provider, name))
 }
 
+/// Acquires it, waiting at most `timeout`, or without end if there is none.
 pub(crate) async fn acquire(
     slot: SlotRef,
     lease: Option<Duration>,
-    patience: Patience,
+    timeout: Option<Duration>,
 ) -> Result<LockGuard, LockError> {
     if let Some(lease) = lease.filter(|lease| !LEASES.contains(lease)) {
         return Err(LockError::new(LockErrorKind::InvalidConfig)
@@ -167,10 +176,5 @@ pub(crate) async fn acquire(
     if held::holds(&slot) {
         return Err(LockError::new(LockErrorKind::WouldDeadlock).with_name(slot.name.clone()));
     }
-    let (waits, deadline) = match patience {
-        Patience::None => (false, None),
-        Patience::Until(deadline) => (true, Some(deadline)),
-        Patience::Endless => (true, None),
-    };
-    gate::acquire(slot, lease, waits, deadline).await
+    gate::acquire(slot, lease, timeout).await
 }

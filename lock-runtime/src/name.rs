@@ -55,7 +55,10 @@ impl LockName {
             return Ok(());
         };
         // A name of megabytes has no place in an error, nor in a log.
-        let shown = name.char_indices().nth(64).map_or(name, |(end, _)| &name[..end]);
+        let shown = name
+            .char_indices()
+            .nth(64)
+            .map_or(name, |(end, _)| &name[..end]);
         Err(LockError::new(LockErrorKind::InvalidName)
             .with_name(shown.to_owned())
             .with_detail(wrong))

@@ -31,13 +31,18 @@ impl Call {
             held_ms = Empty,
             fencing_token = Empty,
         );
-        let began = if span.is_disabled() { Timestamp::FAR_FUTURE } else { Timestamp::now() };
+        let began = if span.is_disabled() {
+            Timestamp::FAR_FUTURE
+        } else {
+            Timestamp::now()
+        };
         Self { span, began }
     }
 
     pub(crate) fn provider(&self, slot: &SlotRef) {
         if !self.span.is_disabled() {
-            self.span.record("provider", slot.provider.capabilities().provider);
+            self.span
+                .record("provider", slot.provider.capabilities().provider);
         }
     }
 
@@ -59,8 +64,10 @@ impl Call {
         }
         let lap = self.lap();
         self.span.record("waited_ms", lap);
-        self.span.record("outcome", tracing::field::debug(error.kind()));
-        self.span.in_scope(|| debug!(%error, "not acquired, so skipped"));
+        self.span
+            .record("outcome", tracing::field::debug(error.kind()));
+        self.span
+            .in_scope(|| debug!(%error, "not acquired, so skipped"));
     }
 
     pub(crate) fn released(
@@ -78,14 +85,20 @@ impl Call {
         self.span.record("held_ms", lap);
         match cut_short {
             None => self.span.record("outcome", "completed"),
-            Some(error) => self.span.record("outcome", tracing::field::debug(error.kind())),
+            Some(error) => self
+                .span
+                .record("outcome", tracing::field::debug(error.kind())),
         };
         self.span.in_scope(|| debug!("released"));
     }
 
     /// Polls something as a part of the call.
     pub(crate) fn in_span<T>(&self, poll: impl FnOnce() -> T) -> T {
-        if self.span.is_disabled() { poll() } else { self.span.in_scope(poll) }
+        if self.span.is_disabled() {
+            poll()
+        } else {
+            self.span.in_scope(poll)
+        }
     }
 
     /// Milliseconds since the last lap.

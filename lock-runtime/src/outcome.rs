@@ -59,13 +59,18 @@ impl<T> Skipped for Option<T> {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<S: Skipped, E: From<LockError>> Skipped for Result<S, E> {
     fn skipped() -> Self {
         Ok(S::skipped())
     }
 
     fn not_run(error: LockError) -> Self {
-        if error.is_contention() { Ok(S::skipped()) } else { Err(error.into()) }
+        if error.is_contention() {
+            Ok(S::skipped())
+        } else {
+            Err(error.into())
+        }
     }
 }
 
@@ -79,6 +84,7 @@ pub trait FromLockError {
     fn from_lock_error(error: LockError) -> Self;
 }
 
+#[diagnostic::do_not_recommend]
 impl<T, E: From<LockError>> FromLockError for Result<T, E> {
     fn from_lock_error(error: LockError) -> Self {
         Err(error.into())

@@ -8,8 +8,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use once_cell::sync::OnceCell;
 
-use crate::providers::in_process::InProcessProvider;
 use crate::provider::LockProvider;
+use crate::providers::in_process::InProcessProvider;
 use crate::{LockError, LockErrorKind};
 
 static DEFAULT: OnceCell<Arc<dyn LockProvider>> = OnceCell::new();
@@ -74,11 +74,15 @@ pub fn register_named(
 ) -> Result<(), RegisterError> {
     let name = name.into();
     if name.is_empty() {
-        return Err(RegisterError("expected a name of at least one character".to_owned()));
+        return Err(RegisterError(
+            "expected a name of at least one character".to_owned(),
+        ));
     }
     let mut named = NAMED.write().unwrap_or_else(PoisonError::into_inner);
     if named.contains_key(&name) {
-        return Err(RegisterError(format!("a provider named `{name}` is registered already")));
+        return Err(RegisterError(format!(
+            "a provider named `{name}` is registered already"
+        )));
     }
     named.insert(name, Arc::new(provider));
     Ok(())
@@ -110,7 +114,9 @@ pub(crate) fn default() -> Result<&'static Arc<dyn LockProvider>, LockError> {
 }
 
 fn warn_of_fallback() {
-    let replica = REPLICA_SIGNS.iter().find(|sign| std::env::var_os(sign).is_some());
+    let replica = REPLICA_SIGNS
+        .iter()
+        .find(|sign| std::env::var_os(sign).is_some());
     match replica {
         Some(sign) => tracing::warn!(
             sign,
@@ -131,10 +137,16 @@ pub(crate) fn named(name: &str) -> Result<Arc<dyn LockProvider>, LockError> {
         return Ok(Arc::clone(provider));
     }
     let known: Vec<_> = named.keys().map(|known| format!("`{known}`")).collect();
-    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-    Err(LockError::new(LockErrorKind::NoProvider).with_detail(format!(
-        "no provider is registered under the name `{name}`; registered: {known}"
-    )))
+    let known = if known.is_empty() {
+        "none".to_owned()
+    } else {
+        known.join(", ")
+    };
+    Err(
+        LockError::new(LockErrorKind::NoProvider).with_detail(format!(
+            "no provider is registered under the name `{name}`; registered: {known}"
+        )),
+    )
 }
 
 /// Why a provider was not registered.

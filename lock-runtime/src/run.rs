@@ -10,7 +10,7 @@ use tokio::time::Sleep;
 
 use crate::clock::Timestamp;
 use crate::guard::LockGuard;
-use crate::lock::{self, Patience};
+use crate::lock;
 use crate::observe::Call;
 use crate::provider::LockProvider;
 use crate::{LockError, LockErrorKind, LockName};
@@ -82,7 +82,7 @@ impl Request {
             Provider::Given(provider) => lock::slot(provider, &self.name),
         }?;
         call.provider(&slot);
-        lock::acquire(slot, self.lease, Patience::of(self.timeout)).await
+        lock::acquire(slot, self.lease, Some(self.timeout)).await
     }
 }
 
@@ -198,7 +198,10 @@ struct Limit {
 impl Limit {
     fn start(max_hold: Duration) -> Result<Self, LockError> {
         let timer = keeper::sleep_until(Timestamp::now() + max_hold)?;
-        Ok(Self { max_hold, timer: Box::pin(timer) })
+        Ok(Self {
+            max_hold,
+            timer: Box::pin(timer),
+        })
     }
 
     fn exceeded(&self, guard: &LockGuard) -> LockError {

@@ -13,7 +13,10 @@ pub(crate) struct Signal<T> {
 
 impl<T> Signal<T> {
     pub(crate) fn new() -> Self {
-        Self { value: OnceLock::new(), set: Arc::default() }
+        Self {
+            value: OnceLock::new(),
+            set: Arc::default(),
+        }
     }
 
     /// Sets the value, unless there is one, and wakes everybody.

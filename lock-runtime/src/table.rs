@@ -45,9 +45,8 @@ pub(crate) fn enter(provider: &Arc<dyn LockProvider>, name: &LockName) -> SlotRe
         |slot| slot.hash == hash && slot.space == space && slot.name == *name,
         |slot| slot.hash,
     );
-    let slot = entry.or_insert_with(|| {
-        Arc::new(Slot::new(space, hash, name.clone(), Arc::clone(provider)))
-    });
+    let slot = entry
+        .or_insert_with(|| Arc::new(Slot::new(space, hash, name.clone(), Arc::clone(provider))));
     let slot = slot.get();
     slot.refs.fetch_add(1, Ordering::Relaxed);
     SlotRef::counted(Arc::clone(slot))
@@ -59,7 +58,10 @@ pub(crate) fn forget(slot: &Arc<Slot>) {
     // it, where `enter` counts up, so that no slot is removed that somebody just found.
     let refs = &slot.refs;
     let not_last = |refs: usize| (refs > 1).then(|| refs - 1);
-    if refs.fetch_update(Ordering::AcqRel, Ordering::Relaxed, not_last).is_ok() {
+    if refs
+        .fetch_update(Ordering::AcqRel, Ordering::Relaxed, not_last)
+        .is_ok()
+    {
         return;
     }
     let mut guard = TABLE.shard(slot.hash);

@@ -23,7 +23,12 @@ pub struct Encoded<'a>(pub fmt::Arguments<'a>, pub char);
 impl fmt::Display for Encoded<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let escape = if self.1 == '%' { '~' } else { '%' };
-        Encoder { inner: f, stop: self.1, escape }.write_fmt(self.0)
+        Encoder {
+            inner: f,
+            stop: self.1,
+            escape,
+        }
+        .write_fmt(self.0)
     }
 }
 
@@ -37,11 +42,16 @@ impl Write for Encoder<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let special = [self.stop, self.escape];
         for piece in text.split_inclusive(special) {
-            let Some(last) = piece.chars().next_back().filter(|last| special.contains(last)) else {
+            let Some(last) = piece
+                .chars()
+                .next_back()
+                .filter(|last| special.contains(last))
+            else {
                 self.inner.write_str(piece)?;
                 continue;
             };
-            self.inner.write_str(&piece[..piece.len() - last.len_utf8()])?;
+            self.inner
+                .write_str(&piece[..piece.len() - last.len_utf8()])?;
             for byte in last.encode_utf8(&mut [0; 4]).bytes() {
                 write!(self.inner, "{}{byte:02X}", self.escape)?;
             }

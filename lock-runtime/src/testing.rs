@@ -45,9 +45,10 @@ pub fn keys_in_use() -> usize {
     table::all().iter().filter(|slot| !slot.is_idle()).count()
 }
 
-/// How many entries the process's table of keys has, in use or not.
-pub fn table_len() -> usize {
-    table::all().len()
+/// How many entries the process's table of keys has for names that begin like this, in use or not.
+/// A [`DistributedLock`](crate::DistributedLock) that was used keeps its entry until it is dropped.
+pub fn entries_under(prefix: &str) -> usize {
+    table::all().iter().filter(|slot| slot.name.as_str().starts_with(prefix)).count()
 }
 
 /// What a [`TestProvider`] can be told about.
@@ -164,7 +165,12 @@ impl TestProvider {
 
     /// How many calls of this kind there were.
     pub fn calls(&self, operation: Operation) -> u64 {
-        self.server.lock().calls.get(&operation).copied().unwrap_or(0)
+        self.server
+            .lock()
+            .calls
+            .get(&operation)
+            .copied()
+            .unwrap_or(0)
     }
 
     /// Whether the server says that somebody holds this lock.
@@ -178,7 +184,11 @@ impl TestProvider {
     pub fn held(&self) -> usize {
         let now = Timestamp::now();
         let state = self.server.lock();
-        state.held.values().filter(|entry| entry.expires > now).count()
+        state
+            .held
+            .values()
+            .filter(|entry| entry.expires > now)
+            .count()
     }
 }
 
@@ -217,7 +227,11 @@ impl Server {
 
 impl State {
     fn drop_expired(&mut self, name: &str) {
-        if self.held.get(name).is_some_and(|entry| entry.expires.has_passed()) {
+        if self
+            .held
+            .get(name)
+            .is_some_and(|entry| entry.expires.has_passed())
+        {
             self.held.remove(name);
         }
     }
@@ -246,7 +260,10 @@ impl State {
     fn owned(&mut self, grant: &Grant) -> Result<&mut Entry, LockError> {
         let name = grant.name().as_str();
         self.drop_expired(name);
-        let entry = self.held.get_mut(name).filter(|entry| entry.owner == grant.owner());
+        let entry = self
+            .held
+            .get_mut(name)
+            .filter(|entry| entry.owner == grant.owner());
         entry.ok_or_else(|| {
             LockError::new(LockErrorKind::Lost).with_detail("the server knows of another owner")
         })
@@ -255,9 +272,14 @@ impl State {
 
 impl LockProvider for TestProvider {
     fn capabilities(&self) -> Capabilities {
-        let capabilities =
-            Capabilities::new("test").with_lease(self.lease).with_fencing_tokens();
-        if self.local_hand_over { capabilities.with_local_hand_over() } else { capabilities }
+        let capabilities = Capabilities::new("test")
+            .with_lease(self.lease)
+            .with_fencing_tokens();
+        if self.local_hand_over {
+            capabilities.with_local_hand_over()
+        } else {
+            capabilities
+        }
     }
 
     fn acquire<'a>(

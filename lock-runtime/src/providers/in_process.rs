@@ -3,12 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::clock::Timestamp;
 use crate::guard::{FencingToken, LockGuard};
 use crate::lock::DistributedLock;
-use crate::provider::{
-    AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, LockSpace,
-};
-use crate::clock::Timestamp;
+use crate::provider::{AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, LockSpace};
 use crate::race::{First, first_of};
 use crate::{LockError, LockErrorKind};
 
@@ -81,7 +79,9 @@ impl LockProvider for InProcessProvider {
     }
 
     fn grant_in_process(&self) -> Option<FencingToken> {
-        Some(FencingToken::new(self.last_token.fetch_add(1, Ordering::Relaxed) + 1))
+        Some(FencingToken::new(
+            self.last_token.fetch_add(1, Ordering::Relaxed) + 1,
+        ))
     }
 }
 

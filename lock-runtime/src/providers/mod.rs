@@ -82,7 +82,9 @@ pub async fn connect(url: &str) -> Connected {
             compiled_in()
         )));
     };
-    let known = SCHEMES.iter().find(|known| known.name.eq_ignore_ascii_case(scheme));
+    let known = SCHEMES
+        .iter()
+        .find(|known| known.name.eq_ignore_ascii_case(scheme));
     match known.map(|known| (known, known.connect)) {
         Some((_, Some(connect))) => connect(url.to_owned()).await,
         Some((known, None)) => Err(invalid(format!(
@@ -92,7 +94,10 @@ pub async fn connect(url: &str) -> Connected {
             compiled_in()
         ))),
         // What stands before the first colon of a mistyped URL may be a user's name.
-        None => Err(invalid(format!("unknown URL scheme; compiled in: {}", compiled_in()))),
+        None => Err(invalid(format!(
+            "unknown URL scheme; compiled in: {}",
+            compiled_in()
+        ))),
     }
 }
 

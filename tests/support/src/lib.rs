@@ -1,1 +1,20 @@
-//! What the tests share.
+//! What the tests of this workspace share: scratch space, real servers, faults, other processes,
+//! and judges of what happened.
+
+pub mod child;
+pub mod history;
+pub mod policy;
+pub mod probe;
+pub mod proxy;
+pub mod redis;
+pub mod register;
+pub mod run;
+pub mod scratch;
+
+pub use history::{History, boot_nanos};
+pub use probe::Probe;
+pub use proxy::FaultProxy;
+pub use redis::RedisServer;
+pub use register::FencedRegister;
+pub use run::{eventually, poll_once, run};
+pub use scratch::{Scratch, free_port, unique};

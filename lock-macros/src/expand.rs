@@ -1,0 +1,259 @@
+//! The expansion: three statements, no logic. It cannot fail.
+//!
+//! The request is bound before the wait, so that the name and the provider are evaluated once,
+//! first, and no `format_args!` lives across an await, which would make the future `!Send`. The
+//! body is pinned in place, since moving it into `run` would store it twice.
+//!
+//! All generated tokens are at mixed-site spans: their local names are invisible to the body, and
+//! lints of the user's crate do not look at them.
+
+use std::time::Duration;
+
+use proc_macro2::{Group, Ident, Literal, Span, TokenStream, TokenTree};
+use quote::{ToTokens, quote, quote_spanned};
+use syn::spanned::Spanned;
+use syn::{Expr, Type};
+
+use crate::item::{Block, nameable};
+use crate::model::{LockedFn, Name, Outcome, Provider, Timeout};
+use crate::template::{Access, Placeholder, Segment, Template};
+
+/// The function, locked.
+pub(crate) fn expand(function: &LockedFn) -> TokenStream {
+    let private = private(function);
+    let patterns = &function.item.block.patterns;
+    let request = request(function, &private);
+    let body = body(
+        &function.item.block,
+        &function.item.output,
+        function.guard.as_ref(),
+    );
+    let outcome = outcome(&function.outcome, &function.item.output, &private);
+    let contents = if function.guard.is_some() {
+        quote_spanned! {Span::mixed_site()=>
+            #patterns
+            let (request, slot) = (#request, &#private::GuardSlot::new());
+            let body = ::core::pin::pin!(::core::option::Option::Some(async move #body));
+            #private::run_with_guard(request, slot, body, #outcome).await
+        }
+    } else {
+        quote_spanned! {Span::mixed_site()=>
+            #patterns
+            let request = #request;
+            let body = ::core::pin::pin!(::core::option::Option::Some(async move #body));
+            #private::run(request, body, #outcome).await
+        }
+    };
+    function.item.with_contents(contents)
+}
+
+/// The path of `lock_runtime`.
+pub(crate) fn root(given: Option<&syn::Path>) -> TokenStream {
+    match given {
+        Some(path) => path.to_token_stream(),
+        None => quote_spanned!(Span::mixed_site()=> ::lock_runtime),
+    }
+}
+
+fn private(function: &LockedFn) -> TokenStream {
+    let root = root(function.root.as_ref());
+    quote_spanned!(Span::mixed_site()=> #root::__private)
+}
+
+/// Statement one: what is asked for.
+fn request(function: &LockedFn, private: &TokenStream) -> TokenStream {
+    let (template, name) = match &function.name {
+        Name::Template(literal, template) => (
+            literal.to_token_stream(),
+            render(literal.span(), template, function, private),
+        ),
+        Name::Expression(expression) => (
+            quote_spanned!(Span::mixed_site()=> ::core::stringify!(#expression)),
+            quote_spanned! {Span::mixed_site()=>
+                ::core::convert::Into::<#private::LockName>::into(#expression)
+            },
+        ),
+    };
+    let mut request = quote_spanned!(Span::mixed_site()=> #private::Request::new(#template, #name));
+    let timeout = function.timeout.as_ref().map(|timeout| match timeout {
+        Timeout::Constant(timeout) => constant(*timeout),
+        Timeout::Expression(timeout) => timeout.to_token_stream(),
+    });
+    let settings = [
+        ("timeout", timeout),
+        ("lease", function.lease.map(constant)),
+        ("max_hold", function.max_hold.map(constant)),
+    ];
+    for (method, value) in settings {
+        if let Some(value) = value {
+            let method = Ident::new(method, Span::mixed_site());
+            request.extend(quote_spanned!(Span::mixed_site()=> .#method(#value)));
+        }
+    }
+    request.extend(function.provider.as_ref().map(|provider| match provider {
+        Provider::Named(name) => quote_spanned!(Span::mixed_site()=> .named(#name)),
+        Provider::Expression(provider) => {
+            let provider = borrow(provider);
+            quote_spanned!(Span::mixed_site()=> .on(#provider))
+        }
+    }));
+    request
+}
+
+/// `&expression`. Parentheses only where they must be: their span would point at the whole
+/// attribute when the expression has the wrong type.
+fn borrow(expression: &Expr) -> TokenStream {
+    let and = Span::mixed_site().located_at(expression.span());
+    match expression {
+        Expr::Path(_) | Expr::Field(_) | Expr::Call(_) | Expr::MethodCall(_) | Expr::Macro(_) => {
+            quote_spanned!(and=> &#expression)
+        }
+        _ => quote_spanned!(and=> &(#expression)),
+    }
+}
+
+fn constant(duration: Duration) -> TokenStream {
+    let millis = Literal::u64_unsuffixed(duration.as_millis().try_into().unwrap_or(u64::MAX));
+    quote_spanned!(Span::mixed_site()=> ::core::time::Duration::from_millis(#millis))
+}
+
+/// The lock's name from a template.
+fn render(
+    span: Span,
+    template: &Template,
+    function: &LockedFn,
+    private: &TokenStream,
+) -> TokenStream {
+    let mut format = String::new();
+    let mut values = Vec::new();
+    let placeholders = template.placeholders().count();
+    for (index, segment) in template.segments.iter().enumerate() {
+        let placeholder = match segment {
+            Segment::Text(text) => {
+                format.push_str(&text.replace('{', "{{").replace('}', "}}"));
+                continue;
+            }
+            Segment::Placeholder(placeholder) => placeholder,
+        };
+        let value = value(span, placeholder, &function.item.bindings);
+        let spec = spec(&placeholder.spec);
+        if values.len() + 1 == placeholders {
+            format.push_str(&spec);
+            values.push(value);
+        } else {
+            format.push_str("{}");
+            let inner = text_literal(&spec, span);
+            let stop = stop(template.segments.get(index + 1));
+            values.push(quote_spanned! {Span::mixed_site()=>
+                #private::Encoded(::core::format_args!(#inner, #value), #stop)
+            });
+        }
+    }
+    match template.segments.as_slice() {
+        [Segment::Text(name)] => {
+            quote_spanned!(Span::mixed_site()=> #private::LockName::from_static(#name))
+        }
+        _ => {
+            let format = text_literal(&format, span);
+            quote_spanned! {Span::mixed_site()=>
+                #private::render(::core::format_args!(#format, #(#values),*))
+            }
+        }
+    }
+}
+
+fn spec(spec: &str) -> String {
+    if spec.is_empty() {
+        "{}".to_owned()
+    } else {
+        format!("{{:{spec}}}")
+    }
+}
+
+/// The character that ends a value: the first of the text that follows.
+fn stop(next: Option<&Segment>) -> char {
+    match next {
+        Some(Segment::Text(text)) => text.chars().next().unwrap_or('%'),
+        _ => '%',
+    }
+}
+
+fn text_literal(text: &str, span: Span) -> Literal {
+    let mut literal = Literal::string(text);
+    literal.set_span(Span::mixed_site().located_at(span));
+    literal
+}
+
+/// The expression of a placeholder: it resolves like the parameter, and points at the template.
+fn value(span: Span, placeholder: &Placeholder, bindings: &[Ident]) -> TokenStream {
+    let bare = |name: &str| name.trim_start_matches("r#").to_owned();
+    let binding = bindings
+        .iter()
+        .find(|binding| bare(&binding.to_string()) == bare(&placeholder.root));
+    let Some(binding) = binding else {
+        return TokenStream::new();
+    };
+    let span = binding.span().located_at(span);
+    let mut root = binding.clone();
+    root.set_span(span);
+    let mut value = root.to_token_stream();
+    for access in &placeholder.accesses {
+        value.extend(match access {
+            Access::Field(field) => {
+                let field = identifier(field, span);
+                quote_spanned!(span=> .#field)
+            }
+            Access::Index(index) => {
+                let mut index = Literal::usize_unsuffixed(*index);
+                index.set_span(span);
+                quote_spanned!(span=> .#index)
+            }
+            Access::Call(method) => {
+                let method = identifier(method, span);
+                quote_spanned!(span=> .#method())
+            }
+        });
+    }
+    value
+}
+
+fn identifier(name: &str, span: Span) -> Ident {
+    match name.strip_prefix("r#") {
+        Some(name) => Ident::new_raw(name, span),
+        None => Ident::new(name, span),
+    }
+}
+
+/// Statement two: the user's body, untouched, after two statements of ours.
+///
+/// The first binds the guard. The second is never entered: it tells the compiler the type that the
+/// block returns, so that a type mismatch is reported inside the body and not at the attribute.
+fn body(block: &Block, output: &Type, guard: Option<&Ident>) -> TokenStream {
+    let guard = guard.map(|guard| quote_spanned!(Span::mixed_site()=> let #guard = slot.guard();));
+    let statements = &block.statements;
+    let span = Span::mixed_site().located_at(output.span());
+    let output = nameable(output);
+    let edge = quote_spanned! {span=>
+        if let ::core::option::Option::Some(output) = ::core::option::Option::None::<#output> {
+            return output;
+        }
+    };
+    let mut group = Group::new(
+        proc_macro2::Delimiter::Brace,
+        quote!(#guard #edge #statements),
+    );
+    group.set_span(block.span);
+    TokenTree::from(group).into()
+}
+
+/// What makes the function's value from a `LockError`. A generic function is coerced to a pointer:
+/// a return type that it cannot produce is then one error, not three.
+fn outcome(outcome: &Outcome, output: &Type, private: &TokenStream) -> TokenStream {
+    let output = nameable(output);
+    let function = match outcome {
+        Outcome::Error => quote!(or_error),
+        Outcome::Skip => quote!(or_skip),
+        Outcome::With(expression) => return expression.to_token_stream(),
+    };
+    quote_spanned!(Span::mixed_site()=> #private::#function::<#output> as fn(_) -> _)
+}

@@ -1,0 +1,189 @@
+//! What a provider answers: a grant, and later perhaps the report of its loss.
+
+use std::any::Any;
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use super::{AcquireRequest, OwnerId};
+use crate::clock::Timestamp;
+use crate::guard::FencingToken;
+use crate::hold::Hold;
+use crate::keeper;
+use crate::signal::Signal;
+use crate::{LockError, LockErrorKind, LockName};
+
+/// One successful acquisition, as a provider made it.
+///
+/// # Examples
+///
+/// ```
+/// use lock_runtime::{AcquireRequest, FencingToken, Grant, Timestamp};
+///
+/// fn granted(request: &AcquireRequest, sent_at: Timestamp, token: u64) -> Grant {
+///     Grant::new(request, sent_at).with_token(FencingToken::new(token))
+/// }
+/// ```
+pub struct Grant {
+    name: LockName,
+    owner: OwnerId,
+    lease: Duration,
+    valid_from: Timestamp,
+    token: Option<FencingToken>,
+    tokens: NonZeroU32,
+    state: Option<Box<dyn Any + Send + Sync>>,
+    loss: LossReporter,
+}
+
+impl Grant {
+    /// The grant that answers `request`. `sent_at` was read **before** the first byte of the
+    /// request that made it was sent; validity counts from there.
+    pub fn new(request: &AcquireRequest, sent_at: Timestamp) -> Self {
+        Self {
+            name: request.name().clone(),
+            owner: request.owner(),
+            lease: request.lease(),
+            valid_from: sent_at,
+            token: None,
+            tokens: NonZeroU32::MIN,
+            state: None,
+            loss: request.loss_reporter(),
+        }
+    }
+
+    /// With one fencing token.
+    #[must_use]
+    pub fn with_token(self, token: FencingToken) -> Self {
+        self.with_tokens(token, NonZeroU32::MIN)
+    }
+
+    /// With a block of fencing tokens: `first`, `first + 1` and so on, as many as `count`.
+    #[must_use]
+    pub fn with_tokens(mut self, first: FencingToken, count: NonZeroU32) -> Self {
+        self.token = Some(first);
+        self.tokens = count;
+        self
+    }
+
+    /// With a lease other than the one asked for.
+    #[must_use]
+    pub fn with_lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// With something of the provider's own, such as an open file, which
+    /// [`state`](Self::state) gives back and which is dropped with the grant.
+    #[must_use]
+    pub fn with_state(mut self, state: impl Any + Send + Sync) -> Self {
+        self.state = Some(Box::new(state));
+        self
+    }
+
+    /// The lock's name, without the provider's key prefix.
+    pub fn name(&self) -> &LockName {
+        &self.name
+    }
+
+    /// Who holds the lock.
+    pub fn owner(&self) -> OwnerId {
+        self.owner
+    }
+
+    /// How long a renewal extends the grant.
+    pub fn lease(&self) -> Duration {
+        self.lease
+    }
+
+    /// The moment from which its first validity counts.
+    pub fn valid_from(&self) -> Timestamp {
+        self.valid_from
+    }
+
+    /// The first fencing token.
+    pub fn token(&self) -> Option<FencingToken> {
+        self.token
+    }
+
+    /// How many fencing tokens there are.
+    pub fn tokens(&self) -> NonZeroU32 {
+        self.tokens
+    }
+
+    /// What [`with_state`](Self::with_state) put in, if it is a `T`.
+    pub fn state<T: Any>(&self) -> Option<&T> {
+        self.state.as_ref()?.downcast_ref()
+    }
+
+    /// Where to report that this grant has ended by itself.
+    pub fn loss_reporter(&self) -> &LossReporter {
+        &self.loss
+    }
+}
+
+impl fmt::Debug for Grant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Grant")
+            .field("name", &self.name)
+            .field("owner", &self.owner)
+            .field("lease", &self.lease)
+            .field("valid_from", &self.valid_from)
+            .field("token", &self.token)
+            .field("tokens", &self.tokens)
+            .finish_non_exhaustive()
+    }
+}
+/// Reports that a grant has ended by itself. Cheap to clone; may outlive the grant.
+#[derive(Clone)]
+pub struct LossReporter(Arc<LossState>);
+
+struct LossState {
+    signal: Signal<LockError>,
+    /// Who has to hear of it first.
+    hold: OnceLock<Weak<Hold>>,
+}
+
+impl LossReporter {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(LossState {
+            signal: Signal::new(),
+            hold: OnceLock::new(),
+        }))
+    }
+
+    /// The grant is lost, and this is why. The first report counts; it becomes the detail of an
+    /// error of kind [`Lost`](LockErrorKind::Lost).
+    pub fn report(&self, why: impl Into<String>) {
+        self.report_error(LockError::new(LockErrorKind::Lost).with_detail(why));
+    }
+
+    pub(crate) fn report_error(&self, error: LockError) {
+        if self.0.signal.set(error)
+            && let Some(hold) = self.0.hold.get().and_then(Weak::upgrade)
+        {
+            hold.lost();
+        }
+    }
+
+    pub(crate) fn watched_by(&self, hold: &Arc<Hold>) {
+        let _ = self.0.hold.set(Arc::downgrade(hold));
+        if self.0.signal.get().is_some() {
+            // Reported before anybody watched. The gate, which is calling, hears of it later.
+            let hold = Arc::clone(hold);
+            let _ = keeper::run(Box::pin(async move { hold.lost() }));
+        }
+    }
+
+    pub(crate) fn signal(&self) -> &Signal<LockError> {
+        &self.0.signal
+    }
+}
+
+impl fmt::Debug for LossReporter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LossReporter")
+            .field("lost", &self.0.signal.get())
+            .finish()
+    }
+}

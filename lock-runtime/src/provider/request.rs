@@ -1,0 +1,180 @@
+//! What a provider is asked: one acquisition, and whether anybody still wants it.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::LossReporter;
+use crate::signal::Signal;
+use crate::{LockError, LockErrorKind, LockName};
+
+/// The random identity of one grant: 128 bits, shown as 32 hexadecimal digits.
+///
+/// It is what a server compares before it renews or releases, so that nobody ends another's lock.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct OwnerId(u128);
+
+impl OwnerId {
+    /// A fresh one, from the operating system's random numbers.
+    ///
+    /// # Errors
+    ///
+    /// [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable) if the system has none to give.
+    pub fn random() -> Result<Self, LockError> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).map_err(|error| {
+            LockError::new(LockErrorKind::ProviderUnavailable)
+                .with_detail(format!("the system gave no random numbers: {error}"))
+        })?;
+        Ok(Self(u128::from_ne_bytes(bytes)))
+    }
+}
+
+impl fmt::Display for OwnerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for OwnerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// One acquisition, as a provider sees it.
+#[derive(Debug)]
+pub struct AcquireRequest {
+    name: LockName,
+    owner: OwnerId,
+    lease: Duration,
+    waits: bool,
+    interest: Interest,
+    loss: LossReporter,
+}
+
+impl AcquireRequest {
+    /// A request, and the handle of whoever wants the lock. The library makes these; a
+    /// provider's own tests may too.
+    ///
+    /// # Errors
+    ///
+    /// As [`OwnerId::random`].
+    pub fn new(
+        name: impl Into<LockName>,
+        lease: Duration,
+        waits: bool,
+    ) -> Result<(Self, Interest), LockError> {
+        let interest = Interest(Arc::new(InterestState {
+            tokens_wanted: AtomicU32::new(1),
+            abandoned: Signal::new(),
+            trouble: Mutex::new(None),
+        }));
+        let request = Self {
+            name: name.into(),
+            owner: OwnerId::random()?,
+            lease,
+            waits,
+            interest: interest.clone(),
+            loss: LossReporter::new(),
+        };
+        Ok((request, interest))
+    }
+
+    /// The lock's name: valid, and without the provider's key prefix, which is its own to add.
+    pub fn name(&self) -> &LockName {
+        &self.name
+    }
+
+    /// The identity of the grant that this request asks for.
+    pub fn owner(&self) -> OwnerId {
+        self.owner
+    }
+
+    /// How long the grant is to be valid unless it is renewed: 100 ms to 24 h. Without meaning
+    /// for a provider without leases.
+    pub fn lease(&self) -> Duration {
+        self.lease
+    }
+
+    /// Whether to wait for a lock that somebody else holds.
+    pub fn waits(&self) -> bool {
+        self.waits
+    }
+
+    /// How many fencing tokens the grant should carry, 1 to 32, as many as the process could hand
+    /// to its own waiters in one run. Grows and shrinks while the request waits. A provider
+    /// that cannot reserve tokens ignores it.
+    pub fn tokens_wanted(&self) -> NonZeroU32 {
+        self.interest.tokens_wanted()
+    }
+
+    /// Whether nobody wants the lock any more.
+    pub fn is_abandoned(&self) -> bool {
+        self.interest.0.abandoned.get().is_some()
+    }
+
+    /// Resolves when nobody wants the lock any more. The provider then takes back what it left on
+    /// the server and answers [`Contended`](LockErrorKind::Contended).
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped and called again.
+    pub async fn abandoned(&self) {
+        self.interest.0.abandoned.wait().await;
+    }
+
+    /// While the server cannot be reached: why. A caller whose timeout passes then gets this error
+    /// and not [`TimedOut`](LockErrorKind::TimedOut), which says that somebody held the lock.
+    /// `None` takes it back.
+    pub fn report_trouble(&self, trouble: Option<LockError>) {
+        *self.interest.trouble_slot() = trouble;
+    }
+
+    /// Where to report that the grant made from this request has ended by itself: its session is
+    /// gone, another owner was seen.
+    pub fn loss_reporter(&self) -> LossReporter {
+        self.loss.clone()
+    }
+}
+
+/// The side of an [`AcquireRequest`] that wants the lock.
+#[derive(Debug, Clone)]
+pub struct Interest(Arc<InterestState>);
+
+#[derive(Debug)]
+struct InterestState {
+    tokens_wanted: AtomicU32,
+    abandoned: Signal<()>,
+    trouble: Mutex<Option<LockError>>,
+}
+
+impl Interest {
+    /// Tells the provider that nobody wants the lock any more.
+    pub fn abandon(&self) {
+        self.0.abandoned.set(());
+    }
+
+    /// Sets what [`AcquireRequest::tokens_wanted`] answers.
+    pub fn want_tokens(&self, tokens: NonZeroU32) {
+        self.0.tokens_wanted.store(tokens.get(), Ordering::Relaxed);
+    }
+
+    /// What [`AcquireRequest::report_trouble`] said last.
+    pub fn trouble(&self) -> Option<LockError> {
+        self.trouble_slot().clone()
+    }
+
+    fn trouble_slot(&self) -> MutexGuard<'_, Option<LockError>> {
+        self.0
+            .trouble
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tokens_wanted(&self) -> NonZeroU32 {
+        NonZeroU32::new(self.0.tokens_wanted.load(Ordering::Relaxed)).unwrap_or(NonZeroU32::MIN)
+    }
+}

@@ -1,0 +1,85 @@
+//! Fencing tokens that outlive every lock file and every process.
+//!
+//! A counter of its own for each name would leave a file for every name ever used, and one
+//! counter for all would let a process that is stopped while it counts stop everybody. So there
+//! are sixteen, each for the names whose hash begins alike.
+//!
+//! A counter is two records, written in turns under the counter's own lock. A record holds the
+//! last token twice; one that was only half written disagrees with itself and is ignored, and the
+//! token it was for was never given to anybody. Nothing is synced to the disk: the death of a
+//! process loses nothing, and after the death of the machine, which ends every lock, the clock is
+//! ahead of every token given before.
+
+use std::num::NonZeroU32;
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, SystemTime};
+
+use super::directory::Directory;
+use super::lock_file::Opened;
+use super::name::HASH_AND_EXTENSION;
+use crate::{FencingToken, LockError};
+
+/// 20 digits, a blank, the same 20 digits, a line end.
+const RECORD: usize = 42;
+
+/// How long to stay on the thread for a counter that another process is just using.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_micros(50);
+
+/// The counter of a lock file: chosen by the first character of the hash in its name.
+pub(super) fn file_name(lock_file_name: &str) -> String {
+    let hash = &lock_file_name[lock_file_name.len() - HASH_AND_EXTENSION..];
+    let stripe = hash.as_bytes()[0] & 15;
+    format!(".lk1-fence-{stripe:x}")
+}
+
+/// Reserves as many tokens as `count` and returns the first, or `None` if others keep the counter
+/// locked.
+pub(super) fn reserve(
+    directory: &Directory,
+    file_name: &str,
+    count: NonZeroU32,
+) -> Result<Option<FencingToken>, LockError> {
+    for _ in 0..TRIES {
+        if let Opened::Locked(counter) = directory.try_lock(file_name)? {
+            let first = advance(counter.file(), u64::from(count.get()))
+                .map_err(|error| directory.error(&error, "count fencing tokens in"));
+            counter.unlock();
+            return first.map(|first| Some(FencingToken::new(first)));
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(None)
+}
+
+/// Moves the counter in this file, which the caller has locked, and returns the first of `count`
+/// new tokens.
+pub(super) fn advance(file: &std::fs::File, count: u64) -> std::io::Result<u64> {
+    let mut records = [[0; RECORD]; 2];
+    for (place, record) in (0..).zip(&mut records) {
+        // Whatever is missing or broken counts as zero.
+        let _ = file.read_exact_at(record, place * RECORD as u64);
+    }
+    let [one, two] = records.map(|record| parse(&record).unwrap_or(0));
+    let clock = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |time| u64::try_from(time.as_micros()).unwrap_or(0));
+    let first = clock.max(one.max(two) + 1);
+    let last = first + (count - 1);
+    // The record with the highest token so far stays.
+    let place = if one > two { RECORD as u64 } else { 0 };
+    file.write_all_at(format!("{last:020} {last:020}\n").as_bytes(), place)?;
+    Ok(first)
+}
+
+fn parse(record: &[u8; RECORD]) -> Option<u64> {
+    let (once, again) = std::str::from_utf8(record)
+        .ok()?
+        .trim_end()
+        .split_once(' ')?;
+    if once == again {
+        once.parse().ok()
+    } else {
+        None
+    }
+}

@@ -1,0 +1,191 @@
+//! What cannot be seen from outside: names, the counter's records, URLs, file systems.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::directory::network_file_system;
+use super::{FileProvider, counter, name};
+use crate::{LockErrorKind, OwnerId};
+
+/// The vectors of the .NET library's own tests.
+#[test]
+fn file_names() {
+    let owls = "🦉".repeat(63) + "123";
+    let underscores = "_".repeat(27);
+    let vectors = [
+        ("", "P6AD62YPPHO33YTKIBUM5WBQHQVBCSXA.lock".to_owned()),
+        (".", "_LIYISOQPXAPX3NYVHPC2EK4WEOU6OW7Y.lock".to_owned()),
+        ("abc", "abc56LLTQOSBT6ULGHITLS4KQEIRREMO53J.lock".to_owned()),
+        ("ABC", "ABCZJ4QR6TVN4A3KMGQ4BUKHOWQYFRLXSB3.lock".to_owned()),
+        (
+            "cool<>!/:x\\zzz",
+            "cool_____x_zzzATJSHZSADXN7WTL4DBU6JULFTEDVFF3L.lock".to_owned(),
+        ),
+        (
+            &owls,
+            format!("{underscores}VA7XJG3JUQKTL6AU2KWPHVQFK43N4DVW.lock"),
+        ),
+    ];
+    for (key, file) in vectors {
+        assert_eq!(name::file_name(key), file, "{key:?}");
+    }
+}
+
+/// A letter is what .NET calls one: a letter number, a vowel sign, a superscript and half a
+/// surrogate pair are none.
+#[test]
+fn letters_are_those_of_dotnet() {
+    let name = name::file_name("äß漢٣Ⅷ²का𝐀_-");
+    assert!(name.starts_with("äß漢٣__क_____"), "{name}");
+    assert!(!name.starts_with("äß漢٣__क______"), "{name}");
+    // 27 units in all, and the last may be half a pair.
+    let long = name::file_name(&("a".repeat(26) + "🦉b"));
+    assert!(long.starts_with(&("a".repeat(26) + "_")), "{long}");
+    assert_eq!(long.len(), 64);
+}
+
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        let id = OwnerId::random().expect("random numbers");
+        let path = std::env::temp_dir().join(format!("lock-runtime-{id}"));
+        std::fs::create_dir(&path).expect("a scratch directory");
+        Self(path)
+    }
+
+    fn counter(&self) -> File {
+        let path = self.0.join("counter");
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .unwrap()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn clock() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap()
+        .as_micros() as u64
+}
+
+#[test]
+fn tokens_start_at_the_clock_and_grow_past_it() {
+    let scratch = Scratch::new();
+    let before = clock();
+    let first = counter::advance(&scratch.counter(), 32).unwrap();
+    assert!((before..=clock()).contains(&first));
+
+    // A clock that was set back an hour: the record is what counts.
+    let ahead = clock() + Duration::from_secs(3600).as_micros() as u64;
+    scratch
+        .counter()
+        .write_all_at(format!("{ahead:020} {ahead:020}\n").as_bytes(), 0)
+        .unwrap();
+    assert_eq!(counter::advance(&scratch.counter(), 5).unwrap(), ahead + 1);
+    assert_eq!(counter::advance(&scratch.counter(), 1).unwrap(), ahead + 6);
+    assert_eq!(counter::advance(&scratch.counter(), 1).unwrap(), ahead + 7);
+}
+
+/// A writer that dies at any byte of its record (its line end adds nothing) leaves the last token that was given.
+#[test]
+fn a_half_written_record_does_not_count() {
+    let ahead = clock() + Duration::from_secs(3600).as_micros() as u64;
+    let record = |token: u64| format!("{token:020} {token:020}\n");
+    for length in 0..record(0).len() - 1 {
+        for half_written_at in [0, 42] {
+            let scratch = Scratch::new();
+            let file = scratch.counter();
+            let (older, newer) = (ahead + 8, ahead + 9);
+            let records = match half_written_at {
+                0 => record(older) + &record(newer),
+                _ => record(newer) + &record(older),
+            };
+            file.write_all_at(records.as_bytes(), 0).unwrap();
+            let torn = &record(ahead + 1_000_000)[..length];
+            file.write_all_at(torn.as_bytes(), half_written_at).unwrap();
+            let next = counter::advance(&file, 1).unwrap();
+            assert_eq!(next, newer + 1, "{length} bytes at {half_written_at}");
+        }
+    }
+}
+
+#[test]
+fn names_share_sixteen_counters() {
+    let counters: std::collections::HashSet<_> = (0..1_000)
+        .map(|n| counter::file_name(&name::file_name(&format!("name-{n}"))))
+        .collect();
+    assert_eq!(counters.len(), 16);
+    assert!(counters.iter().all(|name| !name.ends_with(".lock")));
+}
+
+#[test]
+fn urls() {
+    for (url, directory, prefix) in [
+        ("file:/var/lock/app", "/var/lock/app", ""),
+        (
+            "file:///var/lock/app?key_prefix=MyApp1:",
+            "/var/lock/app",
+            "MyApp1:",
+        ),
+        ("file://localhost/a", "/a", ""),
+        ("FILE:locks/here", "locks/here", ""),
+        ("file:/a%20b+c?key_prefix=a+b%26", "/a b+c", "a b&"),
+    ] {
+        let provider = FileProvider::from_url(url).expect(url);
+        assert_eq!(provider.directory.path(), Path::new(directory), "{url}");
+        assert_eq!(provider.key_prefix, prefix, "{url}");
+    }
+}
+
+#[test]
+fn wrong_urls() {
+    for (url, said) in [
+        ("redis://localhost", "got `redis:`"),
+        ("/var/lock", "expected `file:`"),
+        ("file:", "expected the path"),
+        ("file://server/share", "expected no host"),
+        ("file://localhosts/share", "expected no host"),
+        (
+            "file:/a?lease=3s",
+            "unknown parameter `lease`; a `file:` URL knows `key_prefix`",
+        ),
+        ("file:/a?key_prefix=a&key_prefix=b", "given twice"),
+        ("file:/a%2", "two hexadecimal digits"),
+        ("file:/a%+1", "two hexadecimal digits"),
+        ("file:/a%00", "two hexadecimal digits"),
+        ("file:/a#b", "%23"),
+    ] {
+        let error = FileProvider::from_url(url).expect_err(url);
+        assert_eq!(error.kind(), LockErrorKind::InvalidConfig, "{url}");
+        assert!(error.to_string().contains(said), "{url}: {error}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn network_file_systems() {
+    assert_eq!(network_file_system(0x6969), Some("NFS"));
+    assert_eq!(
+        network_file_system(0xFF53_4D42_u32 as rustix::fs::FsWord),
+        Some("CIFS")
+    );
+    assert_eq!(
+        network_file_system(0xFF53_4D42_u32.cast_signed() as rustix::fs::FsWord),
+        Some("CIFS")
+    );
+    assert_eq!(network_file_system(0xEF53), None, "ext4");
+    assert_eq!(network_file_system(0x0102_1994), None, "tmpfs");
+}

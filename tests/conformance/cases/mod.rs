@@ -1,0 +1,18 @@
+//! The cases. Each is a function of a fixture, and shares its locks with no other test.
+
+pub(crate) mod abandonment;
+pub(crate) mod basic;
+pub(crate) mod cancellation;
+pub(crate) mod leases;
+pub(crate) mod loss;
+pub(crate) mod names;
+pub(crate) mod order;
+pub(crate) mod processes;
+pub(crate) mod timeouts;
+pub(crate) mod tokens;
+
+use std::sync::Arc;
+
+use crate::fixture::Fixture;
+
+type Shared = Arc<Fixture>;

@@ -1,0 +1,1 @@
+//! What only locks in files can go wrong with: the files.

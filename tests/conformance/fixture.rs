@@ -1,0 +1,170 @@
+//! What a case gets: a provider, and how to reach the same locks from elsewhere.
+
+use std::any::Any;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lock_runtime::testing::TestProvider;
+use lock_runtime::{DistributedLock, InProcessProvider, LockGuard, LockName, LockProvider};
+use lock_tests::{Probe, Scratch, unique};
+
+/// A test takes no longer, whatever happens.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A provider under test, with locks that no other test sees.
+pub(crate) struct Fixture {
+    /// Where another process finds the same locks; `None` if none can.
+    url: Option<String>,
+    provider: Arc<dyn LockProvider>,
+    /// The shortest lease that this provider's server keeps reliably, for cases about leases.
+    short_lease: Duration,
+    /// How long it may take, on a loaded machine, until a lock that was given up is taken.
+    bound: Duration,
+    /// What must live as long as the provider, such as its server.
+    resources: Vec<Box<dyn Any + Send + Sync>>,
+}
+
+impl Fixture {
+    fn new(provider: Arc<dyn LockProvider>) -> Self {
+        Self {
+            url: None,
+            provider,
+            short_lease: Duration::from_secs(1),
+            bound: Duration::from_secs(10),
+            resources: Vec::new(),
+        }
+    }
+
+    /// A provider that every process can connect to by this URL.
+    async fn connect(url: String) -> Self {
+        let provider = lock_runtime::connect(&url)
+            .await
+            .expect("the provider connects");
+        Self {
+            url: Some(url),
+            ..Self::new(provider)
+        }
+    }
+
+    /// Keeps something until the fixture is dropped, which is after its provider.
+    fn with(mut self, resource: impl Any + Send + Sync) -> Self {
+        self.resources.push(Box::new(resource));
+        self
+    }
+
+    pub(crate) fn provider(&self) -> &Arc<dyn LockProvider> {
+        &self.provider
+    }
+
+    pub(crate) fn bound(&self) -> Duration {
+        self.bound
+    }
+
+    pub(crate) fn short_lease(&self) -> Duration {
+        self.short_lease
+    }
+
+    pub(crate) fn lock(&self, name: impl Into<LockName>) -> DistributedLock {
+        DistributedLock::on(self.provider.clone(), name)
+    }
+
+    /// A second provider for the same locks, if there can be one.
+    pub(crate) async fn second_provider(&self) -> Option<Arc<dyn LockProvider>> {
+        let url = self.url.as_ref()?;
+        Some(
+            lock_runtime::connect(url)
+                .await
+                .expect("the provider connects again"),
+        )
+    }
+
+    /// Another process for the lock of this name.
+    pub(crate) fn probe(&self, name: &str) -> Probe {
+        let url = self
+            .url
+            .as_ref()
+            .expect("a provider that processes share has a URL");
+        Probe::start(Path::new(env!("CARGO_BIN_EXE_lock-probe")), url, name)
+    }
+
+    /// Takes a lock that is free or about to be.
+    pub(crate) async fn take(&self, lock: &DistributedLock) -> LockGuard {
+        let taken = lock.acquire_for(self.bound).await;
+        taken.unwrap_or_else(|error| panic!("free within {:?}: {error}", self.bound))
+    }
+
+    /// Checks that the lock is free, now or within the bound of a release in the background.
+    pub(crate) async fn assert_free(&self, lock: &DistributedLock) {
+        self.take(lock)
+            .await
+            .release()
+            .await
+            .expect("a held lock can be released");
+    }
+
+    /// Checks that somebody holds the lock.
+    pub(crate) async fn assert_held(&self, lock: &DistributedLock) {
+        assert!(
+            lock.try_acquire()
+                .await
+                .expect("the provider answers")
+                .is_none(),
+            "held elsewhere"
+        );
+    }
+}
+
+pub(crate) type BoxFixture = std::pin::Pin<Box<dyn Future<Output = Option<Fixture>> + Send>>;
+
+/// Runs one case on a fixture of its own.
+pub(crate) fn run<C, F>(fixture: fn() -> BoxFixture, case: C)
+where
+    C: FnOnce(Arc<Fixture>) -> F + Send + 'static,
+    F: Future<Output = ()> + Send,
+{
+    lock_tests::run(DEADLINE, async move {
+        // Without the server, which is then a skipped test or a failed one by policy.
+        if let Some(fixture) = fixture().await {
+            case(Arc::new(fixture)).await;
+        }
+    });
+}
+
+/// A provider that can do something is tested for it.
+pub(crate) fn check_groups(fixture: fn() -> BoxFixture, groups: &'static [&'static str]) {
+    run(fixture, move |fixture| async move {
+        let capabilities = fixture.provider.capabilities();
+        assert_eq!(
+            groups.contains(&"tokens"),
+            capabilities.fencing_tokens,
+            "fencing tokens"
+        );
+        let (leases, processes) = (capabilities.lease.is_some(), fixture.url.is_some());
+        assert_eq!(groups.contains(&"leases"), leases, "leases");
+        assert_eq!(groups.contains(&"processes"), processes, "other processes");
+        assert_eq!(
+            groups.contains(&"leased_processes"),
+            leases && processes,
+            "both"
+        );
+    });
+}
+
+pub(crate) fn in_process() -> BoxFixture {
+    Box::pin(async { Some(Fixture::new(Arc::new(InProcessProvider::new()))) })
+}
+
+pub(crate) fn testing() -> BoxFixture {
+    Box::pin(async { Some(Fixture::new(Arc::new(TestProvider::new()))) })
+}
+
+#[cfg(feature = "file")]
+pub(crate) fn file() -> BoxFixture {
+    Box::pin(async {
+        let scratch = Scratch::new();
+        let directory = scratch.join("locks");
+        let url = format!("file:{}?key_prefix={}:", directory.display(), unique());
+        Some(Fixture::connect(url).await.with(scratch))
+    })
+}

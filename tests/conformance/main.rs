@@ -1,0 +1,17 @@
+//! One suite for every provider: what each of them must do alike, and what those that can do more
+//! must do besides. Every provider is a line at the end of this file.
+
+#[macro_use]
+mod suite;
+
+mod cases;
+mod fixture;
+
+#[cfg(feature = "file")]
+mod file_only;
+
+conformance!(in_process: tokens);
+// What users test their programs with behaves like the real ones.
+conformance!(testing: tokens, leases);
+#[cfg(feature = "file")]
+conformance!(file: tokens, processes);

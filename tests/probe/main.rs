@@ -1,0 +1,151 @@
+//! `lock-probe URL NAME`: takes a lock as its standard input says; see `lock_tests::Probe`.
+
+use std::io::{BufRead, Write};
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use lock_runtime::{DistributedLock, LockError, LockGuard};
+use lock_tests::boot_nanos;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args().collect();
+    let [_, url, name] = &arguments[..] else {
+        eprintln!("usage: lock-probe URL NAME");
+        return ExitCode::FAILURE;
+    };
+    let lock = match lock_runtime::connect(url).await {
+        Ok(provider) => DistributedLock::on(provider, name),
+        Err(error) => {
+            eprintln!("lock-probe: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    serve(&lock, commands()).await;
+    ExitCode::SUCCESS
+}
+
+/// The lines of the standard input. When it ends, so does the process: whoever started it is gone.
+fn commands() -> UnboundedReceiver<String> {
+    let (sender, commands) = unbounded_channel();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            if line == "exit" {
+                std::process::exit(0);
+            }
+            let _ = sender.send(line);
+        }
+        std::process::exit(0);
+    });
+    commands
+}
+
+async fn serve(lock: &DistributedLock, mut commands: UnboundedReceiver<String>) {
+    let mut guard: Option<LockGuard> = None;
+    while let Some(line) = commands.recv().await {
+        let words: Vec<_> = line.splitn(3, ' ').collect();
+        match words[..] {
+            ["acquire"] => guard = acquired(lock.acquire().await),
+            ["acquire-for", millis] => {
+                let timeout = Duration::from_millis(millis.parse().expect("milliseconds"));
+                guard = acquired(lock.acquire_for(timeout).await);
+            }
+            ["try"] => guard = acquired(lock.acquire_for(Duration::ZERO).await),
+            ["release"] => {
+                let held = guard.take().expect("a lock is held");
+                say(&format!("releasing {}", boot_nanos()));
+                match held.release().await {
+                    Ok(()) => say("released"),
+                    Err(error) => say_failed(&error),
+                }
+            }
+            ["drop"] => {
+                drop(guard.take().expect("a lock is held"));
+                say("dropped");
+            }
+            ["is-lost"] => {
+                let lost = guard.as_ref().expect("a lock is held").is_lost();
+                say(&format!(
+                    "{} {}",
+                    if lost { "lost" } else { "valid" },
+                    boot_nanos()
+                ));
+            }
+            ["watch"] => {
+                let lost = guard.as_ref().expect("a lock is held").lost();
+                tokio::spawn(async move {
+                    lost.await;
+                    say(&format!("lost {}", boot_nanos()));
+                });
+            }
+            ["work", rounds, file] => {
+                work(lock, rounds.parse().expect("a number"), Path::new(file)).await;
+            }
+            ["child"] => {
+                let mut command = Command::new("sleep");
+                let child = command
+                    .arg("600")
+                    .stdout(Stdio::null())
+                    .spawn()
+                    .expect("a child");
+                say(&format!("child {}", child.id()));
+            }
+            ["keys"] => say(&format!("keys {}", lock_runtime::testing::keys_in_use())),
+            _ => panic!("unknown command `{line}`"),
+        }
+    }
+}
+
+async fn work(lock: &DistributedLock, rounds: u32, file: &Path) {
+    for _ in 0..rounds {
+        let guard = match lock.acquire().await {
+            Ok(guard) => guard,
+            Err(error) => return say_failed(&error),
+        };
+        let from = boot_nanos();
+        let number: u64 = std::fs::read_to_string(file)
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .expect("the file holds a number");
+        tokio::task::yield_now().await;
+        std::fs::write(file, (number + 1).to_string()).expect("the file can be written");
+        let token = guard.fencing_token().map_or(0, |token| token.get());
+        let until = boot_nanos();
+        if guard.is_lost() {
+            say("failed Lost during the work");
+            return;
+        }
+        if let Err(error) = guard.release().await {
+            return say_failed(&error);
+        }
+        say(&format!("held {from} {until} {token}"));
+    }
+    say("done");
+}
+
+fn acquired(answer: Result<LockGuard, LockError>) -> Option<LockGuard> {
+    match answer {
+        Ok(guard) => {
+            let token = guard.fencing_token().map_or(0, |token| token.get());
+            say(&format!("acquired {} {token}", boot_nanos()));
+            Some(guard)
+        }
+        Err(error) => {
+            say_failed(&error);
+            None
+        }
+    }
+}
+
+fn say_failed(error: &LockError) {
+    say(&format!("failed {:?} {error}", error.kind()));
+}
+
+fn say(line: &str) {
+    let mut output = std::io::stdout().lock();
+    // Whoever started it may be gone.
+    let _ = writeln!(output, "{line}");
+    let _ = output.flush();
+}

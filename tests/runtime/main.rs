@@ -1,0 +1,37 @@
+//! The core of the runtime: gate, keeper, guard, loss, registry, shutdown.
+
+mod gate;
+mod hand_over;
+mod isolated;
+mod keeper;
+mod loss;
+mod polled;
+mod process;
+mod wrapping;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lock_runtime::testing::TestProvider;
+use lock_runtime::{DistributedLock, LockProvider};
+
+/// No test here takes nearly as long.
+const BOUND: Duration = Duration::from_secs(60);
+
+fn run(test: impl Future<Output = ()> + Send + 'static) {
+    lock_tests::run(BOUND, test);
+}
+
+fn lock_on(provider: &TestProvider, name: &str) -> DistributedLock {
+    DistributedLock::on(Arc::new(provider.clone()), name)
+}
+
+fn shared(provider: impl LockProvider) -> Arc<dyn LockProvider> {
+    Arc::new(provider)
+}
+
+/// Waits until the server has nothing more.
+async fn nothing_held(provider: &TestProvider) {
+    lock_tests::eventually("every lock is released", BOUND, || async { provider.held() == 0 })
+        .await;
+}

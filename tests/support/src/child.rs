@@ -1,0 +1,88 @@
+//! A process that ends with its owner.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A child process whose output goes to a log file. Dropping it kills it, and shows the log's end
+/// if the test is failing.
+#[derive(Debug)]
+pub struct ChildProcess {
+    child: Child,
+    log: PathBuf,
+}
+
+impl ChildProcess {
+    /// Starts the command; output is appended to the log.
+    pub fn spawn(mut command: Command, log: &Path) -> std::io::Result<Self> {
+        let file = File::options().create(true).append(true).open(log)?;
+        command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file);
+        Ok(Self {
+            child: command.spawn()?,
+            log: log.to_owned(),
+        })
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has printed.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// How it ended, if it has.
+    pub fn exit_status(&mut self) -> Option<ExitStatus> {
+        self.child
+            .try_wait()
+            .expect("a child can be asked for its state")
+    }
+
+    /// Stops it with `SIGSTOP`: connections stay open, nothing answers.
+    pub fn freeze(&self) {
+        signal(&self.child, Signal::STOP);
+    }
+
+    /// Lets it go on with `SIGCONT`.
+    pub fn thaw(&self) {
+        signal(&self.child, Signal::CONT);
+    }
+
+    /// Ends it with `SIGKILL` and waits until it is gone.
+    pub fn kill(&mut self) {
+        end(&mut self.child);
+    }
+}
+
+impl Drop for ChildProcess {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<_> = log.lines().collect();
+            eprintln!("the last lines of {}:", self.log.display());
+            for line in &lines[lines.len().saturating_sub(40)..] {
+                eprintln!("    {line}");
+            }
+        }
+    }
+}
+
+/// Sends a signal to a child that has not been waited for.
+pub(crate) fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).expect("a child that runs takes signals");
+}
+
+/// Kills a child, which may be stopped or gone, and waits for it.
+pub(crate) fn end(child: &mut Child) {
+    // Both fail only for a child that was waited for, which is what is wanted.
+    let _ = child.kill();
+    let _ = child.wait();
+}

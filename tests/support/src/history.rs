@@ -1,0 +1,164 @@
+//! Who held what when, and whether two held it at once.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+/// Now, in nanoseconds since the machine started, on the one clock that all its processes share
+/// and that also counts suspend.
+pub fn boot_nanos() -> u64 {
+    #[cfg(target_os = "linux")]
+    let clock = rustix::time::ClockId::Boottime;
+    #[cfg(not(target_os = "linux"))]
+    let clock = rustix::time::ClockId::Monotonic;
+    let time = rustix::time::clock_gettime(clock);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// One grant as its holder saw it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Which lock.
+    pub name: String,
+    /// Who, for the message.
+    pub holder: String,
+    /// Read after the acquisition answered.
+    pub from: u64,
+    /// Read before the release was asked for, or when the holder was told of the loss.
+    pub until: u64,
+    /// The fencing token, where there is one.
+    pub token: Option<u64>,
+}
+
+/// The grants of a test, from any number of tasks and processes.
+#[derive(Debug, Default)]
+pub struct History(Mutex<Vec<Held>>);
+
+impl History {
+    /// Adds one grant that is over.
+    pub fn record(&self, held: Held) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(held);
+    }
+
+    /// How many grants there were.
+    pub fn len(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether there was none, which a test should not call proof of anything.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How often the lock went from one holder to another one, over all names.
+    pub fn changes_of_holder(&self) -> usize {
+        let by_name = self.by_name();
+        let changes = |grants: &Vec<Held>| {
+            grants
+                .windows(2)
+                .filter(|pair| pair[0].holder != pair[1].holder)
+                .count()
+        };
+        by_name.values().map(changes).sum()
+    }
+
+    /// Checks that no two grants of a name overlapped and that their tokens grew strictly.
+    ///
+    /// # Panics
+    ///
+    /// With the two grants, if not.
+    pub fn check(&self) {
+        if let Err(why) = self.judge() {
+            panic!("{why}");
+        }
+    }
+
+    fn judge(&self) -> Result<(), String> {
+        for grants in self.by_name().values() {
+            // The one with the latest end so far: a long grant can overlap many after it.
+            let mut latest: Option<&Held> = None;
+            for grant in grants {
+                if let Some(earlier) = latest.filter(|earlier| earlier.until > grant.from) {
+                    return Err(format!("two held it at once: {earlier:?} and {grant:?}"));
+                }
+                if latest.is_none_or(|earlier| grant.until >= earlier.until) {
+                    latest = Some(grant);
+                }
+            }
+            let with_token: Vec<_> = grants
+                .iter()
+                .filter(|grant| grant.token.is_some())
+                .collect();
+            for pair in with_token.windows(2) {
+                if pair[0].token >= pair[1].token {
+                    return Err(format!(
+                        "tokens did not grow: {:?} and {:?}",
+                        pair[0], pair[1]
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn by_name(&self) -> HashMap<String, Vec<Held>> {
+        let grants = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut by_name: HashMap<_, Vec<_>> = HashMap::new();
+        for grant in grants.iter() {
+            by_name
+                .entry(grant.name.clone())
+                .or_default()
+                .push(grant.clone());
+        }
+        for grants in by_name.values_mut() {
+            grants.sort_by_key(|grant| (grant.from, grant.until));
+        }
+        by_name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn history(grants: &[(&str, u64, u64, Option<u64>)]) -> History {
+        let history = History::default();
+        for &(name, from, until, token) in grants {
+            let holder = format!("{from}");
+            history.record(Held {
+                name: name.to_owned(),
+                holder,
+                from,
+                until,
+                token,
+            });
+        }
+        history
+    }
+
+    #[test]
+    fn neighbours_and_other_names_are_fine() {
+        history(&[
+            ("a", 5, 9, Some(2)),
+            ("a", 1, 5, Some(1)),
+            ("b", 2, 6, Some(1)),
+        ])
+        .check();
+    }
+
+    #[test]
+    fn overlap_is_seen_behind_a_shorter_grant() {
+        let judged = history(&[("a", 1, 20, None), ("a", 20, 21, None), ("a", 3, 4, None)]).judge();
+        assert!(judged.is_err_and(|why| why.starts_with("two held it")));
+        let judged = history(&[("a", 1, 20, None), ("a", 19, 21, None)]).judge();
+        assert!(judged.is_err_and(|why| why.starts_with("two held it")));
+    }
+
+    #[test]
+    fn equal_tokens_do_not_grow() {
+        let judged = history(&[("a", 1, 2, Some(7)), ("a", 3, 4, Some(7))]).judge();
+        assert!(judged.is_err_and(|why| why.starts_with("tokens did not grow")));
+    }
+}

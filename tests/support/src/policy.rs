@@ -1,0 +1,72 @@
+//! What happens when a server that a test needs is not installed.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Names the servers that must be there, separated by commas, or says `all`.
+pub const REQUIRE: &str = "LOCK_TESTS_REQUIRE";
+
+/// Whether a missing server is a failure, by the environment.
+pub fn is_required(server: &str) -> bool {
+    required_by(&std::env::var(REQUIRE).unwrap_or_default(), server)
+}
+
+fn required_by(list: &str, server: &str) -> bool {
+    list.split(',')
+        .map(str::trim)
+        .any(|wanted| wanted == "all" || wanted == server)
+}
+
+/// The program of a server: what the environment variable says, or the first of `programs` on the
+/// search path. `None` after printing why the test is skipped.
+///
+/// # Panics
+///
+/// If there is no such program and [`REQUIRE`] asks for the server.
+pub fn find_server(server: &str, variable: &str, programs: &[&str]) -> Option<PathBuf> {
+    let found = match std::env::var_os(variable) {
+        Some(program) => on_search_path(&program),
+        None => programs
+            .iter()
+            .find_map(|program| on_search_path(&OsString::from(program))),
+    };
+    if found.is_none() {
+        let why = format!("{server} is not installed (looked for {programs:?} and in {variable})");
+        assert!(!is_required(server), "{why}, and {REQUIRE} asks for it");
+        skip(&why);
+    }
+    found
+}
+
+/// Prints that this test does not run, in a form that is found in the output.
+pub fn skip(why: &str) {
+    // Not `println!`, which the test harness keeps to itself when a test passes.
+    use std::io::Write;
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a test");
+    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
+}
+
+fn on_search_path(program: &OsString) -> Option<PathBuf> {
+    let as_given = PathBuf::from(program);
+    if as_given.components().count() > 1 {
+        return as_given.is_file().then_some(as_given);
+    }
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(program))
+        .find(|file| file.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_or_all_requires() {
+        assert!(required_by("all", "redis"));
+        assert!(required_by("postgres, redis", "redis"));
+        assert!(!required_by("postgres", "redis"));
+        assert!(!required_by("", "redis"));
+    }
+}

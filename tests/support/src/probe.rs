@@ -1,0 +1,161 @@
+//! Another process that takes locks on command: the program `lock-probe` of this package.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use crate::child::{end, signal};
+use crate::history::Held;
+
+/// A process that takes one lock of a provider, line by line as the test tells it. Dropping it
+/// kills it.
+///
+/// | command | answers |
+/// |---|---|
+/// | `acquire`, `acquire-for MS`, `try` | `acquired NANOS TOKEN`, or `failed KIND MESSAGE` |
+/// | `release` | `releasing NANOS`, then `released` or `failed KIND MESSAGE` |
+/// | `drop` | `dropped`: the guard was dropped, not released |
+/// | `is-lost` | `lost NANOS` or `valid NANOS` |
+/// | `watch` | `lost NANOS` when the loss is signalled |
+/// | `work ROUNDS FILE` | adds one to the number in the file so many times, without any other protection; `held FROM UNTIL TOKEN` each time, then `done` |
+/// | `child` | `child PID`: starts a process that outlives the probe |
+/// | `keys` | `keys N`: keys in use in its process |
+/// | `exit` | ends at once, without releasing |
+///
+/// `NANOS` are those of [`boot_nanos`](crate::boot_nanos), a missing token is 0.
+#[derive(Debug)]
+pub struct Probe {
+    child: Child,
+    input: Option<ChildStdin>,
+    lines: UnboundedReceiver<String>,
+    name: String,
+}
+
+impl Probe {
+    /// Starts the program for the lock of this name on the provider with this URL.
+    pub fn start(program: &Path, url: &str, name: &str) -> Self {
+        let mut command = Command::new(program);
+        command
+            .args([url, name])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = command.spawn().expect("the probe starts");
+        let output = child.stdout.take().expect("its output is piped");
+        let (sender, lines) = unbounded_channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let input = child.stdin.take();
+        Self {
+            child,
+            input,
+            lines,
+            name: name.to_owned(),
+        }
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a command.
+    pub fn tell(&mut self, command: &str) {
+        let input = self.input.as_mut().expect("the probe takes commands");
+        writeln!(input, "{command}").expect("the probe takes commands");
+    }
+
+    /// The next line, split at blanks; its first word must be this one.
+    ///
+    /// # Panics
+    ///
+    /// If another line comes, or none within the bound.
+    pub async fn expect(&mut self, word: &str, bound: Duration) -> Vec<String> {
+        let line = match tokio::time::timeout(bound, self.lines.recv()).await {
+            Ok(line) => line.unwrap_or_else(|| panic!("expected `{word}`, and the probe ended")),
+            Err(_) => panic!("expected `{word}` within {bound:?}"),
+        };
+        let words: Vec<_> = line.split(' ').map(str::to_owned).collect();
+        assert_eq!(words[0], word, "the probe said: {line}");
+        words
+    }
+
+    /// Sends a command and awaits its answer.
+    pub async fn ask(&mut self, command: &str, word: &str, bound: Duration) -> Vec<String> {
+        self.tell(command);
+        self.expect(word, bound).await
+    }
+
+    /// The grants of a `work` command, up to its `done`.
+    pub async fn finish_work(&mut self, bound: Duration) -> Vec<Held> {
+        let all = async {
+            let mut grants = Vec::new();
+            while let Some(line) = self.lines.recv().await {
+                if line == "done" {
+                    return grants;
+                }
+                grants.push(self.parse_held(&line));
+            }
+            panic!("the probe ended at its work, after {} grants", grants.len());
+        };
+        tokio::time::timeout(bound, all)
+            .await
+            .expect("the work is done within the bound")
+    }
+
+    fn parse_held(&self, line: &str) -> Held {
+        let words: Vec<_> = line.split(' ').collect();
+        assert_eq!(
+            (words[0], words.len()),
+            ("held", 4),
+            "the probe said: {line}"
+        );
+        let numbers: Vec<u64> = words[1..]
+            .iter()
+            .map(|word| word.parse().unwrap())
+            .collect();
+        Held {
+            name: self.name.clone(),
+            holder: self.id().to_string(),
+            from: numbers[0],
+            until: numbers[1],
+            token: Some(numbers[2]).filter(|token| *token > 0),
+        }
+    }
+
+    /// Stops it with `SIGSTOP`.
+    pub fn freeze(&self) {
+        signal(&self.child, Signal::STOP);
+    }
+
+    /// Lets it go on with `SIGCONT`.
+    pub fn thaw(&self) {
+        signal(&self.child, Signal::CONT);
+    }
+
+    /// Ends it with `SIGKILL` and waits until it is gone.
+    pub fn kill(&mut self) {
+        end(&mut self.child);
+    }
+
+    /// Tells it to end without releasing, and waits until it is gone.
+    pub fn exit(&mut self) {
+        self.tell("exit");
+        let status = self.child.wait().expect("the probe can be waited for");
+        assert!(status.success(), "the probe ended with {status}");
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

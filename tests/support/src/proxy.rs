@@ -1,0 +1,268 @@
+//! A TCP proxy that breaks connections on command, and counts, so that a test can show that the
+//! fault happened.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// What happens to the bytes of one direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Flow {
+    /// They pass.
+    #[default]
+    Pass,
+    /// They pass, each piece after this long.
+    Delay(Duration),
+    /// They vanish; the connection stays open.
+    Swallow,
+    /// They wait in front of the proxy until the flow is changed.
+    Hold,
+    /// This direction is closed, in the orderly way; the other one goes on.
+    Cut,
+}
+
+/// What the proxy does now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Fault {
+    /// From the client to the server.
+    pub to_server: Flow,
+    /// From the server to the client.
+    pub to_client: Flow,
+    /// New connections are closed as soon as they are accepted.
+    pub refuse: bool,
+    /// Raised to reset every open connection.
+    resets: u64,
+}
+
+/// Bytes and connections since the proxy started.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Bytes that reached the server.
+    pub to_server: AtomicU64,
+    /// Bytes that reached the client.
+    pub to_client: AtomicU64,
+    /// Bytes of either direction that vanished.
+    pub swallowed: AtomicU64,
+    /// Connections that were passed on.
+    pub connections: AtomicU64,
+    /// Connections that were refused.
+    pub refused: AtomicU64,
+    /// Connections that were cut or reset.
+    pub broken: AtomicU64,
+}
+
+/// A proxy on a loopback port in front of a server. It ends, with its connections, when dropped.
+#[derive(Debug)]
+pub struct FaultProxy {
+    address: SocketAddr,
+    fault: watch::Sender<Fault>,
+    counts: Arc<Counts>,
+    accepting: JoinHandle<()>,
+}
+
+impl FaultProxy {
+    /// Listens and passes everything on to this loopback port.
+    pub async fn start(server_port: u16) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .expect("a free loopback port");
+        let address = listener
+            .local_addr()
+            .expect("a bound socket has an address");
+        let (fault, watched) = watch::channel(Fault::default());
+        let counts = Arc::new(Counts::default());
+        let accepting = tokio::spawn(accept(listener, server_port, watched, counts.clone()));
+        Self {
+            address,
+            fault,
+            counts,
+            accepting,
+        }
+    }
+
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// Changes what it does, for open connections too.
+    pub fn set(&self, change: impl FnOnce(&mut Fault)) {
+        self.fault.send_modify(change);
+    }
+
+    /// Passes everything again.
+    pub fn heal(&self) {
+        self.set(|fault| {
+            *fault = Fault {
+                resets: fault.resets,
+                ..Fault::default()
+            }
+        });
+    }
+
+    /// Resets every open connection; new ones work.
+    pub fn reset(&self) {
+        self.set(|fault| fault.resets += 1);
+    }
+
+    /// What has passed so far.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// How many bytes have vanished.
+    pub fn swallowed(&self) -> u64 {
+        self.counts.swallowed.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for FaultProxy {
+    fn drop(&mut self) {
+        // The connections see that the channel is closed.
+        self.accepting.abort();
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    server_port: u16,
+    fault: watch::Receiver<Fault>,
+    counts: Arc<Counts>,
+) {
+    while let Ok((client, _)) = listener.accept().await {
+        if fault.borrow().refuse {
+            counts.refused.fetch_add(1, Ordering::Relaxed);
+            continue;
+        }
+        tokio::spawn(connection(
+            client,
+            server_port,
+            fault.clone(),
+            counts.clone(),
+        ));
+    }
+}
+
+async fn connection(
+    client: TcpStream,
+    server_port: u16,
+    fault: watch::Receiver<Fault>,
+    counts: Arc<Counts>,
+) {
+    let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, server_port)).await else {
+        return;
+    };
+    let _ = client.set_nodelay(true);
+    let _ = server.set_nodelay(true);
+    counts.connections.fetch_add(1, Ordering::Relaxed);
+    let mut resets = fault.clone();
+    let seen = resets.borrow().resets;
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let up = pump(
+        &mut from_client,
+        &mut to_server,
+        fault.clone(),
+        Direction::ToServer,
+        &counts,
+    );
+    let down = pump(
+        &mut from_server,
+        &mut to_client,
+        fault,
+        Direction::ToClient,
+        &counts,
+    );
+    tokio::select! {
+        // Each direction closes the other end by itself; the connection is over after both.
+        _ = async { tokio::join!(up, down) } => return,
+        // An error says that the proxy is gone.
+        _ = resets.wait_for(|fault| fault.resets != seen) => {}
+    }
+    counts.broken.fetch_add(1, Ordering::Relaxed);
+    // Closed without lingering, a socket sends a reset; the halves would end the stream properly.
+    let _ = from_client.as_ref().set_zero_linger();
+    let _ = from_server.as_ref().set_zero_linger();
+    to_client.forget();
+    to_server.forget();
+}
+
+#[derive(Clone, Copy)]
+enum Direction {
+    ToServer,
+    ToClient,
+}
+
+impl Direction {
+    fn flow(self, fault: &Fault) -> Flow {
+        match self {
+            Self::ToServer => fault.to_server,
+            Self::ToClient => fault.to_client,
+        }
+    }
+
+    fn passed(self, counts: &Counts) -> &AtomicU64 {
+        match self {
+            Self::ToServer => &counts.to_server,
+            Self::ToClient => &counts.to_client,
+        }
+    }
+}
+
+async fn pump(
+    from: &mut OwnedReadHalf,
+    to: &mut OwnedWriteHalf,
+    mut fault: watch::Receiver<Fault>,
+    direction: Direction,
+    counts: &Counts,
+) {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        // A cut does not wait for a byte.
+        let read = tokio::select! {
+            biased;
+            _ = fault.wait_for(|fault| direction.flow(fault) == Flow::Cut) => break,
+            read = from.read(&mut buffer) => read,
+        };
+        let Ok(length @ 1..) = read else { break };
+        // What counts is what the proxy was told before the bytes go on.
+        if fault
+            .wait_for(|fault| direction.flow(fault) != Flow::Hold)
+            .await
+            .is_err()
+        {
+            break;
+        }
+        let flow = direction.flow(&fault.borrow());
+        match flow {
+            Flow::Cut => break,
+            Flow::Swallow => {
+                counts.swallowed.fetch_add(length as u64, Ordering::Relaxed);
+                continue;
+            }
+            Flow::Delay(delay) => tokio::time::sleep(delay).await,
+            Flow::Pass | Flow::Hold => {}
+        }
+        // Counted before the peer can have seen them, so that a test never finds too few.
+        direction
+            .passed(counts)
+            .fetch_add(length as u64, Ordering::Relaxed);
+        if to.write_all(&buffer[..length]).await.is_err() {
+            break;
+        }
+    }
+    if direction.flow(&fault.borrow()) == Flow::Cut {
+        counts.broken.fetch_add(1, Ordering::Relaxed);
+    }
+    let _ = to.shutdown().await;
+}
+
+#[cfg(test)]
+mod tests;

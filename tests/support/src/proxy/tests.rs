@@ -1,0 +1,119 @@
+use std::io::ErrorKind;
+
+use super::*;
+use crate::run::{eventually, run};
+
+const BOUND: Duration = Duration::from_secs(10);
+const SILENCE: Duration = Duration::from_millis(50);
+
+/// An echo server, and a connection to it through a proxy.
+async fn echo() -> (FaultProxy, TcpStream) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let (mut from, mut to) = stream.split();
+                let _ = tokio::io::copy(&mut from, &mut to).await;
+            });
+        }
+    });
+    let proxy = FaultProxy::start(port).await;
+    let client = connect(&proxy).await;
+    (proxy, client)
+}
+
+async fn connect(proxy: &FaultProxy) -> TcpStream {
+    TcpStream::connect((Ipv4Addr::LOCALHOST, proxy.port()))
+        .await
+        .unwrap()
+}
+
+async fn round_trip(client: &mut TcpStream) {
+    client.write_all(b"x").await.unwrap();
+    assert_eq!(client.read_u8().await.unwrap(), b'x');
+}
+
+#[test]
+fn passes_and_counts() {
+    run(BOUND, async {
+        let (proxy, mut client) = echo().await;
+        round_trip(&mut client).await;
+        assert_eq!(proxy.counts().to_server.load(Ordering::Relaxed), 1);
+        assert_eq!(proxy.counts().to_client.load(Ordering::Relaxed), 1);
+        assert_eq!(proxy.counts().connections.load(Ordering::Relaxed), 1);
+    });
+}
+
+#[test]
+fn swallows_replies_only() {
+    run(BOUND, async {
+        let (proxy, mut client) = echo().await;
+        proxy.set(|fault| fault.to_client = Flow::Swallow);
+        client.write_all(b"abc").await.unwrap();
+        eventually("the reply vanished", BOUND, || async {
+            proxy.swallowed() == 3
+        })
+        .await;
+        assert_eq!(proxy.counts().to_server.load(Ordering::Relaxed), 3);
+        proxy.heal();
+        round_trip(&mut client).await;
+    });
+}
+
+#[test]
+fn holds_and_delays() {
+    run(BOUND, async {
+        let (proxy, mut client) = echo().await;
+        proxy.set(|fault| fault.to_server = Flow::Hold);
+        client.write_all(b"x").await.unwrap();
+        assert!(
+            tokio::time::timeout(SILENCE, client.read_u8())
+                .await
+                .is_err()
+        );
+        proxy.heal();
+        assert_eq!(client.read_u8().await.unwrap(), b'x');
+
+        proxy.set(|fault| fault.to_client = Flow::Delay(SILENCE));
+        let start = std::time::Instant::now();
+        round_trip(&mut client).await;
+        assert!(start.elapsed() >= SILENCE);
+    });
+}
+
+#[test]
+fn cuts_one_direction() {
+    run(BOUND, async {
+        let (proxy, mut client) = echo().await;
+        round_trip(&mut client).await;
+        proxy.set(|fault| fault.to_client = Flow::Cut);
+        assert_eq!(
+            client.read(&mut [0]).await.unwrap(),
+            0,
+            "the end of the stream"
+        );
+        client.write_all(b"x").await.unwrap();
+        let passed = || async { proxy.counts().to_server.load(Ordering::Relaxed) == 2 };
+        eventually("the other direction goes on", BOUND, passed).await;
+        assert!(proxy.counts().broken.load(Ordering::Relaxed) >= 1);
+    });
+}
+
+#[test]
+fn resets_and_refuses() {
+    run(BOUND, async {
+        let (proxy, mut client) = echo().await;
+        round_trip(&mut client).await;
+        proxy.reset();
+        let error = client.read(&mut [0]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+
+        proxy.set(|fault| fault.refuse = true);
+        let mut refused = connect(&proxy).await;
+        assert!(matches!(refused.read(&mut [0]).await, Ok(0) | Err(_)));
+        assert_eq!(proxy.counts().refused.load(Ordering::Relaxed), 1);
+        proxy.heal();
+        round_trip(&mut connect(&proxy).await).await;
+    });
+}
