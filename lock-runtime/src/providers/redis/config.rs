@@ -16,7 +16,8 @@ use crate::providers::invalid;
 const DEFAULT_LEASE: Duration = Duration::from_secs(30);
 const LEASES: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(24 * 60 * 60);
-const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const LONGEST_DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const SHORTEST_DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const LONGEST_DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Settings of a [`RedisProvider`]; made by [`RedisProvider::builder`].
@@ -87,7 +88,7 @@ impl RedisProviderBuilder {
     }
 
     /// How long making a connection may take, and for how long a waiter puts up with a server that
-    /// is gone; by default 5 s. URL parameter `connect_timeout`.
+    /// is gone; by default a third of the lease, at least 1 s and at most 5 s. URL parameter `connect_timeout`.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = Some(timeout);
         self
@@ -176,7 +177,9 @@ impl RedisProviderBuilder {
         let response_timeout = self
             .response_timeout
             .unwrap_or(LONGEST_DEFAULT_RESPONSE_TIMEOUT.min(lease / 3));
-        let connect_timeout = self.connect_timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT);
+        let connect_timeout = self.connect_timeout.unwrap_or(
+            (lease / 3).clamp(SHORTEST_DEFAULT_CONNECT_TIMEOUT, LONGEST_DEFAULT_CONNECT_TIMEOUT),
+        );
         if response_timeout.is_zero() || connect_timeout.is_zero() {
             return Err(invalid("expected timeouts above zero"));
         }
@@ -378,6 +381,6 @@ mod tests {
         assert_eq!(settings.key_prefix, "MyApp1:");
         assert_eq!(settings.lease, Duration::from_secs(7));
         assert_eq!(settings.response_timeout, Duration::from_millis(300));
-        assert_eq!(settings.connect_timeout, DEFAULT_CONNECT_TIMEOUT);
+        assert_eq!(settings.connect_timeout, Duration::from_secs(7) / 3);
     }
 }

@@ -141,6 +141,17 @@ impl Connection {
         }
     }
 
+    /// Runs a script that may be asked for when no answer comes: even that the server has forgotten
+    /// it would not be learnt.
+    pub(super) async fn run_by_text(
+        &self,
+        script: &Script,
+        keys: &[&str],
+        args: &[&str],
+    ) -> RedisResult<Value> {
+        self.query(&script.command(By::Text, keys, args)).await
+    }
+
     async fn query(&self, command: &redis::Cmd) -> RedisResult<Value> {
         self.requests
             .clone()

@@ -12,8 +12,17 @@ pub(super) enum Fault {
     Broken,
     /// No answer in time. Whether the request was carried out is not known.
     Unanswered,
-    /// The server answered with a refusal.
+    /// The server answered that it cannot do it now.
+    Busy,
+    /// The server answered with a refusal that will be the same next time.
     Refused,
+}
+
+impl Fault {
+    /// Whether the connection is not to be used any more.
+    pub(super) fn is_the_connections(self) -> bool {
+        matches!(self, Self::Broken | Self::Unanswered)
+    }
 }
 
 pub(super) fn fault(error: &RedisError) -> Fault {
@@ -33,10 +42,19 @@ pub(super) fn fault(error: &RedisError) -> Fault {
             | ServerErrorKind::Ask,
         ) => Fault::Broken,
         _ => match error.code() {
-            Some("NOAUTH" | "UNBLOCKED" | "NOREPLICAS") => Fault::Broken,
+            Some("NOAUTH") => Fault::Broken,
+            Some("OOM" | "BUSY" | "MISCONF" | "NOREPLICAS") => Fault::Busy,
             _ => Fault::Refused,
         },
     }
+}
+
+/// Whether the ACL forbids a command, outside a script or within: there the answer is an `ERR`
+/// with a text that depends on the version.
+fn is_forbidden(error: &RedisError) -> bool {
+    let within = ["user executing the script can't", "ACL failure in script"];
+    let text = error.detail().unwrap_or_default();
+    error.code() == Some("NOPERM") || within.iter().any(|words| text.contains(words))
 }
 
 /// The library's error for one of the client's. The client's errors hold no password.
@@ -50,7 +68,7 @@ pub(super) fn lock_error(error: RedisError) -> LockError {
             LockErrorKind::InvalidConfig,
             "the server wants a password, and none is set",
         ),
-        (_, Some("NOPERM")) => (
+        _ if is_forbidden(&error) => (
             LockErrorKind::InvalidConfig,
             "the server's ACL does not let this user do what locks need",
         ),

@@ -6,6 +6,9 @@ use crate::{LockError, LockName};
 /// What a value must begin with to be a holder that hands over.
 const OURS: &str = "lk1:";
 
+/// Keys of these endings are our own, so a lock of such a name is kept beside them.
+const COMPANIONS: [&str; 2] = ["lk1:fence", ":lk1:waiters"];
+
 /// The names that every lock of a provider shares.
 pub(super) struct Naming {
     prefix: String,
@@ -35,9 +38,13 @@ impl Naming {
 
     pub(super) fn keys(&self, name: &LockName) -> Keys {
         let name = name.as_str();
-        let mut lock = String::with_capacity(self.prefix.len() + name.len());
+        let mut lock = String::with_capacity(self.prefix.len() + name.len() + 1);
         lock.push_str(&self.prefix);
         lock.push_str(name);
+        if COMPANIONS.iter().any(|companion| lock.ends_with(companion)) {
+            // No name holds this character, so no other name comes to this key.
+            lock.push('\0');
+        }
         let mut waiters = String::with_capacity(lock.len() + 2 + OURS.len() + 8);
         if has_hash_tag(&lock) {
             waiters.push_str(&lock);
@@ -104,6 +111,14 @@ mod tests {
         assert_eq!(waiters("", "{tenant}:order"), "{tenant}:order:lk1:waiters");
         assert_eq!(waiters("{App}", "a{b}"), "{App}a{b}:lk1:waiters");
         assert_eq!(waiters("", "open{only"), "{open{only}:lk1:waiters");
+    }
+
+    #[test]
+    fn no_lock_is_one_of_our_own_keys() {
+        let naming = Naming::new("App:").unwrap();
+        assert_eq!(naming.keys(&"lk1:fence".into()).lock, "App:lk1:fence\0");
+        assert_eq!(naming.keys(&"{a}:lk1:waiters".into()).lock, "App:{a}:lk1:waiters\0");
+        assert_eq!(naming.keys(&"lk1:other".into()).lock, "App:lk1:other");
     }
 
     #[test]

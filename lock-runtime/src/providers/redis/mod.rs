@@ -165,7 +165,7 @@ impl RedisProvider {
                 Err(error) => error,
             };
             let fault = fault(&error);
-            if fault != Fault::Refused {
+            if fault.is_the_connections() {
                 self.link.retire(&connection);
             }
             let first_try = tried.replace((sent_at, connection)).is_none();

@@ -27,6 +27,8 @@ const LATER_POLLS: Duration = Duration::from_millis(100);
 /// Where a holder crashed, the head of the queue looks as soon as its lease ends; each one behind
 /// it looks this much later, in case those before are dead too.
 const APART: Duration = Duration::from_millis(20);
+/// How long to leave a server alone that cannot do it now.
+const PAUSE_WHEN_BUSY: Duration = Duration::from_millis(200);
 /// Whether more tokens are wanted than the entry says is looked at after this time, then after
 /// twice that, and so on.
 const FIRST_COUNT: Duration = Duration::from_millis(4);
@@ -89,6 +91,7 @@ impl<'a> Acquisition<'a> {
         let mut polls = 0;
         let mut count_after = FIRST_COUNT;
         let mut outage = None;
+        let mut refreshed_at = None;
         let mut last_used: Option<(Timestamp, Arc<Connection>)> = None;
         loop {
             let connecting = first_of(self.link.connection(), self.request.abandoned()).await;
@@ -108,13 +111,17 @@ impl<'a> Acquisition<'a> {
             let sent_at = Timestamp::now();
             let first_try = last_used.is_none();
             last_used = Some((sent_at, Arc::clone(&connection)));
-            let standing = match self.ask(&connection, wanted).await {
+            let until = match self.ask(&connection, wanted).await {
                 Ok(Answer::Granted(first)) => return Ok(self.grant(sent_at, first, wanted)),
                 Ok(Answer::Held) => return Err(LockErrorKind::Contended.into()),
-                Ok(Answer::Queued(standing)) => standing,
+                Ok(Answer::Queued(standing)) => {
+                    outage = None;
+                    refreshed_at = Some(sent_at);
+                    sent_at + self.look_again_after(&standing, &mut polls)
+                }
                 Err(error) => {
                     let fault = fault(&error);
-                    if fault != Fault::Refused {
+                    if fault.is_the_connections() {
                         self.link.retire(&connection);
                     }
                     let error = lock_error(error);
@@ -122,33 +129,30 @@ impl<'a> Acquisition<'a> {
                     // sent twice, since it knows its own owner.
                     let again = match fault {
                         Fault::Broken if !self.request.waits() => first_try,
-                        Fault::Broken | Fault::Unanswered => self.bears(&mut outage, &error),
                         Fault::Refused => false,
+                        _ => self.bears(&mut outage, &error),
                     };
-                    if again {
+                    if !again {
+                        self.undo(last_used);
+                        return Err(error);
+                    }
+                    if fault != Fault::Busy {
                         continue;
                     }
-                    self.undo(last_used);
-                    return Err(error);
+                    Timestamp::now() + jittered(PAUSE_WHEN_BUSY)
                 }
             };
-            outage = None;
-            let Some(expected) = &expected else {
-                return Err(LockErrorKind::Contended.into());
-            };
-            let until = sent_at + self.look_again_after(&standing, &mut polls);
-            match self
-                .wait(&connection, expected, wanted, until, &mut count_after)
-                .await
-            {
+            let Some(expected) = &expected else { return Err(LockErrorKind::Contended.into()) };
+            match self.wait(&connection, expected, wanted, until, &mut count_after).await {
                 // The grant is later than the request that refreshed the entry, so it lasts at
                 // least a lease from there. If too little is left of that, ask once more.
-                Woken::Granted { first, count }
-                    if sent_at + self.request.lease() / 2 > Timestamp::now() =>
-                {
-                    return Ok(self.grant(sent_at, first, count));
-                }
-                Woken::Granted { .. } | Woken::LookAgain => {}
+                Woken::Granted { first, count } => match refreshed_at {
+                    Some(at) if at + self.request.lease() / 2 > Timestamp::now() => {
+                        return Ok(self.grant(at, first, count));
+                    }
+                    _ => {}
+                },
+                Woken::LookAgain => {}
                 Woken::Abandoned => {
                     self.leave(sent_at, connection).await;
                     return Err(LockErrorKind::Contended.into());

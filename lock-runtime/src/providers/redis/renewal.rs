@@ -58,7 +58,7 @@ async fn renew_some(
                 .collect())
         }
         Ok(Err(error)) => {
-            if fault(&error) != Fault::Refused {
+            if fault(&error).is_the_connections() {
                 link.retire(&connection);
             }
             Err(lock_error(error))

@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::RedisResult;
 
 use super::connection::Connection;
-use super::error::{Fault, fault};
+use super::error::fault;
 use super::keys::Keys;
 use super::link::Link;
 use super::script::LEAVE;
@@ -53,7 +53,7 @@ impl Undo {
         match self.leave(&connection).await {
             Ok(()) => Ok(()),
             Err(error) => {
-                if fault(&error) != Fault::Refused {
+                if fault(&error).is_the_connections() {
                     self.link.retire(&connection);
                 }
                 Err(self)
@@ -76,7 +76,7 @@ impl Undo {
         loop {
             if let Ok(connection) = self.link.connection().await
                 && let Err(error) = self.leave(&connection).await
-                && fault(&error) != Fault::Refused
+                && fault(&error).is_the_connections()
             {
                 self.link.retire(&connection);
             }
@@ -96,7 +96,7 @@ impl Undo {
             &self.link.naming.fence,
         ];
         for owner in &self.owners {
-            connection.run(&LEAVE, &keys, &[owner]).await?;
+            connection.run_by_text(&LEAVE, &keys, &[owner]).await?;
         }
         Ok(())
     }

@@ -1,12 +1,12 @@
 local owner = ARGV[1]
+local holder = redis.call('GET', lock)
 local place
-for index, entry in ipairs(redis.call('LRANGE', waiters, 0, -1)) do
+for index, entry in ipairs(redis.pcall('LRANGE', waiters, 0, -1)) do
   if parts(entry) == owner then
     redis.call('LREM', waiters, 1, entry)
     place = index
   end
 end
-local holder = redis.call('GET', lock)
 if holder == owner then
   give_up(owner)
   return 1

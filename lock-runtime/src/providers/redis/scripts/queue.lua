@@ -29,15 +29,15 @@ end
 local function hand_over(caller)
   local now
   while true do
-    local entry = redis.call('LPOP', waiters)
-    if not entry then return nil end
+    -- What is no queue is none: a release must not fail half-way.
+    local entry = redis.pcall('LPOP', waiters)
+    if type(entry) ~= 'string' then return nil end
     now = now or clock() / 1000
     local owner, channel, lease, tokens, expires = parts(entry)
     if owner == caller then return owner end
     if owner and tonumber(expires) > now then
       local grant = string.format('%s|%.0f|%s', owner, take_tokens(tokens), tokens)
-      -- Nobody listens: the waiter's process is gone. An error counts as nobody, because a
-      -- release must not fail half-way.
+      -- Nobody listens: the waiter's process is gone. An error counts as nobody.
       local heard = redis.pcall('PUBLISH', channel, grant)
       if type(heard) == 'number' and heard > 0 then
         redis.call('SET', lock, owner, 'PX', lease)
@@ -81,16 +81,19 @@ local function wait_in_line(owner, lease, tokens, channel)
 end
 
 -- After `SET NX`: what the owner gets. Where the lock was free although somebody waits, because
--- its holder crashed or is foreign, the head of the queue comes first.
+-- its holder crashed or is foreign, the head of the queue comes first. A server whose memory is
+-- full refuses the `SET`, but not what was granted already.
 local function take_or_wait(took)
   local owner, lease, tokens, channel = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-  if took then
+  if took and not took.err then
     local next_owner = hand_over(owner)
     if not next_owner or next_owner == owner then return take_tokens(tokens) end
   elseif redis.call('GET', lock) == owner then
     -- It was handed over, or the answer that said so was lost.
     redis.call('PEXPIRE', lock, lease)
     return take_tokens(tokens)
+  elseif took then
+    return took
   end
   if channel == '' then return 0 end
   return wait_in_line(owner, lease, tokens, channel)
