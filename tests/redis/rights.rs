@@ -115,7 +115,6 @@ fn rights_taken_away_are_an_error_and_no_storm() {
         }
         guard.lost().await;
         assert_eq!(server.raw.info("total_connections_received").await, before);
-        eprintln!("{}", server.raw.ask::<String>("INFO commandstats").await);eprintln!("{}", server.raw.ask::<String>("INFO errorstats").await);
         assert!(server.raw.info("total_commands_processed").await - commands < 500);
         server.raw.ask::<String>("ACL SETUSER myapp +set +pexpire").await;
         take(&provider, "other").await.release().await.unwrap();
