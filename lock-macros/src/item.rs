@@ -127,9 +127,14 @@ impl Item {
 
     /// The header without `const`, which the compiler would complain about once more.
     pub(crate) fn drop_const(&mut self) {
+        let is = |token: &TokenTree, keyword| matches!(token, TokenTree::Ident(ident) if ident == keyword);
+        let mut before_fn = true;
         self.header = std::mem::take(&mut self.header)
             .into_iter()
-            .filter(|token| !matches!(token, TokenTree::Ident(ident) if ident == "const"))
+            .filter(|token| {
+                before_fn &= !is(token, "fn");
+                !(before_fn && is(token, "const"))
+            })
             .collect();
     }
 }

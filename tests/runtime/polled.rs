@@ -15,7 +15,7 @@ use lock_tests::{Scratch, eventually, unique};
 use crate::{BOUND, run, shared};
 
 /// An executor of a few lines, which is all that the library needs.
-pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     struct Unpark(Thread);
     impl Wake for Unpark {
         fn wake(self: Arc<Self>) {
@@ -57,13 +57,19 @@ async fn at_every_poll<T, F: Future<Output = T>>(
 ) {
     for polls in 0.. {
         assert!(polls < 50, "it never completes");
-        let name = unique("polled");
+        let name = unique();
         let completed = polled(pin!(make(name.clone())), polls).await;
         let lock = DistributedLock::on(Arc::clone(provider), name.as_str());
-        let guard = lock.acquire_for(BOUND).await.expect("the lock is free soon");
+        let guard = lock
+            .acquire_for(BOUND)
+            .await
+            .expect("the lock is free soon");
         guard.release().await.expect("it was held");
         drop(lock);
-        eventually("the key is forgotten", BOUND, || async { entries_under(&name) == 0 }).await;
+        eventually("the key is forgotten", BOUND, || async {
+            entries_under(&name) == 0
+        })
+        .await;
         if completed {
             assert!(polls > 0);
             return;

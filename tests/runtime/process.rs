@@ -1,5 +1,6 @@
 //! The registry, the fallback and shutdown.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use lock_runtime::{
     DistributedLock, InProcessProvider, LockError, LockErrorKind, connect, distributed_lock,
     forbid_in_process_fallback, register, register_named, shutdown,
 };
+use lock_tests::poll_once;
 use tracing::Level;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -32,7 +34,10 @@ impl Log {
 
     fn lines_with(&self, text: &str) -> usize {
         let bytes = self.0.lock().expect("no panic");
-        String::from_utf8_lossy(&bytes).lines().filter(|line| line.contains(text)).count()
+        String::from_utf8_lossy(&bytes)
+            .lines()
+            .filter(|line| line.contains(text))
+            .count()
     }
 }
 
@@ -66,37 +71,54 @@ async fn on_named() -> Result<(), LockError> {
 
 #[test]
 fn the_fallback_warns_once_and_can_be_replaced() {
-    isolated("process::the_fallback_warns_once_and_can_be_replaced", &[], || {
-        let log = Log::install(Level::WARN);
-        for number in 0..3 {
-            assert_eq!(block_on(on_default(number)).expect("held in this process"), number);
-        }
-        assert_eq!(log.lines_with("no lock provider is registered"), 1);
+    isolated(
+        "process::the_fallback_warns_once_and_can_be_replaced",
+        &[],
+        || {
+            let log = Log::install(Level::WARN);
+            for number in 0..3 {
+                assert_eq!(
+                    block_on(on_default(number)).expect("held in this process"),
+                    number
+                );
+            }
+            assert_eq!(log.lines_with("no lock provider is registered"), 1);
 
-        let kept = DistributedLock::new("kept");
-        drop(block_on(kept.acquire()).expect("held in this process"));
-        let provider = TestProvider::new();
-        register(provider.clone()).expect("there is none yet");
-        assert_eq!(log.lines_with("registered after locks had been held"), 1);
-        block_on(on_default(1)).expect("held by the provider");
-        assert_eq!(provider.calls(Operation::Acquire), 1);
-        let guard = block_on(kept.acquire()).expect("held by the provider");
-        assert!(provider.is_held("kept"), "a lock made before follows the registry");
-        drop(guard);
+            let kept = DistributedLock::new("kept");
+            drop(block_on(kept.acquire()).expect("held in this process"));
+            let provider = TestProvider::new();
+            register(provider.clone()).expect("there is none yet");
+            assert_eq!(log.lines_with("registered after locks had been held"), 1);
+            block_on(on_default(1)).expect("held by the provider");
+            assert_eq!(provider.calls(Operation::Acquire), 1);
+            let guard = block_on(kept.acquire()).expect("held by the provider");
+            assert!(
+                provider.is_held("kept"),
+                "a lock made before follows the registry"
+            );
+            drop(guard);
 
-        let error = register(InProcessProvider::new()).expect_err("there is one");
-        assert!(error.to_string().contains("registered already (`test`)"), "{error}");
-    });
+            let error = register(InProcessProvider::new()).expect_err("there is one");
+            assert!(
+                error.to_string().contains("registered already (`test`)"),
+                "{error}"
+            );
+        },
+    );
 }
 
 #[test]
 fn the_fallback_warns_loudly_where_replicas_run() {
     let environment = [("KUBERNETES_SERVICE_HOST", "10.0.0.1")];
-    isolated("process::the_fallback_warns_loudly_where_replicas_run", &environment, || {
-        let log = Log::install(Level::WARN);
-        block_on(on_default(1)).expect("held in this process");
-        assert_eq!(log.lines_with("ONE OF SEVERAL REPLICAS"), 1);
-    });
+    isolated(
+        "process::the_fallback_warns_loudly_where_replicas_run",
+        &environment,
+        || {
+            let log = Log::install(Level::WARN);
+            block_on(on_default(1)).expect("held in this process");
+            assert_eq!(log.lines_with("ONE OF SEVERAL REPLICAS"), 1);
+        },
+    );
 }
 
 #[test]
@@ -105,7 +127,10 @@ fn a_forbidden_fallback_is_an_error() {
         forbid_in_process_fallback();
         let error = block_on(on_default(1)).unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::NoProvider);
-        assert!(error.to_string().contains("lock_runtime::register"), "{error}");
+        assert!(
+            error.to_string().contains("lock_runtime::register"),
+            "{error}"
+        );
         let error = block_on(DistributedLock::new("any").try_acquire()).unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::NoProvider);
         register(InProcessProvider::new()).expect("there is none yet");
@@ -115,56 +140,88 @@ fn a_forbidden_fallback_is_an_error() {
 
 #[test]
 fn named_providers_are_found_by_their_name() {
-    isolated("process::named_providers_are_found_by_their_name", &[], || {
-        register_named("reports", TestProvider::new()).expect("the name is free");
-        let error = block_on(on_named()).unwrap_err();
-        assert_eq!(error.kind(), LockErrorKind::NoProvider);
-        assert!(error.to_string().contains("`billing`; registered: `reports`"), "{error}");
-        let provider = TestProvider::new();
-        register_named("billing", Arc::new(provider.clone())).expect("the name is free");
-        block_on(on_named()).expect("the lock is free");
-        assert_eq!(provider.calls(Operation::Acquire), 1);
-        assert!(register_named("billing", TestProvider::new()).is_err());
-        assert!(register_named("", TestProvider::new()).is_err());
-    });
+    isolated(
+        "process::named_providers_are_found_by_their_name",
+        &[],
+        || {
+            register_named("reports", TestProvider::new()).expect("the name is free");
+            let error = block_on(on_named()).unwrap_err();
+            assert_eq!(error.kind(), LockErrorKind::NoProvider);
+            assert!(
+                error
+                    .to_string()
+                    .contains("`billing`; registered: `reports`"),
+                "{error}"
+            );
+            let provider = TestProvider::new();
+            register_named("billing", Arc::new(provider.clone())).expect("the name is free");
+            block_on(on_named()).expect("the lock is free");
+            assert_eq!(provider.calls(Operation::Acquire), 1);
+            assert!(register_named("billing", TestProvider::new()).is_err());
+            assert!(register_named("", TestProvider::new()).is_err());
+        },
+    );
 }
 
 #[test]
 fn shutdown_releases_what_is_held_and_fails_who_waits() {
-    isolated("process::shutdown_releases_what_is_held_and_fails_who_waits", &[], || {
-        run(async {
-            let provider = TestProvider::new();
-            provider.delay(Operation::Release, Duration::from_millis(50));
-            let guard = lock_on(&provider, "held").acquire().await.expect("the lock is free");
-            let waiter = lock_on(&provider, "held");
-            let waiter = tokio::spawn(async move { waiter.acquire().await.map(drop) });
-            let other = lock_on(&provider, "dropped").acquire().await.expect("the lock is free");
-            drop(other);
-            tokio::task::yield_now().await;
-            shutdown().await;
-            assert_eq!(provider.held(), 0, "it waits for the releases");
-            assert!(guard.is_lost());
-            guard.lost().await;
-            assert_eq!(guard.release().await.unwrap_err().kind(), LockErrorKind::Lost);
-            if let Err(error) = waiter.await.expect("no panic") {
-                assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable);
-            }
-            let renewals = provider.calls(Operation::Renew);
-            let again = lock_on(&provider, "held").try_acquire().await.expect("it answers");
-            assert!(again.is_some(), "locks asked for later are acquired as ever");
-            assert_eq!(provider.calls(Operation::Renew), renewals);
-        });
-    });
+    isolated(
+        "process::shutdown_releases_what_is_held_and_fails_who_waits",
+        &[],
+        || {
+            run(async {
+                let provider = TestProvider::new();
+                provider.delay(Operation::Release, Duration::from_millis(50));
+                let guard = lock_on(&provider, "held")
+                    .acquire()
+                    .await
+                    .expect("the lock is free");
+                let waiter = lock_on(&provider, "held");
+                let waiter = tokio::spawn(async move { waiter.acquire().await.map(drop) });
+                let other = lock_on(&provider, "dropped")
+                    .acquire()
+                    .await
+                    .expect("the lock is free");
+                drop(other);
+                tokio::task::yield_now().await;
+                shutdown().await;
+                assert_eq!(provider.held(), 0, "it waits for the releases");
+                assert!(guard.is_lost());
+                guard.lost().await;
+                assert_eq!(
+                    guard.release().await.unwrap_err().kind(),
+                    LockErrorKind::Lost
+                );
+                if let Err(error) = waiter.await.expect("no panic") {
+                    assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable);
+                }
+                let renewals = provider.calls(Operation::Renew);
+                let again = lock_on(&provider, "held")
+                    .try_acquire()
+                    .await
+                    .expect("it answers");
+                assert!(
+                    again.is_some(),
+                    "locks asked for later are acquired as ever"
+                );
+                assert_eq!(provider.calls(Operation::Renew), renewals);
+            });
+        },
+    );
 }
 
 #[test]
 fn shutdown_with_nothing_held_is_done_at_once() {
-    isolated("process::shutdown_with_nothing_held_is_done_at_once", &[], || {
-        block_on(shutdown());
-        let kept = block_on(DistributedLock::new("in-process").acquire()).expect("it is free");
-        block_on(shutdown());
-        assert!(!kept.is_lost(), "locks of the process alone end with it");
-    });
+    isolated(
+        "process::shutdown_with_nothing_held_is_done_at_once",
+        &[],
+        || {
+            block_on(shutdown());
+            let kept = block_on(DistributedLock::new("in-process").acquire()).expect("it is free");
+            block_on(shutdown());
+            assert!(!kept.is_lost(), "locks of the process alone end with it");
+        },
+    );
 }
 
 #[test]
@@ -174,7 +231,10 @@ fn urls_connect_or_say_what_was_expected() {
         let lock = DistributedLock::on(Arc::clone(&memory), "url");
         let guard = lock.acquire().await.expect("the lock is free");
         let separate = DistributedLock::on(connect("memory:").await.expect("as above"), "url");
-        assert!(separate.try_acquire().await.expect("no error").is_some(), "another memory");
+        assert!(
+            separate.try_acquire().await.expect("no error").is_some(),
+            "another memory"
+        );
         drop(guard);
         for (url, expected) in [
             ("", "begins with one of `memory:`"),
@@ -186,8 +246,14 @@ fn urls_connect_or_say_what_was_expected() {
             assert_eq!(error.kind(), LockErrorKind::InvalidConfig, "{url}");
             assert!(error.to_string().contains(expected), "{url}: {error}");
         }
-        let error = connect("secret-user:secret-password@host").await.err().expect("no scheme");
-        assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
+        let error = connect("secret-user:secret-password@host")
+            .await
+            .err()
+            .expect("no scheme");
+        assert!(
+            !format!("{error} {error:?}").contains("secret"),
+            "{error:?}"
+        );
     });
 }
 
@@ -199,12 +265,20 @@ fn leases_and_names_are_checked() {
         let kind = |error: LockError| error.kind();
         for lease in [Duration::ZERO, Duration::from_millis(99), Duration::MAX] {
             let result = on("leases").lease(lease).acquire().await;
-            assert_eq!(result.map_err(kind).err(), Some(LockErrorKind::InvalidConfig));
+            assert_eq!(
+                result.map_err(kind).err(),
+                Some(LockErrorKind::InvalidConfig)
+            );
         }
         for name in ["", "a\0b", &"x".repeat(1_025)] {
             let result = on(name).acquire().await;
             assert_eq!(result.map_err(kind).err(), Some(LockErrorKind::InvalidName));
         }
-        drop(on(&"x".repeat(1_024)).acquire().await.expect("a name may be that long"));
+        drop(
+            on(&"x".repeat(1_024))
+                .acquire()
+                .await
+                .expect("a name may be that long"),
+        );
     });
 }

@@ -39,7 +39,13 @@ async fn excludes(one: Arc<dyn LockProvider>, other: Arc<dyn LockProvider>) {
     let other = DistributedLock::on(other, "shared");
     for (holder, rival) in [(&one, &other), (&other, &one)] {
         let guard = holder.acquire().await.expect("the lock is free");
-        assert!(rival.try_acquire().await.expect("contention is no error").is_none());
+        assert!(
+            rival
+                .try_acquire()
+                .await
+                .expect("contention is no error")
+                .is_none()
+        );
         guard.release().await.expect("it was held");
     }
     // A waiter, too, is served.
@@ -55,7 +61,11 @@ fn a_wrapper_shares_its_provider_s_locks() {
     run(async {
         let provider = InProcessProvider::new();
         excludes(shared(provider.clone()), shared(Thin(provider.clone()))).await;
-        excludes(shared(Thin(provider.clone())), shared(Thin(provider.clone()))).await;
+        excludes(
+            shared(Thin(provider.clone())),
+            shared(Thin(provider.clone())),
+        )
+        .await;
         excludes(shared(provider.clone()), shared(Arc::new(provider))).await;
         let provider = TestProvider::new();
         excludes(shared(provider.clone()), shared(Thin(provider))).await;

@@ -29,7 +29,7 @@ use crate::table;
 use crate::{LockError, LockErrorKind, LockName};
 use queue::{Phase, State, Waiter};
 
-pub(crate) use waiting::acquire;
+pub(crate) use waiting::{Acquire, acquire};
 
 /// One key of one lock space, and its queue.
 pub(crate) struct Slot {
