@@ -61,7 +61,10 @@ pub(crate) fn lock(provider: &Arc<RedisProvider>, name: &str) -> DistributedLock
 
 /// Takes a lock that is free or about to be.
 pub(crate) async fn take(provider: &Arc<RedisProvider>, name: &str) -> LockGuard {
-    lock(provider, name).acquire_for(BOUND).await.expect("free soon")
+    lock(provider, name)
+        .acquire_for(BOUND)
+        .await
+        .expect("free soon")
 }
 
 /// Any Redis client.
@@ -71,15 +74,18 @@ pub(crate) struct Raw(MultiplexedConnection);
 impl Raw {
     pub(crate) async fn connect(url: &str) -> Self {
         let client = redis::Client::open(url).expect("a URL");
-        let config =
-            redis::AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
+        let config = redis::AsyncConnectionConfig::new()
+            .set_response_timeout(None)
+            .set_connection_timeout(None);
         let connecting = client.get_multiplexed_async_connection_with_config(&config);
         Self(connecting.await.expect("the server answers"))
     }
 
     /// Sends a command, written as in `redis-cli` and without quotes.
     pub(crate) async fn ask<T: FromRedisValue>(&self, command: &str) -> T {
-        self.try_ask(command).await.unwrap_or_else(|error| panic!("{command}: {error}"))
+        self.try_ask(command)
+            .await
+            .unwrap_or_else(|error| panic!("{command}: {error}"))
     }
 
     pub(crate) async fn try_ask<T: FromRedisValue>(&self, command: &str) -> redis::RedisResult<T> {
@@ -107,17 +113,26 @@ impl Raw {
     }
 
     pub(crate) async fn until_waiting(&self, key: &str, count: usize) {
-        eventually("so many wait", BOUND, || async { self.waiting(key).await == count }).await;
+        eventually("so many wait", BOUND, || async {
+            self.waiting(key).await == count
+        })
+        .await;
     }
 
     pub(crate) async fn until_gone(&self, key: &str, bound: Duration) -> Duration {
-        eventually("the key is gone", bound, || async { self.get(key).await.is_none() }).await
+        eventually("the key is gone", bound, || async {
+            self.get(key).await.is_none()
+        })
+        .await
     }
 
     /// One number of `INFO`.
     pub(crate) async fn info(&self, name: &str) -> u64 {
         let text: String = self.ask("INFO everything").await;
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("INFO has {name}"))
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.and_then(|value| value.parse().ok())
+            .unwrap_or_else(|| panic!("INFO has {name}"))
     }
 }

@@ -9,8 +9,13 @@ use lock_tests::{free_port, unique};
 use crate::common::{DEADLINE, Server, take, with_server};
 
 async fn refused(url: &str) -> (LockErrorKind, String) {
-    let error = RedisProvider::connect(url).await.expect_err("it cannot be used");
-    assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
+    let error = RedisProvider::connect(url)
+        .await
+        .expect_err("it cannot be used");
+    assert!(
+        !format!("{error} {error:?}").contains("secret"),
+        "{error:?}"
+    );
     (error.kind(), error.to_string())
 }
 
@@ -35,8 +40,10 @@ fn urls_say_what_builders_say() {
 fn a_client_can_be_given() {
     with_server(|server| async move {
         let client = redis::Client::open(server.process.url()).unwrap();
-        let provider =
-            RedisProvider::builder_from_client(client.clone()).key_prefix("A:").connect().await;
+        let provider = RedisProvider::builder_from_client(client.clone())
+            .key_prefix("A:")
+            .connect()
+            .await;
         let provider = std::sync::Arc::new(provider.unwrap());
         let _guard = take(&provider, "order").await;
         assert!(server.raw.get("A:order").await.is_some());
@@ -52,11 +59,17 @@ fn wrong_settings_are_named() {
             ("redis://user:secret@", "expected a URL like"),
             ("user:secret@host", "expected a URL like"),
             ("redis://:secret@host/notadatabase", "expected a URL like"),
-            ("redis://:secret@localhost?leese=5s", "unknown URL parameter `leese`"),
+            (
+                "redis://:secret@localhost?leese=5s",
+                "unknown URL parameter `leese`",
+            ),
             ("redis://:secret@localhost?lease=5", "expected a duration"),
             ("redis://:secret@localhost?lease=99ms", "100 ms to 24 h"),
             ("redis://:secret@localhost?lease=2d", "100 ms to 24 h"),
-            ("redis://:secret@localhost?response_timeout=0s", "above zero"),
+            (
+                "redis://:secret@localhost?response_timeout=0s",
+                "above zero",
+            ),
         ] {
             let (kind, text) = refused(url).await;
             assert_eq!(kind, LockErrorKind::InvalidConfig, "{text}");
@@ -96,7 +109,11 @@ async fn pretending(hello: &'static [&'static str]) -> String {
         while let Ok(length @ 1..) = client.read(&mut buffer).await {
             let asked = String::from_utf8_lossy(&buffer[..length]);
             for command in asked.split('*').skip(1) {
-                let answer = if command.contains("HELLO") { map.as_str() } else { "+OK\r\n" };
+                let answer = if command.contains("HELLO") {
+                    map.as_str()
+                } else {
+                    "+OK\r\n"
+                };
                 client.write_all(answer.as_bytes()).await.unwrap();
             }
         }
@@ -121,7 +138,10 @@ fn what_is_too_old_or_of_another_kind_is_refused() {
 #[test]
 fn a_cluster_is_refused_and_would_keep_a_lock_in_one_slot() {
     lock_tests::run(DEADLINE, async {
-        let Some(server) = RedisOptions::default().config("cluster-enabled yes").start() else {
+        let Some(server) = RedisOptions::default()
+            .config("cluster-enabled yes")
+            .start()
+        else {
             return;
         };
         let (kind, text) = refused(&server.url()).await;
@@ -134,7 +154,11 @@ fn a_cluster_is_refused_and_would_keep_a_lock_in_one_slot() {
         ] {
             let slot = |key: &str| format!("CLUSTER KEYSLOT {key}");
             let of_lock: u16 = server.raw.ask(&slot(key)).await;
-            assert_eq!(of_lock, server.raw.ask::<u16>(&slot(waiters)).await, "{key}");
+            assert_eq!(
+                of_lock,
+                server.raw.ask::<u16>(&slot(waiters)).await,
+                "{key}"
+            );
         }
     });
 }
@@ -144,7 +168,9 @@ fn connections_outlive_the_runtime_that_made_them() {
     with_server(|server| async move {
         let url = format!("{}?key_prefix={}:", server.process.url(), unique());
         let provider = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .build()
+                .unwrap();
             runtime.block_on(RedisProvider::connect(url)).unwrap()
         });
         let provider = std::sync::Arc::new(provider.join().unwrap());

@@ -10,7 +10,10 @@ use crate::common::{BOUND, connected, lock, take, with_server};
 #[test]
 fn the_key_is_a_plain_string_with_a_lease() {
     with_server(|server| async move {
-        let builder = server.builder().key_prefix("App:").lease(Duration::from_secs(20));
+        let builder = server
+            .builder()
+            .key_prefix("App:")
+            .lease(Duration::from_secs(20));
         let provider = connected(builder).await;
         let _guard = take(&provider, "order").await;
         let owner = server.raw.get("App:order").await.expect("the key is there");
@@ -27,9 +30,19 @@ fn plain_set_nx_and_we_exclude_each_other() {
     with_server(|server| async move {
         let provider = server.provider().await;
         assert!(server.raw.set_nx("order", "foreign").await);
-        assert!(lock(&provider, "order").try_acquire().await.unwrap().is_none());
+        assert!(
+            lock(&provider, "order")
+                .try_acquire()
+                .await
+                .unwrap()
+                .is_none()
+        );
         server.raw.ask::<u8>("DEL order").await;
-        let guard = lock(&provider, "order").try_acquire().await.unwrap().expect("free");
+        let guard = lock(&provider, "order")
+            .try_acquire()
+            .await
+            .unwrap()
+            .expect("free");
         assert!(!server.raw.set_nx("order", "foreign").await);
         guard.release().await.unwrap();
         assert!(server.raw.set_nx("order", "foreign").await);
@@ -47,7 +60,11 @@ fn a_foreign_holder_is_waited_for() {
         let freed = Instant::now();
         waiting.await.unwrap().release().await.unwrap();
         // Polls come every 25 to 125 ms; the rest is the machine's.
-        assert!(freed.elapsed() < Duration::from_secs(1), "{:?}", freed.elapsed());
+        assert!(
+            freed.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            freed.elapsed()
+        );
     });
 }
 
@@ -68,7 +85,10 @@ fn only_the_head_of_the_queue_polls() {
         // 18 ms. Four would look four times as often.
         let commands = server.raw.info("total_commands_processed").await - before;
         let looks = start.elapsed().as_millis() as u64 / 18;
-        assert!(commands > 20 && commands < looks * 11, "{commands} commands");
+        assert!(
+            commands > 20 && commands < looks * 11,
+            "{commands} commands"
+        );
         server.raw.ask::<u8>("DEL order").await;
         for waiter in waiting {
             waiter.await.unwrap().release().await.unwrap();
@@ -80,8 +100,10 @@ fn only_the_head_of_the_queue_polls() {
 fn the_next_head_takes_over_the_polling() {
     with_server(|server| async move {
         assert!(server.raw.set_nx("order", "foreign").await);
-        let (first, second) =
-            (server.provider_with_long_lease().await, server.provider_with_long_lease().await);
+        let (first, second) = (
+            server.provider_with_long_lease().await,
+            server.provider_with_long_lease().await,
+        );
         let first = tokio::spawn(async move { take(&first, "order").await });
         server.raw.until_waiting("order", 1).await;
         let second = tokio::spawn(async move { take(&second, "order").await });
@@ -91,7 +113,11 @@ fn the_next_head_takes_over_the_polling() {
         server.raw.ask::<u8>("DEL order").await;
         let freed = Instant::now();
         second.await.unwrap().release().await.unwrap();
-        assert!(freed.elapsed() < Duration::from_secs(1), "{:?}", freed.elapsed());
+        assert!(
+            freed.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            freed.elapsed()
+        );
     });
 }
 
@@ -102,7 +128,10 @@ fn anothers_lock_is_not_released() {
         let guard = take(&provider, "order").await;
         server.raw.ask::<u8>("DEL order").await;
         assert!(server.raw.set_nx("order", "foreign").await);
-        assert_eq!(guard.release().await.unwrap_err().kind(), LockErrorKind::Lost);
+        assert_eq!(
+            guard.release().await.unwrap_err().kind(),
+            LockErrorKind::Lost
+        );
         assert_eq!(server.raw.get("order").await.as_deref(), Some("foreign"));
     });
 }
@@ -116,9 +145,16 @@ fn another_owner_is_a_loss_at_the_next_renewal() {
         assert!(server.raw.set_nx("order", "foreign").await);
         let stolen = Instant::now();
         guard.lost().await;
-        assert!(stolen.elapsed() < Duration::from_millis(2_500), "{:?}", stolen.elapsed());
+        assert!(
+            stolen.elapsed() < Duration::from_millis(2_500),
+            "{:?}",
+            stolen.elapsed()
+        );
         assert_eq!(server.raw.get("order").await.as_deref(), Some("foreign"));
-        assert!(server.raw.ask::<u64>("PTTL order").await > 50_000, "and is not extended");
+        assert!(
+            server.raw.ask::<u64>("PTTL order").await > 50_000,
+            "and is not extended"
+        );
     });
 }
 
@@ -164,7 +200,10 @@ fn no_key_lives_for_ever() {
         let keys: Vec<String> = server.raw.ask("KEYS *").await;
         assert_eq!(keys.len(), 3, "{keys:?}");
         for key in &keys {
-            assert!(server.raw.ask::<i64>(&format!("PTTL {key}")).await > 0, "{key}");
+            assert!(
+                server.raw.ask::<i64>(&format!("PTTL {key}")).await > 0,
+                "{key}"
+            );
         }
         guard.release().await.unwrap();
         waiting.await.unwrap().release().await.unwrap();

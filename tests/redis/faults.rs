@@ -45,8 +45,10 @@ fn a_lost_answer_is_undone_when_the_connection_is_lost_too() {
             let provider = provider.clone();
             tokio::spawn(async move { lock(&provider, "order").try_acquire().await })
         };
-        eventually("it was taken", BOUND, || async { server.raw.get("order").await.is_some() })
-            .await;
+        eventually("it was taken", BOUND, || async {
+            server.raw.get("order").await.is_some()
+        })
+        .await;
         let owner = server.raw.get("order").await;
         proxy.set(|fault| fault.refuse = true);
         proxy.reset();
@@ -54,7 +56,10 @@ fn a_lost_answer_is_undone_when_the_connection_is_lost_too() {
         let error = trying.await.unwrap().unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
         assert_eq!(server.raw.get("order").await, owner, "the key is there");
-        assert!(proxy.counts().broken.load(Ordering::Relaxed) > 0, "the connection was lost");
+        assert!(
+            proxy.counts().broken.load(Ordering::Relaxed) > 0,
+            "the connection was lost"
+        );
         proxy.heal();
         server.raw.until_gone("order", BOUND).await;
     });
@@ -73,7 +78,11 @@ fn an_idle_connection_that_died_is_not_noticed_by_the_caller() {
             if round % 2 == 0 {
                 proxy.reset();
             }
-            let guard = lock(&provider, "order").try_acquire().await.unwrap().expect("free");
+            let guard = lock(&provider, "order")
+                .try_acquire()
+                .await
+                .unwrap()
+                .expect("free");
             guard.release().await.unwrap();
             assert_eq!(server.raw.get("order").await, None);
         }
@@ -129,8 +138,10 @@ fn a_killed_connection_is_made_anew() {
 #[test]
 fn a_waiter_whose_connection_is_killed_gets_its_grant() {
     with_server(|server| async move {
-        let (first, second) =
-            (server.provider_with_long_lease().await, server.provider_with_long_lease().await);
+        let (first, second) = (
+            server.provider_with_long_lease().await,
+            server.provider_with_long_lease().await,
+        );
         for _ in 0..20 {
             let guard = take(&first, "order").await;
             let second = second.clone();
@@ -150,7 +161,10 @@ fn a_waiter_whose_connection_is_killed_gets_its_grant() {
 fn scripts_may_be_forgotten_at_any_time() {
     with_server(|server| async move {
         let builder = server.builder().lease(Duration::from_millis(300));
-        let (first, second) = (connected(builder).await, server.provider_with_long_lease().await);
+        let (first, second) = (
+            connected(builder).await,
+            server.provider_with_long_lease().await,
+        );
         let flushing = {
             let raw = server.raw.clone();
             tokio::spawn(async move {
@@ -195,7 +209,10 @@ fn waiters_sit_out_a_restart() {
         server.process.restart_empty();
         // The server has forgotten the holder, and the waiter learns it.
         waiting.await.unwrap().release().await.unwrap();
-        assert_eq!(guard.release().await.unwrap_err().kind(), LockErrorKind::Lost);
+        assert_eq!(
+            guard.release().await.unwrap_err().kind(),
+            LockErrorKind::Lost
+        );
     });
 }
 
@@ -210,7 +227,11 @@ fn a_dead_server_is_told_at_once() {
             let error = lock(&provider, "order").try_acquire().await.unwrap_err();
             assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
         }
-        assert!(start.elapsed() < Duration::from_secs(12), "{:?}", start.elapsed());
+        assert!(
+            start.elapsed() < Duration::from_secs(12),
+            "{:?}",
+            start.elapsed()
+        );
     });
 }
 
@@ -251,7 +272,10 @@ fn a_frozen_holder_is_lost_before_the_server_gives_its_lock_away() {
             fault.to_client = Flow::Swallow;
         });
         guard.lost().await;
-        assert!(server.raw.get("order").await.is_some(), "the server still has it");
+        assert!(
+            server.raw.get("order").await.is_some(),
+            "the server still has it"
+        );
         eventually("bytes vanish", BOUND, || async { proxy.swallowed() > 0 }).await;
     });
 }
@@ -259,11 +283,16 @@ fn a_frozen_holder_is_lost_before_the_server_gives_its_lock_away() {
 #[test]
 fn a_demoted_server_is_refused_and_a_promoted_one_taken() {
     with_server(|server| async move {
-        let Some(other) = RedisServer::start_plain() else { return };
+        let Some(other) = RedisServer::start_plain() else {
+            return;
+        };
         let provider =
             connected(server.builder().connect_timeout(Duration::from_millis(500))).await;
         take(&provider, "order").await.release().await.unwrap();
-        server.raw.ask::<String>(&format!("REPLICAOF 127.0.0.1 {}", other.port())).await;
+        server
+            .raw
+            .ask::<String>(&format!("REPLICAOF 127.0.0.1 {}", other.port()))
+            .await;
         for _ in 0..3 {
             let error = lock(&provider, "order").try_acquire().await.unwrap_err();
             assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
@@ -303,11 +332,17 @@ fn a_key_of_another_kind_is_an_error() {
     with_server(|server: Server| async move {
         let provider = server.provider().await;
         server.raw.ask::<u8>("HSET order field value").await;
-        let error = lock(&provider, "order").acquire_for(BOUND).await.unwrap_err();
+        let error = lock(&provider, "order")
+            .acquire_for(BOUND)
+            .await
+            .unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
         assert_eq!(server.raw.ask::<String>("TYPE order").await, "hash");
         // What the queue's key holds matters only to who must queue.
-        server.raw.ask::<String>("SET {queue}:lk1:waiters text").await;
+        server
+            .raw
+            .ask::<String>("SET {queue}:lk1:waiters text")
+            .await;
         let guard = take(&provider, "queue").await;
         let other = server.provider().await;
         let error = lock(&other, "queue").acquire_for(BOUND).await.unwrap_err();

@@ -12,7 +12,9 @@ use crate::common::{DEADLINE, connected, take};
 
 fn openssl(directory: &Path, arguments: &str) -> bool {
     let mut command = Command::new("openssl");
-    command.args(arguments.split_whitespace()).current_dir(directory);
+    command
+        .args(arguments.split_whitespace())
+        .current_dir(directory);
     command.output().is_ok_and(|output| output.status.success())
 }
 
@@ -55,17 +57,30 @@ fn start(scratch: &Scratch) -> Option<RedisServer> {
 fn certificates_of_a_given_authority_are_trusted_and_others_not() {
     lock_tests::run(DEADLINE, async {
         let scratch = Scratch::new();
-        let Some(server) = start(&scratch) else { return };
-        let url = format!("rediss://127.0.0.1:{}", server.tls_port().expect("it listens"));
+        let Some(server) = start(&scratch) else {
+            return;
+        };
+        let url = format!(
+            "rediss://127.0.0.1:{}",
+            server.tls_port().expect("it listens")
+        );
         let pem = |name: &str| std::fs::read(scratch.join(name)).unwrap();
 
         let trusting = RedisProvider::builder(&url).root_certificates(pem("ca.pem"));
-        take(&connected(trusting).await, "order").await.release().await.unwrap();
+        take(&connected(trusting).await, "order")
+            .await
+            .release()
+            .await
+            .unwrap();
 
         let known = RedisProvider::builder(&url)
             .root_certificates(pem("ca.pem"))
             .client_certificate(pem("server.pem"), pem("server.key"));
-        take(&connected(known).await, "order").await.release().await.unwrap();
+        take(&connected(known).await, "order")
+            .await
+            .release()
+            .await
+            .unwrap();
 
         let strangers = RedisProvider::builder(&url).root_certificates(pem("other.pem"));
         let error = strangers.connect().await.unwrap_err();

@@ -49,7 +49,10 @@ fn tokens_grow_when_the_counter_is_deleted() {
             last = handed.fencing_token().expect("a token").get();
             assert!(last > next, "{last} after {next}");
             handed.release().await.unwrap();
-            assert!(server.raw.ask::<i64>("PTTL lk1:fence").await > 0, "and it gets a life again");
+            assert!(
+                server.raw.ask::<i64>("PTTL lk1:fence").await > 0,
+                "and it gets a life again"
+            );
         }
     });
 }
@@ -57,8 +60,7 @@ fn tokens_grow_when_the_counter_is_deleted() {
 #[test]
 fn tokens_grow_over_a_restart_without_data() {
     with_server(|mut server| async move {
-        let provider =
-            connected(server.builder().connect_timeout(Duration::from_secs(10))).await;
+        let provider = connected(server.builder().connect_timeout(Duration::from_secs(10))).await;
         let mut last = token(&provider).await;
         for _ in 0..3 {
             server.process.restart_empty();
@@ -75,7 +77,10 @@ fn tokens_grow_on_a_promoted_replica_without_the_last_writes() {
         let provider = server.provider().await;
         let last = token(&provider).await;
         // As if the last increments had not come through.
-        server.raw.ask::<String>(&format!("SET lk1:fence {} PX 700000000", last - 1)).await;
+        server
+            .raw
+            .ask::<String>(&format!("SET lk1:fence {} PX 700000000", last - 1))
+            .await;
         server.raw.ask::<u8>("CLIENT KILL TYPE pubsub").await;
         let next = token(&provider).await;
         assert!(next > last, "{next} after {last}");

@@ -36,8 +36,10 @@ fn processes_are_served_in_arrival_order() {
 #[test]
 fn a_hand_over_is_not_waited_for() {
     with_server(|server| async move {
-        let (first, second) =
-            (server.provider_with_long_lease().await, server.provider_with_long_lease().await);
+        let (first, second) = (
+            server.provider_with_long_lease().await,
+            server.provider_with_long_lease().await,
+        );
         let mut times = Vec::new();
         for _ in 0..50 {
             let guard = take(&first, "order").await;
@@ -62,8 +64,10 @@ fn a_hand_over_is_not_waited_for() {
 #[test]
 fn the_waiters_of_a_process_are_one_entry() {
     with_server(|server| async move {
-        let (first, second) =
-            (server.provider_with_long_lease().await, server.provider_with_long_lease().await);
+        let (first, second) = (
+            server.provider_with_long_lease().await,
+            server.provider_with_long_lease().await,
+        );
         let guard = take(&first, "order").await;
         let waiting: Vec<_> = (0..50)
             .map(|_| {
@@ -93,20 +97,35 @@ fn the_waiters_of_a_process_are_one_entry() {
 #[test]
 fn entries_of_the_dead_are_passed_over() {
     with_server(|server| async move {
-        let (first, second) =
-            (server.provider_with_long_lease().await, server.provider_with_long_lease().await);
+        let (first, second) = (
+            server.provider_with_long_lease().await,
+            server.provider_with_long_lease().await,
+        );
         let guard = take(&first, "order").await;
         let (seconds, micros): (u64, u64) = server.raw.ask("TIME").await;
         let now = seconds * 1_000 + micros / 1_000;
         let push = |entry: String| {
             let raw = server.raw.clone();
-            async move { raw.ask::<u64>(&format!("RPUSH {{order}}:lk1:waiters {entry}")).await }
+            async move {
+                raw.ask::<u64>(&format!("RPUSH {{order}}:lk1:waiters {entry}"))
+                    .await
+            }
         };
         // Nobody listens any more; was not refreshed; is nothing that can be read.
-        push(format!("lk1:h:1:{:032x}|lk1:grants:gone|600000|1|{}", 1, now + 600_000)).await;
+        push(format!(
+            "lk1:h:1:{:032x}|lk1:grants:gone|600000|1|{}",
+            1,
+            now + 600_000
+        ))
+        .await;
         let waiting = tokio::spawn(async move { take(&second, "order").await });
         server.raw.until_waiting("order", 2).await;
-        push(format!("lk1:h:1:{:032x}|lk1:grants:gone|600000|1|{}", 2, now - 1)).await;
+        push(format!(
+            "lk1:h:1:{:032x}|lk1:grants:gone|600000|1|{}",
+            2,
+            now - 1
+        ))
+        .await;
         push("neither".to_owned()).await;
         guard.release().await.unwrap();
         waiting.await.unwrap().release().await.unwrap();
@@ -118,14 +137,22 @@ fn entries_of_the_dead_are_passed_over() {
 #[test]
 fn who_gives_up_waiting_leaves_nothing() {
     with_server(|server| async move {
-        let (first, second) =
-            (server.provider_with_long_lease().await, server.provider_with_long_lease().await);
+        let (first, second) = (
+            server.provider_with_long_lease().await,
+            server.provider_with_long_lease().await,
+        );
         let guard = take(&first, "order").await;
         for _ in 0..20 {
-            let error =
-                lock(&second, "order").acquire_for(Duration::from_millis(20)).await.unwrap_err();
+            let error = lock(&second, "order")
+                .acquire_for(Duration::from_millis(20))
+                .await
+                .unwrap_err();
             assert_eq!(error.kind(), LockErrorKind::TimedOut);
-            assert_eq!(server.raw.waiting("order").await, 0, "removed before the answer");
+            assert_eq!(
+                server.raw.waiting("order").await,
+                0,
+                "removed before the answer"
+            );
         }
         guard.release().await.unwrap();
     });
@@ -162,11 +189,16 @@ fn a_crashed_holder_costs_what_is_left_of_its_lease() {
         let first = server.provider_with_long_lease().await;
         let second = server.provider_with_long_lease().await;
         // The entry of a dead waiter stands before the others.
-        server.raw.ask::<String>(&format!("SET order lk1:h:1:{:032x} PX 300", 7)).await;
+        server
+            .raw
+            .ask::<String>(&format!("SET order lk1:h:1:{:032x} PX 300", 7))
+            .await;
         let gone = Instant::now();
         let waiting: Vec<_> = [first, second]
             .into_iter()
-            .map(|provider| tokio::spawn(async move { take(&provider, "order").await.release().await }))
+            .map(|provider| {
+                tokio::spawn(async move { take(&provider, "order").await.release().await })
+            })
             .collect();
         server.raw.until_waiting("order", 2).await;
         for waiter in waiting {

@@ -135,7 +135,8 @@ impl Connection {
     ) -> RedisResult<Value> {
         match self.query(&script.command(By::Hash, keys, args)).await {
             Err(error) if is_forgotten(&error) => {
-                self.query(&script.command(By::Text, keys, args)).await
+                // A future of its own, so that the path that all take stays small.
+                Box::pin(self.run_by_text(script, keys, args)).await
             }
             answer => answer,
         }
@@ -152,7 +153,7 @@ impl Connection {
         self.query(&script.command(By::Text, keys, args)).await
     }
 
-    async fn query(&self, command: &redis::Cmd) -> RedisResult<Value> {
+    pub(super) async fn query(&self, command: &redis::Cmd) -> RedisResult<Value> {
         self.requests
             .clone()
             .send_packed_command(command)

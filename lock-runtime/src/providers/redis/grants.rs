@@ -1,16 +1,26 @@
 //! Grants that other processes publish for the waiters of this one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redis::Value;
 use tokio::sync::Notify;
 
+/// How many letters are kept that came before their owner expected any.
+const UNCLAIMED: usize = 256;
+
 /// The waiters of one provider instance, by owner.
 #[derive(Default)]
-pub(super) struct Grants {
-    expected: Mutex<HashMap<Arc<str>, Arc<Letterbox>>>,
+pub(super) struct Grants(Mutex<Letters>);
+
+#[derive(Default)]
+struct Letters {
+    expected: HashMap<Arc<str>, Arc<Letterbox>>,
+    /// A grant may be read in the same moment as the answer that its waiter is in the queue, and
+    /// so before the waiter has seen that answer. Should one be dropped, its waiter finds the
+    /// grant when it looks again.
+    unclaimed: VecDeque<(Box<str>, Letter)>,
 }
 
 /// One waiter's entry; it is taken out when this is dropped.
@@ -20,7 +30,6 @@ pub(super) struct Expected {
     letterbox: Arc<Letterbox>,
 }
 
-#[derive(Default)]
 struct Letterbox {
     latest: Mutex<Option<Letter>>,
     arrived: Notify,
@@ -36,12 +45,22 @@ pub(super) enum Letter {
 }
 
 impl Grants {
-    /// From here on grants for this owner are kept for it.
+    /// From here on grants for this owner are kept for it, and the one that has just come.
     pub(super) fn expect(self: &Arc<Self>, owner: &str) -> Expected {
+        let mut letters = self.lock();
+        let early = letters.unclaimed.iter().position(|(of, _)| **of == *owner);
+        let latest = early
+            .and_then(|at| letters.unclaimed.remove(at))
+            .map(|(_, letter)| letter);
         let owner: Arc<str> = owner.into();
-        let letterbox = Arc::<Letterbox>::default();
-        self.lock()
+        let letterbox = Arc::new(Letterbox {
+            latest: Mutex::new(latest),
+            arrived: Notify::new(),
+        });
+        letters
+            .expected
             .insert(Arc::clone(&owner), Arc::clone(&letterbox));
+        drop(letters);
         Expected {
             grants: Arc::clone(self),
             owner,
@@ -51,15 +70,21 @@ impl Grants {
 
     /// Takes a message of the channel: `owner|first_token|tokens`.
     ///
-    /// A grant that nobody expects is left alone: whoever gave up waiting takes it back together
+    /// A grant that nobody comes to expect is left alone: whoever gave up waiting takes it back together
     /// with the entry in the queue.
     pub(super) fn deliver(&self, message: &[Value]) {
         let Some((owner, letter)) = message.get(1).and_then(read) else {
             return;
         };
-        let Some(letterbox) = self.lock().get(owner).cloned() else {
+        let mut letters = self.lock();
+        let Some(letterbox) = letters.expected.get(owner).cloned() else {
+            if letters.unclaimed.len() == UNCLAIMED {
+                letters.unclaimed.pop_front();
+            }
+            letters.unclaimed.push_back((owner.into(), letter));
             return;
         };
+        drop(letters);
         *letterbox
             .latest
             .lock()
@@ -67,8 +92,8 @@ impl Grants {
         letterbox.arrived.notify_one();
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Letterbox>>> {
-        self.expected.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Letters> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -108,7 +133,7 @@ impl Expected {
 
 impl Drop for Expected {
     fn drop(&mut self) {
-        self.grants.lock().remove(&self.owner);
+        self.grants.lock().expected.remove(&self.owner);
     }
 }
 
@@ -136,13 +161,38 @@ mod tests {
         }
     }
 
-    #[test]
-    fn who_no_longer_waits_is_forgotten() {
+    #[tokio::test]
+    async fn a_grant_may_come_before_it_is_expected() {
         let grants = Arc::<Grants>::default();
-        let expected = grants.expect("a");
         grants.deliver(&message("a|17|1"));
+        grants.deliver(&message("b|18|1"));
+        let expected = grants.expect("a");
+        let one = NonZeroU32::MIN;
+        assert_eq!(
+            expected.arrives().await,
+            Letter::Granted {
+                first: 17,
+                count: one
+            }
+        );
+        grants.deliver(&message("a|19|1"));
+        assert_eq!(
+            expected.arrives().await,
+            Letter::Granted {
+                first: 19,
+                count: one
+            }
+        );
         drop(expected);
-        grants.deliver(&message("a|18|1"));
-        assert!(grants.lock().is_empty());
+        assert!(grants.lock().expected.is_empty());
+    }
+
+    #[test]
+    fn what_nobody_claims_is_dropped_in_time() {
+        let grants = Arc::<Grants>::default();
+        for number in 0..1_000 {
+            grants.deliver(&message(&format!("{number}|17|1")));
+        }
+        assert_eq!(grants.lock().unclaimed.len(), UNCLAIMED);
     }
 }

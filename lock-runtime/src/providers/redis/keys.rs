@@ -117,7 +117,10 @@ mod tests {
     fn no_lock_is_one_of_our_own_keys() {
         let naming = Naming::new("App:").unwrap();
         assert_eq!(naming.keys(&"lk1:fence".into()).lock, "App:lk1:fence\0");
-        assert_eq!(naming.keys(&"{a}:lk1:waiters".into()).lock, "App:{a}:lk1:waiters\0");
+        assert_eq!(
+            naming.keys(&"{a}:lk1:waiters".into()).lock,
+            "App:{a}:lk1:waiters\0"
+        );
         assert_eq!(naming.keys(&"lk1:other".into()).lock, "App:lk1:other");
     }
 

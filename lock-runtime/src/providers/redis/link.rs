@@ -48,6 +48,15 @@ impl Link {
         }
     }
 
+    /// The connection in use, if there is one.
+    pub(super) fn current(&self) -> Option<Arc<Connection>> {
+        self.lock()
+            .current
+            .as_ref()
+            .filter(|current| !current.has_ended())
+            .cloned()
+    }
+
     /// The connection in use, or a new one.
     ///
     /// # Errors

@@ -7,9 +7,12 @@ mod grants;
 mod keys;
 mod link;
 mod queue;
+mod release;
 mod renewal;
 mod script;
+mod standing;
 mod undo;
+mod url;
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,13 +20,10 @@ use std::time::Duration;
 
 pub use config::RedisProviderBuilder;
 use config::Settings;
-use error::{Fault, fault, lock_error};
 use keys::Naming;
 use link::Link;
 use queue::Acquisition;
-use redis::Value;
-use script::RELEASE;
-use undo::Undo;
+use release::Release;
 
 use crate::clock::Timestamp;
 use crate::keeper::run_on_keeper;
@@ -138,58 +138,6 @@ impl RedisProvider {
         .await??;
         Ok(Self { link })
     }
-
-    async fn give_up(&self, grant: &Grant) -> Result<(), LockError> {
-        let naming = &self.link.naming;
-        let keys = naming.keys(grant.name());
-        let owner = naming.owner(grant.owner());
-        let mut tried = None;
-        loop {
-            let connection = match self.link.connection().await {
-                Ok(connection) => connection,
-                Err(error) => {
-                    self.undo(grant, &keys, owner, tried);
-                    return Err(error);
-                }
-            };
-            let sent_at = Timestamp::now();
-            let key_names = [keys.lock.as_str(), &keys.waiters, &naming.fence];
-            let error = match connection.run(&RELEASE, &key_names, &[&owner]).await {
-                Ok(Value::Int(1)) => return Ok(()),
-                // The first try may have done it, and only its answer was lost.
-                Ok(_) if tried.is_some() => return Ok(()),
-                Ok(_) => {
-                    return Err(LockError::new(LockErrorKind::Lost)
-                        .with_detail("the server had given the lock up before its holder did"));
-                }
-                Err(error) => error,
-            };
-            let fault = fault(&error);
-            if fault.is_the_connections() {
-                self.link.retire(&connection);
-            }
-            let first_try = tried.replace((sent_at, connection)).is_none();
-            if fault != Fault::Broken || !first_try {
-                self.undo(grant, &keys, owner, tried);
-                return Err(lock_error(error));
-            }
-        }
-    }
-
-    fn undo(
-        &self,
-        grant: &Grant,
-        keys: &keys::Keys,
-        owner: String,
-        tried: Option<(Timestamp, Arc<connection::Connection>)>,
-    ) {
-        let undo = Undo::new(&self.link, keys, vec![owner], grant.lease());
-        match tried {
-            Some((sent_at, connection)) => undo.after(sent_at, connection),
-            None => undo,
-        }
-        .in_the_background();
-    }
 }
 
 impl LockProvider for RedisProvider {
@@ -228,7 +176,7 @@ impl LockProvider for RedisProvider {
     }
 
     fn release<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<(), LockError>> {
-        Box::pin(self.give_up(grant))
+        Box::pin(Release::new(&self.link, grant).run())
     }
 
     fn pass_on<'a>(

@@ -5,14 +5,15 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{RedisResult, Value};
+use redis::RedisResult;
 
-use super::connection::Connection;
+use super::connection::{Connection, is_forgotten};
 use super::error::{Fault, fault, lock_error};
 use super::grants::{Expected, Letter};
 use super::keys::Keys;
 use super::link::Link;
-use super::script::{ACQUIRE, PASS_ON};
+use super::script::{ACQUIRE, By, PASS_ON};
+use super::standing::{Answer, jittered, read};
 use super::undo::Undo;
 use crate::clock::Timestamp;
 use crate::guard::FencingToken;
@@ -20,13 +21,6 @@ use crate::provider::{AcquireRequest, Grant};
 use crate::race::{First, first_of};
 use crate::{LockError, LockErrorKind};
 
-/// A foreign holder hands nothing over: the head of the queue looks this often, a little apart
-/// from others who do, at first and later.
-const FIRST_POLL: Duration = Duration::from_millis(25);
-const LATER_POLLS: Duration = Duration::from_millis(100);
-/// Where a holder crashed, the head of the queue looks as soon as its lease ends; each one behind
-/// it looks this much later, in case those before are dead too.
-const APART: Duration = Duration::from_millis(20);
 /// How long to leave a server alone that cannot do it now.
 const PAUSE_WHEN_BUSY: Duration = Duration::from_millis(200);
 /// Whether more tokens are wanted than the entry says is looked at after this time, then after
@@ -44,19 +38,12 @@ pub(super) struct Acquisition<'a> {
     lease: String,
 }
 
-/// What the server answered.
-enum Answer {
-    Granted(u64),
-    Held,
-    Queued(Standing),
-}
-
-/// A waiter's place.
-struct Standing {
-    /// What is left of the holder's lease; negative for a foreign holder that has none.
-    remaining_ms: i64,
-    place: u32,
-    foreign: bool,
+/// A request that was answered, or was not.
+struct Asked {
+    connection: Arc<Connection>,
+    sent_at: Timestamp,
+    wanted: NonZeroU32,
+    answer: RedisResult<Answer>,
 }
 
 /// Why a wait ended.
@@ -83,7 +70,19 @@ impl<'a> Acquisition<'a> {
     }
 
     pub(super) async fn run(self) -> Result<Grant, LockError> {
-        // Before the first request: its answer and a grant may arrive together.
+        // Nearly always one request is all there is, so what it needs is kept small.
+        let Some(connection) = self.link.current() else {
+            return Box::pin(self.go_on(None)).await;
+        };
+        let asked = self.ask(connection).await;
+        match asked.answer {
+            Ok(Answer::Granted(first)) => Ok(self.grant(asked.sent_at, first, asked.wanted)),
+            Ok(Answer::Held) => Err(LockErrorKind::Contended.into()),
+            _ => Box::pin(self.go_on(Some(asked))).await,
+        }
+    }
+
+    async fn go_on(self, mut asked: Option<Asked>) -> Result<Grant, LockError> {
         let expected = self
             .request
             .waits()
@@ -94,30 +93,38 @@ impl<'a> Acquisition<'a> {
         let mut refreshed_at = None;
         let mut last_used: Option<(Timestamp, Arc<Connection>)> = None;
         loop {
-            let connecting = first_of(self.link.connection(), self.request.abandoned()).await;
-            let connection = match connecting {
-                First::Left(Ok(connection)) => connection,
-                First::Left(Err(error)) if self.bears(&mut outage, &error) => continue,
-                First::Left(Err(error)) => {
-                    self.undo(last_used);
-                    return Err(error);
-                }
-                First::Right(()) => {
-                    self.undo(last_used);
-                    return Err(LockErrorKind::Contended.into());
+            let Asked {
+                connection,
+                sent_at,
+                wanted,
+                answer,
+            } = match asked.take() {
+                Some(asked) => asked,
+                None => {
+                    let connecting = self.link.connection();
+                    match first_of(connecting, self.request.abandoned()).await {
+                        First::Left(Ok(connection)) => self.ask(connection).await,
+                        First::Left(Err(error)) if self.bears(&mut outage, &error) => continue,
+                        First::Left(Err(error)) => {
+                            self.undo(last_used);
+                            return Err(error);
+                        }
+                        First::Right(()) => {
+                            self.undo(last_used);
+                            return Err(LockErrorKind::Contended.into());
+                        }
+                    }
                 }
             };
-            let wanted = self.request.tokens_wanted();
-            let sent_at = Timestamp::now();
             let first_try = last_used.is_none();
             last_used = Some((sent_at, Arc::clone(&connection)));
-            let until = match self.ask(&connection, wanted).await {
+            let until = match answer {
                 Ok(Answer::Granted(first)) => return Ok(self.grant(sent_at, first, wanted)),
                 Ok(Answer::Held) => return Err(LockErrorKind::Contended.into()),
                 Ok(Answer::Queued(standing)) => {
                     outage = None;
                     refreshed_at = Some(sent_at);
-                    sent_at + self.look_again_after(&standing, &mut polls)
+                    sent_at + standing.look_again_after(self.request.lease(), &mut polls)
                 }
                 Err(error) => {
                     let fault = fault(&error);
@@ -142,8 +149,13 @@ impl<'a> Acquisition<'a> {
                     Timestamp::now() + jittered(PAUSE_WHEN_BUSY)
                 }
             };
-            let Some(expected) = &expected else { return Err(LockErrorKind::Contended.into()) };
-            match self.wait(&connection, expected, wanted, until, &mut count_after).await {
+            let Some(expected) = &expected else {
+                return Err(LockErrorKind::Contended.into());
+            };
+            match self
+                .wait(&connection, expected, wanted, until, &mut count_after)
+                .await
+            {
                 // The grant is later than the request that refreshed the entry, so it lasts at
                 // least a lease from there. If too little is left of that, ask once more.
                 Woken::Granted { first, count } => match refreshed_at {
@@ -161,7 +173,8 @@ impl<'a> Acquisition<'a> {
         }
     }
 
-    async fn ask(&self, connection: &Connection, wanted: NonZeroU32) -> RedisResult<Answer> {
+    async fn ask(&self, connection: Arc<Connection>) -> Asked {
+        let wanted = self.request.tokens_wanted();
         let Keys { lock, waiters } = &self.keys;
         let keys = [lock.as_str(), waiters, &self.link.naming.fence];
         let mut digits = [0; 10];
@@ -170,29 +183,32 @@ impl<'a> Acquisition<'a> {
         } else {
             ""
         };
-        let wanted = decimal(wanted.get(), &mut digits);
-        let answer = match &self.gives_up {
-            None => {
-                let args = [self.owner.as_str(), &self.lease, wanted, channel];
-                connection.run(&ACQUIRE, &keys, &args).await?
-            }
-            Some(old) => {
-                let args = [self.owner.as_str(), &self.lease, wanted, channel, old];
-                connection.run(&PASS_ON, &keys, &args).await?
-            }
+        let old = self.gives_up.as_deref().unwrap_or_default();
+        let args = [
+            self.owner.as_str(),
+            &self.lease,
+            decimal(wanted.get(), &mut digits),
+            channel,
+            old,
+        ];
+        let (script, args) = match self.gives_up {
+            None => (&ACQUIRE, &args[..4]),
+            Some(_) => (&PASS_ON, &args[..]),
         };
-        match answer {
-            Value::Int(0) => Ok(Answer::Held),
-            Value::Int(first) => Ok(Answer::Granted(first.unsigned_abs())),
-            answer => {
-                let (remaining_ms, place, foreign): (i64, u32, u8) =
-                    redis::from_redis_value(answer)?;
-                Ok(Answer::Queued(Standing {
-                    remaining_ms,
-                    place,
-                    foreign: foreign == 1,
-                }))
+        let command = script.command(By::Hash, &keys, args);
+        let sent_at = Timestamp::now();
+        let answer = match connection.query(&command).await {
+            Err(error) if is_forgotten(&error) => {
+                let command = script.command(By::Text, &keys, args);
+                Box::pin(connection.query(&command)).await
             }
+            answer => answer,
+        };
+        Asked {
+            connection,
+            sent_at,
+            wanted,
+            answer: answer.and_then(read),
         }
     }
 
@@ -202,25 +218,6 @@ impl<'a> Acquisition<'a> {
         self.request.waits()
             && error.is_retryable()
             && !(since + self.link.settings.connect_timeout).has_passed()
-    }
-
-    fn look_again_after(&self, standing: &Standing, polls: &mut u32) -> Duration {
-        // Not longer than this, or the entry would expire, and the waiter pass for dead.
-        let refresh = self.request.lease() / 3;
-        if standing.foreign && standing.place == 0 {
-            let poll = FIRST_POLL
-                .saturating_mul(1 << (*polls / 4).min(2))
-                .min(LATER_POLLS);
-            *polls += 1;
-            return jittered(poll).min(refresh);
-        }
-        match u64::try_from(standing.remaining_ms) {
-            Ok(remaining) => {
-                let ends = Duration::from_millis(remaining + 1);
-                (ends + jittered(APART * standing.place)).min(refresh)
-            }
-            Err(_) => refresh,
-        }
     }
 
     async fn wait(
@@ -291,17 +288,6 @@ impl<'a> Acquisition<'a> {
 /// Whole milliseconds, rounded up, as the server counts.
 pub(super) fn milliseconds(lease: Duration) -> String {
     lease.as_nanos().div_ceil(1_000_000).to_string()
-}
-
-/// The span, a quarter shorter or longer. Not random, but different in every process and moment,
-/// which is all that is needed for waiters not to look at the same time.
-fn jittered(span: Duration) -> Duration {
-    let noise = Timestamp::now()
-        .as_nanos()
-        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-        >> 32;
-    let part = noise as f64 / f64::from(u32::MAX);
-    span.mul_f64(0.75 + part / 2.0)
 }
 
 fn decimal(number: u32, digits: &mut [u8; 10]) -> &str {
