@@ -14,8 +14,9 @@ use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Expr, Type};
 
-use crate::item::{Item, nameable};
+use crate::item::Item;
 use crate::model::{LockedFn, Name, Outcome, Provider, Timeout};
+use crate::output::nameable;
 use crate::template::{Access, Placeholder, Segment, Template};
 
 /// The function, locked.
@@ -75,7 +76,13 @@ fn request(function: &LockedFn, private: &TokenStream) -> TokenStream {
         Timeout::Constant(timeout) => constant(*timeout),
         Timeout::Expression(timeout) => timeout.to_token_stream(),
     });
+    let site = function.name.is_fixed().then(|| {
+        quote_spanned! {Span::mixed_site()=>
+            { static SITE: #private::Site = #private::Site::new(); &SITE }
+        }
+    });
     let settings = [
+        ("at", site),
         ("timeout", timeout),
         ("lease", function.lease.map(constant)),
         ("max_hold", function.max_hold.map(constant)),

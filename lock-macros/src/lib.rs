@@ -10,6 +10,7 @@ mod expand;
 mod fallback;
 mod item;
 mod model;
+mod output;
 mod suggest;
 mod template;
 #[cfg(test)]
@@ -69,7 +70,8 @@ use proc_macro::TokenStream;
 /// Values are rendered with `Display`; debug output and the addresses of pointers are refused,
 /// because they are no stable names, and so are widths and precisions taken from arguments.
 ///
-/// Different values never give one name. A single placeholder is rendered as it is. Where there are
+/// Different values never give one name, as long as they are formatted differently: a format spec
+/// that pads or cuts text, such as `{tenant:<8}`, can make two values one. A single placeholder is rendered as it is. Where there are
 /// several, the first character of the text that follows a placeholder is percent-encoded in its
 /// value, and so is `%`; two placeholders with no text between them are refused.
 ///
@@ -130,8 +132,9 @@ use proc_macro::TokenStream;
 #[doc = include_str!("tests/expansion.rs.txt")]
 #[doc = "```"]
 ///
-/// The `if let` is never entered; it makes the compiler report a type mismatch inside the body. The
-/// body's tokens are not touched.
+/// The `let _` moves a parameter that the body uses into it as a whole, so that it ends with the
+/// body. The `if let` is never entered; it makes the compiler report a type mismatch inside the
+/// body. The body's own tokens are not touched.
 #[proc_macro_attribute]
 pub fn distributed_lock(args: TokenStream, item: TokenStream) -> TokenStream {
     LockedFn::read(args.into(), item.into())

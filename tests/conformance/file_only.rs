@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lock_runtime::{DistributedLock, FileProvider, LockErrorKind, LockGuard, LockProvider};
 use lock_tests::history::Held;
-use lock_tests::{History, Scratch, boot_nanos, poll_once, run};
+use lock_tests::{History, Probe, Scratch, boot_nanos, poll_once, run};
 use rustix::fs::{FlockOperation, flock};
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -156,6 +156,65 @@ fn another_program_excludes_and_is_excluded() {
         assert!(Foreign::try_lock(&place.file()).is_none(), "held by us");
         guard.release().await.unwrap();
         drop(Foreign::try_lock(&place.file()).expect("free again"));
+    });
+}
+
+/// A process is stopped wherever it is; if that is between opening the file and locking it, the
+/// file that it locks when it goes on is another one than its path names.
+#[test]
+fn a_removed_file_is_not_the_lock() {
+    run(DEADLINE, async {
+        let place = Place::new();
+        let program = Path::new(env!("CARGO_BIN_EXE_lock-probe"));
+        let url = format!("file:{}", place.scratch.path().display());
+        let mut probe = Probe::start(program, &url, "abc");
+        let mut foreign = Foreign::try_lock(&place.file()).expect("free");
+        probe.tell("hammer");
+        for round in 0..400 {
+            tokio::time::sleep(Duration::from_micros(500 + round % 7 * 50)).await;
+            probe.freeze();
+            drop(foreign);
+            foreign = Foreign::try_lock(&place.file()).expect("nobody else runs");
+            probe.thaw();
+            assert_eq!(probe.surprise(), None, "we hold it, in round {round}");
+        }
+        drop(foreign);
+        probe.expect("acquired", BOUND).await;
+    });
+}
+
+/// A task that takes the lock again as soon as it has released it lets others have it.
+#[test]
+fn a_busy_process_does_not_starve_another() {
+    const ROUNDS: usize = 200;
+    const SECTION: Duration = Duration::from_millis(5);
+    run(DEADLINE, async {
+        let place = Place::new();
+        let served = Arc::new(Mutex::new(Vec::new()));
+        let mut tasks = tokio::task::JoinSet::new();
+        for task in 0..2 {
+            // Apart from each other as processes are.
+            let provider = Arc::new(FileProvider::new(place.scratch.path()));
+            let (lock, served) = (DistributedLock::on(provider, "abc"), served.clone());
+            tasks.spawn(async move {
+                loop {
+                    let guard = lock.acquire().await.unwrap();
+                    tokio::time::sleep(SECTION).await;
+                    if served.lock().unwrap().len() == ROUNDS {
+                        return;
+                    }
+                    served.lock().unwrap().push(task);
+                    guard.release().await.unwrap();
+                }
+            });
+        }
+        tasks.join_all().await;
+        let second = served.lock().unwrap().iter().sum::<usize>();
+        let least = ROUNDS / 4;
+        assert!(
+            (least..=ROUNDS - least).contains(&second),
+            "{second} of {ROUNDS}"
+        );
     });
 }
 

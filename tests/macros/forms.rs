@@ -254,7 +254,7 @@ async unsafe fn not_safe(pointer: &u32) -> Result<u32, LockError> {
 #[tokio::test]
 async fn qualifiers_visibility_and_inner_attributes() {
     /// Documented.
-    #[must_use]
+    #[must_use = "it was computed under a lock"]
     #[distributed_lock(name = "forms:qualified")]
     pub(crate) async fn qualified() -> Result<u32, LockError> {
         #![allow(non_snake_case)]
@@ -285,9 +285,9 @@ macro_rules! locked_functions {
     };
 }
 
-locked_functions!(from_macro, id, "forms:macro:{id}", "1s");
+locked_functions!(expanded, id, "forms:macro:{id}", "1s");
 locked_functions!(
-    from_macro_too,
+    expanded_too,
     number,
     "forms:macro:{number}",
     std::time::Duration::ZERO
@@ -295,12 +295,12 @@ locked_functions!(
 
 #[tokio::test]
 async fn functions_of_macro_rules() {
-    assert!(from_macro(3).await.unwrap());
-    assert!(from_macro_too(4).await.unwrap());
+    assert!(expanded(3).await.unwrap());
+    assert!(expanded_too(4).await.unwrap());
     // Both parameters are called `id`; the template, like the body, means the macro's.
-    assert_eq!(shop().from_macro(1, 2).await.unwrap(), "forms:macro:acme:1");
+    assert_eq!(shop().expanded(1, 2).await.unwrap(), "forms:macro:acme:1");
     assert_eq!(
-        shop().from_macro_too(1, 2).await.unwrap(),
+        shop().expanded_too(1, 2).await.unwrap(),
         "forms:macro:acme:1"
     );
 }

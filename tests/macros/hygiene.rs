@@ -24,6 +24,7 @@ mod shadowed {
         Some,
         None,
     }
+    #[allow(unused_imports, reason = "that they stay unused is what is tested")]
     pub(crate) use Maybe::{None, Some};
     pub(crate) fn drop() {}
     pub(crate) fn run() {}

@@ -94,7 +94,7 @@ impl fmt::Display for Counted<'_> {
 
 #[distributed_lock(name = "names:once:{value}", timeout = "10s", guard = lock)]
 async fn once(value: Counted<'_>) -> Name {
-    drop(value);
+    let _value = value;
     Ok(lock.name().to_string())
 }
 

@@ -5,7 +5,7 @@ use lock_runtime::distributed_lock;
 #[distributed_lock(name = "invoice", on_unavailable = "skip")]
 async fn settle(invoice_id: u64) {
     let tenant = "acme";
-    drop(invoice_id);
+    println!("{invoice_id}");
     return;
     println!("done");
 }

@@ -122,7 +122,7 @@ fn look(
 
 /// Gives back a lock that was never granted. If that fails, the file stays, unlocked.
 async fn give_up(file: LockFile) {
-    let _ = blocking(move || Ok(drop(file.release()))).await;
+    let _ = blocking(move || Ok(file.release())).await;
 }
 
 fn counter_is_stuck(directory: &Directory, file_name: &str, stuck_for: Duration) -> LockError {

@@ -1,0 +1,351 @@
+//! What a lock costs inside one process, beside the mutex that everybody knows and beside other
+//! ways to lock by name.
+//!
+//! ```text
+//! cargo bench --bench in_process
+//! LOCK_BENCH_ROUNDS=101 cargo bench --bench in_process
+//! ```
+//!
+//! Machines differ, so ratios count. Every round measures every contender once, one right after
+//! another, and takes its ratio to the floor of the same round; the table shows medians.
+
+use std::collections::HashMap;
+use std::future::{Future, ready};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use lock_runtime::{DistributedLock, LockError, distributed_lock};
+use lockable::LockPool;
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::{JoinSet, unconstrained, yield_now};
+
+const ROUNDS: usize = 41;
+const OPERATIONS: u64 = 80_000;
+const TASKS: u64 = 8;
+const WORKERS: usize = 2;
+
+/// A name as services use them, and what it is made of.
+const NAME: &str = "invoice:1234567";
+const NUMBER: u64 = 1_234_567;
+
+fn main() {
+    // `cargo bench` says so; `cargo test --benches` only wants to see that it runs.
+    let measures = std::env::args().any(|argument| argument == "--bench");
+    let (rounds, operations) = if measures {
+        (ROUNDS, OPERATIONS)
+    } else {
+        (1, 100 * TASKS)
+    };
+    let rounds = match std::env::var("LOCK_BENCH_ROUNDS") {
+        Ok(rounds) => rounds
+            .parse()
+            .expect("LOCK_BENCH_ROUNDS should be a number"),
+        Err(_) => rounds,
+    };
+
+    let uncontended = Targets {
+        prepared: 3.5,
+        attribute: 6.0,
+    };
+    let contended = Targets {
+        prepared: 3.0,
+        attribute: 3.0,
+    };
+    let mut works = [
+        Work::new("uncontended", uncontended, OneTask::new()),
+        Work::new(
+            "8 tasks, empty section",
+            contended,
+            EightTasks::new(|| ready(())),
+        ),
+        Work::new(
+            "8 tasks, section yields",
+            contended,
+            EightTasks::new(yield_now),
+        ),
+    ];
+    for _ in 0..rounds {
+        for contender in works.iter_mut().flat_map(|work| &mut work.contenders) {
+            let took = (contender.run)(operations);
+            contender
+                .samples
+                .push(took.as_secs_f64() * 1e9 / operations as f64);
+        }
+    }
+    print_table(&works, rounds);
+}
+
+/// Some use of a lock, and who competes in it. The first contender is the floor.
+struct Work {
+    title: &'static str,
+    contenders: Vec<Contender>,
+}
+
+/// The largest ratios to the floor that this project allows itself.
+#[derive(Clone, Copy)]
+struct Targets {
+    prepared: f64,
+    attribute: f64,
+}
+
+struct Contender {
+    what: &'static str,
+    target: Option<f64>,
+    run: Box<dyn Fn(u64) -> Duration>,
+    /// Nanoseconds an operation, one sample a round.
+    samples: Vec<f64>,
+}
+
+impl Work {
+    fn new(title: &'static str, targets: Targets, usage: impl Usage) -> Self {
+        let usage = Arc::new(usage);
+        let contenders = vec![
+            contender(&usage, "tokio::sync::Mutex", None, PlainMutex::default()),
+            contender(
+                &usage,
+                "DistributedLock, prepared",
+                Some(targets.prepared),
+                DistributedLock::new(NAME),
+            ),
+            contender(
+                &usage,
+                "attribute, fixed name",
+                Some(targets.attribute),
+                FixedName,
+            ),
+            contender(
+                &usage,
+                "attribute, placeholder in name",
+                Some(targets.attribute),
+                NameWithPlaceholder(NUMBER),
+            ),
+            contender(
+                &usage,
+                "lockable, fixed name",
+                None,
+                LockPool::<&'static str>::new(),
+            ),
+            contender(
+                &usage,
+                "lockable, name made at each call",
+                None,
+                LockPool::<String>::new(),
+            ),
+            contender(
+                &usage,
+                "map of mutexes, never emptied",
+                None,
+                MapOfMutexes::default(),
+            ),
+        ];
+        Self { title, contenders }
+    }
+}
+
+fn contender<U: Usage, L: Lock>(
+    usage: &Arc<U>,
+    what: &'static str,
+    target: Option<f64>,
+    lock: L,
+) -> Contender {
+    let (usage, lock) = (Arc::clone(usage), Arc::new(lock));
+    Contender {
+        what,
+        target,
+        run: Box::new(move |operations| usage.run(&lock, operations)),
+        samples: Vec::new(),
+    }
+}
+
+/// Takes a lock that many times, and says how long all of it took.
+trait Usage: 'static {
+    fn run<L: Lock>(&self, lock: &Arc<L>, operations: u64) -> Duration;
+}
+
+/// One task, which has the lock to itself.
+struct OneTask(Runtime);
+
+impl OneTask {
+    fn new() -> Self {
+        let runtime = Builder::new_current_thread().build();
+        Self(runtime.expect("a runtime should start"))
+    }
+}
+
+impl Usage for OneTask {
+    fn run<L: Lock>(&self, lock: &Arc<L>, operations: u64) -> Duration {
+        // Unconstrained: the scheduler's budget, which the floor spends and we do not, would send
+        // the floor alone to the back of the run queue at times.
+        self.0.block_on(unconstrained(async {
+            let began = Instant::now();
+            for _ in 0..operations {
+                lock.with(ready(())).await;
+            }
+            began.elapsed()
+        }))
+    }
+}
+
+/// Eight tasks, which share two threads and one name.
+struct EightTasks<S> {
+    runtime: Runtime,
+    section: fn() -> S,
+}
+
+impl<S> EightTasks<S> {
+    fn new(section: fn() -> S) -> Self {
+        let runtime = Builder::new_multi_thread().worker_threads(WORKERS).build();
+        Self {
+            runtime: runtime.expect("a runtime should start"),
+            section,
+        }
+    }
+}
+
+impl<S: Future<Output = ()> + Send + 'static> Usage for EightTasks<S> {
+    fn run<L: Lock>(&self, lock: &Arc<L>, operations: u64) -> Duration {
+        self.runtime.block_on(async {
+            let began = Instant::now();
+            let mut tasks = JoinSet::new();
+            for _ in 0..TASKS {
+                let (lock, section) = (Arc::clone(lock), self.section);
+                tasks.spawn(async move {
+                    for _ in 0..operations / TASKS {
+                        lock.with(section()).await;
+                    }
+                });
+            }
+            tasks.join_all().await;
+            began.elapsed()
+        })
+    }
+}
+
+/// A contender: runs a section while it holds its lock.
+trait Lock: Send + Sync + 'static {
+    fn with(&self, section: impl Future<Output = ()> + Send) -> impl Future<Output = ()> + Send;
+}
+
+#[derive(Default)]
+struct PlainMutex(tokio::sync::Mutex<()>);
+
+impl Lock for PlainMutex {
+    async fn with(&self, section: impl Future<Output = ()> + Send) {
+        let _guard = self.0.lock().await;
+        section.await;
+    }
+}
+
+impl Lock for DistributedLock {
+    async fn with(&self, section: impl Future<Output = ()> + Send) {
+        let _guard = self.acquire().await.expect("nothing can fail in process");
+        section.await;
+    }
+}
+
+struct FixedName;
+
+impl Lock for FixedName {
+    async fn with(&self, section: impl Future<Output = ()> + Send) {
+        #[distributed_lock(name = "invoice:1234567", timeout = "1m")]
+        async fn locked(section: impl Future<Output = ()> + Send) -> Result<(), LockError> {
+            section.await;
+            Ok(())
+        }
+        locked(section).await.expect("nothing can fail in process");
+    }
+}
+
+struct NameWithPlaceholder(u64);
+
+impl Lock for NameWithPlaceholder {
+    async fn with(&self, section: impl Future<Output = ()> + Send) {
+        #[distributed_lock(name = "invoice:{number}", timeout = "1m")]
+        async fn locked(
+            number: u64,
+            section: impl Future<Output = ()> + Send,
+        ) -> Result<(), LockError> {
+            section.await;
+            Ok(())
+        }
+        let locked = locked(self.0, section).await;
+        locked.expect("nothing can fail in process");
+    }
+}
+
+impl Lock for LockPool<&'static str> {
+    async fn with(&self, section: impl Future<Output = ()> + Send) {
+        let _guard = self.async_lock(NAME).await;
+        section.await;
+    }
+}
+
+impl Lock for LockPool<String> {
+    async fn with(&self, section: impl Future<Output = ()> + Send) {
+        let _guard = self.async_lock(format!("invoice:{NUMBER}")).await;
+        section.await;
+    }
+}
+
+/// What people write by hand. It keeps every name that was ever used.
+#[derive(Default)]
+struct MapOfMutexes(Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
+
+impl Lock for MapOfMutexes {
+    async fn with(&self, section: impl Future<Output = ()> + Send) {
+        let mutex = {
+            let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(map.entry(format!("invoice:{NUMBER}")).or_default())
+        };
+        let _guard = mutex.lock().await;
+        section.await;
+    }
+}
+
+fn print_table(works: &[Work], rounds: usize) {
+    println!("medians of {rounds} rounds, nanoseconds for one lock and unlock\n");
+    println!(
+        "{:<24} {:<33} {:>8} {:>8} {:>7} {:>8}  met",
+        "work", "what", "floor", "it", "ratio", "target",
+    );
+    for work in works {
+        let floor = &work.contenders[0].samples;
+        for contender in &work.contenders {
+            let ratios = contender
+                .samples
+                .iter()
+                .zip(floor)
+                .map(|(it, floor)| it / floor);
+            let ratio = median(ratios);
+            let target = contender
+                .target
+                .map_or(String::new(), |target| format!("≤ {target:.1}"));
+            let met = match contender.target {
+                Some(target) if ratio <= target => "yes",
+                Some(_) => "NO",
+                None => "",
+            };
+            println!(
+                "{:<24} {:<33} {:>8.1} {:>8.1} {:>7.2} {:>8}  {met}",
+                work.title,
+                contender.what,
+                median(floor.iter().copied()),
+                median(contender.samples.iter().copied()),
+                ratio,
+                target,
+            );
+        }
+        println!();
+    }
+}
+
+fn median(samples: impl Iterator<Item = f64>) -> f64 {
+    let mut samples: Vec<_> = samples.collect();
+    samples.sort_by(f64::total_cmp);
+    let middle = samples.len() / 2;
+    match samples.len() {
+        0 => f64::NAN,
+        odd if odd % 2 == 1 => samples[middle],
+        _ => (samples[middle - 1] + samples[middle]) / 2.0,
+    }
+}
