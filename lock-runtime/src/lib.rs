@@ -74,5 +74,7 @@ pub use providers::connect;
 #[cfg(feature = "file")]
 pub use providers::file::FileProvider;
 pub use providers::in_process::InProcessProvider;
+#[cfg(feature = "redis")]
+pub use providers::redis::{RedisProvider, RedisProviderBuilder};
 pub use registry::{RegisterError, forbid_in_process_fallback, register, register_named};
 pub use shutdown::shutdown;

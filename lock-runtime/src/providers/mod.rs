@@ -3,6 +3,8 @@
 #[cfg(feature = "file")]
 pub(crate) mod file;
 pub(crate) mod in_process;
+#[cfg(feature = "redis")]
+pub(crate) mod redis;
 
 use std::sync::Arc;
 
@@ -38,6 +40,8 @@ const SCHEMES: &[Scheme] = &[
         connect: Some(|url| Box::pin(in_process::connect(url))),
     },
     scheme!("file", "file", file::connect),
+    scheme!("redis", "redis", redis::connect),
+    scheme!("rediss", "redis", redis::connect),
 ];
 
 /// Connects to the provider that a URL names: its scheme says which, its query sets what the
@@ -47,6 +51,7 @@ const SCHEMES: &[Scheme] = &[
 /// |---|---|---|
 /// | `memory:` | [`InProcessProvider`](crate::InProcessProvider) | – |
 /// | `file:` directory | `FileProvider` | `file` |
+/// | `redis:`, `rediss:` | `RedisProvider` | `redis` |
 ///
 /// Every provider knows the parameter `key_prefix`, which is put before each name, as in
 /// `file:/var/lock/app?key_prefix=MyApp1:`.

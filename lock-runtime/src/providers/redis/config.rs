@@ -1,0 +1,311 @@
+//! How to connect: the builder, and the parameters of a URL.
+
+use std::fmt;
+use std::time::Duration;
+
+use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
+use redis::{
+    Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion,
+    TlsCertificates,
+};
+
+use super::RedisProvider;
+use super::url::{set_duration, split};
+use crate::LockError;
+use crate::providers::invalid;
+
+const DEFAULT_LEASE: Duration = Duration::from_secs(30);
+const LEASES: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(24 * 60 * 60);
+const LONGEST_DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const SHORTEST_DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+const LONGEST_DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Settings of a [`RedisProvider`]; made by [`RedisProvider::builder`].
+///
+/// What is set here wins over what the URL says.
+#[must_use = "a builder does nothing until `connect` is called and awaited"]
+pub struct RedisProviderBuilder {
+    source: Source,
+    key_prefix: Option<String>,
+    lease: Option<Duration>,
+    connect_timeout: Option<Duration>,
+    response_timeout: Option<Duration>,
+    username: Option<String>,
+    password: Option<String>,
+    root_certificates: Option<Vec<u8>>,
+    client_certificate: Option<ClientTlsConfig>,
+}
+
+enum Source {
+    Url(String),
+    Client(Box<Client>),
+}
+
+/// What the rest of the provider goes by; all checked.
+pub(super) struct Settings {
+    pub(super) client: Client,
+    pub(super) key_prefix: String,
+    pub(super) lease: Duration,
+    pub(super) connect_timeout: Duration,
+    pub(super) response_timeout: Duration,
+}
+
+impl RedisProviderBuilder {
+    pub(super) fn from_url(url: String) -> Self {
+        Self::new(Source::Url(url))
+    }
+
+    pub(super) fn from_client(client: Client) -> Self {
+        Self::new(Source::Client(Box::new(client)))
+    }
+
+    fn new(source: Source) -> Self {
+        Self {
+            source,
+            key_prefix: None,
+            lease: None,
+            connect_timeout: None,
+            response_timeout: None,
+            username: None,
+            password: None,
+            root_certificates: None,
+            client_certificate: None,
+        }
+    }
+
+    /// Puts this before every name, as it stands: `MyApp1:` and `order` make the key
+    /// `MyApp1:order`. By default nothing. URL parameter `key_prefix`.
+    pub fn key_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.key_prefix = Some(prefix.into());
+        self
+    }
+
+    /// How long a lock outlives a holder that crashed, where the caller names no lease: 100 ms to
+    /// 24 h, by default 30 s. A live holder renews it every third of it. URL parameter `lease`.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = Some(lease);
+        self
+    }
+
+    /// How long making a connection may take, and for how long a waiter puts up with a server that
+    /// is gone; by default a third of the lease, at least 1 s and at most 5 s. URL parameter `connect_timeout`.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = Some(timeout);
+        self
+    }
+
+    /// How long the server may take to answer a request, after which its outcome counts as
+    /// unknown and is undone; by default 2 s, or a third of the lease if that is less. URL
+    /// parameter `response_timeout`.
+    pub fn response_timeout(mut self, timeout: Duration) -> Self {
+        self.response_timeout = Some(timeout);
+        self
+    }
+
+    /// The ACL user, in place of the URL's.
+    pub fn username(mut self, username: impl Into<String>) -> Self {
+        self.username = Some(username.into());
+        self
+    }
+
+    /// The password, in place of the URL's.
+    pub fn password(mut self, password: impl Into<String>) -> Self {
+        self.password = Some(password.into());
+        self
+    }
+
+    /// The authorities to trust with `rediss:`, in PEM format, in place of the system's.
+    pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.root_certificates = Some(pem.into());
+        self
+    }
+
+    /// The certificate and key, in PEM format, by which this client shows with `rediss:` who it is.
+    pub fn client_certificate(
+        mut self,
+        certificate_pem: impl Into<Vec<u8>>,
+        key_pem: impl Into<Vec<u8>>,
+    ) -> Self {
+        self.client_certificate = Some(ClientTlsConfig {
+            client_cert: certificate_pem.into(),
+            client_key: key_pem.into(),
+        });
+        self
+    }
+
+    /// Connects, and looks whether the server can hold locks. The connection belongs to the
+    /// library's own thread, and is made anew whenever it breaks.
+    ///
+    /// # Errors
+    ///
+    /// * [`InvalidConfig`](crate::LockErrorKind::InvalidConfig): a setting or the URL is wrong, or
+    ///   the server refuses the user, the password or a command that is needed;
+    /// * [`Unsupported`](crate::LockErrorKind::Unsupported): the server is older than Redis 6.2,
+    ///   a cluster or a sentinel;
+    /// * [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable): it cannot be reached,
+    ///   does not answer in time, or is a replica.
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped at any await.
+    pub async fn connect(self) -> Result<RedisProvider, LockError> {
+        RedisProvider::open(self.settings()?).await
+    }
+
+    fn settings(mut self) -> Result<Settings, LockError> {
+        let info =
+            match &self.source {
+                Source::Client(client) => client.get_connection_info().clone(),
+                Source::Url(url) => {
+                    let (address, parameters) = split(url);
+                    self.read_parameters(&parameters)?;
+                    address.as_str().into_connection_info().map_err(|error| {
+                    // The client's error names the mistake and never the URL.
+                    let why = error.detail().map(str::to_owned).unwrap_or_else(|| plain(&error));
+                    invalid(format!(
+                        "expected a URL like redis://user:password@host:6379/0 or rediss://…: {why}"
+                    ))
+                })?
+                }
+            };
+        let lease = self.lease.unwrap_or(DEFAULT_LEASE);
+        if !LEASES.contains(&lease) {
+            return Err(invalid(format!(
+                "expected a lease of 100 ms to 24 h, got {lease:?}"
+            )));
+        }
+        let response_timeout = self
+            .response_timeout
+            .unwrap_or(LONGEST_DEFAULT_RESPONSE_TIMEOUT.min(lease / 3));
+        let connect_timeout = self.connect_timeout.unwrap_or((lease / 3).clamp(
+            SHORTEST_DEFAULT_CONNECT_TIMEOUT,
+            LONGEST_DEFAULT_CONNECT_TIMEOUT,
+        ));
+        if response_timeout.is_zero() || connect_timeout.is_zero() {
+            return Err(invalid("expected timeouts above zero"));
+        }
+        Ok(Settings {
+            client: self.client(info, lease)?,
+            key_prefix: self.key_prefix.unwrap_or_default(),
+            lease,
+            connect_timeout,
+            response_timeout,
+        })
+    }
+
+    fn client(&self, info: ConnectionInfo, lease: Duration) -> Result<Client, LockError> {
+        let mut server = info
+            .redis_settings()
+            .clone()
+            .set_protocol(ProtocolVersion::RESP3);
+        if server.lib_name().is_none() && !server.skip_set_lib_name() {
+            server = server.set_lib_name("lock-runtime", env!("CARGO_PKG_VERSION"));
+        }
+        if let Some(username) = &self.username {
+            server = server.set_username(username);
+        }
+        if let Some(password) = &self.password {
+            server = server.set_password(password);
+        }
+        let tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
+        let info = info
+            .set_redis_settings(server)
+            .set_tcp_settings(tcp_settings(lease));
+        if tls && rustls::crypto::CryptoProvider::get_default().is_none() {
+            // Without it rustls panics where a program's other crates bring a second one. If
+            // another thread is quicker, its choice is as good.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
+        let wrong = |error: redis::RedisError| invalid(plain(&error));
+        if self.root_certificates.is_none() && self.client_certificate.is_none() {
+            return Client::open(info).map_err(wrong);
+        }
+        if !tls {
+            return Err(invalid("certificates need a URL that begins with rediss:"));
+        }
+        let certificates = TlsCertificates {
+            client_tls: self.client_certificate.clone(),
+            root_cert: self.root_certificates.clone(),
+        };
+        Client::build_with_tls(info, certificates).map_err(wrong)
+    }
+
+    fn read_parameters(&mut self, query: &str) -> Result<(), LockError> {
+        for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*key {
+                "key_prefix" => {
+                    self.key_prefix.get_or_insert_with(|| value.into_owned());
+                }
+                "lease" => set_duration(&mut self.lease, &key, &value)?,
+                "connect_timeout" => set_duration(&mut self.connect_timeout, &key, &value)?,
+                "response_timeout" => set_duration(&mut self.response_timeout, &key, &value)?,
+                unknown => {
+                    return Err(invalid(format!(
+                        "unknown URL parameter `{unknown}`; expected `key_prefix`, `lease`, \
+                         `connect_timeout` or `response_timeout`"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for RedisProviderBuilder {
+    /// Shows no URL and no certificate: a URL may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisProviderBuilder")
+            .field("key_prefix", &self.key_prefix)
+            .field("lease", &self.lease)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("response_timeout", &self.response_timeout)
+            .field("username", &self.username)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A peer that is gone without a word must be noticed before the next renewal is due.
+fn tcp_settings(lease: Duration) -> TcpSettings {
+    let patience = (lease / 4).min(Duration::from_secs(10));
+    let keepalive = TcpKeepalive::new().with_time((patience / 2).max(Duration::from_secs(1)));
+    #[cfg(any(
+        target_os = "linux",
+        target_os = "android",
+        target_vendor = "apple",
+        windows
+    ))]
+    let keepalive = keepalive.with_interval((patience / 4).max(Duration::from_secs(1)));
+    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+    let keepalive = keepalive.with_retries(2);
+    let settings = TcpSettings::default()
+        .set_nodelay(true)
+        .set_keepalive(keepalive);
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let settings = settings.set_user_timeout(patience);
+    settings
+}
+
+/// The words of an error that the client itself made.
+fn plain(error: &redis::RedisError) -> String {
+    let text = error.to_string();
+    text.split(" - ").next().unwrap_or(&text).to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_builder_says_wins_over_the_url() {
+        let builder = RedisProviderBuilder::from_url(
+            "redis://localhost?key_prefix=MyApp1:&lease=5s&response_timeout=300ms".to_owned(),
+        )
+        .lease(Duration::from_secs(7));
+        let settings = builder.settings().unwrap();
+        assert_eq!(settings.key_prefix, "MyApp1:");
+        assert_eq!(settings.lease, Duration::from_secs(7));
+        assert_eq!(settings.response_timeout, Duration::from_millis(300));
+        assert_eq!(settings.connect_timeout, Duration::from_secs(7) / 3);
+    }
+}

@@ -1,0 +1,254 @@
+//! One connection: what a server must be, and how scripts are run on it.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, ErrorKind, PushInfo, PushKind, RedisError, RedisResult};
+use redis::{ServerErrorKind, Value};
+
+use super::config::Settings;
+use super::error::{TOO_OLD, lock_error};
+use super::grants::Grants;
+use super::keys::Naming;
+use super::script::{By, RAISE_TOKENS, Script};
+use crate::race::first_of;
+use crate::signal::Signal;
+use crate::{LockError, LockErrorKind};
+
+/// How often a connection raises the fencing counter to the server's clock again.
+const RAISES_EVERY: Duration = Duration::from_secs(60 * 60);
+/// How many requests may wait to be written.
+const BACKLOG: usize = 1_024;
+
+/// A connection of the keeper's runtime. Requests and published grants share it, so a grant can
+/// only be missed together with everything else, and then the waiter asks again.
+pub(super) struct Connection {
+    requests: MultiplexedConnection,
+    ended: Arc<Signal<()>>,
+}
+
+impl Connection {
+    /// Connects, subscribes, and raises the fencing counter: what must come before the first
+    /// grant.
+    pub(super) async fn open(
+        settings: &Settings,
+        naming: &Naming,
+        grants: &Arc<Grants>,
+    ) -> Result<Arc<Self>, LockError> {
+        let ended = Arc::new(Signal::new());
+        let pushed = {
+            let (grants, ended) = (Arc::clone(grants), Arc::clone(&ended));
+            move |push: PushInfo| -> Result<(), std::convert::Infallible> {
+                match push.kind {
+                    PushKind::Message => grants.deliver(&push.data),
+                    PushKind::Disconnection => {
+                        ended.set(());
+                    }
+                    _ => {}
+                }
+                Ok(())
+            }
+        };
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(Some(settings.response_timeout))
+            .set_pipeline_buffer_size(BACKLOG)
+            .set_push_sender(pushed);
+        let opening = settings
+            .client
+            .get_multiplexed_async_connection_with_config(&config);
+        let requests = opening.await.map_err(lock_error)?;
+        let connection = Arc::new(Self { requests, ended });
+        connection.check_server().await?;
+        let mut requests = connection.requests.clone();
+        requests
+            .subscribe(&naming.channel)
+            .await
+            .map_err(lock_error)?;
+        connection
+            .raise_tokens(&naming.fence)
+            .await
+            .map_err(lock_error)?;
+        tokio::spawn(keep_tokens_raised(
+            Arc::downgrade(&connection),
+            Arc::clone(&connection.ended),
+            naming.fence.clone(),
+        ));
+        Ok(connection)
+    }
+
+    /// Only a primary of a known age can hold locks. `HELLO` tells, and every user may call it.
+    async fn check_server(&self) -> Result<(), LockError> {
+        let answer = self.query(&redis::cmd("HELLO")).await.map_err(lock_error)?;
+        let role = field(&answer, "role");
+        let mode = field(&answer, "mode");
+        let version = field(&answer, "version");
+        if !recent(&version) {
+            return Err(LockError::new(LockErrorKind::Unsupported)
+                .with_detail(format!("{TOO_OLD}, got {version}")));
+        }
+        if mode == "cluster" || mode == "sentinel" {
+            return Err(LockError::new(LockErrorKind::Unsupported)
+                .with_detail(format!("expected one server, got a {mode}")));
+        }
+        if role == "replica" || role == "slave" {
+            return Err(LockError::new(LockErrorKind::ProviderUnavailable)
+                .with_detail("the server is a replica: expected the primary"));
+        }
+        Ok(())
+    }
+
+    /// Warns where the server may throw locks away, if the user may know.
+    pub(super) async fn warn_of_eviction(&self) {
+        let Ok(answer) = self.query(redis::cmd("INFO").arg("memory")).await else {
+            return;
+        };
+        let Ok(text) = redis::from_redis_value::<String>(answer) else {
+            return;
+        };
+        let field = |name: &str| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+                .unwrap_or("")
+        };
+        let (policy, limit) = (field("maxmemory_policy"), field("maxmemory"));
+        if !matches!(policy, "noeviction" | "") && limit != "0" {
+            tracing::warn!(
+                policy,
+                "the Redis server evicts keys when its memory is full, and with them locks that \
+                 are held; set `maxmemory-policy noeviction`",
+            );
+        }
+    }
+
+    async fn raise_tokens(&self, fence: &str) -> RedisResult<Value> {
+        self.run(&RAISE_TOKENS, &[fence], &[]).await
+    }
+
+    /// Runs a script, in one round trip unless the server has forgotten it.
+    pub(super) async fn run(
+        &self,
+        script: &Script,
+        keys: &[&str],
+        args: &[&str],
+    ) -> RedisResult<Value> {
+        match self.query(&script.command(By::Hash, keys, args)).await {
+            Err(error) if is_forgotten(&error) => {
+                // A future of its own, so that the path that all take stays small.
+                Box::pin(self.run_by_text(script, keys, args)).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// Runs a script that may be asked for when no answer comes: even that the server has forgotten
+    /// it would not be learnt.
+    pub(super) async fn run_by_text(
+        &self,
+        script: &Script,
+        keys: &[&str],
+        args: &[&str],
+    ) -> RedisResult<Value> {
+        self.query(&script.command(By::Text, keys, args)).await
+    }
+
+    pub(super) async fn query(&self, command: &redis::Cmd) -> RedisResult<Value> {
+        self.requests
+            .clone()
+            .send_packed_command(command)
+            .await?
+            .extract_error()
+    }
+
+    /// Sends commands in one go; an answer each, in order.
+    pub(super) async fn query_all(
+        &self,
+        commands: &redis::Pipeline,
+    ) -> RedisResult<Vec<RedisResult<Value>>> {
+        let answers = self
+            .requests
+            .clone()
+            .send_packed_commands(commands, 0, commands.len())
+            .await?;
+        Ok(answers.into_iter().map(Value::extract_error).collect())
+    }
+
+    /// It is not to be used for anything new.
+    pub(super) fn end(&self) {
+        self.ended.set(());
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.get().is_some()
+    }
+
+    /// Resolves when the connection is gone or given up.
+    pub(super) async fn ended(&self) {
+        self.ended.wait().await;
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Clients that stay connected for longer than the counter lives keep it alive.
+async fn keep_tokens_raised(connection: Weak<Connection>, ended: Arc<Signal<()>>, fence: String) {
+    while ended.get().is_none() {
+        first_of(ended.wait(), tokio::time::sleep(RAISES_EVERY)).await;
+        let Some(connection) = connection.upgrade() else {
+            return;
+        };
+        if let Err(error) = connection.raise_tokens(&fence).await {
+            tracing::debug!(%error, "could not raise the fencing counter");
+        }
+    }
+}
+
+pub(super) fn is_forgotten(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+}
+
+fn field(answer: &Value, name: &str) -> String {
+    let Value::Map(fields) = answer else {
+        return String::new();
+    };
+    fields
+        .iter()
+        .find(|(key, _)| text(key) == name)
+        .map(|(_, value)| text(value).to_owned())
+        .unwrap_or_default()
+}
+
+fn text(value: &Value) -> &str {
+    match value {
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).unwrap_or(""),
+        Value::SimpleString(text) => text,
+        _ => "",
+    }
+}
+
+/// Whether a version is 6.2 or later. One that cannot be read is taken for a fork's.
+fn recent(version: &str) -> bool {
+    let mut numbers = version
+        .split('.')
+        .map_while(|part| part.parse::<u32>().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(major), minor) => (major, minor.unwrap_or(0)) >= (6, 2),
+        (None, _) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::recent;
+
+    #[test]
+    fn servers_before_6_2_are_too_old() {
+        assert!(recent("6.2.0") && recent("7.0.15") && recent("10.1") && recent("unstable"));
+        assert!(!recent("6.0.20") && !recent("5.0.7"));
+    }
+}

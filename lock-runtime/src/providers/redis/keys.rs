@@ -1,0 +1,137 @@
+//! How keys, channels and owners are named on the server. Versions of this library must agree.
+
+use crate::provider::OwnerId;
+use crate::{LockError, LockName};
+
+/// What a value must begin with to be a holder that hands over.
+const OURS: &str = "lk1:";
+
+/// Keys of these endings are our own, so a lock of such a name is kept beside them.
+const COMPANIONS: [&str; 2] = ["lk1:fence", ":lk1:waiters"];
+
+/// The names that every lock of a provider shares.
+pub(super) struct Naming {
+    prefix: String,
+    owner_prefix: String,
+    /// The counter of fencing tokens.
+    pub(super) fence: String,
+    /// Where grants for this provider instance are published.
+    pub(super) channel: String,
+}
+
+/// The keys of one lock.
+#[derive(Clone)]
+pub(super) struct Keys {
+    pub(super) lock: String,
+    pub(super) waiters: String,
+}
+
+impl Naming {
+    pub(super) fn new(prefix: &str) -> Result<Self, LockError> {
+        Ok(Self {
+            prefix: prefix.to_owned(),
+            owner_prefix: format!("{OURS}{}:{}:", host(), std::process::id()),
+            fence: format!("{prefix}{OURS}fence"),
+            channel: format!("{prefix}{OURS}grants:{}", OwnerId::random()?),
+        })
+    }
+
+    pub(super) fn keys(&self, name: &LockName) -> Keys {
+        let name = name.as_str();
+        let mut lock = String::with_capacity(self.prefix.len() + name.len() + 1);
+        lock.push_str(&self.prefix);
+        lock.push_str(name);
+        if COMPANIONS.iter().any(|companion| lock.ends_with(companion)) {
+            // No name holds this character, so no other name comes to this key.
+            lock.push('\0');
+        }
+        let mut waiters = String::with_capacity(lock.len() + 2 + OURS.len() + 8);
+        if has_hash_tag(&lock) {
+            waiters.push_str(&lock);
+        } else {
+            waiters.push('{');
+            waiters.push_str(&lock);
+            waiters.push('}');
+        }
+        waiters.push_str(":lk1:waiters");
+        Keys { lock, waiters }
+    }
+
+    /// The value of the lock's key while this owner holds it.
+    pub(super) fn owner(&self, id: OwnerId) -> String {
+        use std::fmt::Write;
+        let mut owner = String::with_capacity(self.owner_prefix.len() + 32);
+        owner.push_str(&self.owner_prefix);
+        let _ = write!(owner, "{id}");
+        owner
+    }
+}
+
+/// Whether a cluster would hash only a part of the key, as its specification says: what stands
+/// between the first `{` and the first `}` behind it, unless that is nothing.
+fn has_hash_tag(key: &str) -> bool {
+    key.split_once('{')
+        .and_then(|(_, rest)| rest.split_once('}'))
+        .is_some_and(|(tag, _)| !tag.is_empty())
+}
+
+/// This machine's name; whatever would not fit into an owner is replaced.
+fn host() -> String {
+    #[cfg(unix)]
+    let name = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    #[cfg(not(unix))]
+    let name = std::env::var("COMPUTERNAME").unwrap_or_default();
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    let name: String = name
+        .chars()
+        .take(64)
+        .map(|c| if fits(c) { c } else { '-' })
+        .collect();
+    if name.is_empty() {
+        "unknown".to_owned()
+    } else {
+        name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waiters(prefix: &str, name: &str) -> String {
+        Naming::new(prefix).unwrap().keys(&name.into()).waiters
+    }
+
+    #[test]
+    fn the_queue_sits_in_the_slot_of_its_lock() {
+        assert_eq!(waiters("App:", "order"), "{App:order}:lk1:waiters");
+        assert_eq!(waiters("", "{tenant}:order"), "{tenant}:order:lk1:waiters");
+        assert_eq!(waiters("{App}", "a{b}"), "{App}a{b}:lk1:waiters");
+        assert_eq!(waiters("", "open{only"), "{open{only}:lk1:waiters");
+    }
+
+    #[test]
+    fn no_lock_is_one_of_our_own_keys() {
+        let naming = Naming::new("App:").unwrap();
+        assert_eq!(naming.keys(&"lk1:fence".into()).lock, "App:lk1:fence\0");
+        assert_eq!(
+            naming.keys(&"{a}:lk1:waiters".into()).lock,
+            "App:{a}:lk1:waiters\0"
+        );
+        assert_eq!(naming.keys(&"lk1:other".into()).lock, "App:lk1:other");
+    }
+
+    #[test]
+    fn an_owner_tells_a_person_who_it_is() {
+        let naming = Naming::new("").unwrap();
+        let owner = naming.owner(OwnerId::random().unwrap());
+        let parts: Vec<_> = owner.split(':').collect();
+        assert_eq!(parts[0], "lk1");
+        assert_eq!(parts[2], std::process::id().to_string());
+        assert_eq!(parts[3].len(), 32);
+        assert!(!owner.contains('|'));
+    }
+}

@@ -1,0 +1,217 @@
+//! Locks on one Redis or Valkey server.
+
+mod config;
+mod connection;
+mod error;
+mod grants;
+mod keys;
+mod link;
+mod queue;
+mod release;
+mod renewal;
+mod script;
+mod standing;
+mod undo;
+mod url;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use config::RedisProviderBuilder;
+use config::Settings;
+use keys::Naming;
+use link::Link;
+use queue::Acquisition;
+use release::Release;
+
+use crate::clock::Timestamp;
+use crate::keeper::run_on_keeper;
+use crate::provider::{AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, LockSpace};
+use crate::{LockError, LockErrorKind};
+
+/// Locks on one Redis server, 6.2 or newer, or Valkey.
+///
+/// The lock `name` is the string key `key_prefix` + `name`, set with `SET NX PX` and deleted by
+/// whoever set it: the recipe of Redis's own documentation and of every Redlock-family client, the
+/// .NET `DistributedLock` library among them, so all of them exclude each other.
+///
+/// * **Lease.** A holder renews its key every third of the lease. One that crashes keeps the lock
+///   for at most a lease.
+/// * **Waiting.** Processes queue in a list beside the key, and the release hands the lock to the
+///   first that is alive, by a published message: hand-over takes one round trip, and is in
+///   arrival order. A holder of another library hands nothing over; the head of the queue looks
+///   whether its key is gone every 25 to 100 ms.
+/// * **Fencing tokens** come from one counter for the key prefix, which is never below the
+///   server's clock in microseconds when a client connects: they go on growing over a restart
+///   without data and a failover, as long as the clocks of the servers agree.
+/// * **Connections** belong to the library's own thread and are made anew when they break. A
+///   request whose answer is lost is undone.
+///
+/// # What it relies on
+///
+/// One server's data: a failover to a replica that missed the last writes can let two processes
+/// hold a lock. Where that must do no harm, check the fencing token at the resource. The server's
+/// wall clock must not jump ahead by more than a part of the lease, and its eviction policy must
+/// be `noeviction` (a warning says so at connect). See *Is Redlock safe?* by Salvatore Sanfilippo
+/// and *How to do distributed locking* by Martin Kleppmann, both of 2016.
+///
+/// # Rights
+///
+/// With the key prefix `MyApp1:`, an ACL user needs
+///
+/// ```text
+/// user myapp on >secret resetchannels ~MyApp1:* ~{MyApp1:* &MyApp1:lk1:grants:*
+///     +hello +eval +evalsha +subscribe +publish +time +get +set +del +exists +incrby
+///     +pexpire +pttl +lpop +rpush +lrange +lindex +lset +lrem
+/// ```
+///
+/// and `+info`, if it is to be warned of an eviction policy.
+///
+/// # Examples
+///
+/// ```no_run
+/// use lock_runtime::RedisProvider;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let provider = RedisProvider::builder("redis://127.0.0.1:6379").key_prefix("MyApp1:");
+/// lock_runtime::register(provider.connect().await?)?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// The same by a URL: `redis://127.0.0.1:6379?key_prefix=MyApp1:&lease=30s`.
+#[derive(Clone)]
+pub struct RedisProvider {
+    link: Arc<Link>,
+}
+
+impl RedisProvider {
+    /// Connects to the server of this URL: `redis://user:password@host:port/database`, or
+    /// `rediss:` for TLS; parameters `key_prefix`, `lease`, `connect_timeout` and
+    /// `response_timeout` set what the builder's methods of that name set.
+    ///
+    /// # Errors
+    ///
+    /// As [`RedisProviderBuilder::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped at any await.
+    pub async fn connect(url: impl Into<String>) -> Result<Self, LockError> {
+        Self::builder(url).connect().await
+    }
+
+    /// Settings for the server of this URL; see [`connect`](Self::connect).
+    pub fn builder(url: impl Into<String>) -> RedisProviderBuilder {
+        RedisProviderBuilder::from_url(url.into())
+    }
+
+    /// Connects as this client would: with its address, certificates and credentials, though with
+    /// RESP3 and with TCP settings of the library's own.
+    ///
+    /// # Errors
+    ///
+    /// As [`RedisProviderBuilder::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped at any await.
+    pub async fn from_client(client: redis::Client) -> Result<Self, LockError> {
+        Self::builder_from_client(client).connect().await
+    }
+
+    /// Settings for connecting as this client would; see [`from_client`](Self::from_client).
+    pub fn builder_from_client(client: redis::Client) -> RedisProviderBuilder {
+        RedisProviderBuilder::from_client(client)
+    }
+
+    async fn open(settings: Settings) -> Result<Self, LockError> {
+        let naming = Naming::new(&settings.key_prefix)?;
+        let link = Arc::new(Link::new(settings, naming));
+        let connecting = Arc::clone(&link);
+        run_on_keeper(async move {
+            let connection = connecting.connection().await?;
+            connection.warn_of_eviction().await;
+            Ok::<_, LockError>(())
+        })
+        .await??;
+        Ok(Self { link })
+    }
+}
+
+impl LockProvider for RedisProvider {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::new("redis")
+            .with_lease(self.link.settings.lease)
+            .with_fencing_tokens()
+            .with_local_hand_over()
+            .with_fairness()
+    }
+
+    fn acquire<'a>(
+        &'a self,
+        request: &'a AcquireRequest,
+    ) -> BoxFuture<'a, Result<Grant, LockError>> {
+        Box::pin(Acquisition::new(&self.link, request, None).run())
+    }
+
+    fn renew<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<Timestamp, LockError>> {
+        Box::pin(async move {
+            renewal::renew_all(&self.link, &[grant])
+                .await
+                .pop()
+                .unwrap_or_else(|| Err(LockError::new(LockErrorKind::ProviderUnavailable)))
+        })
+    }
+
+    fn renew_all<'a>(
+        &'a self,
+        grants: &'a [Arc<Grant>],
+    ) -> BoxFuture<'a, Vec<Result<Timestamp, LockError>>> {
+        Box::pin(async move {
+            let grants: Vec<_> = grants.iter().map(|grant| &**grant).collect();
+            renewal::renew_all(&self.link, &grants).await
+        })
+    }
+
+    fn release<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<(), LockError>> {
+        Box::pin(Release::new(&self.link, grant).run())
+    }
+
+    fn pass_on<'a>(
+        &'a self,
+        grant: &'a Grant,
+        request: &'a AcquireRequest,
+    ) -> BoxFuture<'a, Result<Grant, LockError>> {
+        let old = self.link.naming.owner(grant.owner());
+        Box::pin(Acquisition::new(&self.link, request, Some(old)).run())
+    }
+
+    fn lock_space(&self) -> LockSpace {
+        LockSpace::at(&self.link)
+    }
+}
+
+impl fmt::Debug for RedisProvider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let settings = &self.link.settings;
+        f.debug_struct("RedisProvider")
+            .field(
+                "server",
+                &settings.client.get_connection_info().addr().to_string(),
+            )
+            .field("key_prefix", &settings.key_prefix)
+            .field("lease", &settings.lease)
+            .finish_non_exhaustive()
+    }
+}
+
+pub(crate) async fn connect(url: String) -> Result<Arc<dyn LockProvider>, LockError> {
+    Ok(Arc::new(RedisProvider::connect(url).await?))
+}
+
+/// How long a request may take that must not take longer than a part of a lease.
+fn patience(settings: &Settings, lease: Duration) -> Duration {
+    settings.response_timeout.min(lease / 4)
+}

@@ -1,0 +1,305 @@
+//! Acquiring: try, queue, wait for the grant or the moment to look again, and take back whatever
+//! is left of it if it fails.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::RedisResult;
+
+use super::connection::{Connection, is_forgotten};
+use super::error::{Fault, fault, lock_error};
+use super::grants::{Expected, Letter};
+use super::keys::Keys;
+use super::link::Link;
+use super::script::{ACQUIRE, By, PASS_ON};
+use super::standing::{Answer, jittered, read};
+use super::undo::Undo;
+use crate::clock::Timestamp;
+use crate::guard::FencingToken;
+use crate::provider::{AcquireRequest, Grant};
+use crate::race::{First, first_of};
+use crate::{LockError, LockErrorKind};
+
+/// How long to leave a server alone that cannot do it now.
+const PAUSE_WHEN_BUSY: Duration = Duration::from_millis(200);
+/// Whether more tokens are wanted than the entry says is looked at after this time, then after
+/// twice that, and so on.
+const FIRST_COUNT: Duration = Duration::from_millis(4);
+
+/// One acquisition under way.
+pub(super) struct Acquisition<'a> {
+    link: &'a Arc<Link>,
+    request: &'a AcquireRequest,
+    keys: Keys,
+    owner: String,
+    /// The owner that gives the lock up in the same step.
+    gives_up: Option<String>,
+    lease: String,
+}
+
+/// A request that was answered, or was not.
+struct Asked {
+    connection: Arc<Connection>,
+    sent_at: Timestamp,
+    wanted: NonZeroU32,
+    answer: RedisResult<Answer>,
+}
+
+/// Why a wait ended.
+enum Woken {
+    Granted { first: u64, count: NonZeroU32 },
+    Abandoned,
+    LookAgain,
+}
+
+impl<'a> Acquisition<'a> {
+    pub(super) fn new(
+        link: &'a Arc<Link>,
+        request: &'a AcquireRequest,
+        gives_up: Option<String>,
+    ) -> Self {
+        Self {
+            link,
+            request,
+            keys: link.naming.keys(request.name()),
+            owner: link.naming.owner(request.owner()),
+            gives_up,
+            lease: milliseconds(request.lease()),
+        }
+    }
+
+    pub(super) async fn run(self) -> Result<Grant, LockError> {
+        // Nearly always one request is all there is, so what it needs is kept small.
+        let Some(connection) = self.link.current() else {
+            return Box::pin(self.go_on(None)).await;
+        };
+        let asked = self.ask(connection).await;
+        match asked.answer {
+            Ok(Answer::Granted(first)) => Ok(self.grant(asked.sent_at, first, asked.wanted)),
+            Ok(Answer::Held) => Err(LockErrorKind::Contended.into()),
+            _ => Box::pin(self.go_on(Some(asked))).await,
+        }
+    }
+
+    async fn go_on(self, mut asked: Option<Asked>) -> Result<Grant, LockError> {
+        let expected = self
+            .request
+            .waits()
+            .then(|| self.link.grants.expect(&self.owner));
+        let mut polls = 0;
+        let mut count_after = FIRST_COUNT;
+        let mut outage = None;
+        let mut refreshed_at = None;
+        let mut last_used: Option<(Timestamp, Arc<Connection>)> = None;
+        loop {
+            let Asked {
+                connection,
+                sent_at,
+                wanted,
+                answer,
+            } = match asked.take() {
+                Some(asked) => asked,
+                None => {
+                    let connecting = self.link.connection();
+                    match first_of(connecting, self.request.abandoned()).await {
+                        First::Left(Ok(connection)) => self.ask(connection).await,
+                        First::Left(Err(error)) if self.bears(&mut outage, &error) => continue,
+                        First::Left(Err(error)) => {
+                            self.undo(last_used);
+                            return Err(error);
+                        }
+                        First::Right(()) => {
+                            self.undo(last_used);
+                            return Err(LockErrorKind::Contended.into());
+                        }
+                    }
+                }
+            };
+            let first_try = last_used.is_none();
+            last_used = Some((sent_at, Arc::clone(&connection)));
+            let until = match answer {
+                Ok(Answer::Granted(first)) => return Ok(self.grant(sent_at, first, wanted)),
+                Ok(Answer::Held) => return Err(LockErrorKind::Contended.into()),
+                Ok(Answer::Queued(standing)) => {
+                    outage = None;
+                    refreshed_at = Some(sent_at);
+                    sent_at + standing.look_again_after(self.request.lease(), &mut polls)
+                }
+                Err(error) => {
+                    let fault = fault(&error);
+                    if fault.is_the_connections() {
+                        self.link.retire(&connection);
+                    }
+                    let error = lock_error(error);
+                    // A connection that was idle may be found dead only now: the script may be
+                    // sent twice, since it knows its own owner.
+                    let again = match fault {
+                        Fault::Broken if !self.request.waits() => first_try,
+                        Fault::Refused => false,
+                        _ => self.bears(&mut outage, &error),
+                    };
+                    if !again {
+                        self.undo(last_used);
+                        return Err(error);
+                    }
+                    if fault != Fault::Busy {
+                        continue;
+                    }
+                    Timestamp::now() + jittered(PAUSE_WHEN_BUSY)
+                }
+            };
+            let Some(expected) = &expected else {
+                return Err(LockErrorKind::Contended.into());
+            };
+            match self
+                .wait(&connection, expected, wanted, until, &mut count_after)
+                .await
+            {
+                // The grant is later than the request that refreshed the entry, so it lasts at
+                // least a lease from there. If too little is left of that, ask once more.
+                Woken::Granted { first, count } => match refreshed_at {
+                    Some(at) if at + self.request.lease() / 2 > Timestamp::now() => {
+                        return Ok(self.grant(at, first, count));
+                    }
+                    _ => {}
+                },
+                Woken::LookAgain => {}
+                Woken::Abandoned => {
+                    self.leave(sent_at, connection).await;
+                    return Err(LockErrorKind::Contended.into());
+                }
+            }
+        }
+    }
+
+    async fn ask(&self, connection: Arc<Connection>) -> Asked {
+        let wanted = self.request.tokens_wanted();
+        let Keys { lock, waiters } = &self.keys;
+        let keys = [lock.as_str(), waiters, &self.link.naming.fence];
+        let mut digits = [0; 10];
+        let channel = if self.request.waits() {
+            self.link.naming.channel.as_str()
+        } else {
+            ""
+        };
+        let old = self.gives_up.as_deref().unwrap_or_default();
+        let args = [
+            self.owner.as_str(),
+            &self.lease,
+            decimal(wanted.get(), &mut digits),
+            channel,
+            old,
+        ];
+        let (script, args) = match self.gives_up {
+            None => (&ACQUIRE, &args[..4]),
+            Some(_) => (&PASS_ON, &args[..]),
+        };
+        let command = script.command(By::Hash, &keys, args);
+        let sent_at = Timestamp::now();
+        let answer = match connection.query(&command).await {
+            Err(error) if is_forgotten(&error) => {
+                let command = script.command(By::Text, &keys, args);
+                Box::pin(connection.query(&command)).await
+            }
+            answer => answer,
+        };
+        Asked {
+            connection,
+            sent_at,
+            wanted,
+            answer: answer.and_then(read),
+        }
+    }
+
+    /// Whether to put up with an error: only who waits does, and only for so long.
+    fn bears(&self, outage: &mut Option<Timestamp>, error: &LockError) -> bool {
+        let since = *outage.get_or_insert_with(Timestamp::now);
+        self.request.waits()
+            && error.is_retryable()
+            && !(since + self.link.settings.connect_timeout).has_passed()
+    }
+
+    async fn wait(
+        &self,
+        connection: &Connection,
+        expected: &Expected,
+        asked: NonZeroU32,
+        until: Timestamp,
+        count_after: &mut Duration,
+    ) -> Woken {
+        loop {
+            let remaining = until.remaining();
+            let pause = remaining.min(*count_after);
+            let interrupted = first_of(self.request.abandoned(), connection.ended());
+            let pause_over = tokio::time::sleep(pause);
+            match first_of(expected.arrives(), first_of(interrupted, pause_over)).await {
+                First::Left(Letter::Granted { first, count }) => {
+                    return Woken::Granted { first, count };
+                }
+                First::Left(Letter::Look) => return Woken::LookAgain,
+                First::Right(First::Left(First::Left(()))) => return Woken::Abandoned,
+                First::Right(First::Left(First::Right(()))) => return Woken::LookAgain,
+                First::Right(First::Right(())) => {
+                    *count_after = count_after.saturating_mul(2);
+                    if pause == remaining || self.request.tokens_wanted() > asked {
+                        return Woken::LookAgain;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes the entry back, and a grant that has come meanwhile.
+    async fn leave(&self, sent_at: Timestamp, connection: Arc<Connection>) {
+        let undo = self.undoing(sent_at, connection);
+        if let Err(undo) = undo.on_the_same_connection().await {
+            undo.in_the_background();
+        }
+    }
+
+    fn undo(&self, last_used: Option<(Timestamp, Arc<Connection>)>) {
+        // Without a request there is nothing to undo, except what was to be given up.
+        match (last_used, &self.gives_up) {
+            (Some((sent_at, connection)), _) => {
+                self.undoing(sent_at, connection).in_the_background();
+            }
+            (None, Some(old)) => {
+                let owners = vec![old.clone()];
+                Undo::new(self.link, &self.keys, owners, self.request.lease()).in_the_background();
+            }
+            (None, None) => {}
+        }
+    }
+
+    fn undoing(&self, sent_at: Timestamp, connection: Arc<Connection>) -> Undo {
+        let owners = std::iter::once(&self.owner)
+            .chain(&self.gives_up)
+            .cloned()
+            .collect();
+        Undo::new(self.link, &self.keys, owners, self.request.lease()).after(sent_at, connection)
+    }
+
+    fn grant(&self, sent_at: Timestamp, first: u64, count: NonZeroU32) -> Grant {
+        Grant::new(self.request, sent_at).with_tokens(FencingToken::new(first), count)
+    }
+}
+
+/// Whole milliseconds, rounded up, as the server counts.
+pub(super) fn milliseconds(lease: Duration) -> String {
+    lease.as_nanos().div_ceil(1_000_000).to_string()
+}
+
+fn decimal(number: u32, digits: &mut [u8; 10]) -> &str {
+    let mut rest = number;
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    std::str::from_utf8(&digits[at..]).unwrap_or("1")
+}

@@ -1,0 +1,108 @@
+//! Releasing.
+
+use std::sync::Arc;
+
+use redis::{RedisResult, Value};
+
+use super::connection::Connection;
+use super::error::{Fault, fault, lock_error};
+use super::keys::Keys;
+use super::link::Link;
+use super::script::RELEASE;
+use super::undo::Undo;
+use crate::clock::Timestamp;
+use crate::provider::Grant;
+use crate::{LockError, LockErrorKind};
+
+/// One release under way.
+pub(super) struct Release<'a> {
+    link: &'a Arc<Link>,
+    grant: &'a Grant,
+    keys: Keys,
+    owner: String,
+}
+
+/// A try that failed: when, where and how.
+type Failed = (Timestamp, Arc<Connection>, redis::RedisError);
+
+impl<'a> Release<'a> {
+    pub(super) fn new(link: &'a Arc<Link>, grant: &'a Grant) -> Self {
+        let naming = &link.naming;
+        let (keys, owner) = (naming.keys(grant.name()), naming.owner(grant.owner()));
+        Self {
+            link,
+            grant,
+            keys,
+            owner,
+        }
+    }
+
+    pub(super) async fn run(self) -> Result<(), LockError> {
+        let Some(connection) = self.link.current() else {
+            return Box::pin(self.go_on(None)).await;
+        };
+        let sent_at = Timestamp::now();
+        match self.ask(&connection).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(lost()),
+            Err(error) => Box::pin(self.go_on(Some((sent_at, connection, error)))).await,
+        }
+    }
+
+    /// Tries a second time where the connection was dead, and undoes what is not known.
+    async fn go_on(self, failed: Option<Failed>) -> Result<(), LockError> {
+        let undo = Undo::new(
+            self.link,
+            &self.keys,
+            vec![self.owner.clone()],
+            self.grant.lease(),
+        );
+        let second_try = failed.is_some();
+        if let Some((sent_at, connection, error)) = failed {
+            let fault = fault(&error);
+            if fault.is_the_connections() {
+                self.link.retire(&connection);
+            }
+            if fault != Fault::Broken {
+                undo.after(sent_at, connection).in_the_background();
+                return Err(lock_error(error));
+            }
+        }
+        let connection = match self.link.connection().await {
+            Ok(connection) => connection,
+            Err(error) => {
+                undo.in_the_background();
+                return Err(error);
+            }
+        };
+        let sent_at = Timestamp::now();
+        match self.ask(&connection).await {
+            Ok(true) => Ok(()),
+            // It may be gone by the first try, whose answer was lost.
+            Ok(false) if second_try => Ok(()),
+            Ok(false) => Err(lost()),
+            Err(error) => {
+                if fault(&error).is_the_connections() {
+                    self.link.retire(&connection);
+                }
+                undo.after(sent_at, connection).in_the_background();
+                Err(lock_error(error))
+            }
+        }
+    }
+
+    async fn ask(&self, connection: &Connection) -> RedisResult<bool> {
+        let keys = [
+            self.keys.lock.as_str(),
+            &self.keys.waiters,
+            &self.link.naming.fence,
+        ];
+        let answer = connection.run(&RELEASE, &keys, &[&self.owner]).await?;
+        Ok(answer == Value::Int(1))
+    }
+}
+
+fn lost() -> LockError {
+    LockError::new(LockErrorKind::Lost)
+        .with_detail("the server had given the lock up before its holder did")
+}

@@ -1,0 +1,119 @@
+//! Renewals, many in one go.
+
+use std::sync::Arc;
+
+use redis::{Pipeline, RedisError, RedisResult, Value};
+
+use super::connection::{Connection, is_forgotten};
+use super::error::{Fault, fault, lock_error};
+use super::link::Link;
+use super::queue::milliseconds;
+use super::script::{By, RENEW};
+use crate::clock::Timestamp;
+use crate::provider::Grant;
+use crate::{LockError, LockErrorKind};
+
+/// Renewals sent in one go. Requests of other locks wait no longer than these take.
+const TOGETHER: usize = 200;
+
+/// Renews the grants; an answer each, in order.
+pub(super) async fn renew_all(
+    link: &Arc<Link>,
+    grants: &[&Grant],
+) -> Vec<Result<Timestamp, LockError>> {
+    let mut answers = Vec::with_capacity(grants.len());
+    for some in grants.chunks(TOGETHER) {
+        match renew_some(link, some).await {
+            Ok(renewed) => answers.extend(renewed),
+            Err(error) => answers.extend(some.iter().map(|_| Err(error.clone()))),
+        }
+    }
+    answers
+}
+
+async fn renew_some(
+    link: &Arc<Link>,
+    grants: &[&Grant],
+) -> Result<Vec<Result<Timestamp, LockError>>, LockError> {
+    let connection = link.connection().await?;
+    // A frozen connection must be found out while there is time for another one.
+    let shortest = grants
+        .iter()
+        .map(|grant| grant.lease())
+        .min()
+        .unwrap_or_default();
+    let patience = super::patience(&link.settings, shortest);
+    match tokio::time::timeout(patience, send(link, &connection, grants)).await {
+        Ok(Ok((sent_at, answers))) => {
+            let broken = |error: &RedisError| fault(error) == Fault::Broken;
+            if answers
+                .iter()
+                .any(|answer| answer.as_ref().is_err_and(broken))
+            {
+                link.retire(&connection);
+            }
+            Ok(answers
+                .into_iter()
+                .map(|answer| read(answer, sent_at))
+                .collect())
+        }
+        Ok(Err(error)) => {
+            if fault(&error).is_the_connections() {
+                link.retire(&connection);
+            }
+            Err(lock_error(error))
+        }
+        Err(_) => {
+            link.retire(&connection);
+            Err(
+                LockError::new(LockErrorKind::ProviderUnavailable).with_detail(format!(
+                    "the server did not answer a renewal within {patience:?}"
+                )),
+            )
+        }
+    }
+}
+
+async fn send(
+    link: &Arc<Link>,
+    connection: &Connection,
+    grants: &[&Grant],
+) -> RedisResult<(Timestamp, Vec<RedisResult<Value>>)> {
+    let mut sent_at = Timestamp::now();
+    let mut answers = connection
+        .query_all(&commands(link, grants, By::Hash))
+        .await?;
+    let forgotten = |answer: &RedisResult<Value>| answer.as_ref().is_err_and(is_forgotten);
+    if answers.iter().any(forgotten) {
+        // Renewing again what was renewed does no harm.
+        sent_at = Timestamp::now();
+        answers = connection
+            .query_all(&commands(link, grants, By::Text))
+            .await?;
+    }
+    Ok((sent_at, answers))
+}
+
+/// `first` says how the first script is named; it makes the server know the others.
+fn commands(link: &Link, grants: &[&Grant], first: By) -> Pipeline {
+    let mut commands = Pipeline::with_capacity(grants.len());
+    let mut by = first;
+    for grant in grants {
+        let keys = link.naming.keys(grant.name());
+        let owner = link.naming.owner(grant.owner());
+        let lease = milliseconds(grant.lease());
+        commands.add_command(RENEW.command(by, &[&keys.lock], &[&owner, &lease]));
+        by = By::Hash;
+    }
+    commands
+}
+
+fn read(answer: RedisResult<Value>, sent_at: Timestamp) -> Result<Timestamp, LockError> {
+    let lost = |why| Err(LockError::new(LockErrorKind::Lost).with_detail(why));
+    match answer {
+        Ok(Value::Int(1)) => Ok(sent_at),
+        Ok(Value::Int(0)) => lost("its key is gone from the server"),
+        Ok(_) => lost("another owner holds it on the server"),
+        Err(error) => Err(lock_error(error)),
+    }
+}

@@ -1,0 +1,69 @@
+//! The scripts: constant text, run by its hash.
+//!
+//! Each begins with the path that nearly every call takes, and returns there; the functions that
+//! the rest needs are made only after it, because making them costs as much as taking a lock.
+
+use once_cell::sync::Lazy;
+use redis::Cmd;
+
+macro_rules! scripts {
+    ($($(#[$docs:meta])* $name:ident = [$($file:literal),+];)+) => {
+        $(
+            $(#[$docs])*
+            pub(super) static $name: Lazy<Script> =
+                Lazy::new(|| Script::new(concat!($(include_str!(concat!("scripts/", $file))),+)));
+        )+
+    };
+}
+
+scripts! {
+    ACQUIRE = ["acquire.lua", "queue.lua", "acquire_slowly.lua"];
+    PASS_ON = ["pass_on.lua", "queue.lua", "pass_on_slowly.lua"];
+    RELEASE = ["release.lua", "queue.lua", "release_slowly.lua"];
+    LEAVE = ["leave.lua", "queue.lua", "leave_slowly.lua"];
+    RENEW = ["renew.lua"];
+    RAISE_TOKENS = ["raise_tokens.lua"];
+}
+
+pub(super) struct Script {
+    text: &'static str,
+    hash: String,
+}
+
+/// How a script is named to the server.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    /// Which the server may have forgotten.
+    Hash,
+    Text,
+}
+
+impl Script {
+    fn new(text: &'static str) -> Self {
+        Self {
+            text,
+            hash: redis::Script::new(text).get_hash().to_owned(),
+        }
+    }
+
+    pub(super) fn command(&self, by: By, keys: &[&str], args: &[&str]) -> Cmd {
+        let (verb, script) = match by {
+            By::Hash => ("EVALSHA", self.hash.as_str()),
+            By::Text => ("EVAL", self.text),
+        };
+        let bytes = keys
+            .iter()
+            .chain(args)
+            .map(|text| text.len())
+            .sum::<usize>();
+        let mut command = Cmd::with_capacity(
+            3 + keys.len() + args.len(),
+            verb.len() + script.len() + 1 + bytes,
+        );
+        command.arg(verb).arg(script).arg(keys.len());
+        for text in keys.iter().chain(args) {
+            command.arg(*text);
+        }
+        command
+    }
+}

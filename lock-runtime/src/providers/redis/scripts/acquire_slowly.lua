@@ -1,0 +1,1 @@
+return take_or_wait(took)

@@ -1,0 +1,2 @@
+-- Takes back whatever an acquisition left: the entry in the queue, and a grant that came.
+-- KEYS: the lock, its waiters, the fencing counter. ARGV: owner. Answers 1 if there was anything.

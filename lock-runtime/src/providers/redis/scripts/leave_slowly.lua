@@ -1,0 +1,26 @@
+local owner = ARGV[1]
+local holder = redis.call('GET', lock)
+local place
+for index, entry in ipairs(redis.pcall('LRANGE', waiters, 0, -1)) do
+  if parts(entry) == owner then
+    redis.call('LREM', waiters, 1, entry)
+    place = index
+  end
+end
+if holder == owner then
+  give_up(owner)
+  return 1
+end
+if not place then return 0 end
+if not holder then
+  -- Free although somebody waited: the caller was to notice.
+  hand_over(owner)
+elseif place == 1 and string.sub(holder, 1, 4) ~= 'lk1:' then
+  -- A foreign holder hands nothing over, and only the head of the queue looks: tell the new one.
+  local entry = redis.call('LINDEX', waiters, 0)
+  if entry then
+    local next_owner, channel = parts(entry)
+    redis.pcall('PUBLISH', channel, next_owner .. '|0|0')
+  end
+end
+return 1

@@ -1,0 +1,100 @@
+-- What the scripts share. KEYS: the lock, its waiters, the fencing counter.
+
+local lock, waiters, fence = KEYS[1], KEYS[2], KEYS[3]
+
+-- The server's clock in microseconds.
+local function clock()
+  local time = redis.call('TIME')
+  return time[1] * 1000000 + time[2]
+end
+
+-- The first of so many new fencing tokens. A counter that is far below the clock was deleted or
+-- evicted, and starts again at the clock: every token before was below it.
+local function take_tokens(count)
+  local last = redis.call('INCRBY', fence, count)
+  if last < 1e15 then
+    redis.call('SET', fence, string.format('%.0f', clock()), 'PX', 691200000)
+    last = redis.call('INCRBY', fence, count)
+  end
+  return last - count + 1
+end
+
+-- An entry is owner|channel|lease_ms|tokens_wanted|expires_at_ms; only the channel may hold a bar.
+local function parts(entry)
+  return string.match(entry, '^([^|]+)|(.*)|(%d+)|(%d+)|(%d+)$')
+end
+
+-- Gives the lock to the first waiter that is alive, and returns its owner; nil if there is none.
+-- Stops where the caller's own entry comes up, and returns the caller.
+local function hand_over(caller)
+  local now
+  while true do
+    -- What is no queue is none: a release must not fail half-way.
+    local entry = redis.pcall('LPOP', waiters)
+    if type(entry) ~= 'string' then return nil end
+    now = now or clock() / 1000
+    local owner, channel, lease, tokens, expires = parts(entry)
+    if owner == caller then return owner end
+    if owner and tonumber(expires) > now then
+      local grant = string.format('%s|%.0f|%s', owner, take_tokens(tokens), tokens)
+      -- Nobody listens: the waiter's process is gone. An error counts as nobody.
+      local heard = redis.pcall('PUBLISH', channel, grant)
+      if type(heard) == 'number' and heard > 0 then
+        redis.call('SET', lock, owner, 'PX', lease)
+        return owner
+      end
+    end
+  end
+end
+
+-- The lock is the owner's: gives it to the next, or lets it go.
+local function give_up(owner)
+  local next_owner
+  repeat next_owner = hand_over(owner) until next_owner ~= owner
+  if not next_owner then redis.call('DEL', lock) end
+end
+
+-- Puts the owner's entry into the queue, or a fresh one in its place, and drops the entries that
+-- have expired. Answers with the lock's remaining time, the place in the queue, and whether the
+-- holder is a client that will hand nothing over.
+local function wait_in_line(owner, lease, tokens, channel)
+  local now = math.floor(clock() / 1000)
+  local mine = string.format('%s|%s|%s|%s|%.0f', owner, channel, lease, tokens, now + lease)
+  local place, waits = 0, false
+  for index, entry in ipairs(redis.call('LRANGE', waiters, 0, -1)) do
+    local other, _, _, _, expires = parts(entry)
+    if other == owner and not waits then
+      redis.call('LSET', waiters, place, mine)
+      waits = true
+    elseif not other or other == owner or tonumber(expires) <= now then
+      redis.call('LREM', waiters, 1, entry)
+    elseif not waits then
+      place = place + 1
+    end
+  end
+  if not waits then redis.call('RPUSH', waiters, mine) end
+  if redis.call('PTTL', waiters) < tonumber(lease) then
+    redis.call('PEXPIRE', waiters, lease)
+  end
+  local foreign = string.sub(redis.call('GET', lock), 1, 4) ~= 'lk1:'
+  return { redis.call('PTTL', lock), place, foreign and 1 or 0 }
+end
+
+-- After `SET NX`: what the owner gets. Where the lock was free although somebody waits, because
+-- its holder crashed or is foreign, the head of the queue comes first. A server whose memory is
+-- full refuses the `SET`, but not what was granted already.
+local function take_or_wait(took)
+  local owner, lease, tokens, channel = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+  if took and not took.err then
+    local next_owner = hand_over(owner)
+    if not next_owner or next_owner == owner then return take_tokens(tokens) end
+  elseif redis.call('GET', lock) == owner then
+    -- It was handed over, or the answer that said so was lost.
+    redis.call('PEXPIRE', lock, lease)
+    return take_tokens(tokens)
+  elseif took then
+    return took
+  end
+  if channel == '' then return 0 end
+  return wait_in_line(owner, lease, tokens, channel)
+end

@@ -1,0 +1,2 @@
+give_up(ARGV[1])
+return 1

@@ -1,0 +1,77 @@
+//! A waiter's place in the queue, and when it is time to look again.
+
+use std::time::Duration;
+
+use redis::{RedisResult, Value};
+
+use crate::clock::Timestamp;
+
+/// A foreign holder hands nothing over: the head of the queue looks this often, a little apart
+/// from others who do, at first and later.
+const FIRST_POLL: Duration = Duration::from_millis(25);
+const LATER_POLLS: Duration = Duration::from_millis(100);
+/// Where a holder crashed, the head of the queue looks as soon as its lease ends; each one behind
+/// it looks this much later, in case those before are dead too.
+const APART: Duration = Duration::from_millis(20);
+/// What the server answered.
+pub(super) enum Answer {
+    Granted(u64),
+    Held,
+    Queued(Standing),
+}
+
+/// A waiter's place.
+pub(super) struct Standing {
+    /// What is left of the holder's lease; negative for a foreign holder that has none.
+    remaining_ms: i64,
+    place: u32,
+    foreign: bool,
+}
+
+impl Standing {
+    /// When a waiter with this lease looks again, unless a grant comes before.
+    pub(super) fn look_again_after(&self, lease: Duration, polls: &mut u32) -> Duration {
+        // Not longer than this, or the entry would expire, and the waiter pass for dead.
+        let refresh = lease / 3;
+        if self.foreign && self.place == 0 {
+            let poll = FIRST_POLL
+                .saturating_mul(1 << (*polls / 4).min(2))
+                .min(LATER_POLLS);
+            *polls += 1;
+            return jittered(poll).min(refresh);
+        }
+        match u64::try_from(self.remaining_ms) {
+            Ok(remaining) => {
+                let ends = Duration::from_millis(remaining + 1);
+                (ends + jittered(APART * self.place)).min(refresh)
+            }
+            Err(_) => refresh,
+        }
+    }
+}
+
+pub(super) fn read(answer: Value) -> RedisResult<Answer> {
+    Ok(match answer {
+        Value::Int(0) => Answer::Held,
+        Value::Int(first) => Answer::Granted(first.unsigned_abs()),
+        answer => {
+            let (remaining_ms, place, foreign): (i64, u32, u8) = redis::from_redis_value(answer)?;
+            Answer::Queued(Standing {
+                remaining_ms,
+                place,
+                foreign: foreign == 1,
+            })
+        }
+    })
+}
+
+/// The span, a quarter shorter or longer. Not random, but different in every process and moment,
+/// which is all that is needed for waiters not to look at the same time.
+pub(super) fn jittered(span: Duration) -> Duration {
+    let noise = Timestamp::now()
+        .as_nanos()
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        >> 32;
+    let part = noise as f64 / f64::from(u32::MAX);
+    span.mul_f64(0.75 + part / 2.0)
+}

@@ -1,0 +1,138 @@
+//! A server and an eye on it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lock_runtime::{DistributedLock, LockGuard, RedisProvider, RedisProviderBuilder};
+use lock_tests::{RedisServer, eventually};
+use redis::aio::MultiplexedConnection;
+use redis::{FromRedisValue, cmd};
+
+/// No test takes longer.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+/// What must happen soon happens within this time, on a loaded machine too.
+pub(crate) const BOUND: Duration = Duration::from_secs(10);
+
+/// Runs a test with a server of its own, where one is installed.
+pub(crate) fn with_server<F>(test: impl FnOnce(Server) -> F + Send + 'static)
+where
+    F: Future<Output = ()> + Send,
+{
+    lock_tests::run(DEADLINE, async move {
+        if let Some(server) = RedisServer::start_plain() {
+            test(Server::of(server).await).await;
+        }
+    });
+}
+
+/// A server, and a connection that has nothing to do with the library.
+pub(crate) struct Server {
+    pub(crate) process: RedisServer,
+    pub(crate) raw: Raw,
+}
+
+impl Server {
+    pub(crate) async fn of(process: RedisServer) -> Self {
+        let raw = Raw::connect(&process.url()).await;
+        Self { process, raw }
+    }
+
+    pub(crate) fn builder(&self) -> RedisProviderBuilder {
+        RedisProvider::builder(self.process.url())
+    }
+
+    pub(crate) async fn provider(&self) -> Arc<RedisProvider> {
+        connected(self.builder()).await
+    }
+
+    /// With a lease so long that nothing in the test is settled by its end.
+    pub(crate) async fn provider_with_long_lease(&self) -> Arc<RedisProvider> {
+        connected(self.builder().lease(Duration::from_secs(600))).await
+    }
+}
+
+pub(crate) async fn connected(builder: RedisProviderBuilder) -> Arc<RedisProvider> {
+    Arc::new(builder.connect().await.expect("the provider connects"))
+}
+
+pub(crate) fn lock(provider: &Arc<RedisProvider>, name: &str) -> DistributedLock {
+    DistributedLock::on(provider.clone(), name)
+}
+
+/// Takes a lock that is free or about to be.
+pub(crate) async fn take(provider: &Arc<RedisProvider>, name: &str) -> LockGuard {
+    lock(provider, name)
+        .acquire_for(BOUND)
+        .await
+        .expect("free soon")
+}
+
+/// Any Redis client.
+#[derive(Clone)]
+pub(crate) struct Raw(MultiplexedConnection);
+
+impl Raw {
+    pub(crate) async fn connect(url: &str) -> Self {
+        let client = redis::Client::open(url).expect("a URL");
+        let config = redis::AsyncConnectionConfig::new()
+            .set_response_timeout(None)
+            .set_connection_timeout(None);
+        let connecting = client.get_multiplexed_async_connection_with_config(&config);
+        Self(connecting.await.expect("the server answers"))
+    }
+
+    /// Sends a command, written as in `redis-cli` and without quotes.
+    pub(crate) async fn ask<T: FromRedisValue>(&self, command: &str) -> T {
+        self.try_ask(command)
+            .await
+            .unwrap_or_else(|error| panic!("{command}: {error}"))
+    }
+
+    pub(crate) async fn try_ask<T: FromRedisValue>(&self, command: &str) -> redis::RedisResult<T> {
+        let mut words = command.split(' ');
+        let mut command = cmd(words.next().expect("a command"));
+        words.for_each(|word| {
+            command.arg(word);
+        });
+        command.query_async(&mut self.0.clone()).await
+    }
+
+    /// `SET key owner NX PX ms`, as every client of this kind takes a lock.
+    pub(crate) async fn set_nx(&self, key: &str, owner: &str) -> bool {
+        let answer: Option<String> = self.ask(&format!("SET {key} {owner} NX PX 60000")).await;
+        answer.is_some()
+    }
+
+    pub(crate) async fn get(&self, key: &str) -> Option<String> {
+        self.ask(&format!("GET {key}")).await
+    }
+
+    /// How many wait for the lock of this key, which has no hash tag of its own.
+    pub(crate) async fn waiting(&self, key: &str) -> usize {
+        self.ask(&format!("LLEN {{{key}}}:lk1:waiters")).await
+    }
+
+    pub(crate) async fn until_waiting(&self, key: &str, count: usize) {
+        eventually("so many wait", BOUND, || async {
+            self.waiting(key).await == count
+        })
+        .await;
+    }
+
+    pub(crate) async fn until_gone(&self, key: &str, bound: Duration) -> Duration {
+        eventually("the key is gone", bound, || async {
+            self.get(key).await.is_none()
+        })
+        .await
+    }
+
+    /// One number of `INFO`.
+    pub(crate) async fn info(&self, name: &str) -> u64 {
+        let text: String = self.ask("INFO everything").await;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.and_then(|value| value.parse().ok())
+            .unwrap_or_else(|| panic!("INFO has {name}"))
+    }
+}

@@ -1,0 +1,353 @@
+//! Faults of server and network. Each test shows that its fault happened.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use lock_runtime::{LockErrorKind, RedisProvider};
+use lock_tests::proxy::Flow;
+use lock_tests::{FaultProxy, RedisServer, eventually};
+
+use crate::common::{BOUND, Server, connected, lock, take, with_server};
+
+const SHORT_TIMEOUT: Duration = Duration::from_millis(200);
+
+#[test]
+fn a_lost_answer_is_undone() {
+    with_server(|server| async move {
+        let proxy = FaultProxy::start(server.process.port()).await;
+        let builder = RedisProvider::builder(format!("redis://127.0.0.1:{}", proxy.port()))
+            .lease(Duration::from_secs(600))
+            .response_timeout(SHORT_TIMEOUT);
+        let provider = connected(builder).await;
+        take(&provider, "warm-up").await.release().await.unwrap();
+        proxy.set(|fault| fault.to_client = Flow::Swallow);
+        let error = lock(&provider, "order").try_acquire().await.unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
+        assert!(proxy.swallowed() > 0, "an answer was lost");
+        // Although nothing is answered, the key does not stay: it is deleted on that connection.
+        server.raw.until_gone("order", BOUND).await;
+        proxy.heal();
+        take(&provider, "order").await.release().await.unwrap();
+    });
+}
+
+#[test]
+fn a_lost_answer_is_undone_when_the_connection_is_lost_too() {
+    with_server(|server| async move {
+        let proxy = FaultProxy::start(server.process.port()).await;
+        let builder = RedisProvider::builder(format!("redis://127.0.0.1:{}", proxy.port()))
+            .lease(Duration::from_secs(600))
+            .response_timeout(Duration::from_secs(5));
+        let provider = connected(builder).await;
+        take(&provider, "warm-up").await.release().await.unwrap();
+        proxy.set(|fault| fault.to_client = Flow::Hold);
+        let trying = {
+            let provider = provider.clone();
+            tokio::spawn(async move { lock(&provider, "order").try_acquire().await })
+        };
+        eventually("it was taken", BOUND, || async {
+            server.raw.get("order").await.is_some()
+        })
+        .await;
+        let owner = server.raw.get("order").await;
+        proxy.set(|fault| fault.refuse = true);
+        proxy.reset();
+        // It is asked again, in vain, and then given up.
+        let error = trying.await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
+        assert_eq!(server.raw.get("order").await, owner, "the key is there");
+        assert!(
+            proxy.counts().broken.load(Ordering::Relaxed) > 0,
+            "the connection was lost"
+        );
+        proxy.heal();
+        server.raw.until_gone("order", BOUND).await;
+    });
+}
+
+#[test]
+fn an_idle_connection_that_died_is_not_noticed_by_the_caller() {
+    with_server(|server| async move {
+        let proxy = FaultProxy::start(server.process.port()).await;
+        let url = format!("redis://127.0.0.1:{}", proxy.port());
+        let provider = connected(RedisProvider::builder(url)).await;
+        for round in 0..20 {
+            let guard = take(&provider, "order").await;
+            proxy.reset();
+            guard.release().await.unwrap();
+            if round % 2 == 0 {
+                proxy.reset();
+            }
+            let guard = lock(&provider, "order")
+                .try_acquire()
+                .await
+                .unwrap()
+                .expect("free");
+            guard.release().await.unwrap();
+            assert_eq!(server.raw.get("order").await, None);
+        }
+        assert!(proxy.counts().broken.load(Ordering::Relaxed) >= 20);
+    });
+}
+
+#[test]
+fn a_pause_of_the_server_leaves_no_key() {
+    with_server(|server| async move {
+        let builder = server
+            .builder()
+            .lease(Duration::from_secs(600))
+            .response_timeout(SHORT_TIMEOUT);
+        let provider = connected(builder).await;
+        take(&provider, "order").await.release().await.unwrap();
+        server.raw.ask::<String>("CLIENT PAUSE 700 ALL").await;
+        let error = lock(&provider, "order").try_acquire().await.unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
+        server.raw.until_gone("order", BOUND).await;
+        take(&provider, "order").await.release().await.unwrap();
+    });
+}
+
+#[test]
+fn a_killed_connection_is_made_anew() {
+    with_server(|server| async move {
+        let provider = server.provider_with_long_lease().await;
+        let killing = {
+            let raw = server.raw.clone();
+            tokio::spawn(async move {
+                let mut killed: u64 = 0;
+                for _ in 0..40 {
+                    killed += raw.ask::<u64>("CLIENT KILL TYPE pubsub").await;
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                killed
+            })
+        };
+        let mut last = 0;
+        while !killing.is_finished() {
+            let guard = take(&provider, "order").await;
+            let token = guard.fencing_token().expect("a token").get();
+            assert!(token > last);
+            last = token;
+            guard.release().await.unwrap();
+        }
+        assert!(killing.await.unwrap() > 10, "connections were killed");
+        server.raw.until_gone("order", BOUND).await;
+    });
+}
+
+#[test]
+fn a_waiter_whose_connection_is_killed_gets_its_grant() {
+    with_server(|server| async move {
+        let (first, second) = (
+            server.provider_with_long_lease().await,
+            server.provider_with_long_lease().await,
+        );
+        for _ in 0..20 {
+            let guard = take(&first, "order").await;
+            let second = second.clone();
+            let waiting = tokio::spawn(async move { take(&second, "order").await });
+            server.raw.until_waiting("order", 1).await;
+            assert!(server.raw.ask::<u64>("CLIENT KILL TYPE pubsub").await >= 1);
+            // Whether it listens again or not.
+            guard.release().await.unwrap();
+            waiting.await.unwrap().release().await.unwrap();
+        }
+        server.raw.until_gone("order", BOUND).await;
+        assert_eq!(server.raw.waiting("order").await, 0);
+    });
+}
+
+#[test]
+fn scripts_may_be_forgotten_at_any_time() {
+    with_server(|server| async move {
+        let builder = server.builder().lease(Duration::from_millis(300));
+        let (first, second) = (
+            connected(builder).await,
+            server.provider_with_long_lease().await,
+        );
+        let flushing = {
+            let raw = server.raw.clone();
+            tokio::spawn(async move {
+                for _ in 0..500 {
+                    raw.ask::<String>("SCRIPT FLUSH").await;
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            })
+        };
+        let renewed = take(&first, "renewed").await;
+        while !flushing.is_finished() {
+            let guard = take(&first, "order").await;
+            let second = second.clone();
+            let waiting = tokio::spawn(async move { take(&second, "order").await });
+            server.raw.until_waiting("order", 1).await;
+            guard.release().await.unwrap();
+            waiting.await.unwrap().release().await.unwrap();
+        }
+        assert!(!renewed.is_lost());
+        renewed.release().await.unwrap();
+    });
+}
+
+#[test]
+fn a_restart_loses_locks_and_nothing_else() {
+    with_server(|mut server| async move {
+        let provider = connected(server.builder().lease(Duration::from_millis(900))).await;
+        let guard = take(&provider, "order").await;
+        server.process.restart_empty();
+        guard.lost().await;
+        take(&provider, "order").await.release().await.unwrap();
+    });
+}
+
+#[test]
+fn waiters_sit_out_a_restart() {
+    with_server(|mut server| async move {
+        let (first, second) = (server.provider().await, server.provider().await);
+        let guard = take(&first, "order").await;
+        let waiting = tokio::spawn(async move { take(&second, "order").await });
+        server.raw.until_waiting("order", 1).await;
+        server.process.restart_empty();
+        // The server has forgotten the holder, and the waiter learns it.
+        waiting.await.unwrap().release().await.unwrap();
+        assert_eq!(
+            guard.release().await.unwrap_err().kind(),
+            LockErrorKind::Lost
+        );
+    });
+}
+
+#[test]
+fn a_dead_server_is_told_at_once() {
+    with_server(|mut server| async move {
+        let provider = server.provider().await;
+        take(&provider, "order").await.release().await.unwrap();
+        server.process.kill();
+        let start = Instant::now();
+        for _ in 0..10 {
+            let error = lock(&provider, "order").try_acquire().await.unwrap_err();
+            assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
+        }
+        assert!(
+            start.elapsed() < Duration::from_secs(12),
+            "{:?}",
+            start.elapsed()
+        );
+    });
+}
+
+#[test]
+fn a_frozen_connection_is_left_for_another() {
+    with_server(|server| async move {
+        let proxy = FaultProxy::start(server.process.port()).await;
+        let builder = RedisProvider::builder(format!("redis://127.0.0.1:{}", proxy.port()))
+            .lease(Duration::from_secs(3))
+            .connect_timeout(SHORT_TIMEOUT)
+            .response_timeout(SHORT_TIMEOUT);
+        let provider = connected(builder).await;
+        let guard = take(&provider, "order").await;
+        let connections = proxy.counts().connections.load(Ordering::Relaxed);
+        proxy.set(|fault| fault.to_server = Flow::Swallow);
+        eventually("bytes vanish", BOUND, || async { proxy.swallowed() > 0 }).await;
+        eventually("a new connection", BOUND, || async {
+            proxy.counts().connections.load(Ordering::Relaxed) > connections
+        })
+        .await;
+        proxy.heal();
+        // Renewed in time on the new one.
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        guard.release().await.unwrap();
+    });
+}
+
+#[test]
+fn a_frozen_holder_is_lost_before_the_server_gives_its_lock_away() {
+    with_server(|server| async move {
+        let proxy = FaultProxy::start(server.process.port()).await;
+        let builder = RedisProvider::builder(format!("redis://127.0.0.1:{}", proxy.port()))
+            .lease(Duration::from_secs(1));
+        let provider = connected(builder).await;
+        let guard = take(&provider, "order").await;
+        proxy.set(|fault| {
+            fault.to_server = Flow::Swallow;
+            fault.to_client = Flow::Swallow;
+        });
+        guard.lost().await;
+        assert!(
+            server.raw.get("order").await.is_some(),
+            "the server still has it"
+        );
+        eventually("bytes vanish", BOUND, || async { proxy.swallowed() > 0 }).await;
+    });
+}
+
+#[test]
+fn a_demoted_server_is_refused_and_a_promoted_one_taken() {
+    with_server(|server| async move {
+        let Some(other) = RedisServer::start_plain() else {
+            return;
+        };
+        let provider =
+            connected(server.builder().connect_timeout(Duration::from_millis(500))).await;
+        take(&provider, "order").await.release().await.unwrap();
+        server
+            .raw
+            .ask::<String>(&format!("REPLICAOF 127.0.0.1 {}", other.port()))
+            .await;
+        for _ in 0..3 {
+            let error = lock(&provider, "order").try_acquire().await.unwrap_err();
+            assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
+        }
+        let error = server.builder().connect().await.unwrap_err();
+        assert!(error.to_string().contains("replica"), "{error}");
+        server.raw.ask::<String>("REPLICAOF NO ONE").await;
+        take(&provider, "order").await.release().await.unwrap();
+    });
+}
+
+#[test]
+fn a_full_server_takes_no_new_locks_and_gives_up_old_ones() {
+    with_server(|server| async move {
+        let provider = connected(server.builder().lease(Duration::from_millis(900))).await;
+        let waiter = server.provider().await;
+        let held = take(&provider, "held").await;
+        let waiting = tokio::spawn(async move { take(&waiter, "held").await });
+        server.raw.until_waiting("held", 1).await;
+        server.raw.ask::<String>("CONFIG SET maxmemory 1").await;
+        let error = lock(&provider, "order").try_acquire().await.unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable);
+        assert!(error.to_string().contains("memory"), "{error}");
+        let keys: Vec<String> = server.raw.ask("KEYS order").await;
+        assert!(keys.is_empty());
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(!held.is_lost(), "renewals go on");
+        held.release().await.unwrap();
+        waiting.await.unwrap().release().await.unwrap();
+        server.raw.ask::<String>("CONFIG SET maxmemory 0").await;
+        take(&provider, "order").await.release().await.unwrap();
+    });
+}
+
+#[test]
+fn a_key_of_another_kind_is_an_error() {
+    with_server(|server: Server| async move {
+        let provider = server.provider().await;
+        server.raw.ask::<u8>("HSET order field value").await;
+        let error = lock(&provider, "order")
+            .acquire_for(BOUND)
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
+        assert_eq!(server.raw.ask::<String>("TYPE order").await, "hash");
+        // What the queue's key holds matters only to who must queue.
+        server
+            .raw
+            .ask::<String>("SET {queue}:lk1:waiters text")
+            .await;
+        let guard = take(&provider, "queue").await;
+        let other = server.provider().await;
+        let error = lock(&other, "queue").acquire_for(BOUND).await.unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
+        guard.release().await.unwrap();
+        assert_eq!(server.raw.get("queue").await, None);
+    });
+}

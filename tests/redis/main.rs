@@ -1,0 +1,13 @@
+//! What is Redis's own: the protocol between clients and what they leave on the server, other
+//! programs on the same keys, and faults of server, network and rights. What every provider must
+//! do alike is in the conformance suite.
+
+mod common;
+
+mod connecting;
+mod exclusion;
+mod faults;
+mod rights;
+mod tls;
+mod tokens;
+mod waiting;
