@@ -89,25 +89,33 @@ impl Args {
         let Ok(key) = Ident::parse_any(input) else {
             return;
         };
+        let name = key.to_string();
+        if self.slot(&name).is_none() {
+            return self.unknown(&key, input, errors);
+        }
         let value = parse_value(&key, input, errors);
-        let known = key.to_string();
-        let Some(slot) = self.slot(&known) else {
-            let hint = match nearest(&known, option_names()) {
-                Some(option) => format!("did you mean `{option}`?"),
-                None => format!("expected one of {}", quoted(option_names())),
-            };
-            errors.add(&key, format!("unknown option `{known}`, {hint}"));
-            // Whatever the body does with a guard must still resolve.
-            if nearest(&known, option_names()) == Some("guard") {
-                self.guard.get_or_insert(value);
-            }
-            self.misread = true;
-            return;
+        match self.slot(&name) {
+            Some(slot) if slot.is_none() => *slot = Some(value),
+            _ => errors.add(&key, format!("`{name}` is given twice, remove one")),
+        }
+    }
+
+    fn unknown(&mut self, key: &Ident, input: ParseStream<'_>, errors: &mut Errors) {
+        self.misread = true;
+        let nearest = nearest(&key.to_string(), option_names());
+        let hint = match nearest {
+            Some(option) => format!("did you mean `{option}`?"),
+            None => format!("expected one of {}", quoted(option_names())),
         };
-        if slot.is_some() {
-            errors.add(&key, format!("`{known}` is given twice, remove one"));
-        } else {
-            *slot = Some(value);
+        errors.add(key, format!("unknown option `{key}`, {hint}"));
+        if !input.peek(Token![=]) {
+            skip_to_comma(input);
+            return;
+        }
+        let value = parse_value(key, input, errors);
+        // What the body does with a guard must resolve even so.
+        if nearest == Some("guard") {
+            self.guard.get_or_insert(value);
         }
     }
 
@@ -134,7 +142,7 @@ pub(crate) fn takes(option: &str) -> String {
         .copied()
         .unwrap_or_default();
     if what.is_empty() {
-        format!("expected a value for `{option}`")
+        "a value".to_owned()
     } else {
         format!("`{option}` takes {what}")
     }

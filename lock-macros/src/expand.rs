@@ -14,8 +14,9 @@ use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Expr, Type};
 
-use crate::item::{Block, nameable};
+use crate::item::Item;
 use crate::model::{LockedFn, Name, Outcome, Provider, Timeout};
+use crate::output::nameable;
 use crate::template::{Access, Placeholder, Segment, Template};
 
 /// The function, locked.
@@ -23,11 +24,7 @@ pub(crate) fn expand(function: &LockedFn) -> TokenStream {
     let private = private(function);
     let patterns = &function.item.block.patterns;
     let request = request(function, &private);
-    let body = body(
-        &function.item.block,
-        &function.item.output,
-        function.guard.as_ref(),
-    );
+    let body = body(&function.item, function.guard.as_ref());
     let outcome = outcome(&function.outcome, &function.item.output, &private);
     let contents = if function.guard.is_some() {
         quote_spanned! {Span::mixed_site()=>
@@ -100,15 +97,15 @@ fn request(function: &LockedFn, private: &TokenStream) -> TokenStream {
     request
 }
 
-/// `&expression`. Parentheses only where they must be: their span would point at the whole
-/// attribute when the expression has the wrong type.
+/// Borrows without moving. What is no simple expression goes through a `match`, which lets its type
+/// be found without regard to the one that is expected.
 fn borrow(expression: &Expr) -> TokenStream {
-    let and = Span::mixed_site().located_at(expression.span());
+    let span = Span::mixed_site().located_at(expression.span());
     match expression {
         Expr::Path(_) | Expr::Field(_) | Expr::Call(_) | Expr::MethodCall(_) | Expr::Macro(_) => {
-            quote_spanned!(and=> &#expression)
+            quote_spanned!(span=> &#expression)
         }
-        _ => quote_spanned!(and=> &(#expression)),
+        _ => quote_spanned!(span=> match (#expression) { ref provider => provider }),
     }
 }
 
@@ -196,6 +193,9 @@ fn value(span: Span, placeholder: &Placeholder, bindings: &[Ident]) -> TokenStre
     let span = binding.span().located_at(span);
     let mut root = binding.clone();
     root.set_span(span);
+    // The rest resolves anywhere, and the compiler must not offer to replace the literal with a
+    // field's name.
+    let span = Span::mixed_site().located_at(span);
     let mut value = root.to_token_stream();
     for access in &placeholder.accesses {
         value.extend(match access {
@@ -224,15 +224,24 @@ fn identifier(name: &str, span: Span) -> Ident {
     }
 }
 
-/// Statement two: the user's body, untouched, after two statements of ours.
+/// Statement two: the user's body, untouched, after some statements of ours.
 ///
-/// The first binds the guard. The second is never entered: it tells the compiler the type that the
-/// block returns, so that a type mismatch is reported inside the body and not at the attribute.
-fn body(block: &Block, output: &Type, guard: Option<&Ident>) -> TokenStream {
+/// The first binds the guard. The next ones move parameters into the block as a whole, so that they
+/// are dropped with the body, while the lock is held, even if it uses a field of theirs or none at
+/// all. The last one is never entered: it tells the compiler the type that the block returns, so
+/// that a type mismatch is reported inside the body and not at the attribute.
+fn body(item: &Item, guard: Option<&Ident>) -> TokenStream {
     let guard = guard.map(|guard| quote_spanned!(Span::mixed_site()=> let #guard = slot.guard();));
-    let statements = &block.statements;
-    let span = Span::mixed_site().located_at(output.span());
-    let output = nameable(output);
+    let statements = &item.block.statements;
+    let moved = item.bindings.iter().filter(|binding| {
+        let name = binding.to_string();
+        // One that is unused by mistake keeps its warning; other attributes' `__arg2` is gone.
+        let unused = name.starts_with('_') && !name.starts_with("__");
+        unused || mentions(statements, binding)
+    });
+    let moved = quote_spanned!(Span::mixed_site()=> #(let _ = &#moved;)*);
+    let span = Span::mixed_site().located_at(item.output.span());
+    let output = nameable(&item.output);
     let edge = quote_spanned! {span=>
         if let ::core::option::Option::Some(output) = ::core::option::Option::None::<#output> {
             return output;
@@ -240,10 +249,18 @@ fn body(block: &Block, output: &Type, guard: Option<&Ident>) -> TokenStream {
     };
     let mut group = Group::new(
         proc_macro2::Delimiter::Brace,
-        quote!(#guard #edge #statements),
+        quote!(#guard #moved #edge #statements),
     );
-    group.set_span(block.span);
+    group.set_span(item.block.span);
     TokenTree::from(group).into()
+}
+
+fn mentions(tokens: &TokenStream, name: &Ident) -> bool {
+    tokens.clone().into_iter().any(|token| match token {
+        TokenTree::Ident(ident) => ident == *name,
+        TokenTree::Group(group) => mentions(&group.stream(), name),
+        TokenTree::Literal(_) | TokenTree::Punct(_) => false,
+    })
 }
 
 /// What makes the function's value from a `LockError`. A generic function is coerced to a pointer:

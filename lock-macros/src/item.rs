@@ -1,13 +1,11 @@
 //! The function under the attribute. Its body is never parsed, only kept as tokens.
 
 use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
-use quote::{ToTokens, quote, quote_spanned};
+use quote::quote;
 use syn::parse::{ParseStream, Parser};
-use syn::spanned::Spanned;
-use syn::{
-    Attribute, FnArg, GenericArgument, Pat, PathArguments, ReturnType, Signature, Token, Type,
-    TypeParamBound, Visibility,
-};
+use syn::{Attribute, FnArg, Pat, ReturnType, Signature, Token, Type, Visibility};
+
+use crate::output::{future_output, unit};
 
 /// A function, or what another attribute has already made of an `async fn`.
 pub(crate) struct Item {
@@ -127,9 +125,14 @@ impl Item {
 
     /// The header without `const`, which the compiler would complain about once more.
     pub(crate) fn drop_const(&mut self) {
+        let is = |token: &TokenTree, keyword| matches!(token, TokenTree::Ident(ident) if ident == keyword);
+        let mut before_fn = true;
         self.header = std::mem::take(&mut self.header)
             .into_iter()
-            .filter(|token| !matches!(token, TokenTree::Ident(ident) if ident == "const"))
+            .filter(|token| {
+                before_fn &= !is(token, "fn");
+                !(before_fn && is(token, "const"))
+            })
             .collect();
     }
 }
@@ -224,12 +227,6 @@ fn shape(signature: &Signature, body: &Group) -> (Shape, Group, Type) {
     (Shape::AsyncFn, body.clone(), output)
 }
 
-fn unit(span: Span) -> Type {
-    let mut parentheses = Group::new(Delimiter::Parenthesis, TokenStream::new());
-    parentheses.set_span(span);
-    Type::Verbatim(TokenTree::from(parentheses).into())
-}
-
 fn boxed(body: &Group) -> Option<(Shape, Group)> {
     let mut call: Vec<TokenTree> = body.stream().into_iter().collect();
     let TokenTree::Group(arguments) = call.pop()? else {
@@ -269,51 +266,6 @@ fn block_on(body: &Group) -> Option<(Shape, Group)> {
     ))
 }
 
-/// `T` of `Pin<Box<dyn Future<Output = T> + …>>`.
-fn future_output(ty: &Type) -> Option<Type> {
-    let Type::Path(pin) = only_argument(ty, "Pin")? else {
-        return None;
-    };
-    let Type::TraitObject(future) = only_argument(&Type::Path(pin), "Box")? else {
-        return None;
-    };
-    future.bounds.iter().find_map(|bound| {
-        let TypeParamBound::Trait(bound) = bound else {
-            return None;
-        };
-        let last = bound
-            .path
-            .segments
-            .last()
-            .filter(|last| last.ident == "Future")?;
-        let PathArguments::AngleBracketed(arguments) = &last.arguments else {
-            return None;
-        };
-        arguments.args.iter().find_map(|argument| match argument {
-            GenericArgument::AssocType(output) if output.ident == "Output" => {
-                Some(output.ty.clone())
-            }
-            _ => None,
-        })
-    })
-}
-
-fn only_argument(ty: &Type, name: &str) -> Option<Type> {
-    let Type::Path(path) = ty else { return None };
-    let last = path
-        .path
-        .segments
-        .last()
-        .filter(|last| last.ident == name)?;
-    let PathArguments::AngleBracketed(arguments) = &last.arguments else {
-        return None;
-    };
-    match arguments.args.first()? {
-        GenericArgument::Type(argument) => Some(argument.clone()),
-        _ => None,
-    }
-}
-
 /// The pattern of `let <pattern> = __argN;` or `let <pattern> = { let __argN = __argN; __argN };`.
 fn pattern_of_argument(statement: &[TokenTree]) -> Option<Pat> {
     let [_, pattern @ .., TokenTree::Punct(equals), argument, _] = statement else {
@@ -350,41 +302,6 @@ fn bound_by(pattern: &Pat, bindings: &mut Vec<Ident>) {
         Pat::Struct(pattern) => all(&mut pattern.fields.iter().map(|field| &*field.pat)),
         Pat::Tuple(pattern) => all(&mut pattern.elems.iter()),
         Pat::TupleStruct(pattern) => all(&mut pattern.elems.iter()),
-        _ => {}
-    }
-}
-
-/// A return type as it can stand in an expression: `impl Trait` becomes `_`.
-pub(crate) fn nameable(ty: &Type) -> TokenStream {
-    let mut ty = ty.clone();
-    erase_impl_trait(&mut ty);
-    ty.into_token_stream()
-}
-
-fn erase_impl_trait(ty: &mut Type) {
-    match ty {
-        Type::ImplTrait(_) | Type::Never(_) => {
-            let span = ty.span();
-            *ty = Type::Verbatim(quote_spanned!(span=> _));
-        }
-        Type::Path(path) => {
-            for segment in &mut path.path.segments {
-                let PathArguments::AngleBracketed(arguments) = &mut segment.arguments else {
-                    continue;
-                };
-                for argument in &mut arguments.args {
-                    if let GenericArgument::Type(argument) = argument {
-                        erase_impl_trait(argument);
-                    }
-                }
-            }
-        }
-        Type::Reference(reference) => erase_impl_trait(&mut reference.elem),
-        Type::Paren(paren) => erase_impl_trait(&mut paren.elem),
-        Type::Group(group) => erase_impl_trait(&mut group.elem),
-        Type::Slice(slice) => erase_impl_trait(&mut slice.elem),
-        Type::Array(array) => erase_impl_trait(&mut array.elem),
-        Type::Tuple(tuple) => tuple.elems.iter_mut().for_each(erase_impl_trait),
         _ => {}
     }
 }

@@ -1,4 +1,6 @@
-//! The attribute of `lock-runtime`.
+//! The attribute of `lock-runtime`, which re-exports it: depend on that crate, not on this one.
+//!
+//! See [`macro@distributed_lock`].
 
 mod args;
 mod check;
@@ -8,6 +10,7 @@ mod expand;
 mod fallback;
 mod item;
 mod model;
+mod output;
 mod suggest;
 mod template;
 #[cfg(test)]
@@ -16,7 +19,122 @@ mod tests;
 use model::LockedFn;
 use proc_macro::TokenStream;
 
-/// Locks.
+/// Runs the body of an `async fn` only while a named lock is held.
+///
+/// ```
+/// use lock_runtime::{LockError, distributed_lock};
+///
+/// struct Billing;
+///
+/// impl Billing {
+///     /// Two instances of the service never settle the same invoice at once.
+///     #[distributed_lock(name = "invoice:{invoice_id}", timeout = "5s")]
+///     async fn settle(&self, invoice_id: u64) -> Result<(), LockError> {
+///         // …
+///         Ok(())
+///     }
+///
+///     /// Every replica's scheduler calls this; one runs it, the others skip.
+///     #[distributed_lock(name = "nightly-report", on_unavailable = "skip")]
+///     async fn nightly_report(&self) {
+///         // …
+///     }
+/// }
+/// ```
+///
+/// It goes on free functions, methods, default methods of traits, generic functions, functions that
+/// `macro_rules!` makes and methods under `#[async_trait]`, and above or below
+/// `#[tracing::instrument]`, `#[tokio::main]`, `#[tokio::test]` and the attributes of web handlers.
+///
+/// # Options
+///
+/// | option | value | default | meaning |
+/// |---|---|---|---|
+/// | `name` | string template, or an expression `impl Into<LockName>` | required | which lock |
+/// | `timeout` | duration string, or an expression of type `Duration` | `"0s"`: try once | longest wait |
+/// | `lease` | duration string, `"100ms"` to `"24h"` | the provider's, 30 s | how long a grant is valid unless renewed; it is renewed every third of it |
+/// | `max_hold` | duration string | none | the body is dropped when it has held the lock this long |
+/// | `on_unavailable` | `"error"`, `"skip"`, or an expression `FnOnce(LockError) -> Ret` | `"error"` | what the caller gets when the body may not run or may not go on |
+/// | `provider` | name of a registered provider, or an expression that is, or dereferences to, an `Arc<dyn LockProvider>`; it is borrowed, not moved | the default provider | where the lock lives |
+/// | `guard` | identifier | none | what the body calls its `&LockGuard`: fencing token, loss signal |
+/// | `crate` | absolute path | `::lock_runtime` | where the runtime is, for libraries that re-export it |
+///
+/// **Durations** are one or more pairs of a whole number and a unit, `ms`, `s`, `m`, `h` or `d`:
+/// `"250ms"`, `"1m30s"`.
+///
+/// # Names
+///
+/// A template is literal text with placeholders. A placeholder is a parameter or `self`, then field
+/// accesses, tuple indexes and calls without arguments, and may have one of Rust's format specs:
+/// `{id}`, `{self.tenant}`, `{order.key.0}`, `{order.id()}`, `{id:04}`. `{{` and `}}` are braces.
+/// Values are rendered with `Display`; debug output and the addresses of pointers are refused,
+/// because they are no stable names, and so are widths and precisions taken from arguments.
+///
+/// Different values never give one name, as long as they are formatted differently: a format spec
+/// that pads or cuts text, such as `{tenant:<8}`, can make two values one. A single placeholder is rendered as it is. Where there are
+/// several, the first character of the text that follows a placeholder is percent-encoded in its
+/// value, and so is `%`; two placeholders with no text between them are refused.
+///
+/// ```
+/// # use lock_runtime::{LockError, distributed_lock};
+/// #[distributed_lock(name = "{tenant}:{key}", guard = lock)]
+/// async fn name(tenant: &str, key: &str) -> Result<String, LockError> {
+///     Ok(lock.name().to_string())
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), LockError> {
+/// assert_eq!(name("a", "b:c").await?, "a:b:c");
+/// assert_eq!(name("a:b", "c").await?, "a%3Ab:c");
+/// # Ok(())
+/// # }
+/// ```
+///
+/// The name and the provider are evaluated once, when the function's future is first polled,
+/// before the wait.
+///
+/// # Outcomes
+///
+/// There is no path on which the body runs without the lock.
+///
+/// * `"error"`: the function returns `Result<T, E>` with `E: From<LockError>`.
+/// * `"skip"`: the function returns a type that can say "did not run": `()`, `Option<T>`,
+///   `Result<S, E>` with `S: Skipped` and `E: From<LockError>`, or one that implements `Skipped`.
+///   Only contention is skipped. A provider that fails and a lock that is lost are returned as
+///   `Err` where there is one, and else logged at ERROR and skipped.
+/// * an expression: it is called with the `LockError`, and its value is returned.
+///
+/// The body is polled together with the lease. When the lease is lost, or can no longer be shown to
+/// be valid, or `max_hold` has passed, the body is dropped at once, where it stands, and the outcome
+/// is a `LockError` of kind `Lost` or `MaxHoldExceeded`. When the body finishes, its result is what
+/// the caller gets, even if the release then fails.
+///
+/// # Cancel safety
+///
+/// The function's future may be dropped at any await: the body is dropped first, then the lock is
+/// released, or the request for it withdrawn, in the background.
+///
+/// # Expansion
+///
+/// Three statements, with no logic in them. This function
+///
+/// ```
+/// # use lock_runtime::{LockError, distributed_lock};
+/// #[distributed_lock(name = "order:{tenant}:{id:04}", timeout = "5s")]
+/// async fn ship(tenant: &str, id: u64) -> Result<usize, LockError> {
+///     Ok(tenant.len())
+/// }
+/// ```
+///
+/// becomes
+///
+#[doc = "```text"]
+#[doc = include_str!("tests/expansion.rs.txt")]
+#[doc = "```"]
+///
+/// The `let _` moves a parameter that the body uses into it as a whole, so that it ends with the
+/// body. The `if let` is never entered; it makes the compiler report a type mismatch inside the
+/// body. The body's own tokens are not touched.
 #[proc_macro_attribute]
 pub fn distributed_lock(args: TokenStream, item: TokenStream) -> TokenStream {
     LockedFn::read(args.into(), item.into())

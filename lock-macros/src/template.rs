@@ -89,7 +89,7 @@ impl Reader<'_> {
                         "unclosed `{{` in `{{{}`, write `{{{{` for a brace in the name",
                         &inside[..end]
                     ));
-                    self.rest = &inside[end..];
+                    self.rest = after_nested(&inside[end..]);
                     continue;
                 };
                 match placeholder(&inside[..end]) {
@@ -109,6 +109,18 @@ impl Reader<'_> {
             _ => self.segments.push(Segment::Text(text.to_owned())),
         }
     }
+}
+
+/// What follows a placeholder that has braces inside, so that it is one mistake and not three.
+fn after_nested(inside: &str) -> &str {
+    let mut depth = 1;
+    for (at, brace) in inside.match_indices(['{', '}']) {
+        depth = if brace == "{" { depth + 1 } else { depth - 1 };
+        if depth == 0 {
+            return &inside[at + 1..];
+        }
+    }
+    ""
 }
 
 fn adjacent(segments: &[Segment]) -> impl Iterator<Item = String> {

@@ -130,7 +130,7 @@ impl LockGuard {
             .as_ref()
             .filter(|hold| hold.is_lost())
             .map(|hold| hold.loss());
-        let released = self.slot.release(self.ticket);
+        let released = self.give_back();
         if let Some(lost) = lost {
             return Err(lost);
         }
@@ -143,6 +143,14 @@ impl LockGuard {
                     .with_detail("the release was not answered"))
             }),
         }
+    }
+
+    fn give_back(&self) -> Release {
+        let released = self.slot.release(self.ticket);
+        if let Some(hold) = &self.hold {
+            hold.let_go();
+        }
+        released
     }
 
     pub(crate) fn slot(&self) -> &SlotRef {
@@ -165,7 +173,7 @@ impl Drop for LockGuard {
     fn drop(&mut self) {
         if !*self.released.get_mut() {
             // A failure to release is logged by whoever learns of it.
-            self.slot.release(self.ticket);
+            self.give_back();
         }
     }
 }

@@ -5,10 +5,13 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use crate::clock::Timestamp;
 use crate::gate::SlotRef;
 use crate::keeper;
 use crate::provider::{Grant, LockProvider, LossReporter};
+use crate::race::first_of;
 use crate::signal::Signal;
 use crate::{LockError, LockErrorKind};
 
@@ -24,11 +27,17 @@ pub(crate) struct Hold {
     /// When the keeper looks again, as a `Timestamp`; only it writes this.
     pub(crate) wakes: AtomicU64,
     ended: OnceLock<()>,
+    /// The lease ran out, by our reckoning; the server's may last a little longer.
+    lapsed: OnceLock<()>,
+    /// The guard is gone, and so is the body.
+    let_go: Notify,
 }
 
 /// Renewals that are due within this part of a lease are done with those that are due now, in one
 /// request.
 pub(crate) const TOGETHER: u32 = 30;
+
+const LAPSED: &str = "its lease ended before it could be renewed";
 
 /// The part of a lease that is not counted on: clocks of two machines may drift, and the server
 /// rounds to its own ticks.
@@ -51,6 +60,8 @@ impl Hold {
             renews: AtomicU64::new(u64::MAX),
             wakes: AtomicU64::new(0),
             ended: OnceLock::new(),
+            lapsed: OnceLock::new(),
+            let_go: Notify::new(),
         })
     }
 
@@ -137,6 +148,27 @@ impl Hold {
         self.grant.loss_reporter().report(why);
     }
 
+    /// The deadline has passed.
+    pub(crate) fn lapse(&self) {
+        let _ = self.lapsed.set(());
+        self.lose(LAPSED);
+    }
+
+    /// The guard is being dropped or released.
+    pub(crate) fn let_go(&self) {
+        self.let_go.notify_one();
+    }
+
+    /// If the lease ran out: resolves when the guard is gone too, at the latest when the server's
+    /// lease has ended. Until then the server should go on keeping others away.
+    pub(crate) async fn gone(&self) {
+        if self.lapsed.get().is_some() {
+            let server_s_end = self.deadline() + margin(self.grant.lease());
+            let ends = tokio::time::sleep(server_s_end.remaining());
+            first_of(self.let_go.notified(), ends).await;
+        }
+    }
+
     pub(crate) fn lose_to(&self, error: LockError) {
         self.grant.loss_reporter().report_error(error);
     }
@@ -145,8 +177,7 @@ impl Hold {
     pub(crate) fn loss(&self) -> LockError {
         let error = match self.signal().get() {
             Some(error) => error.clone(),
-            None => LockError::new(LockErrorKind::Lost)
-                .with_detail("its lease ended before it could be renewed"),
+            None => LockError::new(LockErrorKind::Lost).with_detail(LAPSED),
         };
         error.with_name(self.grant.name().clone())
     }

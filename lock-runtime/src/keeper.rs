@@ -104,7 +104,7 @@ fn look_at_leases() {
             continue;
         }
         if hold.deadline() <= now {
-            hold.lose("its lease ended before it could be renewed");
+            hold.lapse();
             continue;
         }
         if hold.take_renewal(now) {
@@ -178,14 +178,15 @@ impl Schedule {
 }
 
 /// Runs a job of the gate. It is finished even if everybody who waits for it goes away.
-pub(crate) fn run(job: Job) -> Result<(), LockError> {
+pub(crate) fn run(job: impl Future<Output = ()> + Send + 'static) -> Result<(), LockError> {
     let keeper = keeper()?;
     UNDER_WAY.fetch_add(1, Ordering::Relaxed);
-    let counted = Box::pin(async move {
-        let _done = Done;
+    let done = Done;
+    let counted = async move {
+        let _done = done;
         job.await;
-    });
-    keeper.jobs.send(counted).map_err(|_| stopped())
+    };
+    keeper.jobs.send(Box::pin(counted)).map_err(|_| stopped())
 }
 
 struct Done;

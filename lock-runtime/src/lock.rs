@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use once_cell::sync::OnceCell;
 
-use crate::gate::{self, SlotRef};
+use crate::gate::{self, Acquire, SlotRef};
 use crate::guard::LockGuard;
 use crate::provider::LockProvider;
 use crate::{LockError, LockErrorKind, LockName};
@@ -89,7 +89,7 @@ impl DistributedLock {
     ///
     /// Every kind but contention.
     pub async fn acquire(&self) -> Result<LockGuard, LockError> {
-        acquire(self.slot()?, self.lease, None).await
+        acquire(self.slot()?, self.lease, None)?.await
     }
 
     /// Acquires the lock, waiting at most this long.
@@ -100,7 +100,7 @@ impl DistributedLock {
     /// [`Contended`](LockErrorKind::Contended) if the timeout is zero and somebody else holds it;
     /// any other kind for what went wrong.
     pub async fn acquire_for(&self, timeout: Duration) -> Result<LockGuard, LockError> {
-        acquire(self.slot()?, self.lease, Some(timeout)).await
+        acquire(self.slot()?, self.lease, Some(timeout))?.await
     }
 
     /// Acquires the lock if it is free; `None` if somebody else holds it.
@@ -163,11 +163,11 @@ pub(crate) fn slot(
 }
 
 /// Acquires it, waiting at most `timeout`, or without end if there is none.
-pub(crate) async fn acquire(
+pub(crate) fn acquire(
     slot: SlotRef,
     lease: Option<Duration>,
     timeout: Option<Duration>,
-) -> Result<LockGuard, LockError> {
+) -> Result<Acquire, LockError> {
     if let Some(lease) = lease.filter(|lease| !LEASES.contains(lease)) {
         return Err(LockError::new(LockErrorKind::InvalidConfig)
             .with_name(slot.name.clone())
@@ -176,5 +176,5 @@ pub(crate) async fn acquire(
     if held::holds(&slot) {
         return Err(LockError::new(LockErrorKind::WouldDeadlock).with_name(slot.name.clone()));
     }
-    gate::acquire(slot, lease, timeout).await
+    Ok(gate::acquire(slot, lease, timeout))
 }

@@ -66,8 +66,7 @@ impl Call {
         self.span.record("waited_ms", lap);
         self.span
             .record("outcome", tracing::field::debug(error.kind()));
-        self.span
-            .in_scope(|| debug!(%error, "not acquired, so skipped"));
+        self.span.in_scope(|| debug!(%error, "not acquired"));
     }
 
     pub(crate) fn released(

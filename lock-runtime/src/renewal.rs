@@ -51,17 +51,19 @@ fn settle(hold: &Arc<Hold>, answer: Result<Timestamp, LockError>) {
     if hold.has_ended() {
         return;
     }
+    let pause = (hold.grant().lease() / RETRY_PART).clamp(SHORTEST_RETRY, LONGEST_RETRY);
+    let soonest = Timestamp::now() + pause;
     match answer {
         Ok(sent_at) => {
             hold.extend(sent_at);
-            keeper::watch(hold, hold.next_renewal(sent_at + hold.renewal_interval()));
+            // A session confirmed a while ago is confirmed again no sooner than it can be.
+            let next = sent_at + hold.renewal_interval();
+            keeper::watch(hold, hold.next_renewal(next.max(soonest)));
         }
         Err(error) if error.kind() == LockErrorKind::Lost => hold.lose_to(error),
         Err(error) => {
             observe::renewal_failed(&error.with_name(hold.grant().name().clone()));
-            let pause = hold.grant().lease() / RETRY_PART;
-            let again = Timestamp::now() + pause.clamp(SHORTEST_RETRY, LONGEST_RETRY);
-            keeper::watch(hold, hold.next_renewal(again));
+            keeper::watch(hold, hold.next_renewal(soonest));
         }
     }
 }

@@ -1,14 +1,16 @@
 //! The attribute's one entry: acquire, poll the body together with the lease, release.
 
+use std::borrow::Borrow;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::time::Sleep;
 
 use crate::clock::Timestamp;
+use crate::gate::Acquire;
 use crate::guard::LockGuard;
 use crate::lock;
 use crate::observe::Call;
@@ -75,14 +77,14 @@ impl Request {
         self
     }
 
-    async fn acquire(&self, call: &Call) -> Result<LockGuard, LockError> {
+    fn acquire(&self, call: &Call) -> Result<Acquire, LockError> {
         let slot = match &self.provider {
             Provider::Default => lock::slot(registry::default()?, &self.name),
             Provider::Named(provider) => lock::slot(&registry::named(provider)?, &self.name),
             Provider::Given(provider) => lock::slot(provider, &self.name),
         }?;
         call.provider(&slot);
-        lock::acquire(slot, self.lease, Some(self.timeout)).await
+        lock::acquire(slot, self.lease, Some(self.timeout))
     }
 }
 
@@ -106,61 +108,84 @@ impl GuardSlot {
 }
 
 /// Runs the body while the lock is held.
-pub async fn run<F, N>(request: Request, body: Pin<&mut Option<F>>, not_run: N) -> F::Output
+pub fn run<F, N>(
+    request: Request,
+    body: Pin<&mut Option<F>>,
+    not_run: N,
+) -> impl Future<Output = F::Output>
 where
     F: Future,
     N: FnOnce(LockError) -> F::Output,
 {
-    run_with_guard(request, &GuardSlot::new(), body, not_run).await
+    run_in(request, GuardSlot::new(), body, not_run)
 }
 
 /// The same, with a guard that the body sees.
-pub async fn run_with_guard<F, N>(
+pub fn run_with_guard<F, N>(
     request: Request,
     guard: &GuardSlot,
     body: Pin<&mut Option<F>>,
     not_run: N,
-) -> F::Output
+) -> impl Future<Output = F::Output>
+where
+    F: Future,
+    N: FnOnce(LockError) -> F::Output,
+{
+    run_in(request, guard, body, not_run)
+}
+
+/// Not an `async fn`, and awaits few futures: this one is a part of every annotated call's.
+fn run_in<F, N>(
+    request: Request,
+    slot: impl Borrow<GuardSlot>,
+    body: Pin<&mut Option<F>>,
+    not_run: N,
+) -> impl Future<Output = F::Output>
 where
     F: Future,
     N: FnOnce(LockError) -> F::Output,
 {
     let mut call = Call::new(request.template, &request.name);
-    // Dropped before the guard, also when the caller drops this future half-way.
-    let mut body = Body(body);
-    let ended = match request.acquire(&call).await {
-        Ok(acquired) => {
-            call.acquired(&acquired);
-            let guard = guard.0.get_or_init(|| acquired);
-            let ended = body.poll_while_held(guard, request.max_hold, &call).await;
-            // Its locals go while the lock is still held.
-            body.0.set(None);
-            let released = guard.release_in_place().await;
-            call.released(ended.as_ref().err(), released);
-            ended
-        }
-        Err(error) => {
-            body.0.set(None);
-            call.not_acquired(&error);
-            Err(error)
-        }
-    };
-    ended.unwrap_or_else(|error| not_run(error))
+    let acquire = request.acquire(&call).unwrap_or_else(Acquire::failed);
+    let max_hold = request.max_hold;
+    drop(request);
+    async move {
+        // Dropped before the guard, also when the caller drops this future half-way.
+        let mut body = Body(body);
+        let ended = match acquire.await {
+            Ok(acquired) => {
+                call.acquired(&acquired);
+                let guard = slot.borrow().0.get_or_init(|| acquired);
+                let ended = body.while_held(guard, max_hold, &call).await;
+                // Its locals go while the lock is still held.
+                body.0.set(None);
+                let released = guard.release_in_place().await;
+                call.released(ended.as_ref().err(), released);
+                ended
+            }
+            Err(error) => {
+                body.0.set(None);
+                call.not_acquired(&error);
+                Err(error)
+            }
+        };
+        ended.unwrap_or_else(not_run)
+    }
 }
 
 struct Body<'a, F>(Pin<&'a mut Option<F>>);
 
 impl<F: Future> Body<'_, F> {
     /// Polls the body to its end, but no longer than the lock is held.
-    async fn poll_while_held(
+    fn while_held(
         &mut self,
         guard: &LockGuard,
         max_hold: Option<Duration>,
         call: &Call,
-    ) -> Result<F::Output, LockError> {
-        let mut limit = max_hold.map(Limit::start).transpose()?;
+    ) -> impl Future<Output = Result<F::Output, LockError>> {
+        let mut limit = max_hold.map(Limit::start);
         let mut lost = guard.hold().map(|_| guard.lost());
-        poll_fn(|context| {
+        poll_fn(move |context| {
             if guard.is_lost() {
                 return Poll::Ready(Err(guard.loss()));
             }
@@ -170,9 +195,9 @@ impl<F: Future> Body<'_, F> {
                 return Poll::Ready(Err(guard.loss()));
             }
             if let Some(limit) = &mut limit
-                && limit.timer.as_mut().poll(context).is_ready()
+                && let Poll::Ready(error) = limit.poll(context, guard)
             {
-                return Poll::Ready(Err(limit.exceeded(guard)));
+                return Poll::Ready(Err(error));
             }
             let Some(body) = self.0.as_mut().as_pin_mut() else {
                 unreachable!("the body is there until its end")
@@ -180,7 +205,6 @@ impl<F: Future> Body<'_, F> {
             let _held = held::enter(guard.slot());
             call.in_span(|| body.poll(context)).map(Ok)
         })
-        .await
     }
 }
 
@@ -190,23 +214,30 @@ impl<F> Drop for Body<'_, F> {
     }
 }
 
+/// The end of `max_hold`.
 struct Limit {
     max_hold: Duration,
-    timer: Pin<Box<Sleep>>,
+    timer: Result<Pin<Box<Sleep>>, LockError>,
 }
 
 impl Limit {
-    fn start(max_hold: Duration) -> Result<Self, LockError> {
-        let timer = keeper::sleep_until(Timestamp::now() + max_hold)?;
-        Ok(Self {
+    fn start(max_hold: Duration) -> Self {
+        let timer = keeper::sleep_until(Timestamp::now() + max_hold);
+        Self {
             max_hold,
-            timer: Box::pin(timer),
-        })
+            timer: timer.map(Box::pin),
+        }
     }
 
-    fn exceeded(&self, guard: &LockGuard) -> LockError {
-        LockError::new(LockErrorKind::MaxHoldExceeded)
-            .with_name(guard.name().clone())
-            .with_detail(format!("max_hold is {:?}", self.max_hold))
+    fn poll(&mut self, context: &mut Context<'_>, guard: &LockGuard) -> Poll<LockError> {
+        match &mut self.timer {
+            Ok(timer) => timer.as_mut().poll(context).map(|()| {
+                LockError::new(LockErrorKind::MaxHoldExceeded)
+                    .with_name(guard.name().clone())
+                    .with_detail(format!("max_hold is {:?}", self.max_hold))
+            }),
+            // Without a timer there is no limit, and so nothing is run.
+            Err(error) => Poll::Ready(error.clone()),
+        }
     }
 }

@@ -143,11 +143,6 @@ pub(crate) fn check_groups(fixture: fn() -> BoxFixture, groups: &'static [&'stat
         let (leases, processes) = (capabilities.lease.is_some(), fixture.url.is_some());
         assert_eq!(groups.contains(&"leases"), leases, "leases");
         assert_eq!(groups.contains(&"processes"), processes, "other processes");
-        assert_eq!(
-            groups.contains(&"leased_processes"),
-            leases && processes,
-            "both"
-        );
     });
 }
 

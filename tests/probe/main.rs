@@ -53,6 +53,12 @@ async fn serve(lock: &DistributedLock, mut commands: UnboundedReceiver<String>) 
                 guard = acquired(lock.acquire_for(timeout).await);
             }
             ["try"] => guard = acquired(lock.acquire_for(Duration::ZERO).await),
+            ["hammer"] => {
+                while guard.is_none() {
+                    guard = lock.try_acquire().await.expect("the provider answers");
+                }
+                say(&format!("acquired {} -", boot_nanos()));
+            }
             ["release"] => {
                 let held = guard.take().expect("a lock is held");
                 say(&format!("releasing {}", boot_nanos()));
@@ -83,19 +89,17 @@ async fn serve(lock: &DistributedLock, mut commands: UnboundedReceiver<String>) 
             ["work", rounds, file] => {
                 work(lock, rounds.parse().expect("a number"), Path::new(file)).await;
             }
-            ["child"] => {
-                let mut command = Command::new("sleep");
-                let child = command
-                    .arg("600")
-                    .stdout(Stdio::null())
-                    .spawn()
-                    .expect("a child");
-                say(&format!("child {}", child.id()));
-            }
+            ["child"] => say(&format!("child {}", start_child())),
             ["keys"] => say(&format!("keys {}", lock_runtime::testing::keys_in_use())),
             _ => panic!("unknown command `{line}`"),
         }
     }
+}
+
+fn start_child() -> u32 {
+    let mut command = Command::new("sleep");
+    let child = command.arg("600").stdout(Stdio::null()).spawn();
+    child.expect("a child starts").id()
 }
 
 async fn work(lock: &DistributedLock, rounds: u32, file: &Path) {

@@ -125,3 +125,36 @@ fn a_lost_lock_is_not_passed_on() {
         );
     });
 }
+
+#[test]
+fn a_lapsed_lock_is_given_back_when_its_guard_goes_or_the_server_s_lease_ends() {
+    run(async {
+        let lease = Duration::from_secs(2);
+        let provider = TestProvider::new().with_lease(lease);
+        provider.delay(Operation::Renew, lease * 10);
+        let locks = [lock_on(&provider, "let-go"), lock_on(&provider, "kept")];
+        let let_go = locks[0].acquire().await.expect("the lock is free");
+        let kept = locks[1].acquire().await.expect("the lock is free");
+        let_go.lost().await;
+        assert!(
+            provider.is_held("let-go"),
+            "others are kept away while a body may still run"
+        );
+        drop(let_go);
+        nothing_of(&provider, "let-go").await;
+        // The process's own waiters go on without the guard that nobody drops.
+        let next = locks[1]
+            .acquire_for(lease)
+            .await
+            .expect("the server's lease has ended");
+        assert!(kept.is_lost());
+        assert!(!next.is_lost());
+    });
+}
+
+async fn nothing_of(provider: &TestProvider, name: &str) {
+    lock_tests::eventually("it is released", Duration::from_millis(500), || async {
+        !provider.is_held(name)
+    })
+    .await;
+}

@@ -15,7 +15,7 @@ use lock_tests::{Scratch, eventually, unique};
 use crate::{BOUND, run, shared};
 
 /// An executor of a few lines, which is all that the library needs.
-pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     struct Unpark(Thread);
     impl Wake for Unpark {
         fn wake(self: Arc<Self>) {

@@ -1,5 +1,6 @@
 //! The registry, the fallback and shutdown.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use lock_runtime::{
     DistributedLock, InProcessProvider, LockError, LockErrorKind, connect, distributed_lock,
     forbid_in_process_fallback, register, register_named, shutdown,
 };
+use lock_tests::poll_once;
 use tracing::Level;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -175,7 +177,11 @@ fn shutdown_releases_what_is_held_and_fails_who_waits() {
                     .await
                     .expect("the lock is free");
                 let waiter = lock_on(&provider, "held");
-                let waiter = tokio::spawn(async move { waiter.acquire().await.map(drop) });
+                let mut waiter = pin!(waiter.acquire());
+                assert!(
+                    poll_once(waiter.as_mut()).await.is_none(),
+                    "the lock is held"
+                );
                 let other = lock_on(&provider, "dropped")
                     .acquire()
                     .await
@@ -190,9 +196,8 @@ fn shutdown_releases_what_is_held_and_fails_who_waits() {
                     guard.release().await.unwrap_err().kind(),
                     LockErrorKind::Lost
                 );
-                if let Err(error) = waiter.await.expect("no panic") {
-                    assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable);
-                }
+                let error = waiter.await.unwrap_err();
+                assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable);
                 let renewals = provider.calls(Operation::Renew);
                 let again = lock_on(&provider, "held")
                     .try_acquire()

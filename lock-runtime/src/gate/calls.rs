@@ -104,7 +104,7 @@ impl SlotRef {
             drop(held);
             slot.acquired(&request, ticket, lease, result);
         };
-        match keeper::run(Box::pin(job)) {
+        match keeper::run(job) {
             Ok(()) => state.phase = Phase::Acquiring(interest),
             Err(error) => self.fail_all(state, None, &error),
         }
@@ -118,6 +118,7 @@ impl SlotRef {
         let (answer, answered) = oneshot::channel();
         let slot = self.clone();
         let job = async move {
+            hold.gone().await;
             let result = keeper::caught(slot.provider.release(hold.grant())).await;
             drop(hold);
             slot.released();
@@ -127,7 +128,7 @@ impl SlotRef {
                 crate::observe::release_failed(&error);
             }
         };
-        state.phase = match keeper::run(Box::pin(job)) {
+        state.phase = match keeper::run(job) {
             Ok(()) => Phase::Releasing,
             Err(_) => Phase::Idle,
         };
@@ -164,7 +165,7 @@ impl SlotRef {
                     if wanted && !request.waits() {
                         let late = self
                             .error(LockErrorKind::ProviderUnavailable)
-                            .with_detail("the answer came after the lease had ended");
+                            .with_detail("the grant had ended by itself when it arrived");
                         woken.extend(state.fail_first(late));
                     }
                     self.start_releasing(state, hold);

@@ -29,7 +29,7 @@ use crate::table;
 use crate::{LockError, LockErrorKind, LockName};
 use queue::{Phase, State, Waiter};
 
-pub(crate) use waiting::acquire;
+pub(crate) use waiting::{Acquire, acquire};
 
 /// One key of one lock space, and its queue.
 pub(crate) struct Slot {
@@ -83,6 +83,7 @@ impl Slot {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    #[cfg(feature = "testing")]
     /// Whether nobody holds the key or waits for it, and no call is under way.
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.lock();

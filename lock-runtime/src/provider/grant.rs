@@ -171,7 +171,7 @@ impl LossReporter {
         if self.0.signal.get().is_some() {
             // Reported before anybody watched. The gate, which is calling, hears of it later.
             let hold = Arc::clone(hold);
-            let _ = keeper::run(Box::pin(async move { hold.lost() }));
+            let _ = keeper::run(async move { hold.lost() });
         }
     }
 

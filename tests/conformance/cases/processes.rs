@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use lock_runtime::LockErrorKind;
 use lock_tests::{History, Scratch, eventually};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use tokio::sync::Mutex;
 
 use super::Shared;
 
@@ -222,12 +223,11 @@ pub(crate) async fn nothing_stays_in_the_process(fixture: Shared) {
         other.ask("release", "releasing", fixture.bound()).await;
         other.expect("released", fixture.bound()).await;
     }
-    // A waiter that gave up.
+    // A waiter that gave up, while the lock is still held elsewhere.
     let guard = fixture.take(&fixture.lock("lock")).await;
     let answer = other.ask("acquire-for 50", "failed", fixture.bound()).await;
     assert_eq!(answer[1], "TimedOut");
-    guard.release().await.unwrap();
-    let other = tokio::sync::Mutex::new(other);
+    let other = Mutex::new(other);
     eventually("no key is in use", fixture.bound(), || async {
         other
             .lock()
@@ -237,4 +237,5 @@ pub(crate) async fn nothing_stays_in_the_process(fixture: Shared) {
             == "0"
     })
     .await;
+    guard.release().await.unwrap();
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 /// A child process whose output goes to a log file. Dropping it kills it, and shows the log's end
 /// if the test is failing.
@@ -45,9 +45,10 @@ impl ChildProcess {
             .expect("a child can be asked for its state")
     }
 
-    /// Stops it with `SIGSTOP`: connections stay open, nothing answers.
+    /// Stops it with `SIGSTOP`, and returns when it has stopped: connections stay open, nothing
+    /// answers.
     pub fn freeze(&self) {
-        signal(&self.child, Signal::STOP);
+        freeze(&self.child);
     }
 
     /// Lets it go on with `SIGCONT`.
@@ -78,6 +79,16 @@ impl Drop for ChildProcess {
 /// Sends a signal to a child that has not been waited for.
 pub(crate) fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).expect("a child that runs takes signals");
+}
+
+/// Stops a child and waits until all of its threads have stopped, which is later than the signal.
+pub(crate) fn freeze(child: &Child) {
+    signal(child, Signal::STOP);
+    let status = waitpid(Some(Pid::from_child(child)), WaitOptions::UNTRACED);
+    let (_, status) = status
+        .expect("a child can be waited for")
+        .expect("it has stopped");
+    assert!(status.stopped(), "the child ended: {status:?}");
 }
 
 /// Kills a child, which may be stopped or gone, and waits for it.

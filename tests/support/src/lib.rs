@@ -18,3 +18,8 @@ pub use redis::RedisServer;
 pub use register::FencedRegister;
 pub use run::{eventually, poll_once, run};
 pub use scratch::{Scratch, free_port, unique};
+
+// The README's code is compiled and run here, where a runtime and every provider are at hand.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

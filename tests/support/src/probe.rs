@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use crate::child::{end, signal};
+use crate::child::{end, freeze, signal};
 use crate::history::Held;
 
 /// A process that takes one lock of a provider, line by line as the test tells it. Dropping it
@@ -17,6 +17,7 @@ use crate::history::Held;
 /// | command | answers |
 /// |---|---|
 /// | `acquire`, `acquire-for MS`, `try` | `acquired NANOS TOKEN`, or `failed KIND MESSAGE` |
+/// | `hammer` | `acquired NANOS -` when it has the lock, after trying again and again without a pause |
 /// | `release` | `releasing NANOS`, then `released` or `failed KIND MESSAGE` |
 /// | `drop` | `dropped`: the guard was dropped, not released |
 /// | `is-lost` | `lost NANOS` or `valid NANOS` |
@@ -88,6 +89,11 @@ impl Probe {
         words
     }
 
+    /// A line that has come and was not asked for.
+    pub fn surprise(&mut self) -> Option<String> {
+        self.lines.try_recv().ok()
+    }
+
     /// Sends a command and awaits its answer.
     pub async fn ask(&mut self, command: &str, word: &str, bound: Duration) -> Vec<String> {
         self.tell(command);
@@ -131,9 +137,9 @@ impl Probe {
         }
     }
 
-    /// Stops it with `SIGSTOP`.
+    /// Stops it with `SIGSTOP`, and returns when it has stopped.
     pub fn freeze(&self) {
-        signal(&self.child, Signal::STOP);
+        freeze(&self.child);
     }
 
     /// Lets it go on with `SIGCONT`.

@@ -221,3 +221,6 @@ fn answers(port: u16) -> bool {
     };
     ask().unwrap_or(false)
 }
+
+#[cfg(test)]
+mod tests;

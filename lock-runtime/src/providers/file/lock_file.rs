@@ -64,7 +64,7 @@ impl LockFile {
     }
 
     /// When the next waiter of another process will look, as far as one has told.
-    pub(super) fn awaited_until(&self) -> Option<Timestamp> {
+    pub(super) fn next_look(&self) -> Option<Timestamp> {
         read_note(&self.file)
     }
 
@@ -74,11 +74,14 @@ impl LockFile {
         // Removed while it is locked: nobody else can have this file as a valid lock.
         let held = names(&self.path, &self.file);
         let removed = match held {
-            Ok(true) => std::fs::remove_file(&self.path),
-            _ => Ok(()),
+            Ok(true) => std::fs::remove_file(&self.path).map(|()| true),
+            other => other,
         };
         self.unlock();
-        removed.and(held)
+        match removed {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            answer => answer,
+        }
     }
 
     /// Frees the lock and leaves the file.

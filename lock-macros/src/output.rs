@@ -1,0 +1,93 @@
+//! Return types, as the expansion writes them.
+
+use proc_macro2::{Delimiter, Group, Span, TokenStream, TokenTree};
+use quote::{ToTokens, quote_spanned};
+use syn::spanned::Spanned;
+use syn::{GenericArgument, PathArguments, Type, TypeParamBound};
+
+/// A return type as it can stand in an expression: `impl Trait` becomes `_`.
+pub(crate) fn nameable(ty: &Type) -> TokenStream {
+    let mut ty = ty.clone();
+    erase_impl_trait(&mut ty);
+    ty.into_token_stream()
+}
+
+fn erase_impl_trait(ty: &mut Type) {
+    match ty {
+        Type::ImplTrait(_) | Type::Never(_) => {
+            let span = ty.span();
+            *ty = Type::Verbatim(quote_spanned!(span=> _));
+        }
+        Type::Path(path) => {
+            for segment in &mut path.path.segments {
+                let PathArguments::AngleBracketed(arguments) = &mut segment.arguments else {
+                    continue;
+                };
+                for argument in &mut arguments.args {
+                    if let GenericArgument::Type(argument) = argument {
+                        erase_impl_trait(argument);
+                    }
+                }
+            }
+        }
+        Type::Reference(reference) => erase_impl_trait(&mut reference.elem),
+        Type::Paren(paren) => erase_impl_trait(&mut paren.elem),
+        Type::Group(group) => erase_impl_trait(&mut group.elem),
+        Type::Slice(slice) => erase_impl_trait(&mut slice.elem),
+        Type::Array(array) => erase_impl_trait(&mut array.elem),
+        Type::Tuple(tuple) => tuple.elems.iter_mut().for_each(erase_impl_trait),
+        _ => {}
+    }
+}
+
+/// `()`, pointing at the function's name where it has no return type.
+pub(crate) fn unit(span: Span) -> Type {
+    let mut parentheses = Group::new(Delimiter::Parenthesis, TokenStream::new());
+    parentheses.set_span(span);
+    Type::Verbatim(TokenTree::from(parentheses).into())
+}
+
+/// `T` of `Pin<Box<dyn Future<Output = T> + …>>`.
+pub(crate) fn future_output(ty: &Type) -> Option<Type> {
+    let Type::Path(pin) = only_argument(ty, "Pin")? else {
+        return None;
+    };
+    let Type::TraitObject(future) = only_argument(&Type::Path(pin), "Box")? else {
+        return None;
+    };
+    future.bounds.iter().find_map(|bound| {
+        let TypeParamBound::Trait(bound) = bound else {
+            return None;
+        };
+        let last = bound
+            .path
+            .segments
+            .last()
+            .filter(|last| last.ident == "Future")?;
+        let PathArguments::AngleBracketed(arguments) = &last.arguments else {
+            return None;
+        };
+        arguments.args.iter().find_map(|argument| match argument {
+            GenericArgument::AssocType(output) if output.ident == "Output" => {
+                Some(output.ty.clone())
+            }
+            _ => None,
+        })
+    })
+}
+
+fn only_argument(ty: &Type, name: &str) -> Option<Type> {
+    let Type::Path(path) = ty else { return None };
+    let last = path
+        .path
+        .segments
+        .last()
+        .filter(|last| last.ident == name)?;
+    let PathArguments::AngleBracketed(arguments) = &last.arguments else {
+        return None;
+    };
+    match arguments.args.first()? {
+        GenericArgument::Type(argument) => Some(argument.clone()),
+        _ => None,
+    }
+}

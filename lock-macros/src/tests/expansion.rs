@@ -1,0 +1,165 @@
+//! Snapshots. `UPDATE_EXPECT=1 cargo test -p lock-macros` writes them anew.
+
+use expect_test::expect;
+
+use super::{expanded, tokens};
+
+/// The one that the attribute's page shows, laid out by hand.
+#[test]
+fn of_the_documentation() {
+    let shown = include_str!("expansion.rs.txt");
+    let text = expanded(
+        r#"name = "order:{tenant}:{id:04}", timeout = "5s""#,
+        "async fn ship(tenant: &str, id: u64) -> Result<usize, LockError> { Ok(tenant.len()) }",
+    );
+    let words = |text: &str| {
+        let text: String = tokens(text).to_string().split_whitespace().collect();
+        // A comma at the end of a list is layout, too.
+        text.replace(",)", ")")
+    };
+    assert_eq!(words(&text), words(shown));
+}
+
+#[test]
+fn with_every_option() {
+    let text = expanded(
+        r#"name = "a{{b}}", timeout = wait(), lease = "1m", max_hold = "1h", on_unavailable = |_| 0,
+           provider = self.locks, guard = lock, crate = crate::reexported"#,
+        "#[must_use] pub(crate) async fn all(&self) -> u8 { #![allow(unused)] 1 }",
+    );
+    expect![[r##"
+        #[must_use]
+        pub(crate) async fn all(&self) -> u8 {
+            #![allow(unused)]
+            let (request, slot) = (
+                crate::reexported::__private::Request::new(
+                        "a{{b}}",
+                        crate::reexported::__private::LockName::from_static("a{b}"),
+                    )
+                    .timeout(wait())
+                    .lease(::core::time::Duration::from_millis(60000))
+                    .max_hold(::core::time::Duration::from_millis(3600000))
+                    .on(&self.locks),
+                &crate::reexported::__private::GuardSlot::new(),
+            );
+            let body = ::core::pin::pin!(
+                ::core::option::Option::Some(async move { let lock = slot.guard(); if let
+                ::core::option::Option::Some(output) = ::core::option::Option::None:: < u8 > {
+                return output; } 1 })
+            );
+            crate::reexported::__private::run_with_guard(request, slot, body, |_| 0).await
+        }
+    "##]]
+    .assert_eq(&text);
+}
+
+#[test]
+fn with_an_expression_as_name() {
+    let text = expanded(
+        r#"name = format!("{x}"), provider = "eu", on_unavailable = "skip""#,
+        "async fn f(x: u8) { return; }",
+    );
+    expect![[r#"
+        async fn f(x: u8) {
+            let request = ::lock_runtime::__private::Request::new(
+                    ::core::stringify!(format!("{x}")),
+                    ::core::convert::Into::<
+                        ::lock_runtime::__private::LockName,
+                    >::into(format!("{x}")),
+                )
+                .named("eu");
+            let body = ::core::pin::pin!(
+                ::core::option::Option::Some(async move { if let
+                ::core::option::Option::Some(output) = ::core::option::Option::None:: < () > {
+                return output; } return; })
+            );
+            ::lock_runtime::__private::run(
+                    request,
+                    body,
+                    ::lock_runtime::__private::or_skip::<()> as fn(_) -> _,
+                )
+                .await
+        }
+    "#]]
+    .assert_eq(&text);
+}
+
+#[test]
+fn with_impl_trait() {
+    let text = expanded(
+        r#"name = "x""#,
+        "async fn f() -> Result<(impl Iterator<Item = u8>, &'static [u8]), E> { g() }",
+    );
+    expect![[r#"
+        async fn f() -> Result<(impl Iterator<Item = u8>, &'static [u8]), E> {
+            let request = ::lock_runtime::__private::Request::new(
+                "x",
+                ::lock_runtime::__private::LockName::from_static("x"),
+            );
+            let body = ::core::pin::pin!(
+                ::core::option::Option::Some(async move { if let
+                ::core::option::Option::Some(output) = ::core::option::Option::None:: < Result <
+                (_, & 'static [u8]), E > > { return output; } g() })
+            );
+            ::lock_runtime::__private::run(
+                    request,
+                    body,
+                    ::lock_runtime::__private::or_error::<Result<(_, &'static [u8]), E>>
+                        as fn(_) -> _,
+                )
+                .await
+        }
+    "#]]
+    .assert_eq(&text);
+}
+
+#[test]
+fn under_tokio_main() {
+    let text = expanded(
+        r#"name = "main", on_unavailable = "skip""#,
+        "fn main() { let body = async { work().await }; return rt.block_on(body); }",
+    );
+    expect![[r#"
+        fn main() {
+            let body = async {
+                let request = ::lock_runtime::__private::Request::new(
+                    "main",
+                    ::lock_runtime::__private::LockName::from_static("main"),
+                );
+                let body = ::core::pin::pin!(
+                    ::core::option::Option::Some(async move { if let
+                    ::core::option::Option::Some(output) = ::core::option::Option::None:: < () >
+                    { return output; } work(). await })
+                );
+                ::lock_runtime::__private::run(
+                        request,
+                        body,
+                        ::lock_runtime::__private::or_skip::<()> as fn(_) -> _,
+                    )
+                    .await
+            };
+            return rt.block_on(body);
+        }
+    "#]]
+    .assert_eq(&text);
+}
+
+#[test]
+fn of_a_function_with_mistakes() {
+    let text = expanded(
+        r#"name = "{}", timeout = "5", guard = lock"#,
+        "async fn f(&self) -> bool { lock.is_lost() }",
+    );
+    expect![[r#"
+        async fn f(&self) -> bool {
+            let lock = (|| -> &'static ::lock_runtime::LockGuard { ::core::unreachable!() })();
+            lock.is_lost()
+        }
+        ::core::compile_error! {
+            "empty placeholder `{}`, name a parameter as in `{id}`, or write `{{}}` for braces in the name"
+        }
+        ::core::compile_error! {
+            "the number 5 in the duration \"5\" has no unit, write \"5s\" or \"5ms\""
+        }
+    "#]].assert_eq(&text);
+}

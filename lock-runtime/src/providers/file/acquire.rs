@@ -1,0 +1,141 @@
+//! Taking a lock: looking until it is free, then fencing tokens.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::directory::Directory;
+use super::lock_file::{LockFile, Opened, announce};
+use super::release::Held;
+use super::{FileProvider, blocking, counter, name};
+use crate::provider::{AcquireRequest, Grant};
+use crate::{FencingToken, LockError, LockErrorKind, Timestamp};
+
+/// A waiter looks again after 1 ms at first, later after an eighth of the time it has waited, so
+/// that looking costs little and a hand-over takes little longer than the wait was anyway.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// The counter is locked for microseconds at a time. After this long the caller hears of it, ...
+const COUNTER_TROUBLE: Duration = Duration::from_millis(100);
+/// ... and after this long the acquisition fails: whoever has locked it must be stopped.
+const COUNTER_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What one look at the file found.
+enum Look {
+    Granted(LockFile, FencingToken),
+    /// The lock is taken, and others keep the counter locked.
+    NoToken(LockFile),
+    HeldElsewhere,
+}
+
+pub(super) async fn acquire(
+    provider: &FileProvider,
+    request: &AcquireRequest,
+) -> Result<Grant, LockError> {
+    let file_name = name::file_name(&format!("{}{}", provider.key_prefix, request.name()));
+    if request.waits()
+        && let Some(until) = provider.yields.take(&file_name)
+    {
+        let _ = tokio::time::timeout(until.remaining(), request.abandoned()).await;
+    }
+    let began = Timestamp::now();
+    // The lock's file while it is taken but has no token yet, and since when.
+    let mut taken: Option<(LockFile, Timestamp)> = None;
+    loop {
+        let asked_at = Timestamp::now();
+        let tokens = request.tokens_wanted();
+        let mut pause = pause_after(asked_at.since(began));
+        let next_look = request.waits().then(|| asked_at + pause);
+        let taken_at = taken.as_ref().map_or(asked_at, |(_, since)| *since);
+        let look = {
+            let (directory, file_name) = (provider.directory.clone(), file_name.clone());
+            let file = taken.take().map(|(file, _)| file);
+            blocking(move || look(&directory, &file_name, file, tokens, next_look))
+        };
+        match look.await? {
+            Look::Granted(file, first) => {
+                request.report_trouble(None);
+                return Ok(Grant::new(request, asked_at)
+                    .with_tokens(first, tokens)
+                    .with_state(Held::new(file_name, file)));
+            }
+            Look::NoToken(file) => {
+                let stuck_for = Timestamp::now().since(taken_at);
+                if stuck_for >= COUNTER_TROUBLE {
+                    let trouble = counter_is_stuck(&provider.directory, &file_name, stuck_for);
+                    if stuck_for >= COUNTER_PATIENCE {
+                        give_up(file).await;
+                        return Err(trouble);
+                    }
+                    request.report_trouble(Some(trouble));
+                }
+                taken = Some((file, taken_at));
+                pause = SHORTEST_PAUSE;
+            }
+            Look::HeldElsewhere if !request.waits() => {
+                return Err(LockErrorKind::Contended.into());
+            }
+            Look::HeldElsewhere => {}
+        }
+        if tokio::time::timeout(pause, request.abandoned())
+            .await
+            .is_ok()
+        {
+            if let Some((file, _)) = taken {
+                give_up(file).await;
+            }
+            return Err(LockErrorKind::Contended.into());
+        }
+    }
+}
+
+/// Tries once to take the lock, unless `taken` is it already, and its tokens. A caller that will
+/// look again says when, for the holder to read.
+fn look(
+    directory: &Directory,
+    file_name: &str,
+    taken: Option<LockFile>,
+    tokens: NonZeroU32,
+    next_look: Option<Timestamp>,
+) -> Result<Look, LockError> {
+    let file = match taken {
+        Some(file) => file,
+        None => match directory.try_lock(file_name)? {
+            Opened::Locked(file) => file,
+            Opened::Busy(file) => {
+                if let Some(next_look) = next_look {
+                    announce(&file, next_look);
+                }
+                return Ok(Look::HeldElsewhere);
+            }
+        },
+    };
+    match counter::reserve(directory, &counter::file_name(file_name), tokens) {
+        Ok(Some(first)) => Ok(Look::Granted(file, first)),
+        Ok(None) => Ok(Look::NoToken(file)),
+        Err(error) => {
+            let _ = file.release();
+            Err(error)
+        }
+    }
+}
+
+/// Gives back a lock that was never granted. If that fails, the file stays, unlocked.
+async fn give_up(file: LockFile) {
+    let _ = blocking(move || Ok(file.release())).await;
+}
+
+fn counter_is_stuck(directory: &Directory, file_name: &str, stuck_for: Duration) -> LockError {
+    LockError::new(LockErrorKind::ProviderUnavailable).with_detail(format!(
+        "`{}` has been locked by another process for {} ms; is it stopped?",
+        directory.path_of(&counter::file_name(file_name)).display(),
+        stuck_for.as_millis(),
+    ))
+}
+
+/// How long to wait before looking again, with jitter so that waiters do not march in step.
+fn pause_after(waited: Duration) -> Duration {
+    let pause = (waited / 8).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+    // Without random numbers there is no jitter, and no harm.
+    pause / 2 + (pause / 2).mul_f64(f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX))
+}

@@ -1,0 +1,13 @@
+//! The attribute at work: what it makes of functions, run over the in-process provider.
+
+mod forms;
+mod hygiene;
+mod loss;
+mod name_property;
+mod names;
+mod nesting;
+mod options;
+mod outcomes;
+mod size;
+mod stacking;
+mod support;

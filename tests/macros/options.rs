@@ -1,0 +1,197 @@
+//! Every option of the attribute.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lock_runtime::{
+    DistributedLock, InProcessProvider, LockError, LockErrorKind, LockName, LockProvider,
+    distributed_lock,
+};
+
+use crate::support::{hold, is_held};
+
+#[distributed_lock(name = "options:try")]
+async fn try_once() -> Result<(), LockError> {
+    Ok(())
+}
+
+#[distributed_lock(name = "options:zero", timeout = "0s")]
+async fn zero() -> Result<(), LockError> {
+    Ok(())
+}
+
+#[distributed_lock(name = "options:brief", timeout = "20ms")]
+async fn brief() -> Result<(), LockError> {
+    Ok(())
+}
+
+#[distributed_lock(name = "options:given", timeout = wait * 2)]
+async fn given(wait: Duration) -> Result<(), LockError> {
+    Ok(())
+}
+
+#[tokio::test]
+async fn timeout() {
+    let _held = (
+        hold("options:try").await,
+        hold("options:zero").await,
+        hold("options:brief").await,
+        hold("options:given").await,
+    );
+    assert_eq!(
+        try_once().await.unwrap_err().kind(),
+        LockErrorKind::Contended
+    );
+    assert_eq!(zero().await.unwrap_err().kind(), LockErrorKind::Contended);
+    let start = Instant::now();
+    assert_eq!(brief().await.unwrap_err().kind(), LockErrorKind::TimedOut);
+    assert!(start.elapsed() >= Duration::from_millis(20));
+    let start = Instant::now();
+    let error = given(Duration::from_millis(15)).await.unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::TimedOut);
+    assert!(start.elapsed() >= Duration::from_millis(30));
+}
+
+#[distributed_lock(name = "options:wait", timeout = "1m30s")]
+async fn waits() -> Result<(), LockError> {
+    Ok(())
+}
+
+#[tokio::test]
+async fn timeout_that_suffices() {
+    let guard = hold("options:wait").await;
+    let waiter = tokio::spawn(waits());
+    tokio::task::yield_now().await;
+    guard.release().await.unwrap();
+    waiter.await.unwrap().unwrap();
+}
+
+#[distributed_lock(name = "options:max-hold", max_hold = "20ms")]
+async fn held_for(time: Duration) -> Result<(), LockError> {
+    tokio::time::sleep(time).await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn max_hold() {
+    held_for(Duration::ZERO).await.unwrap();
+    let error = held_for(Duration::from_secs(60)).await.unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::MaxHoldExceeded);
+    assert!(!is_held("options:max-hold").await);
+}
+
+#[distributed_lock(name = "options:guard", guard = lock)]
+async fn token() -> Result<(LockName, u64, bool), LockError> {
+    let signal = lock.lost();
+    tokio::task::yield_now().await;
+    drop(signal);
+    let token = lock.fencing_token().expect("the provider gives tokens");
+    Ok((
+        lock.name().clone(),
+        token.to_string().parse().unwrap(),
+        lock.is_lost(),
+    ))
+}
+
+#[tokio::test]
+async fn guard() {
+    let (name, first, lost) = token().await.unwrap();
+    let (_, second, _) = crate::support::assert_send(token()).await.unwrap();
+    assert_eq!(name, "options:guard");
+    assert!(second > first);
+    assert!(!lost);
+}
+
+struct Service {
+    locks: Arc<dyn LockProvider>,
+    shared: Arc<Arc<dyn LockProvider>>,
+}
+
+impl Service {
+    #[distributed_lock(name = "options:provider", provider = self.locks)]
+    async fn on_field(&self) -> Result<bool, LockError> {
+        Ok(is_held("options:provider").await)
+    }
+
+    #[distributed_lock(name = "options:provider", provider = &self.shared)]
+    async fn on_deref(&self) -> Result<bool, LockError> {
+        Ok(is_held("options:provider").await)
+    }
+
+    #[distributed_lock(name = "options:provider", provider = self.choose(true))]
+    async fn on_call(self) -> Result<bool, LockError> {
+        drop(self.locks);
+        Ok(is_held("options:provider").await)
+    }
+
+    #[distributed_lock(name = "options:provider", provider = if true { &self.locks } else { &self.shared })]
+    async fn on_block(&self) -> Result<bool, LockError> {
+        Ok(is_held("options:provider").await)
+    }
+
+    fn choose(&self, first: bool) -> &Arc<dyn LockProvider> {
+        if first { &self.locks } else { &self.shared }
+    }
+}
+
+#[tokio::test]
+async fn provider_by_expression() {
+    let locks: Arc<dyn LockProvider> = Arc::new(InProcessProvider::new());
+    let service = Service {
+        locks: locks.clone(),
+        shared: Arc::new(locks.clone()),
+    };
+    // Held there, and not on the default provider.
+    let elsewhere = DistributedLock::on(locks, "options:provider")
+        .acquire()
+        .await
+        .unwrap();
+    let contended = LockErrorKind::Contended;
+    assert_eq!(service.on_field().await.unwrap_err().kind(), contended);
+    assert_eq!(service.on_deref().await.unwrap_err().kind(), contended);
+    assert_eq!(service.on_block().await.unwrap_err().kind(), contended);
+    elsewhere.release().await.unwrap();
+    assert!(!service.on_field().await.unwrap());
+    assert!(!service.on_deref().await.unwrap());
+    assert!(!service.on_block().await.unwrap());
+    assert!(!service.on_call().await.unwrap());
+}
+
+#[distributed_lock(name = "options:named", provider = "options")]
+async fn on_named() -> Result<bool, LockError> {
+    Ok(is_held("options:named").await)
+}
+
+#[distributed_lock(name = "options:named", provider = "nobody")]
+async fn on_unregistered() -> Result<bool, LockError> {
+    Ok(true)
+}
+
+#[tokio::test]
+async fn provider_by_name() {
+    lock_runtime::register_named("options", InProcessProvider::new()).unwrap();
+    assert!(!on_named().await.unwrap());
+    assert_eq!(
+        on_unregistered().await.unwrap_err().kind(),
+        LockErrorKind::NoProvider
+    );
+}
+
+mod reexported {
+    pub(crate) mod inner {
+        pub(crate) use lock_runtime::{__private, distributed_lock};
+    }
+}
+
+#[reexported::inner::distributed_lock(
+    name = "options:crate:{id}",
+    crate = crate::options::reexported::inner
+)]
+async fn through_reexport(id: u32) -> Result<u32, LockError> {
+    Ok(id)
+}
+
+#[tokio::test]
+async fn path_of_the_crate() {
+    assert_eq!(through_reexport(1).await.unwrap(), 1);
+}

@@ -1,0 +1,8 @@
+use lock_runtime::distributed_lock;
+
+#[distributed_lock(name = "invoice")]
+struct Billing {
+    tenant: String,
+}
+
+fn main() {}

@@ -1,0 +1,8 @@
+use lock_runtime::distributed_lock;
+
+#[distributed_lock(nam = "invoice")]
+async fn settle(invoice_id: u64) -> u64 {
+    invoice_id
+}
+
+fn main() {}

@@ -1,0 +1,8 @@
+use lock_runtime::distributed_lock;
+
+#[distributed_lock(name = "invoice", retries = 3)]
+async fn settle(invoice_id: u64) -> u64 {
+    invoice_id
+}
+
+fn main() {}
