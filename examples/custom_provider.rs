@@ -4,9 +4,9 @@
 //! cancellation, renewal in time, loss and deadlock detection come from the library. The contract
 //! between the two is on the page of `lock_runtime::provider`.
 //!
-//! Needs nothing: the server is a part of the example. Two services with a provider each increment a
-//! number that stands for something shared, and the example fails if an increment is lost, if two
-//! of them overlap, or if a lock outlives a client that crashed.
+//! Needs nothing: the server is a part of the example. Two services with a provider each increment
+//! a number that stands for something shared. The example fails if an increment is lost, if two of
+//! them overlap, or if a lock outlives a client that crashed.
 //!
 //! ```text
 //! cargo run --example custom_provider
@@ -303,7 +303,12 @@ struct Service {
 }
 
 impl Service {
-    #[distributed_lock(name = "the shared number", timeout = "30s", provider = self.locks, guard = lock)]
+    #[distributed_lock(
+        name = "the shared number",
+        timeout = "30s",
+        provider = self.locks,
+        guard = lock,
+    )]
     async fn increment(&self) -> Result<(), LockError> {
         let shared = &self.shared;
         if shared.somebody_is_in.swap(true, Ordering::SeqCst) {

@@ -91,7 +91,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .write(their_token, "theirs")
         .map_err(|_| "they are not stale")?;
 
-    // Had we been frozen just before this line, `lost()` would have come too late. The token does not.
+    // Had we been frozen just before this line, `lost()` would have come too late. The token does
+    // not.
     let late = store.write(our_token, "ours, too late");
     println!("our late write: {late:?}");
     assert_eq!(late, Err(Stale { seen: their_token }));

@@ -8,7 +8,7 @@
 
 use lock_runtime::{LockError, LockName, distributed_lock};
 
-// The body sees its guard under the name that `guard` gives it, and the guard knows the lock's name.
+// `guard = lock` lets the body see its guard, and a guard knows the name of its lock.
 type Named = Result<String, LockError>;
 
 struct Order {
@@ -34,7 +34,10 @@ impl Shop {
     }
 
     /// Several placeholders: fields of parameters and calls without arguments.
-    #[distributed_lock(name = "order:{self.tenant}:{order.customer}:{order.number()}", guard = lock)]
+    #[distributed_lock(
+        name = "order:{self.tenant}:{order.customer}:{order.number()}",
+        guard = lock,
+    )]
     async fn ship(&self, order: &Order) -> Named {
         Ok(lock.name().to_string())
     }

@@ -76,7 +76,13 @@ fn request(function: &LockedFn, private: &TokenStream) -> TokenStream {
         Timeout::Constant(timeout) => constant(*timeout),
         Timeout::Expression(timeout) => timeout.to_token_stream(),
     });
+    let site = function.name.is_fixed().then(|| {
+        quote_spanned! {Span::mixed_site()=>
+            { static SITE: #private::Site = #private::Site::new(); &SITE }
+        }
+    });
     let settings = [
+        ("at", site),
         ("timeout", timeout),
         ("lease", function.lease.map(constant)),
         ("max_hold", function.max_hold.map(constant)),

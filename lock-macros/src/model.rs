@@ -31,6 +31,13 @@ pub(crate) enum Name {
     Expression(Expr),
 }
 
+impl Name {
+    /// Whether it is the same at every call.
+    pub(crate) fn is_fixed(&self) -> bool {
+        matches!(self, Self::Template(_, template) if template.placeholders().next().is_none())
+    }
+}
+
 pub(crate) enum Timeout {
     Constant(Duration),
     Expression(Expr),

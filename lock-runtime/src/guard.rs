@@ -8,9 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::sync::futures::OwnedNotified;
+use tokio::sync::oneshot;
 
 use crate::gate::{Release, SlotRef};
 use crate::hold::Hold;
+use crate::meter::Meter;
 use crate::provider::LossReporter;
 use crate::{LockError, LockErrorKind, LockName};
 
@@ -66,7 +68,11 @@ pub struct LockGuard {
     /// `None` for a lock of this process alone, which cannot be lost.
     hold: Option<Arc<Hold>>,
     released: AtomicBool,
+    meter: Option<Meter>,
 }
+
+/// The provider's answer to a release.
+type Answer = oneshot::Receiver<Result<(), LockError>>;
 
 impl LockGuard {
     pub(crate) fn new(
@@ -81,7 +87,12 @@ impl LockGuard {
             token,
             hold,
             released: AtomicBool::new(false),
+            meter: None,
         }
+    }
+
+    pub(crate) fn measure(&mut self, meter: Meter) {
+        self.meter = Some(meter);
     }
 
     /// The lock's name.
@@ -121,31 +132,38 @@ impl LockGuard {
     }
 
     pub(crate) async fn release_in_place(&self) -> Result<(), LockError> {
-        if self.released.swap(true, Ordering::AcqRel) {
-            return Ok(());
-        }
-        // Looked at first: a release that follows is a precaution, and tells nothing.
-        let lost = self
-            .hold
-            .as_ref()
-            .filter(|hold| hold.is_lost())
-            .map(|hold| hold.loss());
-        let released = self.give_back();
-        if let Some(lost) = lost {
-            return Err(lost);
-        }
-        match released {
-            Release::Done => Ok(()),
-            Release::NotHeld => Err(self.loss()),
-            Release::Asked(answer) => answer.await.unwrap_or_else(|_| {
+        match self.start_release() {
+            Ok(None) => Ok(()),
+            Ok(Some(answer)) => answer.await.unwrap_or_else(|_| {
                 Err(LockError::new(LockErrorKind::ProviderUnavailable)
                     .with_name(self.name().clone())
                     .with_detail("the release was not answered"))
             }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Releases it, where that needs no waiting; else says where the answer comes.
+    fn start_release(&self) -> Result<Option<Answer>, LockError> {
+        // Nobody releases from two threads at once, and the ticket would not allow it twice.
+        if self.released.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        self.released.store(true, Ordering::Relaxed);
+        // Looked at first: a release that follows is a precaution, and tells nothing.
+        let lost = self.is_lost();
+        match self.give_back() {
+            _ if lost => Err(self.loss()),
+            Release::Done => Ok(None),
+            Release::NotHeld => Err(self.loss()),
+            Release::Asked(answer) => Ok(Some(answer)),
         }
     }
 
     fn give_back(&self) -> Release {
+        if let Some(meter) = &self.meter {
+            meter.released(self.is_lost());
+        }
         let released = self.slot.release(self.ticket);
         if let Some(hold) = &self.hold {
             hold.let_go();

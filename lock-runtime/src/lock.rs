@@ -6,15 +6,11 @@ use std::time::Duration;
 
 use once_cell::sync::OnceCell;
 
-use crate::gate::{self, Acquire, SlotRef};
+use crate::gate::{Acquire, SlotRef};
 use crate::guard::LockGuard;
 use crate::provider::LockProvider;
-use crate::{LockError, LockErrorKind, LockName};
-use crate::{held, registry, table};
-
-/// The shortest and the longest lease.
-const LEASES: std::ops::RangeInclusive<Duration> =
-    Duration::from_millis(100)..=Duration::from_secs(24 * 60 * 60);
+use crate::{LockError, LockName};
+use crate::{registry, table};
 
 /// A named lock. Making one does nothing and always succeeds; it is cheap to clone, and can be
 /// kept and acquired as often as one likes.
@@ -45,8 +41,7 @@ pub struct DistributedLock {
     provider: Option<Arc<dyn LockProvider>>,
     name: LockName,
     lease: Option<Duration>,
-    /// The slot that was found first; looking it up again costs more than all the rest.
-    slot: OnceCell<SlotRef>,
+    slot: KnownSlot,
 }
 
 impl DistributedLock {
@@ -56,7 +51,7 @@ impl DistributedLock {
             provider: None,
             name: name.into(),
             lease: None,
-            slot: OnceCell::new(),
+            slot: KnownSlot::new(),
         }
     }
 
@@ -66,7 +61,7 @@ impl DistributedLock {
             provider: Some(provider),
             name: name.into(),
             lease: None,
-            slot: OnceCell::new(),
+            slot: KnownSlot::new(),
         }
     }
 
@@ -89,18 +84,18 @@ impl DistributedLock {
     ///
     /// Every kind but contention.
     pub async fn acquire(&self) -> Result<LockGuard, LockError> {
-        acquire(self.slot()?, self.lease, None)?.await
+        Acquire::new(self.slot()?, self.lease, None, "").await
     }
 
     /// Acquires the lock, waiting at most this long.
     ///
     /// # Errors
     ///
-    /// [`TimedOut`](LockErrorKind::TimedOut) if somebody else held it all the while,
-    /// [`Contended`](LockErrorKind::Contended) if the timeout is zero and somebody else holds it;
+    /// [`TimedOut`](crate::LockErrorKind::TimedOut) if somebody else held it all the while,
+    /// [`Contended`](crate::LockErrorKind::Contended) if the timeout is zero and somebody else holds it;
     /// any other kind for what went wrong.
     pub async fn acquire_for(&self, timeout: Duration) -> Result<LockGuard, LockError> {
-        acquire(self.slot()?, self.lease, Some(timeout))?.await
+        Acquire::new(self.slot()?, self.lease, Some(timeout), "").await
     }
 
     /// Acquires the lock if it is free; `None` if somebody else holds it.
@@ -130,12 +125,7 @@ impl DistributedLock {
             Some(provider) => provider,
             None => registry::default()?,
         };
-        let known = self.slot.get_or_try_init(|| slot(provider, &self.name))?;
-        if Arc::ptr_eq(&known.provider, provider) || known.space == provider.lock_space() {
-            return Ok(known.clone());
-        }
-        // A default provider was registered since.
-        slot(provider, &self.name)
+        self.slot.get(provider, &self.name)
     }
 }
 
@@ -153,6 +143,30 @@ impl fmt::Debug for DistributedLock {
     }
 }
 
+/// The slot that was found first for a name; looking it up again costs more than all the rest.
+#[derive(Clone)]
+pub(crate) struct KnownSlot(OnceCell<SlotRef>);
+
+impl KnownSlot {
+    pub(crate) const fn new() -> Self {
+        Self(OnceCell::new())
+    }
+
+    /// The slot of this name, which is always the same.
+    pub(crate) fn get(
+        &self,
+        provider: &Arc<dyn LockProvider>,
+        name: &LockName,
+    ) -> Result<SlotRef, LockError> {
+        let known = self.0.get_or_try_init(|| slot(provider, name))?;
+        if Arc::ptr_eq(&known.provider, provider) || known.space == provider.lock_space() {
+            return Ok(known.clone());
+        }
+        // A default provider was registered since.
+        slot(provider, name)
+    }
+}
+
 /// The gate's slot for this lock.
 pub(crate) fn slot(
     provider: &Arc<dyn LockProvider>,
@@ -160,21 +174,4 @@ pub(crate) fn slot(
 ) -> Result<SlotRef, LockError> {
     name.validate()?;
     Ok(table::enter(provider, name))
-}
-
-/// Acquires it, waiting at most `timeout`, or without end if there is none.
-pub(crate) fn acquire(
-    slot: SlotRef,
-    lease: Option<Duration>,
-    timeout: Option<Duration>,
-) -> Result<Acquire, LockError> {
-    if let Some(lease) = lease.filter(|lease| !LEASES.contains(lease)) {
-        return Err(LockError::new(LockErrorKind::InvalidConfig)
-            .with_name(slot.name.clone())
-            .with_detail(format!("expected a lease of 100 ms to 24 h, got {lease:?}")));
-    }
-    if held::holds(&slot) {
-        return Err(LockError::new(LockErrorKind::WouldDeadlock).with_name(slot.name.clone()));
-    }
-    Ok(gate::acquire(slot, lease, timeout))
 }

@@ -2,5 +2,5 @@
 
 pub use crate::LockName;
 pub use crate::outcome::{or_error, or_skip};
-pub use crate::run::{GuardSlot, Request, run, run_with_guard};
+pub use crate::run::{GuardSlot, Request, Site, run, run_with_guard};
 pub use crate::template::{Encoded, render};

@@ -1,6 +1,6 @@
 //! The attribute's one entry: acquire, poll the body together with the lease, release.
 
-use std::borrow::Borrow;
+use std::cell::OnceCell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
@@ -12,7 +12,7 @@ use tokio::time::Sleep;
 use crate::clock::Timestamp;
 use crate::gate::Acquire;
 use crate::guard::LockGuard;
-use crate::lock;
+use crate::lock::{self, KnownSlot};
 use crate::observe::Call;
 use crate::provider::LockProvider;
 use crate::{LockError, LockErrorKind, LockName};
@@ -26,6 +26,18 @@ pub struct Request {
     timeout: Duration,
     lease: Option<Duration>,
     max_hold: Option<Duration>,
+    site: Option<&'static Site>,
+}
+
+/// The place of an attribute whose name has no placeholders.
+pub struct Site(KnownSlot);
+
+impl Site {
+    /// One that was never called.
+    #[allow(clippy::new_without_default, reason = "it is made in statics")]
+    pub const fn new() -> Self {
+        Self(KnownSlot::new())
+    }
 }
 
 enum Provider {
@@ -36,6 +48,7 @@ enum Provider {
 
 impl Request {
     /// A call with everything else left at its default.
+    #[inline]
     pub fn new(template: &'static str, name: LockName) -> Self {
         Self {
             template,
@@ -44,47 +57,77 @@ impl Request {
             timeout: Duration::ZERO,
             lease: None,
             max_hold: None,
+            site: None,
         }
     }
 
     /// The longest wait.
+    #[inline]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
     /// The lease asked for.
+    #[inline]
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = Some(lease);
         self
     }
 
     /// How long the body may hold the lock.
+    #[inline]
     pub fn max_hold(mut self, max_hold: Duration) -> Self {
         self.max_hold = Some(max_hold);
         self
     }
 
     /// The provider registered under this name.
+    #[inline]
     pub fn named(mut self, provider: &'static str) -> Self {
         self.provider = Provider::Named(provider);
         self
     }
 
     /// This provider.
+    #[inline]
     pub fn on(mut self, provider: &Arc<dyn LockProvider>) -> Self {
         self.provider = Provider::Given(Arc::clone(provider));
         self
     }
 
-    fn acquire(&self, call: &Call) -> Result<Acquire, LockError> {
-        let slot = match &self.provider {
-            Provider::Default => lock::slot(registry::default()?, &self.name),
-            Provider::Named(provider) => lock::slot(&registry::named(provider)?, &self.name),
-            Provider::Given(provider) => lock::slot(provider, &self.name),
+    /// The place of this call, if the name is the same at each.
+    #[inline]
+    pub fn at(mut self, site: &'static Site) -> Self {
+        self.site = Some(site);
+        self
+    }
+
+    fn acquire(self, call: &Call) -> Result<Acquire, LockError> {
+        let named;
+        let registered = match &self.provider {
+            Provider::Default => Some(registry::default()?),
+            Provider::Named(provider) => {
+                named = registry::named(provider)?;
+                Some(&named)
+            }
+            Provider::Given(_) => None,
+        };
+        let slot = match (registered, self.site, &self.provider) {
+            // What is registered stays, and so may the slot.
+            (Some(provider), Some(site), _) => site.0.get(provider, &self.name),
+            (Some(provider), None, _) | (None, _, Provider::Given(provider)) => {
+                lock::slot(provider, &self.name)
+            }
+            (None, ..) => unreachable!("a provider is registered or given"),
         }?;
         call.provider(&slot);
-        lock::acquire(slot, self.lease, Some(self.timeout))
+        Ok(Acquire::new(
+            slot,
+            self.lease,
+            Some(self.timeout),
+            self.template,
+        ))
     }
 }
 
@@ -107,6 +150,24 @@ impl GuardSlot {
     }
 }
 
+/// Where the guard is while the body runs.
+trait Place {
+    fn put(&self, guard: LockGuard) -> &LockGuard;
+}
+
+impl Place for &GuardSlot {
+    fn put(&self, guard: LockGuard) -> &LockGuard {
+        self.0.get_or_init(|| guard)
+    }
+}
+
+/// Where the body does not see it, and threads do not matter.
+impl Place for OnceCell<LockGuard> {
+    fn put(&self, guard: LockGuard) -> &LockGuard {
+        self.get_or_init(|| guard)
+    }
+}
+
 /// Runs the body while the lock is held.
 pub fn run<F, N>(
     request: Request,
@@ -117,7 +178,7 @@ where
     F: Future,
     N: FnOnce(LockError) -> F::Output,
 {
-    run_in(request, GuardSlot::new(), body, not_run)
+    run_in(request, OnceCell::new(), body, not_run)
 }
 
 /// The same, with a guard that the body sees.
@@ -137,7 +198,7 @@ where
 /// Not an `async fn`, and awaits few futures: this one is a part of every annotated call's.
 fn run_in<F, N>(
     request: Request,
-    slot: impl Borrow<GuardSlot>,
+    slot: impl Place,
     body: Pin<&mut Option<F>>,
     not_run: N,
 ) -> impl Future<Output = F::Output>
@@ -146,16 +207,19 @@ where
     N: FnOnce(LockError) -> F::Output,
 {
     let mut call = Call::new(request.template, &request.name);
-    let acquire = request.acquire(&call).unwrap_or_else(Acquire::failed);
     let max_hold = request.max_hold;
-    drop(request);
+    let acquire = request.acquire(&call);
     async move {
         // Dropped before the guard, also when the caller drops this future half-way.
         let mut body = Body(body);
-        let ended = match acquire.await {
+        let acquired = match acquire {
+            Ok(acquire) => acquire.await,
+            Err(error) => Err(error),
+        };
+        let ended = match acquired {
             Ok(acquired) => {
                 call.acquired(&acquired);
-                let guard = slot.borrow().0.get_or_init(|| acquired);
+                let guard = slot.put(acquired);
                 let ended = body.while_held(guard, max_hold, &call).await;
                 // Its locals go while the lock is still held.
                 body.0.set(None);

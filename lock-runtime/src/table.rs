@@ -1,13 +1,16 @@
 //! The table of all slots of the process: sharded, and only as large as what is in use.
+//!
+//! It refers to slots weakly. Whoever drops the last reference to a slot removes its entry; until
+//! then somebody else may already have made a new slot for the key, which is no harm: a slot that
+//! nobody refers to is held by nobody.
 
 use std::array;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::hash::BuildHasher;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use foldhash::quality::RandomState;
 use hashbrown::HashTable;
 use once_cell::sync::Lazy;
-use std::hash::BuildHasher;
 
 use crate::LockName;
 use crate::gate::{Slot, SlotRef};
@@ -17,9 +20,14 @@ const SHARDS: usize = 32;
 /// A shard larger than this gives memory back when most of it is unused.
 const KEPT_CAPACITY: usize = 64;
 
+struct Entry {
+    hash: u64,
+    slot: Weak<Slot>,
+}
+
 struct Table {
     hasher: RandomState,
-    shards: [Mutex<HashTable<Arc<Slot>>>; SHARDS],
+    shards: [Mutex<HashTable<Entry>>; SHARDS],
 }
 
 static TABLE: Lazy<Table> = Lazy::new(|| Table {
@@ -28,7 +36,7 @@ static TABLE: Lazy<Table> = Lazy::new(|| Table {
 });
 
 impl Table {
-    fn shard(&self, hash: u64) -> MutexGuard<'_, HashTable<Arc<Slot>>> {
+    fn shard(&self, hash: u64) -> MutexGuard<'_, HashTable<Entry>> {
         // The low bits choose the shard, hashbrown uses the high ones and all of them.
         let shard = &self.shards[hash as usize % SHARDS];
         shard.lock().unwrap_or_else(PoisonError::into_inner)
@@ -39,45 +47,50 @@ impl Table {
 pub(crate) fn enter(provider: &Arc<dyn LockProvider>, name: &LockName) -> SlotRef {
     let space = provider.lock_space();
     let hash = TABLE.hasher.hash_one((space, name));
+    let mut found = None;
+    // Dropped after the shard's lock: the last reference to a slot takes that lock.
+    let mut others = Vec::new();
     let mut shard = TABLE.shard(hash);
-    let entry = shard.entry(
-        hash,
-        |slot| slot.hash == hash && slot.space == space && slot.name == *name,
-        |slot| slot.hash,
-    );
-    let slot = entry
-        .or_insert_with(|| Arc::new(Slot::new(space, hash, name.clone(), Arc::clone(provider))));
-    let slot = slot.get();
-    slot.refs.fetch_add(1, Ordering::Relaxed);
-    SlotRef::counted(Arc::clone(slot))
+    shard.find(hash, |entry| {
+        if entry.hash != hash {
+            return false;
+        }
+        // A slot that is going away is none.
+        let Some(slot) = entry.slot.upgrade() else {
+            return false;
+        };
+        let same = slot.space == space && slot.name == *name;
+        if same {
+            found = Some(slot);
+        } else {
+            others.push(slot);
+        }
+        same
+    });
+    let slot = found.unwrap_or_else(|| {
+        let slot = Arc::new(Slot::new(space, hash, name.clone(), Arc::clone(provider)));
+        let entry = Entry {
+            hash,
+            slot: Arc::downgrade(&slot),
+        };
+        shard.insert_unique(hash, entry, |entry| entry.hash);
+        slot
+    });
+    drop(shard);
+    SlotRef::new(slot)
 }
 
-/// One reference less; the last one removes the slot.
-pub(crate) fn forget(slot: &Arc<Slot>) {
-    // Every count but the last goes down without the shard's lock. The last one is taken under
-    // it, where `enter` counts up, so that no slot is removed that somebody just found.
-    let refs = &slot.refs;
-    let not_last = |refs: usize| (refs > 1).then(|| refs - 1);
-    if refs
-        .fetch_update(Ordering::AcqRel, Ordering::Relaxed, not_last)
-        .is_ok()
-    {
-        return;
+/// The slot is being dropped.
+pub(crate) fn forget(slot: &Slot) {
+    let mut shard = TABLE.shard(slot.hash);
+    let entry = shard.find_entry(slot.hash, |entry| std::ptr::eq(entry.slot.as_ptr(), slot));
+    if let Ok(entry) = entry {
+        entry.remove();
     }
-    let mut guard = TABLE.shard(slot.hash);
-    let shard = &mut *guard;
-    if refs.fetch_sub(1, Ordering::AcqRel) > 1 {
-        return;
-    }
-    let entry = shard.find_entry(slot.hash, |other| Arc::ptr_eq(other, slot));
-    let removed = entry.ok().map(|entry| entry.remove().0);
     if shard.capacity() > KEPT_CAPACITY && shard.len() < shard.capacity() / 8 {
         let kept = (shard.len() * 2).max(KEPT_CAPACITY);
-        shard.shrink_to(kept, |slot| slot.hash);
+        shard.shrink_to(kept, |entry| entry.hash);
     }
-    drop(guard);
-    // What it holds, the provider for one, may do anything when dropped.
-    drop(removed);
 }
 
 /// Every slot of the process.
@@ -85,10 +98,12 @@ pub(crate) fn all() -> Vec<SlotRef> {
     let mut slots = Vec::new();
     for shard in &TABLE.shards {
         let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-        for slot in shard.iter() {
-            slot.refs.fetch_add(1, Ordering::Relaxed);
-            slots.push(SlotRef::counted(Arc::clone(slot)));
-        }
+        slots.extend(
+            shard
+                .iter()
+                .filter_map(|entry| entry.slot.upgrade())
+                .map(SlotRef::new),
+        );
     }
     slots
 }

@@ -1,15 +1,35 @@
 //! Renders the name templates of the attribute; `lock-macros` parses them.
 
+use std::cell::Cell;
 use std::fmt::{self, Write};
 
 use crate::LockName;
 
+/// What a thread keeps of its buffer from one name to the next.
+const KEPT_BUFFER: usize = 1_024;
+
+thread_local! {
+    static BUFFER: Cell<String> = const { Cell::new(String::new()) };
+}
+
 /// Renders a template into a name.
 pub fn render(name: fmt::Arguments<'_>) -> LockName {
-    match name.as_str() {
-        Some(name) => LockName::from(name),
-        None => LockName::from(name.to_string()),
+    if let Some(name) = name.as_str() {
+        return LockName::from(name);
     }
+    // Taken and not borrowed: a value's `Display` may render a name of its own.
+    let mut buffer = BUFFER.try_with(Cell::take).unwrap_or_default();
+    buffer.clear();
+    // Fails only if a value's `Display` does, which `format!` would panic for.
+    buffer
+        .write_fmt(name)
+        .expect("a value in a lock's name could not be displayed");
+    let name = LockName::from(buffer.as_str());
+    if buffer.capacity() <= KEPT_BUFFER {
+        // A thread that is ending keeps nothing.
+        let _ = BUFFER.try_with(|kept| kept.set(buffer));
+    }
+    name
 }
 
 /// A placeholder's value in a template with several of them: the character that begins the literal

@@ -36,6 +36,10 @@ fn with_every_option() {
                         "a{{b}}",
                         crate::reexported::__private::LockName::from_static("a{b}"),
                     )
+                    .at({
+                        static SITE: crate::reexported::__private::Site = crate::reexported::__private::Site::new();
+                        &SITE
+                    })
                     .timeout(wait())
                     .lease(::core::time::Duration::from_millis(60000))
                     .max_hold(::core::time::Duration::from_millis(3600000))
@@ -93,9 +97,13 @@ fn with_impl_trait() {
     expect![[r#"
         async fn f() -> Result<(impl Iterator<Item = u8>, &'static [u8]), E> {
             let request = ::lock_runtime::__private::Request::new(
-                "x",
-                ::lock_runtime::__private::LockName::from_static("x"),
-            );
+                    "x",
+                    ::lock_runtime::__private::LockName::from_static("x"),
+                )
+                .at({
+                    static SITE: ::lock_runtime::__private::Site = ::lock_runtime::__private::Site::new();
+                    &SITE
+                });
             let body = ::core::pin::pin!(
                 ::core::option::Option::Some(async move { if let
                 ::core::option::Option::Some(output) = ::core::option::Option::None:: < Result <
@@ -123,9 +131,13 @@ fn under_tokio_main() {
         fn main() {
             let body = async {
                 let request = ::lock_runtime::__private::Request::new(
-                    "main",
-                    ::lock_runtime::__private::LockName::from_static("main"),
-                );
+                        "main",
+                        ::lock_runtime::__private::LockName::from_static("main"),
+                    )
+                    .at({
+                        static SITE: ::lock_runtime::__private::Site = ::lock_runtime::__private::Site::new();
+                        &SITE
+                    });
                 let body = ::core::pin::pin!(
                     ::core::option::Option::Some(async move { if let
                     ::core::option::Option::Some(output) = ::core::option::Option::None:: < () >

@@ -15,7 +15,6 @@ mod waiting;
 
 use std::future::poll_fn;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -29,7 +28,7 @@ use crate::table;
 use crate::{LockError, LockErrorKind, LockName};
 use queue::{Phase, State, Waiter};
 
-pub(crate) use waiting::{Acquire, acquire};
+pub(crate) use waiting::Acquire;
 
 /// One key of one lock space, and its queue.
 pub(crate) struct Slot {
@@ -37,8 +36,6 @@ pub(crate) struct Slot {
     pub(crate) hash: u64,
     pub(crate) name: LockName,
     pub(crate) provider: Arc<dyn LockProvider>,
-    /// How many `SlotRef`s there are; the table removes the slot with the last one.
-    pub(crate) refs: AtomicUsize,
     state: Mutex<State>,
 }
 
@@ -49,6 +46,7 @@ enum Arrival {
 }
 
 /// Keeps a slot in the table.
+#[derive(Clone)]
 pub(crate) struct SlotRef(Arc<Slot>);
 
 /// How a release goes on.
@@ -73,7 +71,6 @@ impl Slot {
             hash,
             name,
             provider,
-            refs: AtomicUsize::new(0),
             state: Mutex::default(),
         }
     }
@@ -83,8 +80,8 @@ impl Slot {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    #[cfg(feature = "testing")]
     /// Whether nobody holds the key or waits for it, and no call is under way.
+    #[cfg(feature = "testing")]
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.lock();
         matches!(state.phase, Phase::Idle) && state.queue.is_empty()
@@ -108,8 +105,7 @@ impl Slot {
 }
 
 impl SlotRef {
-    /// For the table, which counts.
-    pub(crate) fn counted(slot: Arc<Slot>) -> Self {
+    pub(crate) fn new(slot: Arc<Slot>) -> Self {
         Self(slot)
     }
 
@@ -231,17 +227,9 @@ impl SlotRef {
     }
 }
 
-impl Clone for SlotRef {
-    fn clone(&self) -> Self {
-        // There is a reference already, so the table cannot be removing the slot.
-        self.0.refs.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(&self.0))
-    }
-}
-
-impl Drop for SlotRef {
+impl Drop for Slot {
     fn drop(&mut self) {
-        table::forget(&self.0);
+        table::forget(self);
     }
 }
 

@@ -1,7 +1,7 @@
 //! A caller's side: one place in the queue, from arrival to guard.
 
 use std::future::Future;
-use std::mem;
+use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -9,63 +9,117 @@ use std::time::Duration;
 use tokio::time::Sleep;
 
 use super::{Arrival, SlotRef};
-use crate::LockError;
 use crate::clock::Timestamp;
 use crate::guard::LockGuard;
-use crate::keeper;
+use crate::meter::Meter;
+use crate::{LockError, LockErrorKind};
+use crate::{held, keeper};
 
+/// The shortest and the longest lease.
+const LEASES: RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(24 * 60 * 60);
 /// How long a caller who gives up waits for the provider to take its request back.
 const WITHDRAWAL: Duration = Duration::from_secs(1);
-/// Acquires the slot's lock, waiting at most `timeout`, or without end if there is none. A timeout
-/// of zero tries once.
+
+/// An acquisition of the slot's lock. May be dropped at any time.
 ///
 /// Not an `async fn`: callers keep this future in their own, which should stay small.
-pub(crate) fn acquire(
-    slot: SlotRef,
+pub(crate) struct Acquire {
+    /// Taken when it ends, or gives up.
+    slot: Option<SlotRef>,
     lease: Option<Duration>,
+    /// The longest wait; none for one without end. Zero tries once.
     timeout: Option<Duration>,
-) -> Acquire {
-    start(slot, lease, timeout).map_or_else(Acquire::failed, Acquire)
-}
-
-/// An acquisition. May be dropped at any time.
-pub(crate) struct Acquire(Step);
-
-enum Step {
-    Done(Result<LockGuard, LockError>),
-    Waiting(Waiting),
-    GivingUp(Pin<Box<dyn Future<Output = LockError> + Send>>),
-    Over,
-}
-
-fn start(
-    slot: SlotRef,
-    lease: Option<Duration>,
-    timeout: Option<Duration>,
-) -> Result<Step, LockError> {
-    let waits = timeout.is_none_or(|timeout| !timeout.is_zero());
-    let ticket = match slot.arrive(waits, lease)? {
-        Arrival::Granted(token, ticket) => {
-            return Ok(Step::Done(Ok(LockGuard::new(slot, ticket, token, None))));
-        }
-        Arrival::Queued(ticket) => ticket,
-    };
-    let mut waiting = Waiting {
-        slot: Some(slot),
-        ticket,
-        timer: None,
-    };
-    if let Some(timeout) = timeout.filter(|_| waits) {
-        let timer = keeper::sleep_until(Timestamp::now() + timeout)?;
-        waiting.timer = Some(Box::pin(timer));
-    }
-    Ok(Step::Waiting(waiting))
+    /// The place in the queue, which is given back when this is dropped.
+    ticket: Option<u64>,
+    timer: Option<Pin<Box<Sleep>>>,
+    giving_up: Option<Pin<Box<dyn Future<Output = LockError> + Send>>>,
+    /// Taken when it ends.
+    meter: Option<Meter>,
 }
 
 impl Acquire {
-    /// One that fails.
-    pub(crate) fn failed(error: LockError) -> Self {
-        Self(Step::Done(Err(error)))
+    /// `template` is the attribute's name as written, or empty.
+    pub(crate) fn new(
+        slot: SlotRef,
+        lease: Option<Duration>,
+        timeout: Option<Duration>,
+        template: &'static str,
+    ) -> Self {
+        let slot = Some(slot);
+        Self {
+            slot,
+            lease,
+            timeout,
+            ticket: None,
+            timer: None,
+            giving_up: None,
+            meter: Some(Meter::new(template)),
+        }
+    }
+
+    /// The first poll: a guard at once, or a place in the queue.
+    fn start(&mut self) -> Result<Option<LockGuard>, LockError> {
+        let slot = self.slot();
+        check(slot, self.lease)?;
+        let timeout = self.timeout;
+        let waits = timeout.is_none_or(|timeout| !timeout.is_zero());
+        match slot.arrive(waits, self.lease)? {
+            Arrival::Granted(token, ticket) => {
+                return Ok(Some(LockGuard::new(self.take_slot(), ticket, token, None)));
+            }
+            Arrival::Queued(ticket) => self.ticket = Some(ticket),
+        }
+        if let Some(timeout) = timeout.filter(|_| waits) {
+            let timer = keeper::sleep_until(Timestamp::now() + timeout)?;
+            self.timer = Some(Box::pin(timer));
+        }
+        Ok(None)
+    }
+
+    fn slot(&self) -> &SlotRef {
+        match &self.slot {
+            Some(slot) => slot,
+            None => unreachable!("polled after the end"),
+        }
+    }
+
+    fn poll_guard(&mut self, context: &mut Context<'_>) -> Poll<Result<LockGuard, LockError>> {
+        if let Some(answer) = &mut self.giving_up {
+            return answer.as_mut().poll(context).map(Err);
+        }
+        let ticket = match self.ticket {
+            Some(ticket) => ticket,
+            None => match self.start() {
+                Ok(Some(guard)) => return Poll::Ready(Ok(guard)),
+                Ok(None) => match self.ticket {
+                    Some(ticket) => ticket,
+                    None => unreachable!("queued"),
+                },
+                Err(error) => return Poll::Ready(Err(error)),
+            },
+        };
+        if let Poll::Ready(result) = self.slot().poll_ticket(ticket, context) {
+            let slot = self.take_slot();
+            return Poll::Ready(
+                result.map(|(token, hold)| LockGuard::new(slot, ticket, token, hold)),
+            );
+        }
+        let Some(timer) = &mut self.timer else {
+            return Poll::Pending;
+        };
+        ready!(timer.as_mut().poll(context));
+        let mut answer = Box::pin(give_up(self.take_slot(), ticket));
+        let answered = answer.as_mut().poll(context).map(Err);
+        self.giving_up = Some(answer);
+        answered
+    }
+
+    fn take_slot(&mut self) -> SlotRef {
+        match self.slot.take() {
+            Some(slot) => slot,
+            None => unreachable!("polled after the end"),
+        }
     }
 }
 
@@ -73,63 +127,36 @@ impl Future for Acquire {
     type Output = Result<LockGuard, LockError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let step = &mut self.0;
-        loop {
-            match step {
-                Step::Waiting(waiting) => match ready!(waiting.poll(context)) {
-                    Some(result) => *step = Step::Done(result),
-                    None => *step = Step::GivingUp(Box::pin(give_up(waiting.take()))),
-                },
-                Step::GivingUp(answer) => {
-                    let error = ready!(answer.as_mut().poll(context));
-                    *step = Step::Done(Err(error));
-                }
-                Step::Done(_) | Step::Over => match mem::replace(step, Step::Over) {
-                    Step::Done(result) => return Poll::Ready(result),
-                    _ => unreachable!("polled after the end"),
-                },
+        let this = &mut *self;
+        if let (Some(meter), Some(slot)) = (&mut this.meter, &this.slot) {
+            meter.attempt(&*slot.provider);
+        }
+        let mut result = ready!(this.poll_guard(context));
+        if let Some(meter) = this.meter.take() {
+            match &mut result {
+                Ok(guard) => guard.measure(meter.acquired()),
+                Err(error) => meter.not_acquired(error.kind()),
             }
         }
+        Poll::Ready(result)
     }
 }
 
-/// A place in the queue; given back when dropped.
-struct Waiting {
-    /// Taken when it ends.
-    slot: Option<SlotRef>,
-    ticket: u64,
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl Waiting {
-    /// `None` when the timeout has passed.
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<LockGuard, LockError>>> {
-        let Some(slot) = &self.slot else {
-            unreachable!("polled after the end")
-        };
-        let Poll::Ready(result) = slot.poll_ticket(self.ticket, context) else {
-            return match &mut self.timer {
-                Some(timer) => timer.as_mut().poll(context).map(|()| None),
-                None => Poll::Pending,
-            };
-        };
-        let slot = self.take().0;
-        Poll::Ready(Some(result.map(|(token, hold)| {
-            LockGuard::new(slot, self.ticket, token, hold)
-        })))
+/// What can be refused without a look at the queue.
+fn check(slot: &SlotRef, lease: Option<Duration>) -> Result<(), LockError> {
+    if let Some(lease) = lease.filter(|lease| !LEASES.contains(lease)) {
+        return Err(slot
+            .error(LockErrorKind::InvalidConfig)
+            .with_detail(format!("expected a lease of 100 ms to 24 h, got {lease:?}")));
     }
-
-    /// The place, which is not given back any more.
-    fn take(&mut self) -> (SlotRef, u64) {
-        let Some(slot) = self.slot.take() else {
-            unreachable!("taken once, at the end")
-        };
-        (slot, self.ticket)
+    if held::holds(slot) {
+        return Err(slot.error(LockErrorKind::WouldDeadlock));
     }
+    Ok(())
 }
 
 /// The timeout has passed.
-fn give_up((slot, ticket): (SlotRef, u64)) -> impl Future<Output = LockError> + Send {
+fn give_up(slot: SlotRef, ticket: u64) -> impl Future<Output = LockError> + Send {
     let timed_out = slot.timed_out();
     let was_last = slot.leave(ticket);
     async move {
@@ -141,10 +168,13 @@ fn give_up((slot, ticket): (SlotRef, u64)) -> impl Future<Output = LockError> + 
     }
 }
 
-impl Drop for Waiting {
+impl Drop for Acquire {
     fn drop(&mut self) {
-        if let Some(slot) = &self.slot {
-            slot.leave(self.ticket);
+        if let (Some(slot), Some(ticket)) = (&self.slot, self.ticket) {
+            slot.leave(ticket);
+        }
+        if let Some(meter) = self.meter.take() {
+            meter.cancelled();
         }
     }
 }
