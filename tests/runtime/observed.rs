@@ -9,7 +9,7 @@ use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::isolated::isolated;
 use crate::log::Log;
-use crate::{lock_on, nothing_held, run, shared};
+use crate::{BOUND, lock_on, nothing_held, run, shared};
 
 #[distributed_lock(name = "observed:{id}", provider = locks)]
 async fn observed(locks: &Arc<dyn LockProvider>, id: u32) -> Result<(), LockError> {
@@ -71,7 +71,8 @@ fn a_call_is_one_span_with_its_outcome() {
                 .expect("it is free");
             provider.lose("observed:10");
             lost.lost().await;
-            assert_eq!(log.lines_with("WARN"), 1);
+            let said = || async { log.lines_with("WARN") == 1 };
+            lock_tests::eventually("the loss is said", BOUND, said).await;
 
             provider.fail_next(Operation::Release, 1);
             observed(&locks, 11).await.expect("the body ran to its end");
