@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use lock_runtime::testing::TestProvider;
 use lock_runtime::{DistributedLock, InProcessProvider, LockGuard, LockName, LockProvider};
+#[cfg(feature = "redis")]
+use lock_tests::RedisServer;
 use lock_tests::{Probe, Scratch, unique};
 
 /// A test takes no longer, whatever happens.
@@ -143,6 +145,12 @@ pub(crate) fn check_groups(fixture: fn() -> BoxFixture, groups: &'static [&'stat
         let (leases, processes) = (capabilities.lease.is_some(), fixture.url.is_some());
         assert_eq!(groups.contains(&"leases"), leases, "leases");
         assert_eq!(groups.contains(&"processes"), processes, "other processes");
+        let both = leases && processes;
+        assert_eq!(
+            groups.contains(&"leased_processes"),
+            both,
+            "leases of other processes"
+        );
     });
 }
 
@@ -161,5 +169,15 @@ pub(crate) fn file() -> BoxFixture {
         let directory = scratch.join("locks");
         let url = format!("file:{}?key_prefix={}:", directory.display(), unique());
         Some(Fixture::connect(url).await.with(scratch))
+    })
+}
+
+/// A server for each test, and a lease so short that a case may outlive it.
+#[cfg(feature = "redis")]
+pub(crate) fn redis() -> BoxFixture {
+    Box::pin(async {
+        let server = RedisServer::start_plain()?;
+        let url = format!("{}?key_prefix={}:&lease=3s", server.url(), unique());
+        Some(Fixture::connect(url).await.with(server))
     })
 }

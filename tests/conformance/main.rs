@@ -15,3 +15,5 @@ conformance!(in_process: tokens);
 conformance!(testing: tokens, leases);
 #[cfg(feature = "file")]
 conformance!(file: tokens, processes);
+#[cfg(feature = "redis")]
+conformance!(redis: tokens, processes, leases, leased_processes);

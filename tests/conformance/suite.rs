@@ -55,6 +55,10 @@ macro_rules! cases {
         cases!($provider => leases:
             renewed_for_many_leases, busy_runtime_keeps_the_lock);
     };
+    (leased_processes $provider:ident) => {
+        cases!($provider => leased_processes:
+            frozen_holder_is_lost, killed_holder_costs_a_lease);
+    };
     ($provider:ident => $module:ident: $($case:ident),* $(,)?) => {
         $(
             #[test]

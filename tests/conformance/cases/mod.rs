@@ -3,6 +3,8 @@
 pub(crate) mod abandonment;
 pub(crate) mod basic;
 pub(crate) mod cancellation;
+#[cfg(feature = "redis")]
+pub(crate) mod leased_processes;
 pub(crate) mod leases;
 pub(crate) mod loss;
 pub(crate) mod names;
