@@ -105,6 +105,7 @@ async fn serve(
                 let seed = seed.parse().expect("a number");
                 let names: Vec<_> = name.split(',').collect();
                 contention.start(provider, &names, register, seed);
+                say("contending");
             }
             ["stop"] => contention.stop().await,
             ["child"] => say(&format!("child {}", start_child())),
