@@ -38,6 +38,23 @@ pub enum LockErrorKind {
 }
 
 impl LockErrorKind {
+    /// A label for metrics.
+    #[cfg(feature = "metrics")]
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::Contended => "contended",
+            Self::TimedOut => "timed_out",
+            Self::ProviderUnavailable => "provider_unavailable",
+            Self::Lost => "lost",
+            Self::MaxHoldExceeded => "max_hold_exceeded",
+            Self::WouldDeadlock => "would_deadlock",
+            Self::InvalidName => "invalid_name",
+            Self::NoProvider => "no_provider",
+            Self::Unsupported => "unsupported",
+            Self::InvalidConfig => "invalid_config",
+        }
+    }
+
     const fn describe(self) -> &'static str {
         match self {
             Self::Contended => "is held elsewhere",

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::gate::{Release, SlotRef};
 use crate::hold::Hold;
+use crate::meter::Meter;
 use crate::provider::LossReporter;
 use crate::{LockError, LockErrorKind, LockName};
 
@@ -45,6 +46,12 @@ impl fmt::Display for FencingToken {
     }
 }
 
+impl From<u64> for FencingToken {
+    fn from(value: u64) -> Self {
+        Self(value)
+    }
+}
+
 impl From<FencingToken> for u64 {
     fn from(token: FencingToken) -> Self {
         token.0
@@ -67,6 +74,7 @@ pub struct LockGuard {
     /// `None` for a lock of this process alone, which cannot be lost.
     hold: Option<Arc<Hold>>,
     released: AtomicBool,
+    meter: Option<Meter>,
 }
 
 /// The provider's answer to a release.
@@ -85,7 +93,12 @@ impl LockGuard {
             token,
             hold,
             released: AtomicBool::new(false),
+            meter: None,
         }
+    }
+
+    pub(crate) fn measure(&mut self, meter: Meter) {
+        self.meter = Some(meter);
     }
 
     /// The lock's name.
@@ -154,6 +167,9 @@ impl LockGuard {
     }
 
     fn give_back(&self) -> Release {
+        if let Some(meter) = &self.meter {
+            meter.released(self.is_lost());
+        }
         let released = self.slot.release(self.ticket);
         if let Some(hold) = &self.hold {
             hold.let_go();

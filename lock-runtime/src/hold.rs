@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -24,6 +24,8 @@ pub(crate) struct Hold {
     deadline: AtomicU64,
     /// When the next renewal is due, as a `Timestamp`; far in the future while one is under way.
     renews: AtomicU64,
+    /// Whether that time is not to be brought forward.
+    exactly: AtomicBool,
     /// When the keeper looks again, as a `Timestamp`; only it writes this.
     pub(crate) wakes: AtomicU64,
     ended: OnceLock<()>,
@@ -35,7 +37,7 @@ pub(crate) struct Hold {
 
 /// Renewals that are due within this part of a lease are done with those that are due now, in one
 /// request.
-pub(crate) const TOGETHER: u32 = 30;
+const TOGETHER: u32 = 30;
 
 const LAPSED: &str = "its lease ended before it could be renewed";
 
@@ -58,6 +60,7 @@ impl Hold {
             slot: slot.clone(),
             deadline: AtomicU64::new(deadline.as_nanos()),
             renews: AtomicU64::new(u64::MAX),
+            exactly: AtomicBool::new(false),
             wakes: AtomicU64::new(0),
             ended: OnceLock::new(),
             lapsed: OnceLock::new(),
@@ -70,7 +73,7 @@ impl Hold {
         self.grant.loss_reporter().watched_by(&self);
         if self.has_lease() {
             let first = self.grant.valid_from() + self.renewal_interval();
-            keeper::watch(&self, self.next_renewal(first));
+            keeper::watch(&self, self.plan_renewal(first));
         }
         self
     }
@@ -99,16 +102,34 @@ impl Hold {
         self.grant.lease() / 3
     }
 
-    /// When the next renewal is due; remembered, so that it can be told from the deadline.
-    pub(crate) fn next_renewal(&self, at: Timestamp) -> Timestamp {
+    /// Plans the next renewal for this time, or a little earlier together with others, and says
+    /// when to look at it.
+    pub(crate) fn plan_renewal(&self, at: Timestamp) -> Timestamp {
+        self.exactly.store(false, Ordering::Relaxed);
         self.renews.store(at.as_nanos(), Ordering::Relaxed);
         at.min(self.deadline())
     }
 
-    /// Whether a renewal is due at about this time; answers true once a renewal.
+    /// Plans another try, no earlier than this.
+    pub(crate) fn plan_retry(&self, at: Timestamp) -> Timestamp {
+        let at = self.plan_renewal(at);
+        self.exactly.store(true, Ordering::Relaxed);
+        at
+    }
+
+    /// How much earlier than planned the keeper may look at it.
+    pub(crate) fn early(&self) -> Duration {
+        let planned = self.wakes.load(Ordering::Relaxed);
+        if self.exactly.load(Ordering::Relaxed) || planned >= self.deadline().as_nanos() {
+            Duration::ZERO
+        } else {
+            self.grant.lease() / TOGETHER
+        }
+    }
+
+    /// Whether a renewal is due; answers true once a renewal.
     pub(crate) fn take_renewal(&self, now: Timestamp) -> bool {
-        let early = self.grant.lease() / TOGETHER;
-        let due = self.renews.load(Ordering::Relaxed) <= (now + early).as_nanos();
+        let due = self.renews.load(Ordering::Relaxed) <= (now + self.early()).as_nanos();
         if due {
             self.renews.store(u64::MAX, Ordering::Relaxed);
         }

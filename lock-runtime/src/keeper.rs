@@ -20,7 +20,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Sleep;
 
 use crate::clock::Timestamp;
-use crate::hold::{Hold, TOGETHER};
+use crate::hold::Hold;
 use crate::provider::BoxFuture;
 use crate::race::{First, first_of};
 use crate::renewal;
@@ -167,12 +167,7 @@ impl Schedule {
         let mut schedule = self.lock();
         let entry = schedule.first_entry()?;
         let at = Timestamp::from_nanos(entry.key().0);
-        let hold = entry.get();
-        let early = if at < hold.deadline() {
-            hold.grant().lease() / TOGETHER
-        } else {
-            Duration::ZERO
-        };
+        let early = entry.get().early();
         (at <= now + early).then(|| entry.remove())
     }
 }

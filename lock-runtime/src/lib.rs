@@ -41,6 +41,7 @@ mod gate;
 mod held;
 mod hold;
 mod keeper;
+mod meter;
 mod observe;
 mod race;
 mod renewal;

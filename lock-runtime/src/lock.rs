@@ -84,7 +84,7 @@ impl DistributedLock {
     ///
     /// Every kind but contention.
     pub async fn acquire(&self) -> Result<LockGuard, LockError> {
-        Acquire::new(self.slot()?, self.lease, None).await
+        Acquire::new(self.slot()?, self.lease, None, "").await
     }
 
     /// Acquires the lock, waiting at most this long.
@@ -95,7 +95,7 @@ impl DistributedLock {
     /// [`Contended`](crate::LockErrorKind::Contended) if the timeout is zero and somebody else holds it;
     /// any other kind for what went wrong.
     pub async fn acquire_for(&self, timeout: Duration) -> Result<LockGuard, LockError> {
-        Acquire::new(self.slot()?, self.lease, Some(timeout)).await
+        Acquire::new(self.slot()?, self.lease, Some(timeout), "").await
     }
 
     /// Acquires the lock if it is free; `None` if somebody else holds it.
@@ -158,20 +158,11 @@ impl KnownSlot {
         provider: &Arc<dyn LockProvider>,
         name: &LockName,
     ) -> Result<SlotRef, LockError> {
-        let known = self.0.get_or_try_init(|| slot(provider, name))?;
+        let known = self.0.get_or_try_init(|| table::enter(provider, name))?;
         if Arc::ptr_eq(&known.provider, provider) || known.space == provider.lock_space() {
             return Ok(known.clone());
         }
         // A default provider was registered since.
-        slot(provider, name)
+        table::enter(provider, name)
     }
-}
-
-/// The gate's slot for this lock.
-pub(crate) fn slot(
-    provider: &Arc<dyn LockProvider>,
-    name: &LockName,
-) -> Result<SlotRef, LockError> {
-    name.validate()?;
-    Ok(table::enter(provider, name))
 }

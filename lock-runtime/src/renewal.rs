@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::hold::Hold;
 use crate::keeper;
+use crate::meter;
 use crate::observe;
 use crate::{LockError, LockErrorKind};
 
@@ -51,6 +52,10 @@ fn settle(hold: &Arc<Hold>, answer: Result<Timestamp, LockError>) {
     if hold.has_ended() {
         return;
     }
+    meter::renewed(
+        &**hold.provider(),
+        answer.as_ref().err().map(LockError::kind),
+    );
     let pause = (hold.grant().lease() / RETRY_PART).clamp(SHORTEST_RETRY, LONGEST_RETRY);
     let soonest = Timestamp::now() + pause;
     match answer {
@@ -58,12 +63,17 @@ fn settle(hold: &Arc<Hold>, answer: Result<Timestamp, LockError>) {
             hold.extend(sent_at);
             // A session confirmed a while ago is confirmed again no sooner than it can be.
             let next = sent_at + hold.renewal_interval();
-            keeper::watch(hold, hold.next_renewal(next.max(soonest)));
+            let at = if next < soonest {
+                hold.plan_retry(soonest)
+            } else {
+                hold.plan_renewal(next)
+            };
+            keeper::watch(hold, at);
         }
         Err(error) if error.kind() == LockErrorKind::Lost => hold.lose_to(error),
         Err(error) => {
             observe::renewal_failed(&error.with_name(hold.grant().name().clone()));
-            keeper::watch(hold, hold.next_renewal(soonest));
+            keeper::watch(hold, hold.plan_retry(soonest));
         }
     }
 }

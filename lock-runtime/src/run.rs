@@ -12,11 +12,11 @@ use tokio::time::Sleep;
 use crate::clock::Timestamp;
 use crate::gate::Acquire;
 use crate::guard::LockGuard;
-use crate::lock::{self, KnownSlot};
+use crate::lock::KnownSlot;
 use crate::observe::Call;
 use crate::provider::LockProvider;
 use crate::{LockError, LockErrorKind, LockName};
-use crate::{held, keeper, registry};
+use crate::{held, keeper, registry, table};
 
 /// What the attribute says about one call.
 pub struct Request {
@@ -117,12 +117,17 @@ impl Request {
             // What is registered stays, and so may the slot.
             (Some(provider), Some(site), _) => site.0.get(provider, &self.name),
             (Some(provider), None, _) | (None, _, Provider::Given(provider)) => {
-                lock::slot(provider, &self.name)
+                table::enter(provider, &self.name)
             }
             (None, ..) => unreachable!("a provider is registered or given"),
         }?;
         call.provider(&slot);
-        Ok(Acquire::new(slot, self.lease, Some(self.timeout)))
+        Ok(Acquire::new(
+            slot,
+            self.lease,
+            Some(self.timeout),
+            self.template,
+        ))
     }
 }
 
@@ -293,7 +298,7 @@ impl Limit {
             Ok(timer) => timer.as_mut().poll(context).map(|()| {
                 LockError::new(LockErrorKind::MaxHoldExceeded)
                     .with_name(guard.name().clone())
-                    .with_detail(format!("max_hold is {:?}", self.max_hold))
+                    .with_detail(format!("{:?}", self.max_hold))
             }),
             // Without a timer there is no limit, and so nothing is run.
             Err(error) => Poll::Ready(error.clone()),

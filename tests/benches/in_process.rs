@@ -27,6 +27,9 @@ const WORKERS: usize = 2;
 /// A name as services use them, and what it is made of.
 const NAME: &str = "invoice:1234567";
 const NUMBER: u64 = 1_234_567;
+/// Another one: a prepared lock keeps the library's state of its name, and whoever used the same
+/// name beside it would find that ready-made.
+const PREPARED: &str = "invoice:7654321";
 
 fn main() {
     // `cargo bench` says so; `cargo test --benches` only wants to see that it runs.
@@ -105,7 +108,7 @@ impl Work {
                 &usage,
                 "DistributedLock, prepared",
                 Some(targets.prepared),
-                DistributedLock::new(NAME),
+                DistributedLock::new(PREPARED),
             ),
             contender(
                 &usage,

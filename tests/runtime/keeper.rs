@@ -131,6 +131,22 @@ fn renewals_that_fail_are_tried_again() {
 }
 
 #[test]
+fn renewals_that_fail_are_no_storm() {
+    run(async {
+        let provider = TestProvider::new().with_lease(LEASE * 2);
+        provider.fail_next(Operation::Renew, u32::MAX);
+        let guard = lock_on(&provider, "storm")
+            .acquire()
+            .await
+            .expect("the lock is free");
+        guard.lost().await;
+        // From a third of the lease on, one for every thirtieth of it.
+        let renewals = provider.calls(Operation::Renew);
+        assert!((5..=21).contains(&renewals), "{renewals} renewals");
+    });
+}
+
+#[test]
 fn a_renewal_that_hangs_does_not_keep_the_next_one_from_coming() {
     run(async {
         let provider = TestProvider::new().with_lease(LEASE * 3);

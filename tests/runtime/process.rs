@@ -1,7 +1,7 @@
 //! The registry, the fallback and shutdown.
 
 use std::pin::pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use lock_runtime::testing::{Operation, TestProvider};
@@ -11,53 +11,11 @@ use lock_runtime::{
 };
 use lock_tests::poll_once;
 use tracing::Level;
-use tracing_subscriber::fmt::MakeWriter;
 
 use crate::isolated::isolated;
+use crate::log::Log;
 use crate::polled::block_on;
 use crate::{lock_on, run, shared};
-
-/// Collects log lines.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn install(level: Level) -> Self {
-        let log = Self::default();
-        tracing_subscriber::fmt()
-            .with_max_level(level)
-            .with_ansi(false)
-            .with_writer(log.clone())
-            .init();
-        log
-    }
-
-    fn lines_with(&self, text: &str) -> usize {
-        let bytes = self.0.lock().expect("no panic");
-        String::from_utf8_lossy(&bytes)
-            .lines()
-            .filter(|line| line.contains(text))
-            .count()
-    }
-}
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("no panic").write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
 
 #[distributed_lock(name = "annotated:{number}")]
 async fn on_default(number: u32) -> Result<u32, LockError> {

@@ -11,6 +11,7 @@ use tokio::time::Sleep;
 use super::{Arrival, SlotRef};
 use crate::clock::Timestamp;
 use crate::guard::LockGuard;
+use crate::meter::Meter;
 use crate::{LockError, LockErrorKind};
 use crate::{held, keeper};
 
@@ -33,10 +34,18 @@ pub(crate) struct Acquire {
     ticket: Option<u64>,
     timer: Option<Pin<Box<Sleep>>>,
     giving_up: Option<Pin<Box<dyn Future<Output = LockError> + Send>>>,
+    /// Taken when it ends.
+    meter: Option<Meter>,
 }
 
 impl Acquire {
-    pub(crate) fn new(slot: SlotRef, lease: Option<Duration>, timeout: Option<Duration>) -> Self {
+    /// `template` is the attribute's name as written, or empty.
+    pub(crate) fn new(
+        slot: SlotRef,
+        lease: Option<Duration>,
+        timeout: Option<Duration>,
+        template: &'static str,
+    ) -> Self {
         let slot = Some(slot);
         Self {
             slot,
@@ -45,6 +54,7 @@ impl Acquire {
             ticket: None,
             timer: None,
             giving_up: None,
+            meter: Some(Meter::new(template)),
         }
     }
 
@@ -74,6 +84,37 @@ impl Acquire {
         }
     }
 
+    fn poll_guard(&mut self, context: &mut Context<'_>) -> Poll<Result<LockGuard, LockError>> {
+        if let Some(answer) = &mut self.giving_up {
+            return answer.as_mut().poll(context).map(Err);
+        }
+        let ticket = match self.ticket {
+            Some(ticket) => ticket,
+            None => match self.start() {
+                Ok(Some(guard)) => return Poll::Ready(Ok(guard)),
+                Ok(None) => match self.ticket {
+                    Some(ticket) => ticket,
+                    None => unreachable!("queued"),
+                },
+                Err(error) => return Poll::Ready(Err(error)),
+            },
+        };
+        if let Poll::Ready(result) = self.slot().poll_ticket(ticket, context) {
+            let slot = self.take_slot();
+            return Poll::Ready(
+                result.map(|(token, hold)| LockGuard::new(slot, ticket, token, hold)),
+            );
+        }
+        let Some(timer) = &mut self.timer else {
+            return Poll::Pending;
+        };
+        ready!(timer.as_mut().poll(context));
+        let mut answer = Box::pin(give_up(self.take_slot(), ticket));
+        let answered = answer.as_mut().poll(context).map(Err);
+        self.giving_up = Some(answer);
+        answered
+    }
+
     fn take_slot(&mut self) -> SlotRef {
         match self.slot.take() {
             Some(slot) => slot,
@@ -87,34 +128,17 @@ impl Future for Acquire {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if let Some(answer) = &mut this.giving_up {
-            return answer.as_mut().poll(context).map(Err);
+        if let (Some(meter), Some(slot)) = (&mut this.meter, &this.slot) {
+            meter.attempt(&*slot.provider);
         }
-        let ticket = match this.ticket {
-            Some(ticket) => ticket,
-            None => match this.start() {
-                Ok(Some(guard)) => return Poll::Ready(Ok(guard)),
-                Ok(None) => match this.ticket {
-                    Some(ticket) => ticket,
-                    None => unreachable!("queued"),
-                },
-                Err(error) => return Poll::Ready(Err(error)),
-            },
-        };
-        if let Poll::Ready(result) = this.slot().poll_ticket(ticket, context) {
-            let slot = this.take_slot();
-            return Poll::Ready(
-                result.map(|(token, hold)| LockGuard::new(slot, ticket, token, hold)),
-            );
+        let mut result = ready!(this.poll_guard(context));
+        if let Some(meter) = this.meter.take() {
+            match &mut result {
+                Ok(guard) => guard.measure(meter.acquired()),
+                Err(error) => meter.not_acquired(error.kind()),
+            }
         }
-        let Some(timer) = &mut this.timer else {
-            return Poll::Pending;
-        };
-        ready!(timer.as_mut().poll(context));
-        let mut answer = Box::pin(give_up(this.take_slot(), ticket));
-        let answered = answer.as_mut().poll(context).map(Err);
-        this.giving_up = Some(answer);
-        answered
+        Poll::Ready(result)
     }
 }
 
@@ -148,6 +172,9 @@ impl Drop for Acquire {
     fn drop(&mut self) {
         if let (Some(slot), Some(ticket)) = (&self.slot, self.ticket) {
             slot.leave(ticket);
+        }
+        if let Some(meter) = self.meter.take() {
+            meter.cancelled();
         }
     }
 }

@@ -1,0 +1,155 @@
+//! Metrics, through the `metrics` facade and behind the feature of that name; without it, nothing
+//! of this is compiled into anything.
+//!
+//! | name | kind | labels |
+//! |---|---|---|
+//! | `distributed_lock_attempts_total` | counter | `template`, `provider` |
+//! | `distributed_lock_acquired_total` | counter | `template`, `provider` |
+//! | `distributed_lock_not_acquired_total` | counter | `template`, `provider`, `reason` |
+//! | `distributed_lock_lost_total` | counter | `template`, `provider` |
+//! | `distributed_lock_wait_seconds` | histogram | `template`, `provider` |
+//! | `distributed_lock_hold_seconds` | histogram | `template`, `provider` |
+//! | `distributed_lock_held` | gauge | `template`, `provider` |
+//! | `distributed_lock_renewals_total` | counter | `provider`, `result` |
+//!
+//! `template` is the attribute's name as written, never a rendered name, of which there is no end;
+//! it is empty for a `DistributedLock`.
+
+#[cfg(feature = "metrics")]
+pub(crate) use measured::{Meter, renewed};
+#[cfg(not(feature = "metrics"))]
+pub(crate) use unmeasured::{Meter, renewed};
+
+#[cfg(feature = "metrics")]
+mod measured {
+    use metrics::{counter, gauge, histogram};
+
+    use crate::LockErrorKind;
+    use crate::clock::Timestamp;
+    use crate::provider::LockProvider;
+
+    /// Follows one lock from the attempt to the release. Boxed, to keep callers' futures small.
+    pub(crate) struct Meter(Box<Measured>);
+
+    struct Measured {
+        template: &'static str,
+        /// Empty before the attempt.
+        provider: &'static str,
+        /// When the attempt, and then the hold, began.
+        began: Timestamp,
+    }
+
+    impl Meter {
+        pub(crate) fn new(template: &'static str) -> Self {
+            Self(Box::new(Measured {
+                template,
+                provider: "",
+                began: Timestamp::now(),
+            }))
+        }
+
+        /// At each poll of the attempt; the first one counts.
+        pub(crate) fn attempt(&mut self, provider: &dyn LockProvider) {
+            if !self.0.provider.is_empty() {
+                return;
+            }
+            let (template, provider) = (self.0.template, provider.capabilities().provider);
+            counter!("distributed_lock_attempts_total",
+                "template" => template, "provider" => provider)
+            .increment(1);
+            self.0.provider = provider;
+            self.0.began = Timestamp::now();
+        }
+
+        pub(crate) fn acquired(mut self) -> Self {
+            let Measured {
+                template, provider, ..
+            } = *self.0;
+            counter!("distributed_lock_acquired_total",
+                "template" => template, "provider" => provider)
+            .increment(1);
+            gauge!("distributed_lock_held", "template" => template, "provider" => provider)
+                .increment(1);
+            histogram!("distributed_lock_wait_seconds",
+                "template" => template, "provider" => provider)
+            .record(self.elapsed());
+            self.0.began = Timestamp::now();
+            self
+        }
+
+        pub(crate) fn not_acquired(self, kind: LockErrorKind) {
+            self.ended(kind.label());
+        }
+
+        /// The caller went away.
+        pub(crate) fn cancelled(self) {
+            if !self.0.provider.is_empty() {
+                self.ended("cancelled");
+            }
+        }
+
+        fn ended(self, reason: &'static str) {
+            let Measured {
+                template, provider, ..
+            } = *self.0;
+            counter!("distributed_lock_not_acquired_total",
+                "template" => template, "provider" => provider, "reason" => reason)
+            .increment(1);
+        }
+
+        pub(crate) fn released(&self, lost: bool) {
+            let Measured {
+                template, provider, ..
+            } = *self.0;
+            gauge!("distributed_lock_held", "template" => template, "provider" => provider)
+                .decrement(1);
+            histogram!("distributed_lock_hold_seconds",
+                "template" => template, "provider" => provider)
+            .record(self.elapsed());
+            if lost {
+                counter!("distributed_lock_lost_total",
+                    "template" => template, "provider" => provider)
+                .increment(1);
+            }
+        }
+
+        fn elapsed(&self) -> f64 {
+            Timestamp::now().since(self.0.began).as_secs_f64()
+        }
+    }
+
+    pub(crate) fn renewed(provider: &dyn LockProvider, failure: Option<LockErrorKind>) {
+        let provider = provider.capabilities().provider;
+        let result = failure.map_or("ok", LockErrorKind::label);
+        counter!("distributed_lock_renewals_total", "provider" => provider, "result" => result)
+            .increment(1);
+    }
+}
+
+#[cfg(not(feature = "metrics"))]
+mod unmeasured {
+    use crate::LockErrorKind;
+    use crate::provider::LockProvider;
+
+    pub(crate) struct Meter;
+
+    impl Meter {
+        pub(crate) fn new(_: &'static str) -> Self {
+            Self
+        }
+
+        pub(crate) fn attempt(&mut self, _: &dyn LockProvider) {}
+
+        pub(crate) fn acquired(self) -> Self {
+            self
+        }
+
+        pub(crate) fn not_acquired(self, _: LockErrorKind) {}
+
+        pub(crate) fn cancelled(self) {}
+
+        pub(crate) fn released(&self, _lost: bool) {}
+    }
+
+    pub(crate) fn renewed(_: &dyn LockProvider, _: Option<LockErrorKind>) {}
+}

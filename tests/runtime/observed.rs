@@ -1,0 +1,155 @@
+//! What operators see: spans, events, metrics.
+
+use std::sync::Arc;
+
+use lock_runtime::testing::{Operation, TestProvider};
+use lock_runtime::{LockError, LockProvider, distributed_lock};
+use tracing::Level;
+use tracing_subscriber::fmt::format::FmtSpan;
+
+use crate::isolated::isolated;
+use crate::log::Log;
+use crate::{BOUND, lock_on, nothing_held, run, shared};
+
+#[distributed_lock(name = "observed:{id}", provider = locks)]
+async fn observed(locks: &Arc<dyn LockProvider>, id: u32) -> Result<(), LockError> {
+    let _ = id;
+    Ok(())
+}
+
+#[distributed_lock(name = "observed:{id}", provider = locks, on_unavailable = "skip")]
+async fn skips(locks: &Arc<dyn LockProvider>, id: u32) {
+    let _ = id;
+}
+
+#[test]
+fn a_call_is_one_span_with_its_outcome() {
+    isolated("observed::a_call_is_one_span_with_its_outcome", &[], || {
+        let log = Log::install_with(Level::DEBUG, FmtSpan::CLOSE);
+        run(async move {
+            let provider = TestProvider::new();
+            let locks = shared(provider.clone());
+            observed(&locks, 7).await.expect("the lock is free");
+            let closed = log.line_with("close");
+            for field in [
+                "distributed_lock{",
+                "template=\"observed:{id}\"",
+                "name=observed:7",
+                "provider=\"test\"",
+                "outcome=\"completed\"",
+                "waited_ms=",
+                "held_ms=",
+                "fencing_token=1",
+            ] {
+                assert!(closed.contains(field), "no {field} in {closed}");
+            }
+            assert_eq!(log.lines_with(": acquired"), 1);
+            assert_eq!(log.lines_with(": released"), 1);
+
+            let elsewhere = lock_on(&provider, "observed:8").acquire().await;
+            let elsewhere = elsewhere.expect("the lock is free");
+            skips(&locks, 8).await;
+            assert!(
+                log.line_with("name=observed:8")
+                    .contains("outcome=Contended")
+            );
+            drop(elsewhere);
+            nothing_held(&provider).await;
+            assert_eq!(
+                log.lines_with("ERROR") + log.lines_with("WARN"),
+                0,
+                "nothing went wrong"
+            );
+
+            provider.fail_next(Operation::Acquire, 1);
+            skips(&locks, 9).await;
+            assert_eq!(log.lines_with("ERROR"), 1, "a failure is skipped, and said");
+
+            let lost = lock_on(&provider, "observed:10")
+                .acquire()
+                .await
+                .expect("it is free");
+            provider.lose("observed:10");
+            lost.lost().await;
+            let said = || async { log.lines_with("WARN") == 1 };
+            lock_tests::eventually("the loss is said", BOUND, said).await;
+
+            provider.fail_next(Operation::Release, 1);
+            observed(&locks, 11).await.expect("the body ran to its end");
+            assert_eq!(log.lines_with("could not release"), 1);
+        });
+    });
+}
+
+#[cfg(feature = "metrics")]
+#[test]
+fn metrics_count_by_template() {
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
+    isolated("observed::metrics_count_by_template", &[], || {
+        let recorder = DebuggingRecorder::new();
+        let snapshotter = recorder.snapshotter();
+        recorder.install().expect("there is none yet");
+        run(async {
+            let provider = TestProvider::new();
+            let locks = shared(provider.clone());
+            for id in 0..3 {
+                observed(&locks, id).await.expect("the lock is free");
+            }
+            let kept = lock_on(&provider, "observed:3")
+                .acquire()
+                .await
+                .expect("it is free");
+            skips(&locks, 3).await;
+            let lock = lock_on(&provider, "observed:3");
+            let mut waiting = Box::pin(lock.acquire());
+            assert!(lock_tests::poll_once(waiting.as_mut()).await.is_none());
+            drop(waiting);
+            provider.lose("observed:3");
+            kept.lost().await;
+            drop(kept);
+            let held = lock_on(&provider, "observed:4")
+                .acquire()
+                .await
+                .expect("it is free");
+            std::mem::forget(held);
+        });
+        let mut seen: Vec<String> = Vec::new();
+        for (key, _, _, value) in snapshotter.snapshot().into_vec() {
+            let labels: Vec<_> = key
+                .key()
+                .labels()
+                .map(|label| format!("{}={}", label.key(), label.value()))
+                .collect();
+            let value = match value {
+                DebugValue::Counter(count) => count.to_string(),
+                DebugValue::Gauge(value) => value.to_string(),
+                DebugValue::Histogram(values) => format!("{} values", values.len()),
+            };
+            seen.push(format!(
+                "{}{{{}}} {value}",
+                key.key().name(),
+                labels.join(",")
+            ));
+        }
+        let test = "provider=test";
+        let named = "template=observed:{id},provider=test";
+        for expected in [
+            format!("distributed_lock_attempts_total{{{named}}} 4"),
+            format!("distributed_lock_acquired_total{{{named}}} 3"),
+            format!("distributed_lock_not_acquired_total{{{named},reason=contended}} 1"),
+            format!("distributed_lock_not_acquired_total{{template=,{test},reason=cancelled}} 1"),
+            format!("distributed_lock_lost_total{{template=,{test}}} 1"),
+            format!("distributed_lock_held{{{named}}} 0"),
+            format!("distributed_lock_held{{template=,{test}}} 1"),
+            format!("distributed_lock_wait_seconds{{{named}}} 3 values"),
+            format!("distributed_lock_hold_seconds{{{named}}} 3 values"),
+        ] {
+            assert!(seen.contains(&expected), "no {expected} in {seen:#?}");
+        }
+        assert!(
+            !seen.iter().any(|line| line.contains("observed:3")),
+            "{seen:#?}"
+        );
+    });
+}
