@@ -20,4 +20,5 @@ mod handover;
 mod renewals;
 mod scripts;
 mod storm;
+mod table;
 mod witness;
