@@ -60,9 +60,6 @@ impl Bench {
         for pause in self.scale.pauses_in_ms {
             let way = kind.every(Duration::from_millis(*pause));
             let rate = measure(self, way);
-            if std::env::var_os("BENCH_DEBUG").is_some() {
-                eprintln!("{} {rate}", way.what());
-            }
             if rate > best.0 {
                 best = (rate, way);
             }
