@@ -46,6 +46,12 @@ impl fmt::Display for FencingToken {
     }
 }
 
+impl From<u64> for FencingToken {
+    fn from(value: u64) -> Self {
+        Self(value)
+    }
+}
+
 impl From<FencingToken> for u64 {
     fn from(token: FencingToken) -> Self {
         token.0

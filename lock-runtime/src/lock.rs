@@ -158,20 +158,11 @@ impl KnownSlot {
         provider: &Arc<dyn LockProvider>,
         name: &LockName,
     ) -> Result<SlotRef, LockError> {
-        let known = self.0.get_or_try_init(|| slot(provider, name))?;
+        let known = self.0.get_or_try_init(|| table::enter(provider, name))?;
         if Arc::ptr_eq(&known.provider, provider) || known.space == provider.lock_space() {
             return Ok(known.clone());
         }
         // A default provider was registered since.
-        slot(provider, name)
+        table::enter(provider, name)
     }
-}
-
-/// The gate's slot for this lock.
-pub(crate) fn slot(
-    provider: &Arc<dyn LockProvider>,
-    name: &LockName,
-) -> Result<SlotRef, LockError> {
-    name.validate()?;
-    Ok(table::enter(provider, name))
 }

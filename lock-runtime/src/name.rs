@@ -49,7 +49,7 @@ impl LockName {
             "expected at least one character".to_owned()
         } else if name.len() > MAX_BYTES {
             format!("expected at most {MAX_BYTES} bytes, got {}", name.len())
-        } else if name.as_bytes().contains(&0) {
+        } else if name.bytes().any(|byte| byte == 0) {
             "expected no NUL character".to_owned()
         } else {
             return Ok(());

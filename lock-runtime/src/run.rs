@@ -12,11 +12,11 @@ use tokio::time::Sleep;
 use crate::clock::Timestamp;
 use crate::gate::Acquire;
 use crate::guard::LockGuard;
-use crate::lock::{self, KnownSlot};
+use crate::lock::KnownSlot;
 use crate::observe::Call;
 use crate::provider::LockProvider;
 use crate::{LockError, LockErrorKind, LockName};
-use crate::{held, keeper, registry};
+use crate::{held, keeper, registry, table};
 
 /// What the attribute says about one call.
 pub struct Request {
@@ -117,7 +117,7 @@ impl Request {
             // What is registered stays, and so may the slot.
             (Some(provider), Some(site), _) => site.0.get(provider, &self.name),
             (Some(provider), None, _) | (None, _, Provider::Given(provider)) => {
-                lock::slot(provider, &self.name)
+                table::enter(provider, &self.name)
             }
             (None, ..) => unreachable!("a provider is registered or given"),
         }?;
@@ -253,6 +253,23 @@ impl<F: Future> Body<'_, F> {
             if guard.is_lost() {
                 return Poll::Ready(Err(guard.loss()));
             }
+            if let Some(Limit {
+                timer: Err(error), ..
+            }) = &limit
+            {
+                return Poll::Ready(Err(error.clone()));
+            }
+            let Some(body) = self.0.as_mut().as_pin_mut() else {
+                unreachable!("the body is there until its end")
+            };
+            let polled = {
+                let _held = held::enter(guard.slot());
+                call.in_span(|| body.poll(context))
+            };
+            if let Poll::Ready(output) = polled {
+                return Poll::Ready(Ok(output));
+            }
+            // Asked after the body, many of which need not wait: then nothing has to be set up.
             if let Some(lost) = &mut lost
                 && pin!(lost).poll(context).is_ready()
             {
@@ -263,11 +280,7 @@ impl<F: Future> Body<'_, F> {
             {
                 return Poll::Ready(Err(error));
             }
-            let Some(body) = self.0.as_mut().as_pin_mut() else {
-                unreachable!("the body is there until its end")
-            };
-            let _held = held::enter(guard.slot());
-            call.in_span(|| body.poll(context)).map(Ok)
+            Poll::Pending
         })
     }
 }
@@ -281,6 +294,7 @@ impl<F> Drop for Body<'_, F> {
 /// The end of `max_hold`.
 struct Limit {
     max_hold: Duration,
+    /// Without a timer there is no limit, and so nothing is run.
     timer: Result<Pin<Box<Sleep>>, LockError>,
 }
 
@@ -298,9 +312,8 @@ impl Limit {
             Ok(timer) => timer.as_mut().poll(context).map(|()| {
                 LockError::new(LockErrorKind::MaxHoldExceeded)
                     .with_name(guard.name().clone())
-                    .with_detail(format!("max_hold is {:?}", self.max_hold))
+                    .with_detail(format!("{:?}", self.max_hold))
             }),
-            // Without a timer there is no limit, and so nothing is run.
             Err(error) => Poll::Ready(error.clone()),
         }
     }

@@ -12,9 +12,9 @@ use foldhash::quality::RandomState;
 use hashbrown::HashTable;
 use once_cell::sync::Lazy;
 
-use crate::LockName;
 use crate::gate::{Slot, SlotRef};
 use crate::provider::LockProvider;
+use crate::{LockError, LockName};
 
 const SHARDS: usize = 32;
 /// A shard larger than this gives memory back when most of it is unused.
@@ -44,11 +44,18 @@ impl Table {
 }
 
 /// The slot of this name in the provider's lock space, made if there is none.
-pub(crate) fn enter(provider: &Arc<dyn LockProvider>, name: &LockName) -> SlotRef {
+///
+/// # Errors
+///
+/// If the name is invalid, which it cannot be where there is a slot.
+pub(crate) fn enter(
+    provider: &Arc<dyn LockProvider>,
+    name: &LockName,
+) -> Result<SlotRef, LockError> {
     let space = provider.lock_space();
     let hash = TABLE.hasher.hash_one((space, name));
     let mut found = None;
-    // Dropped after the shard's lock: the last reference to a slot takes that lock.
+    // Declared before the shard's lock and so dropped after it: the last reference takes that lock.
     let mut others = Vec::new();
     let mut shard = TABLE.shard(hash);
     shard.find(hash, |entry| {
@@ -67,17 +74,17 @@ pub(crate) fn enter(provider: &Arc<dyn LockProvider>, name: &LockName) -> SlotRe
         }
         same
     });
-    let slot = found.unwrap_or_else(|| {
-        let slot = Arc::new(Slot::new(space, hash, name.clone(), Arc::clone(provider)));
-        let entry = Entry {
-            hash,
-            slot: Arc::downgrade(&slot),
-        };
-        shard.insert_unique(hash, entry, |entry| entry.hash);
-        slot
-    });
-    drop(shard);
-    SlotRef::new(slot)
+    if let Some(slot) = found {
+        return Ok(SlotRef::new(slot));
+    }
+    name.validate()?;
+    let slot = Arc::new(Slot::new(space, hash, name.clone(), Arc::clone(provider)));
+    let entry = Entry {
+        hash,
+        slot: Arc::downgrade(&slot),
+    };
+    shard.insert_unique(hash, entry, |entry| entry.hash);
+    Ok(SlotRef::new(slot))
 }
 
 /// The slot is being dropped.

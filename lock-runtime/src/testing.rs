@@ -70,6 +70,7 @@ pub enum Operation {
 #[derive(Debug, Clone)]
 pub struct TestProvider {
     server: Arc<Server>,
+    space: Arc<()>,
     lease: Duration,
     local_hand_over: bool,
 }
@@ -110,8 +111,19 @@ impl TestProvider {
     pub fn new() -> Self {
         Self {
             server: Arc::default(),
+            space: Arc::default(),
             lease: Duration::from_secs(30),
             local_hand_over: true,
+        }
+    }
+
+    /// The same server, as another process sees it: it excludes this one by the server's word alone,
+    /// not in this process's own queues.
+    #[must_use]
+    pub fn another_process(&self) -> Self {
+        Self {
+            space: Arc::default(),
+            ..self.clone()
         }
     }
 
@@ -329,6 +341,6 @@ impl LockProvider for TestProvider {
     }
 
     fn lock_space(&self) -> LockSpace {
-        LockSpace::at(&self.server)
+        LockSpace::at(&self.space)
     }
 }

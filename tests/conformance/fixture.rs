@@ -9,6 +9,8 @@ use lock_runtime::testing::TestProvider;
 use lock_runtime::{DistributedLock, InProcessProvider, LockGuard, LockName, LockProvider};
 #[cfg(feature = "redis")]
 use lock_tests::RedisServer;
+#[cfg(feature = "redis")]
+use lock_tests::redis::{LEAST_PRIVILEGE, RedisOptions};
 use lock_tests::{Probe, Scratch, unique};
 
 /// A test takes no longer, whatever happens.
@@ -178,6 +180,21 @@ pub(crate) fn redis() -> BoxFixture {
     Box::pin(async {
         let server = RedisServer::start_plain()?;
         let url = format!("{}?key_prefix={}:&lease=3s", server.url(), unique());
+        Some(Fixture::connect(url).await.with(server))
+    })
+}
+
+#[cfg(feature = "redis")]
+pub(crate) fn redis_least_privilege() -> BoxFixture {
+    Box::pin(async {
+        let options = RedisOptions::default()
+            .acl("user default off")
+            .acl(&format!("user service on >secret {LEAST_PRIVILEGE}"));
+        let server = options.start()?;
+        let url = format!(
+            "redis://service:secret@127.0.0.1:{}?key_prefix=MyApp1:&lease=3s",
+            server.port()
+        );
         Some(Fixture::connect(url).await.with(server))
     })
 }

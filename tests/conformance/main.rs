@@ -17,3 +17,11 @@ conformance!(testing: tokens, leases);
 conformance!(file: tokens, processes);
 #[cfg(feature = "redis")]
 conformance!(redis: tokens, processes, leases, leased_processes);
+// With nothing but the rights that the README asks for.
+#[cfg(feature = "redis")]
+conformance!(redis_least_privilege: tokens, processes, leases, leased_processes);
+#[cfg(not(feature = "redis"))]
+#[test]
+fn redis() {
+    lock_tests::policy::skip("the feature `redis` is not compiled in");
+}

@@ -128,7 +128,10 @@ fn a_killed_connection_is_made_anew() {
             let token = guard.fencing_token().expect("a token").get();
             assert!(token > last);
             last = token;
-            guard.release().await.unwrap();
+            // Killed twice while it asks, it cannot be sure; the lock is freed all the same.
+            if let Err(error) = guard.release().await {
+                assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
+            }
         }
         assert!(killing.await.unwrap() > 10, "connections were killed");
         server.raw.until_gone("order", BOUND).await;

@@ -3,14 +3,9 @@
 use std::time::Duration;
 
 use lock_runtime::{LockErrorKind, RedisProvider};
-use lock_tests::redis::RedisOptions;
+use lock_tests::redis::{LEAST_PRIVILEGE, RedisOptions};
 
 use crate::common::{BOUND, DEADLINE, Server, connected, lock, take};
-
-/// The line of the documentation.
-const RIGHTS: &str = "resetchannels ~MyApp1:* ~{MyApp1:* &MyApp1:lk1:grants:* +hello +eval +evalsha \
-    +subscribe +publish +time +get +set +del +exists +incrby +pexpire +pttl +lpop +rpush +lrange \
-    +lindex +lset +lrem";
 
 fn with_users<F>(test: impl FnOnce(Server) -> F + Send + 'static)
 where
@@ -19,7 +14,7 @@ where
     lock_tests::run(DEADLINE, async move {
         let options = RedisOptions::default()
             .acl("user default on nopass ~* &* +@all")
-            .acl(&format!("user myapp on >very-secret {RIGHTS}"));
+            .acl(&format!("user myapp on >very-secret {LEAST_PRIVILEGE}"));
         if let Some(server) = options.start() {
             test(Server::of(server).await).await;
         }
@@ -72,6 +67,18 @@ fn the_documented_rights_are_enough() {
             "only what may be missing was denied: {denied:?}"
         );
     });
+}
+
+#[test]
+fn the_readme_names_the_same_rights() {
+    let readme = include_str!("../../README.md")
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
+    assert!(
+        readme.contains(LEAST_PRIVILEGE),
+        "the README does not say: {LEAST_PRIVILEGE}"
+    );
 }
 
 #[test]
@@ -146,7 +153,6 @@ fn rights_taken_away_are_an_error_and_no_storm() {
 }
 
 #[test]
-#[ignore = "the keeper repeats a renewal that was refused without a pause"]
 fn refused_renewals_are_a_loss_and_no_storm() {
     with_users(|server| async move {
         let lease = Duration::from_millis(900);

@@ -60,7 +60,7 @@ pub trait LockProvider: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`Contended`](LockErrorKind::Contended) if somebody else holds the lock, or if the request
+    /// [`Contended`](crate::LockErrorKind::Contended) if somebody else holds the lock, or if the request
     /// was abandoned while it waited; any other kind for what went wrong.
     fn acquire<'a>(
         &'a self,
@@ -74,7 +74,7 @@ pub trait LockProvider: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`Lost`](LockErrorKind::Lost) if the server says that the owner holds the lock no more:
+    /// [`Lost`](crate::LockErrorKind::Lost) if the server says that the owner holds the lock no more:
     /// the guard is lost at once. After any other error the library tries again until the grant's
     /// validity ends.
     ///
@@ -108,7 +108,7 @@ pub trait LockProvider: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`Lost`](LockErrorKind::Lost) if the owner did not hold the lock any more; any other kind
+    /// [`Lost`](crate::LockErrorKind::Lost) if the owner did not hold the lock any more; any other kind
     /// if the server could not be asked, in which case its lease ends the lock.
     fn release<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<(), LockError>>;
 
