@@ -3,13 +3,14 @@
 //! ```text
 //! cargo bench --bench redis --features redis
 //! LOCK_BENCH_ROUNDS=21 LOCK_BENCH_LEASE=30 cargo bench --bench redis --features redis
+//! cargo bench --bench redis --features redis -- hand-over 'one name'
 //! ```
 //!
 //! It starts a server of its own. Machines differ, so ratios count: every round measures every
 //! contender once, one right after another, and takes its ratio to the first one of the same work;
-//! the table shows medians. What polls is measured with the pause that suits it best, which is
-//! found out before; and with its default where that is said. At the end processes of their own
-//! hold many leases for three times `LOCK_BENCH_LEASE` seconds.
+//! the table shows medians. Who polls for one name is measured with the pause that suits it best,
+//! which is found out before. At the end processes of their own hold many leases for three times
+//! `LOCK_BENCH_LEASE` seconds. Arguments are parts of the titles to measure, instead of all.
 
 mod bench;
 mod leases;
@@ -19,6 +20,7 @@ mod raw;
 #[path = "../table.rs"]
 mod table;
 mod usage;
+mod works;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -26,9 +28,10 @@ use std::time::Duration;
 use lock_tests::RedisServer;
 use tokio::runtime::{Builder, Runtime};
 
-use bench::{Bench, PROCESSES, TASKS, TASKS_EACH};
-use locks::{Kind, Way};
-use table::{Row, Target};
+use bench::Bench;
+
+/// The title of what is measured last.
+const LEASES: &str = "leases";
 
 /// How much is measured.
 pub(crate) struct Scale {
@@ -101,7 +104,11 @@ fn main() -> ExitCode {
         Scale::quick()
     };
     let bench = Bench::start(runtime, &server.url(), scale);
-    run(bench);
+    let filters: Vec<_> = std::env::args().skip(1).collect();
+    let filters: Vec<_> = filters.iter().filter(|it| !it.starts_with("--")).collect();
+    run(bench, |title| {
+        filters.is_empty() || filters.iter().any(|filter| title.contains(*filter))
+    });
     ExitCode::SUCCESS
 }
 
@@ -113,115 +120,27 @@ fn runtime() -> Runtime {
     runtime.expect("a runtime starts")
 }
 
-/// Some use of locks, and who competes in it. The first one is what the others are compared with.
-struct Work {
-    title: String,
-    measure: fn(&mut Bench, Way) -> f64,
-    contenders: Vec<(Way, Row)>,
-}
-
-impl Work {
-    fn new(
-        title: impl Into<String>,
-        measure: fn(&mut Bench, Way) -> f64,
-        contenders: impl IntoIterator<Item = (Way, Option<Target>)>,
-    ) -> Self {
-        let row = |(way, target): (Way, _)| (way, Row::new(way.what(), target));
-        Self {
-            title: title.into(),
-            measure,
-            contenders: contenders.into_iter().map(row).collect(),
-        }
+fn run(mut bench: Bench, wanted: impl Fn(&str) -> bool) {
+    let mut works = works::all();
+    works.retain(|work| wanted(&work.title));
+    for work in &mut works {
+        work.find_best_pauses(&mut bench);
     }
-
-    /// Names the first contender, where it is not a lock.
-    fn beside(mut self, what: &str) -> Self {
-        self.contenders[0].1.what = what.to_owned();
-        self
-    }
-}
-
-fn run(mut bench: Bench) {
-    let mut works = works(&mut bench);
     for _ in 0..bench.scale.rounds {
         for work in &mut works {
-            for (way, row) in &mut work.contenders {
-                row.samples.push((work.measure)(&mut bench, *way));
-            }
+            work.measure(&mut bench);
         }
     }
     println!("medians of {} rounds\n", bench.scale.rounds);
     table::print_header();
     for work in &works {
-        table::print_rows(&work.title, work.contenders.iter().map(|(_, row)| row));
+        table::print_rows(&work.title, work.rows());
     }
-    let (count, lease) = (bench.scale.leases, bench.scale.lease);
-    println!("{count} leases of {lease:?} held by one process for three times that, once\n");
-    for (title, rows) in bench.leases() {
-        table::print_rows(title, &rows);
+    if wanted(LEASES) {
+        let Scale { leases, lease, .. } = bench.scale;
+        println!("{leases} {LEASES} of {lease:?}, held for three times that, once\n");
+        for (title, rows) in bench.leases() {
+            table::print_rows(title, &rows);
+        }
     }
-}
-
-fn works(bench: &mut Bench) -> Vec<Work> {
-    let (none, least) = (None, |ratio| Some(Target::RatioAtLeast(ratio)));
-    let at_most = |value| Some(Target::AtMost(value));
-    let attribute = Kind::Attribute.usual();
-    let prepared = Kind::Prepared.usual();
-    let polling = [Kind::Rslock, Kind::AsyncRedisLock, Kind::DistributedLock];
-    let usual = || polling.map(|kind| (kind.usual(), none));
-    // With the pause that suits them best, rslock first.
-    let mut best =
-        |measure: fn(&mut Bench, Way) -> f64| polling.map(|kind| (bench.best(kind, measure), none));
-    let [rslock, others @ ..] = best(Bench::tasks);
-    let mut tasks = vec![rslock, (attribute, least(20.0)), (prepared, none)];
-    tasks.extend(others);
-    let [rslock, others @ ..] = best(Bench::processes);
-    let mut processes = vec![rslock, (attribute, least(10.0)), (prepared, none)];
-    processes.extend(others);
-    // In the round they come after what they count.
-    let requests = [(rslock.0, none), (attribute, at_most(1.0))];
-    let mut hand_over = vec![
-        (Kind::Raw.usual(), none),
-        (attribute, Some(Target::RatioAtMost(1.5))),
-        rslock,
-    ];
-    hand_over.extend(usual());
-
-    let with_peers = |mut contenders: Vec<_>| {
-        contenders.push((prepared, none));
-        contenders.extend(usual());
-        contenders
-    };
-    vec![
-        Work::new(
-            "one after another, sections/s",
-            Bench::alone,
-            with_peers(vec![(Kind::Raw.usual(), none), (attribute, least(0.85))]),
-        ),
-        Work::new(
-            format!("{TASKS} tasks, a name each, sections/s"),
-            Bench::apart,
-            with_peers(vec![
-                (Kind::RawScripts.usual(), none),
-                (attribute, least(0.8)),
-            ]),
-        ),
-        Work::new(
-            "hand-over between processes, µs",
-            Bench::hand_over,
-            hand_over,
-        )
-        .beside("raw PUBLISH"),
-        Work::new(
-            format!("{TASKS} tasks, one name, sections/s"),
-            Bench::tasks,
-            tasks,
-        ),
-        Work::new(
-            format!("{PROCESSES} × {TASKS_EACH} tasks, one name, sections/s"),
-            Bench::processes,
-            processes,
-        ),
-        Work::new("the same, requests/section", Bench::requests, requests),
-    ]
 }
