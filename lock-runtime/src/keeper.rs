@@ -5,9 +5,9 @@
 //! blocked or gone.
 
 use std::collections::BTreeMap;
-use std::future::{Future, pending, poll_fn};
+use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -17,7 +17,7 @@ use std::time::Duration;
 use once_cell::sync::{Lazy, OnceCell};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use crate::clock::Timestamp;
 use crate::hold::Hold;
@@ -74,24 +74,34 @@ fn keeper() -> Result<&'static Keeper, LockError> {
 }
 
 async fn keep(mut arriving: mpsc::UnboundedReceiver<Job>) {
+    // One timer for all looks: setting it up costs more than a look.
+    let mut timer = pin!(tokio::time::sleep(LOOKS_EVERY));
+    let mut rings = Timestamp::now() + LOOKS_EVERY;
     loop {
         let earlier = EARLIER.notified();
-        let next = SCHEDULE.first();
-        let until_next = async {
-            match next {
-                Some(next) => tokio::time::sleep(next.remaining().min(LOOKS_EVERY)).await,
-                None => pending().await,
+        if let Some(first) = SCHEDULE.first() {
+            let now = Timestamp::now();
+            let next = first.min(now + LOOKS_EVERY);
+            // One that rings sooner than it need does no harm.
+            if next < rings || rings <= now {
+                rings = next;
+                timer.as_mut().reset(Instant::now() + next.since(now));
             }
-        };
-        if let First::Left(Some(job)) =
-            first_of(arriving.recv(), first_of(earlier, until_next)).await
-        {
-            tokio::spawn(job);
-            while let Ok(job) = arriving.try_recv() {
-                tokio::spawn(job);
+            let woken = first_of(earlier, timer.as_mut());
+            if let First::Left(Some(job)) = first_of(arriving.recv(), woken).await {
+                start(job, &mut arriving);
             }
+        } else if let First::Left(Some(job)) = first_of(arriving.recv(), earlier).await {
+            start(job, &mut arriving);
         }
         look_at_leases();
+    }
+}
+
+fn start(job: Job, arriving: &mut mpsc::UnboundedReceiver<Job>) {
+    tokio::spawn(job);
+    while let Ok(job) = arriving.try_recv() {
+        tokio::spawn(job);
     }
 }
 

@@ -119,12 +119,16 @@ impl SlotRef {
         let slot = self.clone();
         let job = async move {
             hold.gone().await;
+            let was_lost = hold.is_lost();
             let result = keeper::caught(slot.provider.release(hold.grant())).await;
             drop(hold);
             slot.released();
             // Nobody listens where a guard was dropped.
             let result = result.map_err(|error| error.with_name(slot.name.clone()));
-            if let Err(Err(error)) = answer.send(result) {
+            // A precaution may well find that there is nothing left to release.
+            if let Err(Err(error)) = answer.send(result)
+                && !was_lost
+            {
                 crate::observe::release_failed(&error);
             }
         };
