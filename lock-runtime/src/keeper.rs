@@ -21,7 +21,6 @@ use tokio::time::{Instant, Sleep};
 
 use crate::clock::Timestamp;
 use crate::hold::Hold;
-use crate::provider::BoxFuture;
 use crate::race::{First, first_of};
 use crate::renewal;
 use crate::{LockError, LockErrorKind};
@@ -30,7 +29,7 @@ use crate::{LockError, LockErrorKind};
 /// at this often while there are leases.
 const LOOKS_EVERY: Duration = Duration::from_millis(500);
 /// Threads for providers that must block.
-const BLOCKING_THREADS: usize = 8;
+const BLOCKING_THREADS: usize = 32;
 
 type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -114,7 +113,7 @@ fn look_at_leases() {
             continue;
         }
         if hold.deadline() <= now {
-            hold.lapse();
+            survive(|| hold.lapse());
             continue;
         }
         if hold.take_renewal(now) {
@@ -124,7 +123,7 @@ fn look_at_leases() {
         watch(&hold, hold.deadline());
     }
     if !due.is_empty() {
-        renewal::start(due);
+        survive(|| renewal::start(due));
     }
 }
 
@@ -250,13 +249,20 @@ pub(crate) async fn within<T>(limit: Duration, future: impl Future<Output = T>) 
 
 /// A provider's call; a panic in it is that provider's failure, and nobody else's.
 pub(crate) async fn caught<T>(
-    mut call: BoxFuture<'_, Result<T, LockError>>,
+    call: impl Future<Output = Result<T, LockError>>,
 ) -> Result<T, LockError> {
+    let mut call = pin!(call);
     poll_fn(|context| {
         catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(context)))
             .unwrap_or_else(|_| Poll::Ready(Err(panicked())))
     })
     .await
+}
+
+/// What runs code of users and providers, such as their wakers and destructors: a panic in it must
+/// not end the keeper, nor keep a job from its end. The panic hook has said it already.
+pub(crate) fn survive(work: impl FnOnce()) {
+    let _ = catch_unwind(AssertUnwindSafe(work));
 }
 
 fn panicked() -> LockError {
