@@ -160,3 +160,40 @@ fn a_crowd_costs_no_more_commands_per_hand_over() {
         );
     });
 }
+
+/// Nobody else looks after the queue meanwhile, and the stopped process still has its connection.
+#[test]
+fn a_waiter_that_is_frozen_for_longer_than_its_entry_lives_is_passed_over() {
+    with_server(|server| async move {
+        let raw = &server.raw;
+        let url = format!("{}?lease=1s", server.process.url());
+        let (holder, next) = (
+            server.provider_with_long_lease().await,
+            server.provider_with_long_lease().await,
+        );
+        let held = take(&holder, "order").await;
+        let mut frozen = Probe::start(Path::new(env!("CARGO_BIN_EXE_lock-probe")), &url, "order");
+        frozen.tell("acquire");
+        raw.until_waiting("order", 1).await;
+        let waiting = tokio::spawn(async move { take(&next, "order").await });
+        raw.until_waiting("order", 2).await;
+        frozen.freeze();
+        let entry: String = raw.ask("LINDEX {order}:lk1:waiters 0").await;
+        assert!(entry.contains(&format!(":{}:", frozen.id())), "{entry}");
+        let expires: u64 = entry.rsplit('|').next().unwrap().parse().unwrap();
+        eventually("its entry has expired", BOUND, || async {
+            let (seconds, micros): (u64, u64) = raw.ask("TIME").await;
+            seconds * 1_000 + micros / 1_000 > expires
+        })
+        .await;
+        assert_eq!(raw.waiting("order").await, 2, "and is still there");
+        held.release().await.unwrap();
+        let owner = raw.get("order").await.expect("handed over");
+        assert!(!owner.contains(&format!(":{}:", frozen.id())), "{owner}");
+        let guard = waiting.await.unwrap();
+        frozen.thaw();
+        raw.until_waiting("order", 1).await;
+        guard.release().await.unwrap();
+        frozen.expect("acquired", BOUND).await;
+    });
+}

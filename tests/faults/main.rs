@@ -17,6 +17,7 @@ mod clocks;
 mod eviction;
 mod frozen;
 mod handover;
+mod passwords;
 mod renewals;
 mod scripts;
 mod storm;
