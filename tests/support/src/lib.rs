@@ -10,6 +10,7 @@ pub mod redis;
 pub mod register;
 pub mod run;
 pub mod scratch;
+pub mod zookeeper;
 
 pub use history::{History, boot_nanos};
 pub use probe::Probe;
@@ -18,6 +19,7 @@ pub use redis::RedisServer;
 pub use register::FencedRegister;
 pub use run::{eventually, poll_once, run};
 pub use scratch::{Scratch, free_port, unique};
+pub use zookeeper::ZooKeeperServer;
 
 // The README's code is compiled and run here, where a runtime and every provider are at hand.
 #[cfg(doctest)]
