@@ -16,6 +16,9 @@ const LEASES: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(24 * 60 * 60);
 const LONGEST_DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const SHORTEST_DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// The client doubles its pause after every round over its hosts, and soon sleeps as long as an
+/// outage has lasted. Hosts are repeated to make rounds of so many attempts, a second apart at most.
+const ROUND: usize = 16;
 /// No host is given less time to answer.
 const SHORTEST_SILENCE: Duration = Duration::from_millis(500);
 
@@ -229,6 +232,11 @@ impl Settings {
         Acls::new(&self.acls)
     }
 
+    fn rounds(&self) -> String {
+        let hosts = self.hosts.split(',').count();
+        vec![self.hosts.as_str(); ROUND.div_ceil(hosts)].join(",")
+    }
+
     /// Makes a new session, or fails when every host has been tried.
     pub(super) async fn connect(&self) -> Result<Client, zookeeper_client::Error> {
         let mut connector: Connector = Client::connector()
@@ -241,9 +249,9 @@ impl Settings {
         #[cfg(feature = "zookeeper-tls")]
         if let Some(tls) = &self.tls {
             let connector = connector.with_tls(tls.clone());
-            return connector.secure_connect(&self.hosts).await;
+            return connector.secure_connect(&self.rounds()).await;
         }
-        connector.connect(&self.hosts).await
+        connector.connect(&self.rounds()).await
     }
 }
 
