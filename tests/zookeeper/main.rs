@@ -11,3 +11,4 @@ mod nodes;
 mod restart;
 mod sessions;
 mod thief;
+mod tls;

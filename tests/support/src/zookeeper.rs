@@ -49,9 +49,15 @@ impl Installation {
                 "-Dzookeeper.serverCnxnFactory=org.apache.zookeeper.server.NIOServerCnxnFactory",
             ])
             .arg("-cp")
-            .arg(&self.library)
+            .arg(self.class_path())
             .arg(class);
         command
+    }
+
+    /// Debian's library names most of what it needs, but not this part of Netty.
+    fn class_path(&self) -> String {
+        let codec = self.library.with_file_name("netty-codec.jar");
+        format!("{}:{}", self.library.display(), codec.display())
     }
 
     /// ZooKeeper's own command line, for one command of it.
@@ -70,6 +76,7 @@ pub struct ZooKeeperServer {
     process: Option<(ChildProcess, Watchdog)>,
     installation: Installation,
     port: u16,
+    tls_port: u16,
     scratch: Scratch,
     /// Further lines of the configuration.
     settings: Vec<String>,
@@ -84,10 +91,35 @@ impl ZooKeeperServer {
 
     /// A server of a test's own; `None` where none is installed.
     pub fn start() -> Option<Self> {
+        Self::start_with(|_| Vec::new())
+    }
+
+    /// One that listens with TLS too, by a key store in PKCS #12 format and, for the certificates of
+    /// clients, an authority in PEM format.
+    pub fn start_with_tls(keys: &Path, password: &str, authority: &Path) -> Option<Self> {
+        Self::start_with(|port| {
+            vec![
+                format!("secureClientPort={port}"),
+                "secureClientPortAddress=127.0.0.1".to_owned(),
+                "serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory".to_owned(),
+                format!("ssl.keyStore.location={}", keys.display()),
+                "ssl.keyStore.type=PKCS12".to_owned(),
+                format!("ssl.keyStore.password={password}"),
+                format!("ssl.trustStore.location={}", authority.display()),
+                "ssl.trustStore.type=PEM".to_owned(),
+                "ssl.clientAuth=want".to_owned(),
+                // The certificates name addresses, not hosts of clients.
+                "ssl.clientHostnameVerification=false".to_owned(),
+            ]
+        })
+    }
+
+    fn start_with(settings: impl Fn(u16) -> Vec<String>) -> Option<Self> {
         let installation = Installation::find()?;
         for _ in 0..5 {
             let scratch = Scratch::new();
             let mut server = Self::new(&installation, free_port(), scratch, Vec::new());
+            server.settings = settings(server.tls_port);
             if server.launch().is_ok() && server.until_serving().is_ok() {
                 return Some(server);
             }
@@ -134,6 +166,7 @@ impl ZooKeeperServer {
             process: None,
             installation: installation.clone(),
             port,
+            tls_port: free_port(),
             scratch,
             settings,
         }
@@ -144,9 +177,9 @@ impl ZooKeeperServer {
         self.port
     }
 
-    /// The URL of a directory on this server.
-    pub fn url(&self, directory: &str) -> String {
-        format!("zookeeper://127.0.0.1:{}/{directory}", self.port)
+    /// Its loopback port with TLS, if it was [started](Self::start_with_tls) with it.
+    pub fn tls_port(&self) -> u16 {
+        self.tls_port
     }
 
     /// Java and ZooKeeper, as they were found.
@@ -182,11 +215,14 @@ impl ZooKeeperServer {
     /// The answer to one of the commands of four letters.
     pub fn ask(&self, command: &str) -> std::io::Result<String> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
         stream.write_all(command.as_bytes())?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
+        let mut answer = Vec::new();
+        // With Netty the server does not always end the stream.
+        match stream.read_to_end(&mut answer) {
+            Err(error) if answer.is_empty() => Err(error),
+            _ => Ok(String::from_utf8_lossy(&answer).into_owned()),
+        }
     }
 
     /// Whether it leads the ensemble.
