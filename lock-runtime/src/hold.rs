@@ -34,6 +34,8 @@ pub(crate) struct Hold {
     kept_until: OnceLock<Timestamp>,
     /// The ticket of the guard that has it now.
     holder: AtomicU64,
+    /// After this moment it is not renewed any more, as a `Timestamp`.
+    renewed_until: AtomicU64,
     /// The guard is gone, and so is the body.
     let_go: Notify,
 }
@@ -42,7 +44,8 @@ pub(crate) struct Hold {
 /// request.
 const TOGETHER: u32 = 30;
 
-/// How long a body may take to be dropped when the process shuts its locks down.
+/// How long a body may take to be dropped when the process shuts its locks down, or `max_hold` has
+/// passed.
 const GRACE: Duration = Duration::from_secs(1);
 
 const LAPSED: &str = "its lease ended before it could be renewed";
@@ -71,6 +74,7 @@ impl Hold {
             ended: OnceLock::new(),
             kept_until: OnceLock::new(),
             holder: AtomicU64::new(0),
+            renewed_until: AtomicU64::new(u64::MAX),
             let_go: Notify::new(),
         })
     }
@@ -137,6 +141,9 @@ impl Hold {
     /// Whether a renewal is due; answers true once a renewal.
     pub(crate) fn take_renewal(&self, now: Timestamp) -> bool {
         let due = self.renews.load(Ordering::Relaxed) <= (now + self.early()).as_nanos();
+        if self.renewed_until.load(Ordering::Relaxed) <= now.as_nanos() {
+            return false;
+        }
         if due {
             self.renews.store(u64::MAX, Ordering::Relaxed);
         }
@@ -190,6 +197,13 @@ impl Hold {
         self.lose("the process shut its locks down");
     }
 
+    /// The holder means to keep it no longer. Whoever polls the body drops it then; this is for
+    /// bodies that nobody polls any more.
+    pub(crate) fn renew_until(&self, end: Timestamp) {
+        self.renewed_until
+            .store((end + GRACE).as_nanos(), Ordering::Relaxed);
+    }
+
     /// When the server ends it at the latest, unless it is renewed.
     pub(crate) fn server_s_end(&self) -> Timestamp {
         self.deadline() + margin(self.grant.lease())
@@ -198,6 +212,7 @@ impl Hold {
     /// The guard of this ticket has it from now on.
     pub(crate) fn passed_to(&self, ticket: u64) {
         self.holder.store(ticket, Ordering::Relaxed);
+        self.renewed_until.store(u64::MAX, Ordering::Relaxed);
     }
 
     /// The guard of this ticket is being dropped or released; one that has passed the lock on

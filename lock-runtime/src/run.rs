@@ -248,6 +248,9 @@ impl<F: Future> Body<'_, F> {
         call: &Call,
     ) -> impl Future<Output = Result<F::Output, LockError>> {
         let mut limit = max_hold.map(Limit::start);
+        if let (Some(max_hold), Some(hold)) = (max_hold, guard.hold()) {
+            hold.renew_until(Timestamp::now() + max_hold);
+        }
         let mut lost = guard.hold().map(|_| guard.lost());
         poll_fn(move |context| {
             if guard.is_lost() {
