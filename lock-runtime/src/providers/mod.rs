@@ -3,8 +3,16 @@
 #[cfg(feature = "file")]
 pub(crate) mod file;
 pub(crate) mod in_process;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
+
+// What several of them need.
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod pause;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod url;
 
 use std::sync::Arc;
 
@@ -40,6 +48,8 @@ const SCHEMES: &[Scheme] = &[
         connect: Some(|url| Box::pin(in_process::connect(url))),
     },
     scheme!("file", "file", file::connect),
+    scheme!("postgres", "postgres", postgres::connect),
+    scheme!("postgresql", "postgres", postgres::connect),
     scheme!("redis", "redis", redis::connect),
     scheme!("rediss", "redis", redis::connect),
 ];
@@ -51,6 +61,7 @@ const SCHEMES: &[Scheme] = &[
 /// |---|---|---|
 /// | `memory:` | [`InProcessProvider`](crate::InProcessProvider) | – |
 /// | `file:` directory | `FileProvider` | `file` |
+/// | `postgres:`, `postgresql:` | `PostgresProvider` | `postgres` |
 /// | `redis:`, `rediss:` | `RedisProvider` | `redis` |
 ///
 /// Every provider knows the parameter `key_prefix`, which is put before each name, as in

@@ -3,7 +3,9 @@
 
 pub mod child;
 pub mod history;
+pub mod pgbouncer;
 pub mod policy;
+pub mod postgres;
 pub mod probe;
 pub mod proxy;
 pub mod redis;
@@ -12,6 +14,7 @@ pub mod run;
 pub mod scratch;
 
 pub use history::{History, boot_nanos};
+pub use postgres::PostgresServer;
 pub use probe::Probe;
 pub use proxy::FaultProxy;
 pub use redis::RedisServer;

@@ -12,7 +12,6 @@ mod renewal;
 mod script;
 mod standing;
 mod undo;
-mod url;
 
 use std::fmt;
 use std::sync::Arc;
