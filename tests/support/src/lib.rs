@@ -1,6 +1,7 @@
 //! What the tests of this workspace share: scratch space, real servers, faults, other processes,
 //! and judges of what happened.
 
+pub mod certificates;
 pub mod child;
 pub mod history;
 pub mod pgbouncer;

@@ -9,9 +9,9 @@ use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use crate::certificates::Tls;
 use crate::child::ChildProcess;
 use crate::policy;
-use crate::redis::Tls;
 use crate::scratch::{Scratch, free_port};
 
 /// Names another program than `postgres`; `initdb` and `psql` stand beside it.

@@ -4,7 +4,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::error::{is_cancelled, lock_error};
 use super::pool::{Pool, Reservation};
 use super::session::Session;
 use crate::clock::Timestamp;
@@ -21,7 +20,8 @@ const LAST_POLL: Duration = Duration::from_millis(400);
 const CHECKS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(500)..=Duration::from_secs(10);
 /// Somebody who gives up is kept waiting no longer than about this.
-const WITHDRAWAL: Duration = Duration::from_millis(500);
+const WITHDRAWAL: Duration = Duration::from_millis(800);
+const CANCELS_EVERY: Duration = Duration::from_millis(30);
 
 /// What a grant of this provider carries.
 pub(super) struct Held {
@@ -220,8 +220,8 @@ impl<'a> Acquisition<'a> {
         };
         drop(granting);
         if !session.life.has_ended() {
-            // Refused, as a victim of the server's own deadlock detection may be.
-            self.pool.give_back(session);
+            // Refused, or cancelled by somebody: it may have the lock all the same.
+            session.life.end("a waiting request failed");
             return Err(error);
         }
         match self.bears(&error) {
@@ -280,30 +280,22 @@ impl<'a> Acquisition<'a> {
         &self,
         session: &Arc<Session>,
         reservation: Reservation,
-        granting: impl Future<Output = Result<(), tokio_postgres::Error>>,
+        mut granting: impl Future<Output = Result<(), tokio_postgres::Error>> + Unpin,
     ) {
-        let cancelled = tokio::time::timeout(WITHDRAWAL, async {
-            let shared = self.pool.shared(self.request.lease()).await?;
-            let cancelling = shared.cancel(session.pid).await;
-            cancelling.map_err(lock_error)
-        });
-        let clean = match cancelled.await {
-            Ok(Ok(true)) => {
-                // The cancellation may have come just after the grant. It hits nothing that is
-                // asked after this request was answered.
-                let settling = async {
-                    match granting.await {
-                        Ok(()) => {
-                            let unlocked = session.unlock_after_cancel(reservation.key).await;
-                            matches!(unlocked, Ok(true))
-                        }
-                        Err(error) => is_cancelled(&error),
-                    }
-                };
-                tokio::time::timeout(WITHDRAWAL, settling).await == Ok(true)
+        let cancelling = async {
+            let shared = self.pool.shared(self.request.lease()).await.ok()?;
+            // One that comes before the request that it is to cancel has no effect.
+            while shared.cancel(session.pid).await.ok()? {
+                let pause = tokio::time::sleep(CANCELS_EVERY);
+                if let First::Left(_) = first_of(&mut granting, pause).await {
+                    // It may have come just after the grant; even the statement that took the lock
+                    // may fail then, and keeps it.
+                    return session.unlock_all_after_cancel().await.ok();
+                }
             }
-            _ => false,
+            None
         };
+        let clean = tokio::time::timeout(WITHDRAWAL, cancelling).await == Ok(Some(()));
         if clean {
             drop(reservation);
             self.pool.give_back(session);

@@ -67,7 +67,7 @@ pub(super) struct Opened {
 }
 
 /// Statements, each for both forms of key where it has one. They are prepared when first needed.
-const SQL: [&str; 10] = [
+const SQL: [&str; 11] = [
     // `CASE` evaluates in order: the token is younger than the lock, and a lock that was not to be
     // had costs no transaction number.
     "SELECT pg_backend_pid(), \
@@ -82,6 +82,7 @@ const SQL: [&str; 10] = [
     "SELECT pg_backend_pid()",
     "SELECT pg_cancel_backend($1)",
     "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1 AND NOT granted)",
+    "SELECT 1 FROM pg_advisory_unlock_all()",
 ];
 const TRY: usize = 0;
 const UNLOCK: usize = 2;
@@ -90,6 +91,7 @@ const TOKEN: usize = 6;
 const PING: usize = 7;
 const CANCEL: usize = 8;
 const WAITS: usize = 9;
+const UNLOCK_ALL: usize = 10;
 
 impl Session {
     pub(super) fn new(opened: Opened, place: Option<OwnedSemaphorePermit>) -> Arc<Self> {
@@ -130,11 +132,11 @@ impl Session {
         row.try_get(0)
     }
 
-    /// Releases the lock after a cancellation that may hit this request too.
-    pub(super) async fn unlock_after_cancel(&self, key: AdvisoryKey) -> Answer<bool> {
-        match self.unlock(key).await {
-            Err(error) if is_cancelled(&error) => self.unlock(key).await,
-            answer => answer,
+    /// Releases whatever it holds, after a cancellation that may hit this request too.
+    pub(super) async fn unlock_all_after_cancel(&self) -> Answer<()> {
+        match self.ask(UNLOCK_ALL, &[]).await {
+            Err(error) if is_cancelled(&error) => self.ask(UNLOCK_ALL, &[]).await.map(drop),
+            answer => answer.map(drop),
         }
     }
 
