@@ -239,7 +239,7 @@ fn identifier(name: &str, span: Span) -> Ident {
 fn body(item: &Item, guard: Option<&Ident>) -> TokenStream {
     let guard = guard.map(|guard| quote_spanned!(Span::mixed_site()=> let #guard = slot.guard();));
     let statements = &item.block.statements;
-    let moved = item.bindings.iter().filter(|binding| {
+    let moved = item.unconditional.iter().filter(|binding| {
         let name = binding.to_string();
         // One that is unused by mistake keeps its warning; other attributes' `__arg2` is gone.
         let unused = name.starts_with('_') && !name.starts_with("__");

@@ -18,6 +18,8 @@ pub(crate) struct Item {
     pub(crate) output: Type,
     /// Everything that a placeholder can begin with, `self` included.
     pub(crate) bindings: Vec<Ident>,
+    /// Those of them that are there under every configuration.
+    pub(crate) unconditional: Vec<Ident>,
     pub(crate) problem: Option<Problem>,
 }
 
@@ -72,16 +74,21 @@ impl Item {
         };
         let (shape, block, output) = shape(&signature, &body);
         let mut block = Block::new(&block);
-        let mut bindings = Vec::new();
+        let mut unconditional = Vec::new();
+        let mut conditional = Vec::new();
         for input in &signature.inputs {
             match input {
-                FnArg::Receiver(receiver) => bindings.push(Ident::from(receiver.self_token)),
-                FnArg::Typed(typed) => bound_by(&typed.pat, &mut bindings),
+                FnArg::Receiver(receiver) => unconditional.push(Ident::from(receiver.self_token)),
+                FnArg::Typed(typed) if typed.attrs.iter().any(is_condition) => {
+                    bound_by(&typed.pat, &mut conditional);
+                }
+                FnArg::Typed(typed) => bound_by(&typed.pat, &mut unconditional),
             }
         }
         if let Shape::Boxed { .. } = shape {
-            block.split_patterns(&mut bindings);
+            block.split_patterns(&mut unconditional);
         }
+        let bindings = unconditional.iter().chain(&conditional).cloned().collect();
         let problem = match (signature.constness, signature.asyncness, &shape) {
             (Some(keyword), ..) => Some(Problem::Const(keyword)),
             (None, None, Shape::AsyncFn) => Some(Problem::NotAsync(signature.ident.clone())),
@@ -95,6 +102,7 @@ impl Item {
             block,
             output,
             bindings,
+            unconditional,
             problem,
         })
     }
@@ -275,11 +283,19 @@ fn pattern_of_argument(statement: &[TokenTree]) -> Option<Pat> {
         TokenTree::Group(group) => group.stream().into_iter().nth(1)?,
         argument => argument.clone(),
     };
-    let is_form = equals.as_char() == '=' && argument.to_string().starts_with("__arg");
-    Pat::parse_single
+    let argument = argument.to_string();
+    let pattern = Pat::parse_single
         .parse2(pattern.iter().cloned().collect())
-        .ok()
-        .filter(|_| is_form)
+        .ok()?;
+    // `let x = x;` too: left in the body, it would be a variable that the body does not use.
+    let itself = matches!(&pattern, Pat::Ident(pattern) if pattern.ident == argument);
+    let is_form = equals.as_char() == '=' && (itself || argument.starts_with("__arg"));
+    is_form.then_some(pattern)
+}
+
+/// `#[cfg(…)]`, which may take a parameter away.
+fn is_condition(attribute: &Attribute) -> bool {
+    attribute.path().is_ident("cfg") || attribute.path().is_ident("cfg_attr")
 }
 
 /// The names that a pattern binds.

@@ -59,7 +59,7 @@ impl LockErrorKind {
         match self {
             Self::Contended => "is held elsewhere",
             Self::TimedOut => "was still held elsewhere when the timeout passed",
-            Self::ProviderUnavailable => "could not be acquired: the provider is unavailable",
+            Self::ProviderUnavailable => "is out of reach: the provider is unavailable",
             Self::Lost => "was lost",
             Self::MaxHoldExceeded => "was held for longer than max_hold",
             Self::WouldDeadlock => "is already held by this task, which would wait for itself",

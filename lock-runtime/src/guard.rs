@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::sync::futures::OwnedNotified;
 use tokio::sync::oneshot;
@@ -14,7 +15,7 @@ use crate::gate::{Release, SlotRef};
 use crate::hold::Hold;
 use crate::meter::Meter;
 use crate::provider::LossReporter;
-use crate::{LockError, LockErrorKind, LockName};
+use crate::{LockError, LockErrorKind, LockName, keeper};
 
 /// A number that grows strictly with every grant of a lock's name, across processes.
 ///
@@ -77,6 +78,11 @@ pub struct LockGuard {
     meter: Option<Meter>,
 }
 
+/// The longest wait for the answer to a release: until the server ends the lease by itself, within
+/// these bounds. The release goes on without it.
+const SHORTEST_RELEASE: Duration = Duration::from_secs(1);
+const LONGEST_RELEASE: Duration = Duration::from_secs(10);
+
 /// The provider's answer to a release.
 type Answer = oneshot::Receiver<Result<(), LockError>>;
 
@@ -118,7 +124,7 @@ impl LockGuard {
     }
 
     /// A future that resolves when the lock is lost, at most 5 ms after its lease has ended. It
-    /// never resolves if the guard is released before that.
+    /// need not resolve if the guard is released before that.
     pub fn lost(&self) -> LostSignal {
         LostSignal::new(self.hold.as_ref().map(|hold| hold.loss_reporter()))
     }
@@ -140,13 +146,26 @@ impl LockGuard {
     pub(crate) async fn release_in_place(&self) -> Result<(), LockError> {
         match self.start_release() {
             Ok(None) => Ok(()),
-            Ok(Some(answer)) => answer.await.unwrap_or_else(|_| {
-                Err(LockError::new(LockErrorKind::ProviderUnavailable)
-                    .with_name(self.name().clone())
-                    .with_detail("the release was not answered"))
-            }),
+            Ok(Some(answer)) => {
+                let answer = Box::pin(keeper::within(self.longest_release(), answer)).await;
+                answer.and_then(Result::ok).unwrap_or_else(|| {
+                    Err(LockError::new(LockErrorKind::ProviderUnavailable)
+                        .with_name(self.name().clone())
+                        .with_detail("the release was not answered"))
+                })
+            }
             Err(error) => Err(error),
         }
+    }
+
+    /// How long an answer to the release is worth waiting for.
+    fn longest_release(&self) -> Duration {
+        let end = self
+            .hold
+            .as_ref()
+            .map(|hold| hold.server_s_end().remaining());
+        end.unwrap_or(LONGEST_RELEASE)
+            .clamp(SHORTEST_RELEASE, LONGEST_RELEASE)
     }
 
     /// Releases it, where that needs no waiting; else says where the answer comes.
@@ -172,7 +191,7 @@ impl LockGuard {
         }
         let released = self.slot.release(self.ticket);
         if let Some(hold) = &self.hold {
-            hold.let_go();
+            hold.let_go(self.ticket);
         }
         released
     }

@@ -29,8 +29,13 @@ pub(crate) struct Hold {
     /// When the keeper looks again, as a `Timestamp`; only it writes this.
     pub(crate) wakes: AtomicU64,
     ended: OnceLock<()>,
-    /// The lease ran out, by our reckoning; the server's may last a little longer.
-    lapsed: OnceLock<()>,
+    /// Set if the server should keep others away after the loss, until the guard is gone or this
+    /// moment has come.
+    kept_until: OnceLock<Timestamp>,
+    /// The ticket of the guard that has it now.
+    holder: AtomicU64,
+    /// After this moment it is not renewed any more, as a `Timestamp`.
+    renewed_until: AtomicU64,
     /// The guard is gone, and so is the body.
     let_go: Notify,
 }
@@ -38,6 +43,10 @@ pub(crate) struct Hold {
 /// Renewals that are due within this part of a lease are done with those that are due now, in one
 /// request.
 const TOGETHER: u32 = 30;
+
+/// How long a body may take to be dropped when the process shuts its locks down, or `max_hold` has
+/// passed.
+const GRACE: Duration = Duration::from_secs(1);
 
 const LAPSED: &str = "its lease ended before it could be renewed";
 
@@ -63,7 +72,9 @@ impl Hold {
             exactly: AtomicBool::new(false),
             wakes: AtomicU64::new(0),
             ended: OnceLock::new(),
-            lapsed: OnceLock::new(),
+            kept_until: OnceLock::new(),
+            holder: AtomicU64::new(0),
+            renewed_until: AtomicU64::new(u64::MAX),
             let_go: Notify::new(),
         })
     }
@@ -130,6 +141,9 @@ impl Hold {
     /// Whether a renewal is due; answers true once a renewal.
     pub(crate) fn take_renewal(&self, now: Timestamp) -> bool {
         let due = self.renews.load(Ordering::Relaxed) <= (now + self.early()).as_nanos();
+        if self.renewed_until.load(Ordering::Relaxed) <= now.as_nanos() {
+            return false;
+        }
         if due {
             self.renews.store(u64::MAX, Ordering::Relaxed);
         }
@@ -169,24 +183,59 @@ impl Hold {
         self.grant.loss_reporter().report(why);
     }
 
-    /// The deadline has passed.
+    /// The deadline has passed. The server's own comes a little later.
     pub(crate) fn lapse(&self) {
-        let _ = self.lapsed.set(());
+        let _ = self.kept_until.set(self.server_s_end());
         self.lose(LAPSED);
     }
 
-    /// The guard is being dropped or released.
-    pub(crate) fn let_go(&self) {
-        self.let_go.notify_one();
+    /// The process is giving its locks back. A body gets a moment to be dropped.
+    pub(crate) fn shut_down(&self) {
+        let _ = self
+            .kept_until
+            .set((Timestamp::now() + GRACE).min(self.server_s_end()));
+        self.lose("the process shut its locks down");
     }
 
-    /// If the lease ran out: resolves when the guard is gone too, at the latest when the server's
-    /// lease has ended. Until then the server should go on keeping others away.
+    /// The holder means to keep it no longer. Whoever polls the body drops it then; this is for
+    /// bodies that nobody polls any more.
+    pub(crate) fn renew_until(&self, end: Timestamp) {
+        self.renewed_until
+            .store((end + GRACE).as_nanos(), Ordering::Relaxed);
+    }
+
+    /// When the server ends it at the latest, unless it is renewed.
+    pub(crate) fn server_s_end(&self) -> Timestamp {
+        self.deadline() + margin(self.grant.lease())
+    }
+
+    /// The guard of this ticket has it from now on.
+    pub(crate) fn passed_to(&self, ticket: u64) {
+        self.holder.store(ticket, Ordering::Relaxed);
+        self.renewed_until.store(u64::MAX, Ordering::Relaxed);
+    }
+
+    /// The guard of this ticket is being dropped or released; one that has passed the lock on
+    /// says nothing about the one that has it now.
+    pub(crate) fn let_go(&self, ticket: u64) {
+        if self.holder.load(Ordering::Relaxed) == ticket {
+            self.let_go.notify_one();
+        }
+    }
+
+    /// Whether the server is to keep others away although the lock is lost.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.kept_until.get().is_some()
+    }
+
+    /// Resolves when the server need not keep others away any more.
     pub(crate) async fn gone(&self) {
-        if self.lapsed.get().is_some() {
-            let server_s_end = self.deadline() + margin(self.grant.lease());
-            let ends = tokio::time::sleep(server_s_end.remaining());
-            first_of(self.let_go.notified(), ends).await;
+        if let Some(until) = self.kept_until.get() {
+            first_of(
+                self.let_go.notified(),
+                tokio::time::sleep(until.remaining()),
+            )
+            .await;
         }
     }
 

@@ -5,9 +5,9 @@
 //! blocked or gone.
 
 use std::collections::BTreeMap;
-use std::future::{Future, pending, poll_fn};
+use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -17,11 +17,10 @@ use std::time::Duration;
 use once_cell::sync::{Lazy, OnceCell};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use crate::clock::Timestamp;
 use crate::hold::Hold;
-use crate::provider::BoxFuture;
 use crate::race::{First, first_of};
 use crate::renewal;
 use crate::{LockError, LockErrorKind};
@@ -30,7 +29,7 @@ use crate::{LockError, LockErrorKind};
 /// at this often while there are leases.
 const LOOKS_EVERY: Duration = Duration::from_millis(500);
 /// Threads for providers that must block.
-const BLOCKING_THREADS: usize = 8;
+const BLOCKING_THREADS: usize = 32;
 
 type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -74,24 +73,34 @@ fn keeper() -> Result<&'static Keeper, LockError> {
 }
 
 async fn keep(mut arriving: mpsc::UnboundedReceiver<Job>) {
+    // One timer for all looks: setting it up costs more than a look.
+    let mut timer = pin!(tokio::time::sleep(LOOKS_EVERY));
+    let mut rings = Timestamp::now() + LOOKS_EVERY;
     loop {
         let earlier = EARLIER.notified();
-        let next = SCHEDULE.first();
-        let until_next = async {
-            match next {
-                Some(next) => tokio::time::sleep(next.remaining().min(LOOKS_EVERY)).await,
-                None => pending().await,
+        if let Some(first) = SCHEDULE.first() {
+            let now = Timestamp::now();
+            let next = first.min(now + LOOKS_EVERY);
+            // One that rings sooner than it need does no harm.
+            if next < rings || rings <= now {
+                rings = next;
+                timer.as_mut().reset(Instant::now() + next.since(now));
             }
-        };
-        if let First::Left(Some(job)) =
-            first_of(arriving.recv(), first_of(earlier, until_next)).await
-        {
-            tokio::spawn(job);
-            while let Ok(job) = arriving.try_recv() {
-                tokio::spawn(job);
+            let woken = first_of(earlier, timer.as_mut());
+            if let First::Left(Some(job)) = first_of(arriving.recv(), woken).await {
+                start(job, &mut arriving);
             }
+        } else if let First::Left(Some(job)) = first_of(arriving.recv(), earlier).await {
+            start(job, &mut arriving);
         }
         look_at_leases();
+    }
+}
+
+fn start(job: Job, arriving: &mut mpsc::UnboundedReceiver<Job>) {
+    tokio::spawn(job);
+    while let Ok(job) = arriving.try_recv() {
+        tokio::spawn(job);
     }
 }
 
@@ -104,7 +113,7 @@ fn look_at_leases() {
             continue;
         }
         if hold.deadline() <= now {
-            hold.lapse();
+            survive(|| hold.lapse());
             continue;
         }
         if hold.take_renewal(now) {
@@ -114,7 +123,7 @@ fn look_at_leases() {
         watch(&hold, hold.deadline());
     }
     if !due.is_empty() {
-        renewal::start(due);
+        survive(|| renewal::start(due));
     }
 }
 
@@ -240,13 +249,20 @@ pub(crate) async fn within<T>(limit: Duration, future: impl Future<Output = T>) 
 
 /// A provider's call; a panic in it is that provider's failure, and nobody else's.
 pub(crate) async fn caught<T>(
-    mut call: BoxFuture<'_, Result<T, LockError>>,
+    call: impl Future<Output = Result<T, LockError>>,
 ) -> Result<T, LockError> {
+    let mut call = pin!(call);
     poll_fn(|context| {
         catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(context)))
             .unwrap_or_else(|_| Poll::Ready(Err(panicked())))
     })
     .await
+}
+
+/// What runs code of users and providers, such as their wakers and destructors: a panic in it must
+/// not end the keeper, nor keep a job from its end. The panic hook has said it already.
+pub(crate) fn survive(work: impl FnOnce()) {
+    let _ = catch_unwind(AssertUnwindSafe(work));
 }
 
 fn panicked() -> LockError {

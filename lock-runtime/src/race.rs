@@ -1,10 +1,12 @@
-//! Waits for whichever of two futures is done first.
+//! Waits for the first of two futures, or for all of many.
 //!
-//! In place of `tokio::select!`, whose feature would bring a second macro crate into every build.
+//! In place of `tokio::select!` and `join!`, whose feature would bring a second macro crate into every build.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
+
+use crate::provider::BoxFuture;
 
 pub(crate) enum First<A, B> {
     Left(A),
@@ -54,4 +56,31 @@ pub(crate) async fn both<A, B>(
         }
     })
     .await
+}
+
+/// All outputs, in order.
+pub(crate) async fn all_of<T>(futures: Vec<BoxFuture<'_, T>>) -> Vec<T> {
+    enum Slot<'a, T> {
+        Pending(BoxFuture<'a, T>),
+        Done(T),
+    }
+    let mut slots: Vec<_> = futures.into_iter().map(Slot::Pending).collect();
+    poll_fn(|context| {
+        let mut done = true;
+        for slot in &mut slots {
+            if let Slot::Pending(future) = slot {
+                match future.as_mut().poll(context) {
+                    Poll::Ready(output) => *slot = Slot::Done(output),
+                    Poll::Pending => done = false,
+                }
+            }
+        }
+        if done { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    let outputs = slots.into_iter().filter_map(|slot| match slot {
+        Slot::Done(output) => Some(output),
+        Slot::Pending(_) => None,
+    });
+    outputs.collect()
 }

@@ -18,10 +18,11 @@ const LONGEST_RETRY: Duration = Duration::from_secs(1);
 /// Renews these holds, on the keeper's runtime.
 pub(crate) fn start(mut due: Vec<Arc<Hold>>) {
     while let Some(first) = due.first() {
-        let space = first.provider().lock_space();
-        let (together, others) = due
-            .into_iter()
-            .partition(|hold| hold.provider().lock_space() == space);
+        // A short lease is not to make others impatient.
+        let (space, lease) = (first.provider().lock_space(), first.grant().lease());
+        let (together, others) = due.into_iter().partition(|hold| {
+            hold.provider().lock_space() == space && hold.grant().lease() == lease
+        });
         due = others;
         tokio::spawn(renew(together));
     }
@@ -31,12 +32,8 @@ async fn renew(holds: Vec<Arc<Hold>>) {
     let provider = Arc::clone(holds[0].provider());
     let grants: Vec<_> = holds.iter().map(|hold| hold.shared_grant()).collect();
     // A call that hangs must not keep the next try from coming.
-    let patience = holds
-        .iter()
-        .map(|hold| hold.renewal_interval())
-        .min()
-        .unwrap_or_default();
-    let call = keeper::caught(Box::pin(async { Ok(provider.renew_all(&grants).await) }));
+    let patience = holds[0].renewal_interval();
+    let call = keeper::caught(async { Ok(provider.renew_all(&grants).await) });
     let answers = match tokio::time::timeout(patience, call).await {
         Ok(Ok(answers)) => answers,
         Ok(Err(error)) => holds.iter().map(|_| Err(error.clone())).collect(),

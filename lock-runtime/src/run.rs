@@ -248,11 +248,31 @@ impl<F: Future> Body<'_, F> {
         call: &Call,
     ) -> impl Future<Output = Result<F::Output, LockError>> {
         let mut limit = max_hold.map(Limit::start);
+        if let (Some(max_hold), Some(hold)) = (max_hold, guard.hold()) {
+            hold.renew_until(Timestamp::now() + max_hold);
+        }
         let mut lost = guard.hold().map(|_| guard.lost());
         poll_fn(move |context| {
             if guard.is_lost() {
                 return Poll::Ready(Err(guard.loss()));
             }
+            if let Some(Limit {
+                timer: Err(error), ..
+            }) = &limit
+            {
+                return Poll::Ready(Err(error.clone()));
+            }
+            let Some(body) = self.0.as_mut().as_pin_mut() else {
+                unreachable!("the body is there until its end")
+            };
+            let polled = {
+                let _held = held::enter(guard.slot());
+                call.in_span(|| body.poll(context))
+            };
+            if let Poll::Ready(output) = polled {
+                return Poll::Ready(Ok(output));
+            }
+            // Asked after the body, many of which need not wait: then nothing has to be set up.
             if let Some(lost) = &mut lost
                 && pin!(lost).poll(context).is_ready()
             {
@@ -263,11 +283,7 @@ impl<F: Future> Body<'_, F> {
             {
                 return Poll::Ready(Err(error));
             }
-            let Some(body) = self.0.as_mut().as_pin_mut() else {
-                unreachable!("the body is there until its end")
-            };
-            let _held = held::enter(guard.slot());
-            call.in_span(|| body.poll(context)).map(Ok)
+            Poll::Pending
         })
     }
 }
@@ -281,6 +297,7 @@ impl<F> Drop for Body<'_, F> {
 /// The end of `max_hold`.
 struct Limit {
     max_hold: Duration,
+    /// Without a timer there is no limit, and so nothing is run.
     timer: Result<Pin<Box<Sleep>>, LockError>,
 }
 
@@ -300,7 +317,6 @@ impl Limit {
                     .with_name(guard.name().clone())
                     .with_detail(format!("{:?}", self.max_hold))
             }),
-            // Without a timer there is no limit, and so nothing is run.
             Err(error) => Poll::Ready(error.clone()),
         }
     }

@@ -6,6 +6,7 @@
 
 use std::array;
 use std::hash::BuildHasher;
+use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use foldhash::quality::RandomState;
@@ -64,6 +65,8 @@ pub(crate) fn enter(
         }
         // A slot that is going away is none.
         let Some(slot) = entry.slot.upgrade() else {
+            // What its last holder did comes before what the next one does.
+            fence(Ordering::Acquire);
             return false;
         };
         let same = slot.space == space && slot.name == *name;
@@ -113,4 +116,13 @@ pub(crate) fn all() -> Vec<SlotRef> {
         );
     }
     slots
+}
+
+/// How many entries there are, those of slots that are going away included.
+#[cfg(feature = "testing")]
+pub(crate) fn len() -> usize {
+    let lock = |shard: &Mutex<HashTable<Entry>>| {
+        shard.lock().unwrap_or_else(PoisonError::into_inner).len()
+    };
+    TABLE.shards.iter().map(lock).sum()
 }

@@ -45,6 +45,11 @@ pub fn keys_in_use() -> usize {
     table::all().iter().filter(|slot| !slot.is_idle()).count()
 }
 
+/// How many entries the process's table of keys has, for whatever names.
+pub fn entries() -> usize {
+    table::len()
+}
+
 /// How many entries the process's table of keys has for names that begin like this, in use or not.
 /// A [`DistributedLock`](crate::DistributedLock) that was used keeps its entry until it is dropped.
 pub fn entries_under(prefix: &str) -> usize {
@@ -88,6 +93,7 @@ struct State {
     last_token: u64,
     refusing: bool,
     frozen: bool,
+    longest_lease: Option<Duration>,
     failures: HashMap<Operation, u32>,
     delays: HashMap<Operation, Duration>,
     calls: HashMap<Operation, u64>,
@@ -159,6 +165,11 @@ impl TestProvider {
     pub fn refuse(&self, refusing: bool) {
         self.server.lock().refusing = refusing;
         self.server.changed.notify_waiters();
+    }
+
+    /// From now on, longer leases are refused with [`Unsupported`](LockErrorKind::Unsupported).
+    pub fn refuse_leases_above(&self, longest: Duration) {
+        self.server.lock().longest_lease = Some(longest);
     }
 
     /// The next calls of this kind fail with
@@ -305,6 +316,10 @@ impl LockProvider for TestProvider {
             loop {
                 let sent_at = Timestamp::now();
                 self.server.arrive(Operation::Acquire).await?;
+                let longest = self.server.lock().longest_lease;
+                if longest.is_some_and(|longest| request.lease() > longest) {
+                    return Err(LockErrorKind::Unsupported.into());
+                }
                 let changed = self.server.changed.notified();
                 let free_at = match self.server.lock().take(request, sent_at) {
                     Ok(grant) => return Ok(grant),

@@ -19,6 +19,10 @@ use lockable::LockPool;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{JoinSet, unconstrained, yield_now};
 
+mod table;
+
+use table::{Row, Target};
+
 const ROUNDS: usize = 41;
 const OPERATIONS: u64 = 80_000;
 const TASKS: u64 = 8;
@@ -71,11 +75,16 @@ fn main() {
         for contender in works.iter_mut().flat_map(|work| &mut work.contenders) {
             let took = (contender.run)(operations);
             contender
+                .row
                 .samples
                 .push(took.as_secs_f64() * 1e9 / operations as f64);
         }
     }
-    print_table(&works, rounds);
+    println!("medians of {rounds} rounds, nanoseconds for one lock and unlock\n");
+    table::print_header();
+    for work in &works {
+        table::print_rows(work.title, work.contenders.iter().map(|it| &it.row));
+    }
 }
 
 /// Some use of a lock, and who competes in it. The first contender is the floor.
@@ -92,11 +101,9 @@ struct Targets {
 }
 
 struct Contender {
-    what: &'static str,
-    target: Option<f64>,
     run: Box<dyn Fn(u64) -> Duration>,
-    /// Nanoseconds an operation, one sample a round.
-    samples: Vec<f64>,
+    /// Nanoseconds an operation.
+    row: Row,
 }
 
 impl Work {
@@ -153,10 +160,8 @@ fn contender<U: Usage, L: Lock>(
 ) -> Contender {
     let (usage, lock) = (Arc::clone(usage), Arc::new(lock));
     Contender {
-        what,
-        target,
         run: Box::new(move |operations| usage.run(&lock, operations)),
-        samples: Vec::new(),
+        row: Row::new(what, target.map(Target::RatioAtMost)),
     }
 }
 
@@ -302,53 +307,5 @@ impl Lock for MapOfMutexes {
         };
         let _guard = mutex.lock().await;
         section.await;
-    }
-}
-
-fn print_table(works: &[Work], rounds: usize) {
-    println!("medians of {rounds} rounds, nanoseconds for one lock and unlock\n");
-    println!(
-        "{:<24} {:<33} {:>8} {:>8} {:>7} {:>8}  met",
-        "work", "what", "floor", "it", "ratio", "target",
-    );
-    for work in works {
-        let floor = &work.contenders[0].samples;
-        for contender in &work.contenders {
-            let ratios = contender
-                .samples
-                .iter()
-                .zip(floor)
-                .map(|(it, floor)| it / floor);
-            let ratio = median(ratios);
-            let target = contender
-                .target
-                .map_or(String::new(), |target| format!("≤ {target:.1}"));
-            let met = match contender.target {
-                Some(target) if ratio <= target => "yes",
-                Some(_) => "NO",
-                None => "",
-            };
-            println!(
-                "{:<24} {:<33} {:>8.1} {:>8.1} {:>7.2} {:>8}  {met}",
-                work.title,
-                contender.what,
-                median(floor.iter().copied()),
-                median(contender.samples.iter().copied()),
-                ratio,
-                target,
-            );
-        }
-        println!();
-    }
-}
-
-fn median(samples: impl Iterator<Item = f64>) -> f64 {
-    let mut samples: Vec<_> = samples.collect();
-    samples.sort_by(f64::total_cmp);
-    let middle = samples.len() / 2;
-    match samples.len() {
-        0 => f64::NAN,
-        odd if odd % 2 == 1 => samples[middle],
-        _ => (samples[middle - 1] + samples[middle]) / 2.0,
     }
 }

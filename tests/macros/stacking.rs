@@ -27,6 +27,7 @@ trait Billing: Sync {
         assert!(is_held("stacking:unit").await);
     }
 
+    async fn named_only(&self, id: u32) -> Result<(), LockError>;
     fn tenant(&self) -> &str;
 }
 
@@ -70,6 +71,13 @@ impl Billing for Shop {
     async fn instrumented_below(&mut self, id: u32) -> Held {
         self.tenant.push('!');
         Ok(is_held(&format!("stacking:below:acme:{id}")).await)
+    }
+
+    // Its parameter is used by the name alone, and that is no reason for a warning.
+    #[deny(unused_variables)]
+    #[distributed_lock(name = "stacking:unused:{id}")]
+    async fn named_only(&self, id: u32) -> Result<(), LockError> {
+        Ok(())
     }
 
     fn tenant(&self) -> &str {
@@ -243,4 +251,14 @@ async fn axum_handlers() {
     let _held = hold("stacking:handler:acme:1").await;
     let refused = handler_below(State(shop), Path(1)).await.into_response();
     assert_eq!(refused.status(), axum::http::StatusCode::CONFLICT);
+}
+
+#[tokio::test]
+async fn a_parameter_may_be_used_by_the_name_alone() {
+    Shop {
+        tenant: "acme".to_owned(),
+    }
+    .named_only(1)
+    .await
+    .unwrap();
 }

@@ -1,13 +1,18 @@
 //! `lock-probe URL NAME`: takes a lock as its standard input says; see `lock_tests::Probe`.
 
+mod contend;
+
 use std::io::{BufRead, Write};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
-use lock_runtime::{DistributedLock, LockError, LockGuard};
+use lock_runtime::{DistributedLock, LockError, LockGuard, LockProvider};
 use lock_tests::boot_nanos;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use crate::contend::Contention;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -16,14 +21,14 @@ async fn main() -> ExitCode {
         eprintln!("usage: lock-probe URL NAME");
         return ExitCode::FAILURE;
     };
-    let lock = match lock_runtime::connect(url).await {
-        Ok(provider) => DistributedLock::on(provider, name),
+    let provider = match lock_runtime::connect(url).await {
+        Ok(provider) => provider,
         Err(error) => {
             eprintln!("lock-probe: {error}");
             return ExitCode::FAILURE;
         }
     };
-    serve(&lock, commands()).await;
+    serve(&provider, name, commands()).await;
     ExitCode::SUCCESS
 }
 
@@ -42,7 +47,13 @@ fn commands() -> UnboundedReceiver<String> {
     commands
 }
 
-async fn serve(lock: &DistributedLock, mut commands: UnboundedReceiver<String>) {
+async fn serve(
+    provider: &Arc<dyn LockProvider>,
+    name: &str,
+    mut commands: UnboundedReceiver<String>,
+) {
+    let lock = &DistributedLock::on(Arc::clone(provider), name);
+    let mut contention = Contention::default();
     let mut guard: Option<LockGuard> = None;
     while let Some(line) = commands.recv().await {
         let words: Vec<_> = line.splitn(3, ' ').collect();
@@ -89,6 +100,14 @@ async fn serve(lock: &DistributedLock, mut commands: UnboundedReceiver<String>) 
             ["work", rounds, file] => {
                 work(lock, rounds.parse().expect("a number"), Path::new(file)).await;
             }
+            ["contend", register, seed] => {
+                let register = register.parse().expect("a port");
+                let seed = seed.parse().expect("a number");
+                let names: Vec<_> = name.split(',').collect();
+                contention.start(provider, &names, register, seed);
+                say("contending");
+            }
+            ["stop"] => contention.stop().await,
             ["child"] => say(&format!("child {}", start_child())),
             ["keys"] => say(&format!("keys {}", lock_runtime::testing::keys_in_use())),
             _ => panic!("unknown command `{line}`"),

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lock_runtime::testing::{Operation, TestProvider, entries_under};
+use lock_runtime::testing::{Operation, TestProvider, entries, entries_under};
 use lock_runtime::{DistributedLock, InProcessProvider, LockError, LockErrorKind};
 use lock_tests::{eventually, poll_once};
 use tokio::sync::mpsc;
 
+use crate::isolated::isolated;
 use crate::{BOUND, lock_on, nothing_held, run, shared};
 
 /// Starts waiters one after another, each queued before the next one, and returns the order in
@@ -57,18 +58,86 @@ fn waiters_are_served_in_arrival_order() {
 
 #[test]
 fn a_million_names_leave_the_table_empty() {
-    run(async {
-        let provider = shared(InProcessProvider::new());
-        for number in 0..1_000_000 {
-            let name = format!("million:{number}");
-            let lock = DistributedLock::on(Arc::clone(&provider), name);
-            let guard = lock.acquire().await.expect("nobody else asks");
-            if number % 100_000 == 0 {
-                assert_eq!(entries_under("million:"), 1);
+    isolated("gate::a_million_names_leave_the_table_empty", &[], || {
+        run(async {
+            let provider = shared(InProcessProvider::new());
+            for number in 0..1_000_000 {
+                let name = format!("million:{number}");
+                let lock = DistributedLock::on(Arc::clone(&provider), name);
+                let guard = lock.acquire().await.expect("nobody else asks");
+                if number % 100_000 == 0 {
+                    assert_eq!(entries(), 1);
+                }
+                drop(guard);
             }
-            drop(guard);
+            assert_eq!(entries(), 0);
+        });
+    });
+}
+
+#[test]
+fn a_loop_of_locks_starves_no_other_task() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("it can be built");
+    runtime.block_on(async {
+        let greedy = tokio::spawn(async {
+            let lock = DistributedLock::on(shared(InProcessProvider::new()), "greedy");
+            loop {
+                drop(lock.acquire().await.expect("nobody else asks"));
+            }
+        });
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
         }
-        assert_eq!(entries_under("million:"), 0);
+        greedy.abort();
+    });
+}
+
+#[test]
+fn a_refused_lease_fails_nobody_who_asked_for_another() {
+    run(async {
+        let provider = TestProvider::new();
+        provider.refuse_leases_above(Duration::from_secs(60));
+        provider.freeze(true);
+        let lock = lock_on(&provider, "refused");
+        let long = lock.clone().lease(Duration::from_secs(120));
+        let (mut refused, mut fine) = (Box::pin(long.acquire()), Box::pin(lock.acquire()));
+        assert!(poll_once(refused.as_mut()).await.is_none());
+        assert!(poll_once(fine.as_mut()).await.is_none());
+        provider.freeze(false);
+        assert_eq!(
+            refused.await.unwrap_err().kind(),
+            LockErrorKind::Unsupported
+        );
+        drop(fine.await.expect("its lease is fine"));
+    });
+}
+
+#[test]
+fn a_release_that_is_not_answered_is_no_contention() {
+    run(async {
+        let provider = TestProvider::new().with_lease(Duration::from_secs(2));
+        let lock = lock_on(&provider, "unanswered");
+        let guard = lock.acquire().await.expect("the lock is free");
+        provider.freeze(true);
+        let start = Instant::now();
+        assert_eq!(
+            guard.release().await.unwrap_err().kind(),
+            LockErrorKind::ProviderUnavailable
+        );
+        assert!(
+            start.elapsed() < Duration::from_secs(4),
+            "after {:?}",
+            start.elapsed()
+        );
+        let waited = lock.acquire_for(Duration::from_millis(50)).await;
+        assert_eq!(
+            waited.unwrap_err().kind(),
+            LockErrorKind::ProviderUnavailable
+        );
+        provider.freeze(false);
+        drop(lock.acquire().await.expect("it answers again"));
     });
 }
 

@@ -135,6 +135,23 @@ fn a_lapsed_lock_is_given_back_when_its_guard_goes_or_the_server_s_lease_ends() 
         let locks = [lock_on(&provider, "let-go"), lock_on(&provider, "kept")];
         let let_go = locks[0].acquire().await.expect("the lock is free");
         let kept = locks[1].acquire().await.expect("the lock is free");
+        // The second of two that share a grant: the first one's end says nothing about its own.
+        let let_go = {
+            let (first, second) = (locks[0].acquire(), locks[0].acquire());
+            let (mut first, mut second) = (Box::pin(first), Box::pin(second));
+            assert!(poll_once(first.as_mut()).await.is_none());
+            assert!(poll_once(second.as_mut()).await.is_none());
+            drop(let_go);
+            drop(first.await.expect("it is handed over"));
+            let calls = provider.calls(Operation::Acquire);
+            let second = second.await.expect("it is passed on");
+            assert_eq!(
+                provider.calls(Operation::Acquire),
+                calls,
+                "inside the process"
+            );
+            second
+        };
         let_go.lost().await;
         assert!(
             provider.is_held("let-go"),

@@ -2,11 +2,15 @@
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use lock_runtime::testing::{Operation, TestProvider};
-use lock_runtime::{LockErrorKind, LockGuard};
+use lock_runtime::{
+    AcquireRequest, BoxFuture, Capabilities, DistributedLock, Grant, LockError, LockErrorKind,
+    LockGuard, LockProvider, Timestamp,
+};
 
 use crate::polled::block_on;
 use crate::{lock_on, nothing_held, run};
@@ -277,4 +281,79 @@ fn a_thousand_locks_are_renewed_together() {
         drop(guards);
         nothing_held(&provider).await;
     });
+}
+
+/// Wraps the test provider with the default `renew_all`, and one lock whose renewals hang.
+struct OneHangs(TestProvider);
+
+impl LockProvider for OneHangs {
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+
+    fn acquire<'a>(
+        &'a self,
+        request: &'a AcquireRequest,
+    ) -> BoxFuture<'a, Result<Grant, LockError>> {
+        self.0.acquire(request)
+    }
+
+    fn renew<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<Timestamp, LockError>> {
+        if grant.name() == "hangs" {
+            return Box::pin(std::future::pending());
+        }
+        Box::pin(async {
+            tokio::time::sleep(Duration::from_millis(15)).await;
+            self.0.renew(grant).await
+        })
+    }
+
+    fn release<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<(), LockError>> {
+        self.0.release(grant)
+    }
+}
+
+#[test]
+fn renewals_of_many_locks_do_not_wait_for_one_another() {
+    run(async {
+        let lease = Duration::from_secs(2);
+        let locks = crate::shared(OneHangs(TestProvider::new().with_lease(lease)));
+        let lock = |name: &str| DistributedLock::on(Arc::clone(&locks), name);
+        let hangs = lock("hangs").acquire().await.expect("the lock is free");
+        let mut guards = Vec::new();
+        for number in 0..200 {
+            guards.push(
+                lock(&format!("{number}"))
+                    .acquire()
+                    .await
+                    .expect("the lock is free"),
+            );
+        }
+        hangs.lost().await;
+        tokio::time::sleep(lease).await;
+        assert_eq!(guards.iter().filter(|guard| guard.is_lost()).count(), 0);
+    });
+}
+
+#[test]
+fn a_panic_in_a_waker_does_not_end_the_keeper() {
+    struct Panics;
+    impl std::task::Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("on purpose");
+        }
+    }
+    let provider = TestProvider::new().with_lease(LEASE);
+    provider.delay(Operation::Renew, LEASE * 10);
+    let guard = guard_of(&provider, "waker");
+    let mut lost = std::pin::pin!(guard.lost());
+    let waker = std::task::Waker::from(Arc::new(Panics));
+    let mut context = std::task::Context::from_waker(&waker);
+    assert!(lost.as_mut().poll(&mut context).is_pending());
+    while !guard.is_lost() {
+        thread::sleep(Duration::from_millis(5));
+    }
+    // Past the moment at which the keeper wakes it.
+    thread::sleep(LEASE);
+    drop(guard_of(&TestProvider::new(), "after"));
 }

@@ -9,6 +9,7 @@ mod loss;
 mod observed;
 mod polled;
 mod process;
+mod storm;
 mod wrapping;
 
 use std::sync::Arc;

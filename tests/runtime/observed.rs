@@ -65,18 +65,18 @@ fn a_call_is_one_span_with_its_outcome() {
             skips(&locks, 9).await;
             assert_eq!(log.lines_with("ERROR"), 1, "a failure is skipped, and said");
 
+            provider.fail_next(Operation::Release, 1);
+            observed(&locks, 11).await.expect("the body ran to its end");
+            assert_eq!(log.lines_with("could not release"), 1);
+
             let lost = lock_on(&provider, "observed:10")
                 .acquire()
                 .await
                 .expect("it is free");
             provider.lose("observed:10");
             lost.lost().await;
-            let said = || async { log.lines_with("WARN") == 1 };
+            let said = || async { log.lines_with("lost a lock") == 1 };
             lock_tests::eventually("the loss is said", BOUND, said).await;
-
-            provider.fail_next(Operation::Release, 1);
-            observed(&locks, 11).await.expect("the body ran to its end");
-            assert_eq!(log.lines_with("could not release"), 1);
         });
     });
 }

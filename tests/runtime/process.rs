@@ -197,10 +197,14 @@ fn urls_connect_or_say_what_was_expected() {
             "another memory"
         );
         drop(guard);
+        connect("memory:?key_prefix=MyApp1:")
+            .await
+            .expect("every provider knows it");
         for (url, expected) in [
             ("", "begins with one of `memory:`"),
             ("memory", "begins with one of `memory:`"),
             ("memory:x", "nothing behind it"),
+            ("memory:?lease=3s", "nothing behind it"),
             ("carrier-pigeon://coop", "compiled in: `memory:`"),
         ] {
             let error = connect(url).await.err().expect(url);
@@ -241,5 +245,58 @@ fn leases_and_names_are_checked() {
                 .await
                 .expect("a name may be that long"),
         );
+    });
+}
+
+#[test]
+fn shutdown_waits_for_bodies_to_be_dropped() {
+    isolated(
+        "process::shutdown_waits_for_bodies_to_be_dropped",
+        &[],
+        || {
+            run(async {
+                let provider = TestProvider::new();
+                let guard = lock_on(&provider, "busy")
+                    .acquire()
+                    .await
+                    .expect("the lock is free");
+                let busy = std::thread::spawn(move || {
+                    while !guard.is_lost() {
+                        std::thread::yield_now();
+                    }
+                    // What a body does before it notices, and while it is dropped.
+                    std::thread::sleep(Duration::from_millis(300));
+                    assert!(!guard.name().as_str().is_empty());
+                    std::time::Instant::now()
+                });
+                shutdown().await;
+                let free = std::time::Instant::now();
+                assert!(
+                    free >= busy.join().expect("no panic"),
+                    "given back under a body that runs"
+                );
+                assert_eq!(provider.held(), 0);
+            });
+        },
+    );
+}
+
+#[test]
+fn shutdown_does_not_wait_for_ever() {
+    isolated("process::shutdown_does_not_wait_for_ever", &[], || {
+        run(async {
+            let provider = TestProvider::new();
+            let guard = lock_on(&provider, "kept")
+                .acquire()
+                .await
+                .expect("the lock is free");
+            shutdown().await;
+            assert_eq!(
+                provider.held(),
+                0,
+                "a guard that nobody drops costs a second"
+            );
+            drop(guard);
+        });
     });
 }

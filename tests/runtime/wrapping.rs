@@ -73,8 +73,10 @@ fn a_wrapper_shares_its_provider_s_locks() {
 }
 
 /// Panics, or answers what it must not.
-struct Broken {
-    panics: bool,
+enum Broken {
+    PanicsAtOnce,
+    PanicsWhenPolled,
+    DoesNotWait,
 }
 
 impl LockProvider for Broken {
@@ -83,8 +85,9 @@ impl LockProvider for Broken {
     }
 
     fn acquire<'a>(&'a self, _: &'a AcquireRequest) -> BoxFuture<'a, Result<Grant, LockError>> {
+        assert!(!matches!(self, Self::PanicsAtOnce), "on purpose");
         Box::pin(async {
-            assert!(!self.panics, "on purpose");
+            assert!(!matches!(self, Self::PanicsWhenPolled), "on purpose");
             Err(LockErrorKind::Contended.into())
         })
     }
@@ -97,8 +100,9 @@ impl LockProvider for Broken {
 #[test]
 fn a_provider_that_panics_is_unavailable() {
     run(async {
-        let lock = DistributedLock::on(shared(Broken { panics: true }), "panics");
-        for _ in 0..2 {
+        let once = DistributedLock::on(shared(Broken::PanicsAtOnce), "panics");
+        let polled = DistributedLock::on(shared(Broken::PanicsWhenPolled), "panics");
+        for lock in [&once, &polled, &once, &polled] {
             let error = lock.acquire().await.unwrap_err();
             assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable);
             assert!(error.to_string().contains("panicked"), "{error}");
@@ -109,7 +113,7 @@ fn a_provider_that_panics_is_unavailable() {
 #[test]
 fn a_provider_that_does_not_wait_makes_no_endless_loop() {
     run(async {
-        let lock = DistributedLock::on(shared(Broken { panics: false }), "impatient");
+        let lock = DistributedLock::on(shared(Broken::DoesNotWait), "impatient");
         let error = lock.acquire().await.unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::Contended);
     });

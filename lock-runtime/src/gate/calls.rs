@@ -96,12 +96,14 @@ impl SlotRef {
         let slot = self.clone();
         let job = async move {
             let provider = &slot.provider;
-            let result = keeper::caught(match &held {
-                Some(hold) => provider.pass_on(hold.grant(), &request),
-                None => provider.acquire(&request),
+            let result = keeper::caught(async {
+                match &held {
+                    Some(hold) => provider.pass_on(hold.grant(), &request).await,
+                    None => provider.acquire(&request).await,
+                }
             })
             .await;
-            drop(held);
+            keeper::survive(|| drop(held));
             slot.acquired(&request, ticket, lease, result);
         };
         match keeper::run(job) {
@@ -117,19 +119,28 @@ impl SlotRef {
     ) -> oneshot::Receiver<Result<(), LockError>> {
         let (answer, answered) = oneshot::channel();
         let slot = self.clone();
+        let kept = hold.is_kept();
         let job = async move {
-            hold.gone().await;
-            let result = keeper::caught(slot.provider.release(hold.grant())).await;
-            drop(hold);
+            if kept {
+                hold.gone().await;
+                slot.lock().phase = Phase::releasing(false);
+            }
+            let was_lost = hold.is_lost();
+            let release = async { slot.provider.release(hold.grant()).await };
+            let result = keeper::caught(release).await;
+            keeper::survive(|| drop(hold));
             slot.released();
             // Nobody listens where a guard was dropped.
             let result = result.map_err(|error| error.with_name(slot.name.clone()));
-            if let Err(Err(error)) = answer.send(result) {
+            // A precaution may well find that there is nothing left to release.
+            if let Err(Err(error)) = answer.send(result)
+                && !was_lost
+            {
                 crate::observe::release_failed(&error);
             }
         };
         state.phase = match keeper::run(job) {
-            Ok(()) => Phase::Releasing,
+            Ok(()) => Phase::releasing(kept),
             Err(_) => Phase::Idle,
         };
         answered
@@ -188,10 +199,14 @@ impl SlotRef {
                 self.start_acquiring(state, None);
             }
             Err(error) => {
+                // What was wrong with the lease asked for says nothing to who asked for another.
+                let of_request = matches!(
+                    error.kind(),
+                    LockErrorKind::Unsupported | LockErrorKind::InvalidConfig
+                );
                 let error = error.with_name(self.name.clone());
-                while !state.queue.is_empty() {
-                    woken.extend(state.fail_first(error.clone()));
-                }
+                woken.extend(state.fail(&error, |waiter| !of_request || waiter.lease == lease));
+                self.start_acquiring(state, None);
             }
         }
         drop(guard);
@@ -202,9 +217,7 @@ impl SlotRef {
     fn fail_all(&self, state: &mut State, held: Option<Arc<Hold>>, error: &LockError) {
         state.phase = Phase::Idle;
         let mut woken = Vec::new();
-        while !state.queue.is_empty() {
-            woken.extend(state.fail_first(error.clone().with_name(self.name.clone())));
-        }
+        woken.extend(state.fail(&error.clone().with_name(self.name.clone()), |_| true));
         wake(woken);
         if let Some(hold) = held {
             self.start_releasing(state, hold);
@@ -228,16 +241,14 @@ impl SlotRef {
                 interest.abandon();
                 None
             }
-            Phase::Idle | Phase::Releasing => None,
+            Phase::Idle | Phase::Releasing { .. } => None,
         };
         let mut woken = Vec::new();
-        while !state.queue.is_empty() {
-            woken.extend(state.fail_first(error.clone()));
-        }
+        woken.extend(state.fail(&error, |_| true));
         drop(guard);
         wake(woken);
         if let Some(hold) = held {
-            hold.lose("the process shut its locks down");
+            hold.shut_down();
         }
     }
 }

@@ -30,6 +30,9 @@ use queue::{Phase, State, Waiter};
 
 pub(crate) use waiting::Acquire;
 
+/// After this time, a release that is not answered is the provider's trouble.
+const OVERDUE: Duration = Duration::from_secs(1);
+
 /// One key of one lock space, and its queue.
 pub(crate) struct Slot {
     pub(crate) space: LockSpace,
@@ -92,6 +95,10 @@ impl Slot {
     fn timed_out(&self) -> LockError {
         let trouble = match &self.lock().phase {
             Phase::Acquiring(interest) => interest.trouble(),
+            Phase::Releasing { since, kept: false } if (*since + OVERDUE).has_passed() => Some(
+                LockError::new(LockErrorKind::ProviderUnavailable)
+                    .with_detail("the provider has not answered a release"),
+            ),
             _ => None,
         };
         trouble
@@ -117,7 +124,8 @@ impl SlotRef {
             Phase::Idle => false,
             Phase::Held { .. } => true,
             // A release, or an acquisition that nobody wants any more, is over soon.
-            Phase::Acquiring(_) | Phase::Releasing => !state.queue.is_empty(),
+            Phase::Acquiring(_) => !state.queue.is_empty(),
+            Phase::Releasing { kept, .. } => kept || !state.queue.is_empty(),
         };
         if taken && !waits {
             return Err(self.error(LockErrorKind::Contended));
@@ -143,7 +151,7 @@ impl SlotRef {
         match &state.phase {
             Phase::Idle => self.start_acquiring(state, None),
             Phase::Acquiring(interest) => interest.want_tokens(state.tokens_wanted()),
-            Phase::Held { .. } | Phase::Releasing => {}
+            Phase::Held { .. } | Phase::Releasing { .. } => {}
         }
         Ok(Arrival::Queued(ticket))
     }
@@ -182,8 +190,10 @@ impl SlotRef {
                 }
                 Poll::Pending
             }
-            // Granted, and lost before the waiter looked.
-            None => Poll::Ready(Err(self.error(LockErrorKind::Lost))),
+            // Granted, and lost before the waiter looked: nothing was done under it.
+            None => Poll::Ready(Err(self
+                .error(LockErrorKind::ProviderUnavailable)
+                .with_detail("the grant had ended by itself before it could be used"))),
         }
     }
 

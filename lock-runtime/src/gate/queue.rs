@@ -1,6 +1,7 @@
 //! The state of one slot: who holds it, who waits, and what may be passed on.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::task::Waker;
@@ -42,8 +43,8 @@ pub(super) enum Phase {
         token: Option<FencingToken>,
         hold: Option<Arc<Hold>>,
     },
-    /// The provider is releasing.
-    Releasing,
+    /// The provider is releasing, or is to do so when the guard of a lost lock is gone: `kept`.
+    Releasing { since: Timestamp, kept: bool },
 }
 
 pub(super) struct Waiter {
@@ -59,6 +60,15 @@ pub(super) struct Run {
     pub(super) next_token: Option<FencingToken>,
     pub(super) left: u32,
     pub(super) ends: Option<Timestamp>,
+}
+
+impl Phase {
+    pub(super) fn releasing(kept: bool) -> Self {
+        Self::Releasing {
+            since: Timestamp::now(),
+            kept,
+        }
+    }
 }
 
 impl State {
@@ -87,12 +97,30 @@ impl State {
     pub(super) fn pass(&mut self, hold: Arc<Hold>) -> Option<Waker> {
         let next = self.queue.pop_front()?;
         let token = self.run.take();
+        hold.passed_to(next.ticket);
         self.phase = Phase::Held {
             ticket: next.ticket,
             token,
             hold: Some(hold),
         };
         next.waker
+    }
+
+    /// Fails these waiters; whom to wake then.
+    pub(super) fn fail(
+        &mut self,
+        error: &LockError,
+        which: impl Fn(&Waiter) -> bool,
+    ) -> Vec<Waker> {
+        let (failed, left) = mem::take(&mut self.queue).into_iter().partition(which);
+        self.queue = left;
+        let failed: VecDeque<Waiter> = failed;
+        self.failed
+            .extend(failed.iter().map(|waiter| (waiter.ticket, error.clone())));
+        failed
+            .into_iter()
+            .filter_map(|waiter| waiter.waker)
+            .collect()
     }
 
     pub(super) fn fail_first(&mut self, error: LockError) -> Option<Waker> {

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use tokio::task::coop;
 use tokio::time::Sleep;
 
 use super::{Arrival, SlotRef};
@@ -18,6 +19,8 @@ use crate::{held, keeper};
 /// The shortest and the longest lease.
 const LEASES: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(24 * 60 * 60);
+/// A try waits for nothing but the provider's answer; for this long, if the provider sets no bound.
+const TRY_BOUND: Duration = Duration::from_secs(15);
 /// How long a caller who gives up waits for the provider to take its request back.
 const WITHDRAWAL: Duration = Duration::from_secs(1);
 
@@ -70,7 +73,8 @@ impl Acquire {
             }
             Arrival::Queued(ticket) => self.ticket = Some(ticket),
         }
-        if let Some(timeout) = timeout.filter(|_| waits) {
+        if let Some(timeout) = timeout {
+            let timeout = if waits { timeout } else { TRY_BOUND };
             let timer = keeper::sleep_until(Timestamp::now() + timeout)?;
             self.timer = Some(Box::pin(timer));
         }
@@ -109,7 +113,8 @@ impl Acquire {
             return Poll::Pending;
         };
         ready!(timer.as_mut().poll(context));
-        let mut answer = Box::pin(give_up(self.take_slot(), ticket));
+        let tried = self.timeout.is_some_and(|timeout| timeout.is_zero());
+        let mut answer = Box::pin(give_up(self.take_slot(), ticket, tried));
         let answered = answer.as_mut().poll(context).map(Err);
         self.giving_up = Some(answer);
         answered
@@ -131,7 +136,10 @@ impl Future for Acquire {
         if let (Some(meter), Some(slot)) = (&mut this.meter, &this.slot) {
             meter.attempt(&*slot.provider);
         }
+        // As everything of Tokio's does, so that a loop of locks starves no other task.
+        let proceeds = ready!(coop::poll_proceed(context));
         let mut result = ready!(this.poll_guard(context));
+        proceeds.made_progress();
         if let Some(meter) = this.meter.take() {
             match &mut result {
                 Ok(guard) => guard.measure(meter.acquired()),
@@ -156,8 +164,13 @@ fn check(slot: &SlotRef, lease: Option<Duration>) -> Result<(), LockError> {
 }
 
 /// The timeout has passed.
-fn give_up(slot: SlotRef, ticket: u64) -> impl Future<Output = LockError> + Send {
-    let timed_out = slot.timed_out();
+fn give_up(slot: SlotRef, ticket: u64, tried: bool) -> impl Future<Output = LockError> + Send {
+    let timed_out = if tried {
+        slot.error(LockErrorKind::ProviderUnavailable)
+            .with_detail("the provider did not answer")
+    } else {
+        slot.timed_out()
+    };
     let was_last = slot.leave(ticket);
     async move {
         if was_last {

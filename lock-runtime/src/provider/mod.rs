@@ -17,7 +17,7 @@
 //! * A future of `acquire`, `pass_on` or `release` is **never dropped before it is done**. When
 //!   nobody wants the lock any more, [`AcquireRequest::abandoned`] says so instead, and a grant
 //!   that still comes is released. A future of `renew` or `renew_all` may be dropped.
-//! * A call that panics counts as [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable).
+//! * A call that panics counts as [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable).
 //!
 //! # What a provider promises
 //!
@@ -35,9 +35,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::LockError;
 use crate::clock::Timestamp;
 use crate::guard::FencingToken;
+use crate::race::all_of;
+use crate::{LockError, LockErrorKind};
 
 pub use grant::{Grant, LossReporter};
 pub use request::{AcquireRequest, Interest, OwnerId};
@@ -60,7 +61,7 @@ pub trait LockProvider: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`Contended`](crate::LockErrorKind::Contended) if somebody else holds the lock, or if the request
+    /// [`Contended`](LockErrorKind::Contended) if somebody else holds the lock, or if the request
     /// was abandoned while it waited; any other kind for what went wrong.
     fn acquire<'a>(
         &'a self,
@@ -74,7 +75,7 @@ pub trait LockProvider: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`Lost`](crate::LockErrorKind::Lost) if the server says that the owner holds the lock no more:
+    /// [`Lost`](LockErrorKind::Lost) if the server says that the owner holds the lock no more:
     /// the guard is lost at once. After any other error the library tries again until the grant's
     /// validity ends.
     ///
@@ -87,18 +88,23 @@ pub trait LockProvider: Send + Sync + 'static {
     }
 
     /// Renews several grants, and answers for each, in order. Override it where the server can
-    /// take them in one request; by default one [`renew`](Self::renew) after another.
+    /// take them in one request. By default all [`renew`](Self::renew)s at once, each for a quarter
+    /// of its lease at most, so that one that hangs does not hold up the others.
     fn renew_all<'a>(
         &'a self,
         grants: &'a [Arc<Grant>],
     ) -> BoxFuture<'a, Vec<Result<Timestamp, LockError>>> {
-        Box::pin(async move {
-            let mut answers = Vec::with_capacity(grants.len());
-            for grant in grants {
-                answers.push(self.renew(grant).await);
-            }
-            answers
-        })
+        let renewals = grants.iter().map(|grant| {
+            let renewal = tokio::time::timeout(grant.lease() / 4, self.renew(grant));
+            let renewal: BoxFuture<'a, _> = Box::pin(async {
+                renewal.await.unwrap_or_else(|_| {
+                    Err(LockError::new(LockErrorKind::ProviderUnavailable)
+                        .with_detail("the provider did not answer a renewal in time"))
+                })
+            });
+            renewal
+        });
+        Box::pin(all_of(renewals.collect()))
     }
 
     /// Releases the lock, if the grant's owner still holds it.
@@ -108,7 +114,7 @@ pub trait LockProvider: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`Lost`](crate::LockErrorKind::Lost) if the owner did not hold the lock any more; any other kind
+    /// [`Lost`](LockErrorKind::Lost) if the owner did not hold the lock any more; any other kind
     /// if the server could not be asked, in which case its lease ends the lock.
     fn release<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<(), LockError>>;
 

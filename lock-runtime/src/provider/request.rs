@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use once_cell::sync::OnceCell;
 
 use super::LossReporter;
 use crate::signal::Signal;
@@ -17,20 +19,34 @@ use crate::{LockError, LockErrorKind, LockName};
 pub struct OwnerId(u128);
 
 impl OwnerId {
-    /// A fresh one, from the operating system's random numbers.
+    /// A fresh one. The first of a process comes from the operating system's random numbers, and
+    /// so do all others, by steps that lead to 2¹²⁸ different ones: no two are alike, in this process
+    /// or, as far as 128 random bits go, in any other.
     ///
     /// # Errors
     ///
-    /// [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable) if the system has none to give.
+    /// [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable) if the system has no random
+    /// numbers to give.
     pub fn random() -> Result<Self, LockError> {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).map_err(|error| {
-            LockError::new(LockErrorKind::ProviderUnavailable)
-                .with_detail(format!("the system gave no random numbers: {error}"))
+        static FIRST: OnceCell<u128> = OnceCell::new();
+        static STEPS: AtomicU64 = AtomicU64::new(0);
+        // Asking the system each time would be a system call for every lock.
+        let first = FIRST.get_or_try_init(|| {
+            let mut bytes = [0; 16];
+            getrandom::fill(&mut bytes).map_err(|error| {
+                LockError::new(LockErrorKind::ProviderUnavailable)
+                    .with_detail(format!("the system gave no random numbers: {error}"))
+            })?;
+            Ok::<_, LockError>(u128::from_ne_bytes(bytes))
         })?;
-        Ok(Self(u128::from_ne_bytes(bytes)))
+        let step = u128::from(STEPS.fetch_add(1, Ordering::Relaxed));
+        Ok(Self(first.wrapping_add(step.wrapping_mul(STRIDE))))
     }
 }
+
+/// Odd, so that its multiples visit every number; the golden ratio's digits, so that they look
+/// nothing like each other.
+const STRIDE: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
 
 impl fmt::Display for OwnerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

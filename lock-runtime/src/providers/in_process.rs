@@ -86,8 +86,16 @@ impl LockProvider for InProcessProvider {
 }
 
 pub(crate) async fn connect(url: String) -> Result<Arc<dyn LockProvider>, LockError> {
-    match url.split_once(':') {
-        Some((_, "" | "//")) => Ok(Arc::new(InProcessProvider::new())),
-        _ => Err(super::invalid("expected `memory:` and nothing behind it")),
+    let (place, query) = match url.split_once('?') {
+        Some((place, query)) => (place, query),
+        None => (url.as_str(), ""),
+    };
+    let known = form_urlencoded::parse(query.as_bytes()).all(|(name, _)| name == "key_prefix");
+    match place.split_once(':') {
+        // Every one has locks of its own, so a prefix makes no difference.
+        Some((_, "" | "//")) if known => Ok(Arc::new(InProcessProvider::new())),
+        _ => Err(super::invalid(
+            "expected `memory:` and nothing behind it but, perhaps, `?key_prefix=`",
+        )),
     }
 }

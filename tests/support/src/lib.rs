@@ -13,6 +13,8 @@ pub mod redis;
 pub mod register;
 pub mod run;
 pub mod scratch;
+pub mod seeded;
+pub mod served;
 
 pub use history::{History, boot_nanos};
 pub use postgres::PostgresServer;
@@ -22,6 +24,8 @@ pub use redis::RedisServer;
 pub use register::FencedRegister;
 pub use run::{eventually, poll_once, run};
 pub use scratch::{Scratch, free_port, unique};
+pub use seeded::Seeded;
+pub use served::{RemoteRegister, ServedRegister};
 
 // The README's code is compiled and run here, where a runtime and every provider are at hand.
 #[cfg(doctest)]

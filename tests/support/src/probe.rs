@@ -23,6 +23,8 @@ use crate::history::Held;
 /// | `is-lost` | `lost NANOS` or `valid NANOS` |
 /// | `watch` | `lost NANOS` when the loss is signalled |
 /// | `work ROUNDS FILE` | adds one to the number in the file so many times, without any other protection; `held FROM UNTIL TOKEN` each time, then `done` |
+/// | `contend PORT SEED` | contends for each of the locks whose names stand in `NAME`, separated by commas, and writes to the [`ServedRegister`](crate::ServedRegister) at the port; `contending`, then `grant NAME FROM UNTIL TOKEN` for each, and `refused NAME TOKEN` if a write was refused under a lock that is not lost |
+/// | `stop` | `done` when it contends no more |
 /// | `child` | `child PID`: starts a process that outlives the probe |
 /// | `keys` | `keys N`: keys in use in its process |
 /// | `exit` | ends at once, without releasing |
@@ -68,6 +70,14 @@ impl Probe {
         self.child.id()
     }
 
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> bool {
+        let status = self.child.try_wait();
+        status
+            .expect("a child can be asked for its state")
+            .is_none()
+    }
+
     /// Sends a command.
     pub fn tell(&mut self, command: &str) {
         let input = self.input.as_mut().expect("the probe takes commands");
@@ -98,6 +108,22 @@ impl Probe {
     pub async fn ask(&mut self, command: &str, word: &str, bound: Duration) -> Vec<String> {
         self.tell(command);
         self.expect(word, bound).await
+    }
+
+    /// The lines up to one that consists of this word, or up to the end of a probe that was killed.
+    pub async fn lines_until(&mut self, last: &str, bound: Duration) -> Vec<String> {
+        let all = async {
+            let mut lines = Vec::new();
+            while let Some(line) = self.lines.recv().await {
+                if line == last {
+                    break;
+                }
+                lines.push(line);
+            }
+            lines
+        };
+        let lines = tokio::time::timeout(bound, all).await;
+        lines.unwrap_or_else(|_| panic!("expected `{last}` within {bound:?}"))
     }
 
     /// The grants of a `work` command, up to its `done`.

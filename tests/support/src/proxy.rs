@@ -20,7 +20,8 @@ pub enum Flow {
     Pass,
     /// They pass, each piece after this long.
     Delay(Duration),
-    /// They vanish; the connection stays open.
+    /// They vanish; the connection stays open. Once something of a connection has vanished, nothing
+    /// passes on it in this direction any more, whatever the flow: TCP loses no part of a stream.
     Swallow,
     /// They wait in front of the proxy until the flow is changed.
     Hold,
@@ -224,6 +225,7 @@ async fn pump(
     counts: &Counts,
 ) {
     let mut buffer = vec![0; 64 * 1024];
+    let mut has_swallowed = false;
     loop {
         // A cut does not wait for a byte.
         let read = tokio::select! {
@@ -243,12 +245,13 @@ async fn pump(
         let flow = direction.flow(&fault.borrow());
         match flow {
             Flow::Cut => break,
-            Flow::Swallow => {
+            _ if has_swallowed || flow == Flow::Swallow => {
+                has_swallowed = true;
                 counts.swallowed.fetch_add(length as u64, Ordering::Relaxed);
                 continue;
             }
             Flow::Delay(delay) => tokio::time::sleep(delay).await,
-            Flow::Pass | Flow::Hold => {}
+            Flow::Pass | Flow::Hold | Flow::Swallow => {}
         }
         // Counted before the peer can have seen them, so that a test never finds too few.
         direction

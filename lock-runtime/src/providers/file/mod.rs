@@ -62,7 +62,8 @@ pub struct FileProvider {
 }
 
 impl FileProvider {
-    /// Locks in this directory, which is created with the first lock.
+    /// Locks in this directory, which is created with the first lock. A relative path begins at
+    /// the working directory of this moment.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
             directory: Arc::new(Directory::new(directory.into())),

@@ -91,7 +91,7 @@ impl<'a> Acquisition<'a> {
         let mut polls = 0;
         let mut count_after = FIRST_COUNT;
         let mut outage = None;
-        let mut refreshed_at = None;
+        let mut refreshed = None;
         let mut last_used: Option<(Timestamp, Arc<Connection>)> = None;
         loop {
             let Asked {
@@ -124,7 +124,7 @@ impl<'a> Acquisition<'a> {
                 Ok(Answer::Held) => return Err(LockErrorKind::Contended.into()),
                 Ok(Answer::Queued(standing)) => {
                     outage = None;
-                    refreshed_at = Some(sent_at);
+                    refreshed = Some((sent_at, standing.last_token));
                     sent_at + standing.look_again_after(self.request.lease(), &mut polls)
                 }
                 Err(error) => {
@@ -157,10 +157,14 @@ impl<'a> Acquisition<'a> {
                 .wait(&connection, expected, wanted, until, &mut count_after)
                 .await
             {
-                // The grant is later than the request that refreshed the entry, so it lasts at
-                // least a lease from there. If too little is left of that, ask once more.
-                Woken::Granted { first, count } => match refreshed_at {
-                    Some(at) if at + self.request.lease() / 2 > Timestamp::now() => {
+                // A grant that is later than the request that refreshed the entry lasts at least
+                // a lease from there. If too little is left of that, or if the grant is an
+                // earlier one, which was long on its way and may be over, ask once more.
+                Woken::Granted { first, count } => match refreshed {
+                    Some((at, last_token))
+                        if first > last_token
+                            && at + self.request.lease() / 2 > Timestamp::now() =>
+                    {
                         return Ok(self.grant(at, first, count));
                     }
                     _ => {}

@@ -26,6 +26,8 @@ pub(super) struct Standing {
     remaining_ms: i64,
     place: u32,
     foreign: bool,
+    /// The last token when the entry was refreshed.
+    pub(super) last_token: u64,
 }
 
 impl Standing {
@@ -55,11 +57,13 @@ pub(super) fn read(answer: Value) -> RedisResult<Answer> {
         Value::Int(0) => Answer::Held,
         Value::Int(first) => Answer::Granted(first.unsigned_abs()),
         answer => {
-            let (remaining_ms, place, foreign): (i64, u32, u8) = redis::from_redis_value(answer)?;
+            let (remaining_ms, place, foreign, last_token): (i64, u32, u8, u64) =
+                redis::from_redis_value(answer)?;
             Answer::Queued(Standing {
                 remaining_ms,
                 place,
                 foreign: foreign == 1,
+                last_token,
             })
         }
     })

@@ -57,7 +57,14 @@ fn swallows_replies_only() {
         .await;
         assert_eq!(proxy.counts().to_server.load(Ordering::Relaxed), 3);
         proxy.heal();
-        round_trip(&mut client).await;
+        // A stream with a hole would be no stream.
+        client.write_all(b"d").await.unwrap();
+        eventually("nothing comes after it", BOUND, || async {
+            proxy.swallowed() == 4
+        })
+        .await;
+        let mut another = connect(&proxy).await;
+        round_trip(&mut another).await;
     });
 }
 

@@ -2,7 +2,7 @@
 -- KEYS: the lock, its waiters, the fencing counter.
 -- ARGV: owner, lease in ms, tokens wanted, channel for the grant; no channel: does not queue.
 -- Answers with the first token; or 0 if it is held and the caller did not queue; or else with the
--- remaining time, the place in the queue and whether the holder is foreign.
+-- remaining time, the place in the queue, whether the holder is foreign, and the last token so far.
 local took = redis.pcall('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2])
 if took and not took.err and redis.call('EXISTS', KEYS[2]) == 0 then
   local last = redis.call('INCRBY', KEYS[3], ARGV[3])

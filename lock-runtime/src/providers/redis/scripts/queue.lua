@@ -55,8 +55,8 @@ local function give_up(owner)
 end
 
 -- Puts the owner's entry into the queue, or a fresh one in its place, and drops the entries that
--- have expired. Answers with the lock's remaining time, the place in the queue, and whether the
--- holder is a client that will hand nothing over.
+-- have expired. Answers with the lock's remaining time, the place in the queue, whether the holder
+-- is a client that will hand nothing over, and the last token that a grant before this moment has.
 local function wait_in_line(owner, lease, tokens, channel)
   local now = math.floor(clock() / 1000)
   local mine = string.format('%s|%s|%s|%s|%.0f', owner, channel, lease, tokens, now + lease)
@@ -77,7 +77,8 @@ local function wait_in_line(owner, lease, tokens, channel)
     redis.call('PEXPIRE', waiters, lease)
   end
   local foreign = string.sub(redis.call('GET', lock), 1, 4) ~= 'lk1:'
-  return { redis.call('PTTL', lock), place, foreign and 1 or 0 }
+  local last = tonumber(redis.call('GET', fence) or clock())
+  return { redis.call('PTTL', lock), place, foreign and 1 or 0, last }
 end
 
 -- After `SET NX`: what the owner gets. Where the lock was free although somebody waits, because

@@ -1,0 +1,146 @@
+//! What a lock on Redis costs, beside the raw commands that any lock needs and beside other crates.
+//!
+//! ```text
+//! cargo bench --bench redis --features redis
+//! LOCK_BENCH_ROUNDS=21 LOCK_BENCH_LEASE=30 cargo bench --bench redis --features redis
+//! cargo bench --bench redis --features redis -- hand-over 'one name'
+//! ```
+//!
+//! It starts a server of its own. Machines differ, so ratios count: every round measures every
+//! contender once, one right after another, and takes its ratio to the first one of the same work;
+//! the table shows medians. Who polls for one name is measured with the pause that suits it best,
+//! which is found out before. At the end processes of their own hold many leases for three times
+//! `LOCK_BENCH_LEASE` seconds. Arguments are parts of the titles to measure, instead of all.
+
+mod bench;
+mod leases;
+mod locks;
+mod process;
+mod raw;
+#[path = "../table.rs"]
+mod table;
+mod usage;
+mod works;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use lock_tests::RedisServer;
+use tokio::runtime::{Builder, Runtime};
+
+use bench::Bench;
+
+/// The title of what is measured last.
+const LEASES: &str = "leases";
+
+/// How much is measured.
+pub(crate) struct Scale {
+    rounds: usize,
+    operations: u64,
+    hand_overs: u64,
+    /// Of each task that competes.
+    sections: u64,
+    /// That work is repeated for at least this long.
+    window: Duration,
+    /// Tried with everything that polls.
+    pauses_in_ms: &'static [u64],
+    leases: u64,
+    lease: Duration,
+}
+
+impl Scale {
+    /// Enough for figures.
+    fn full() -> Self {
+        let number = |variable: &str, default| match std::env::var(variable) {
+            Ok(number) => number
+                .parse()
+                .unwrap_or_else(|_| panic!("{variable} should be a number")),
+            Err(_) => default,
+        };
+        Self {
+            rounds: number("LOCK_BENCH_ROUNDS", 7) as usize,
+            operations: 2_000,
+            hand_overs: 60,
+            sections: 10,
+            window: Duration::from_millis(300),
+            pauses_in_ms: &[1, 2, 5, 10, 20, 50, 100],
+            leases: 10_000,
+            lease: Duration::from_secs(number("LOCK_BENCH_LEASE", 10)),
+        }
+    }
+
+    /// Enough to see that it runs.
+    fn quick() -> Self {
+        Self {
+            rounds: 1,
+            operations: 64,
+            hand_overs: 3,
+            sections: 2,
+            window: Duration::from_millis(1),
+            pauses_in_ms: &[5],
+            leases: 100,
+            lease: Duration::from_secs(1),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let runtime = runtime();
+    if let Some(code) = process::serve(&runtime) {
+        return code;
+    }
+    // `cargo bench` says so; `cargo test --benches` only wants to see that it runs.
+    let measures = std::env::args().any(|argument| argument == "--bench");
+    let Some(server) = RedisServer::start_plain() else {
+        return if measures {
+            ExitCode::FAILURE
+        } else {
+            ExitCode::SUCCESS
+        };
+    };
+    let scale = if measures {
+        Scale::full()
+    } else {
+        Scale::quick()
+    };
+    let bench = Bench::start(runtime, &server.url(), scale);
+    let filters: Vec<_> = std::env::args().skip(1).collect();
+    let filters: Vec<_> = filters.iter().filter(|it| !it.starts_with("--")).collect();
+    run(bench, |title| {
+        filters.is_empty() || filters.iter().any(|filter| title.contains(*filter))
+    });
+    ExitCode::SUCCESS
+}
+
+fn runtime() -> Runtime {
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    runtime.expect("a runtime starts")
+}
+
+fn run(mut bench: Bench, wanted: impl Fn(&str) -> bool) {
+    let mut works = works::all();
+    works.retain(|work| wanted(&work.title));
+    for work in &mut works {
+        work.find_best_pauses(&mut bench);
+    }
+    for _ in 0..bench.scale.rounds {
+        for work in &mut works {
+            work.measure(&mut bench);
+        }
+    }
+    println!("medians of {} rounds\n", bench.scale.rounds);
+    table::print_header();
+    for work in &works {
+        table::print_rows(&work.title, work.rows());
+    }
+    if wanted(LEASES) {
+        let Scale { leases, lease, .. } = bench.scale;
+        println!("{leases} {LEASES} of {lease:?}, held for three times that, once\n");
+        for (title, rows) in bench.leases() {
+            table::print_rows(title, &rows);
+        }
+    }
+}

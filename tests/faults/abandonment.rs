@@ -1,0 +1,112 @@
+//! Guards and calls that nobody brings to an end.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lock_runtime::{LockError, LockErrorKind, LockProvider, distributed_lock};
+use lock_tests::eventually;
+
+use crate::common::{BOUND, connected, lock, take, with_server};
+use crate::watch::calls;
+
+/// Tasks hold guards when their runtime is shut down.
+#[test]
+fn two_hundred_runtimes_leave_no_lock() {
+    const RUNTIMES: usize = 200;
+    with_server(|server| async move {
+        let provider = server.provider_with_long_lease().await;
+        let before = calls(&server.raw, "set").await;
+        let going = std::thread::spawn(move || {
+            for number in 0..RUNTIMES {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .build()
+                    .unwrap();
+                let provider = Arc::clone(&provider);
+                let (held, holds) = tokio::sync::oneshot::channel();
+                runtime.spawn(async move {
+                    let _guard = take(&provider, &format!("order{number}")).await;
+                    held.send(()).unwrap();
+                    std::future::pending::<()>().await;
+                });
+                runtime.block_on(holds).unwrap();
+            }
+        });
+        tokio::task::spawn_blocking(|| going.join().unwrap())
+            .await
+            .unwrap();
+        assert!(calls(&server.raw, "set").await - before >= RUNTIMES as u64);
+        eventually("every lock is released", BOUND, || async {
+            server
+                .raw
+                .ask::<Vec<String>>("KEYS order*")
+                .await
+                .is_empty()
+        })
+        .await;
+    });
+}
+
+#[distributed_lock(name = "order", provider = locks, max_hold = "500ms")]
+async fn hangs(locks: Arc<dyn LockProvider>) -> Result<(), LockError> {
+    std::future::pending().await
+}
+
+#[test]
+fn a_body_that_hangs_gives_the_lock_back() {
+    with_server(|server| async move {
+        let (first, second) = (
+            server.provider_with_long_lease().await,
+            server.provider_with_long_lease().await,
+        );
+        let mut call = pin!(hangs(first));
+        assert!(lock_tests::poll_once(call.as_mut()).await.is_none());
+        eventually("it is held", BOUND, || async {
+            server.raw.get("order").await.is_some()
+        })
+        .await;
+        let waiting = tokio::spawn(async move { take(&second, "order").await });
+        let error = call.await.unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::MaxHoldExceeded);
+        waiting.await.unwrap().release().await.unwrap();
+    });
+}
+
+/// A call that is polled no more cannot drop its body; but it does not hold the lock for ever.
+#[test]
+fn a_forgotten_call_gives_the_lock_back() {
+    with_server(|server| async move {
+        let provider = connected(server.builder().lease(Duration::from_secs(1))).await;
+        let mut call = Box::pin(hangs(provider));
+        tokio::select! {
+            _ = call.as_mut() => unreachable!("it hangs"),
+            _ = eventually("it is held", BOUND, || async {
+                server.raw.get("order").await.is_some()
+            }) => {}
+        }
+        // The body runs by now, or very soon.
+        for _ in 0..20 {
+            assert!(lock_tests::poll_once(call.as_mut()).await.is_none());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        std::mem::forget(call);
+        server.raw.until_gone("order", BOUND).await;
+    });
+}
+
+/// A guard that was forgotten is renewed, as if it were held, until the process ends: from outside
+/// nobody can tell. Its name goes to nobody else meanwhile.
+#[test]
+fn a_forgotten_guard_is_a_held_one() {
+    with_server(|server| async move {
+        let provider = connected(server.builder().lease(Duration::from_secs(1))).await;
+        std::mem::forget(take(&provider, "order").await);
+        let renewed = calls(&server.raw, "pexpire").await;
+        eventually("it is renewed", BOUND, || async {
+            calls(&server.raw, "pexpire").await >= renewed + 4
+        })
+        .await;
+        let other = server.provider().await;
+        assert!(lock(&other, "order").try_acquire().await.unwrap().is_none());
+    });
+}

@@ -1,0 +1,137 @@
+//! Answers that are lost, late, or come to a question that was asked twice.
+
+use std::time::{Duration, Instant};
+
+use lock_tests::eventually;
+use lock_tests::proxy::Flow;
+
+use crate::common::{BOUND, connected, lock, take, with_server};
+use crate::network::{builder_behind, count, proxy_of};
+use crate::watch::{calls, life, until_lost_and_gone};
+
+/// Long enough for what is delayed on purpose and by a busy machine.
+const PATIENT: Duration = Duration::from_secs(20);
+const LEASE: Duration = Duration::from_secs(6);
+
+#[test]
+fn a_request_that_is_sent_twice_is_granted_once() {
+    with_server(|server| async move {
+        let proxy = proxy_of(&server).await;
+        let builder = builder_behind(&proxy)
+            .lease(Duration::from_secs(600))
+            .response_timeout(PATIENT);
+        let provider = connected(builder).await;
+        for waits in [Duration::ZERO, BOUND] {
+            take(&provider, "warm-up").await.release().await.unwrap();
+            let connections = count(&proxy.counts().connections);
+            proxy.set(|fault| fault.to_client = Flow::Hold);
+            let provider = provider.clone();
+            let taking = tokio::spawn(async move {
+                let order = lock(&provider, "order");
+                order.acquire_for(waits).await
+            });
+            eventually("it was taken", BOUND, || async {
+                server.raw.get("order").await.is_some()
+            })
+            .await;
+            let owner = server.raw.get("order").await;
+            let asked = calls(&server.raw, "evalsha").await;
+            let broken = count(&proxy.counts().broken);
+            proxy.reset();
+            eventually("the answer is lost", BOUND, || async {
+                count(&proxy.counts().broken) > broken
+            })
+            .await;
+            proxy.heal();
+            let guard = taking.await.unwrap().expect("its own key is no obstacle");
+            assert!(count(&proxy.counts().connections) > connections);
+            assert!(calls(&server.raw, "evalsha").await > asked, "asked again");
+            assert_eq!(server.raw.get("order").await, owner, "and the same");
+            guard.release().await.unwrap();
+            assert_eq!(server.raw.get("order").await, None);
+        }
+    });
+}
+
+#[test]
+fn a_late_answer_makes_no_longer_lease() {
+    with_server(|server| async move {
+        let proxy = proxy_of(&server).await;
+        let builder = builder_behind(&proxy)
+            .lease(LEASE)
+            .response_timeout(PATIENT);
+        let provider = connected(builder).await;
+        take(&provider, "warm-up").await.release().await.unwrap();
+        proxy.set(|fault| fault.to_client = Flow::Hold);
+        let start = Instant::now();
+        let taking = tokio::spawn(async move { take(&provider, "order").await });
+        eventually("a third of its life is over", BOUND, || async {
+            let left = life(&server.raw, "order").await;
+            left > 0 && left < LEASE.as_millis() as i64 * 2 / 3
+        })
+        .await;
+        // The answer comes, and no renewal goes.
+        proxy.set(|fault| fault.to_server = Flow::Swallow);
+        proxy.set(|fault| fault.to_client = Flow::Pass);
+        let guard = taking.await.unwrap();
+        assert!(start.elapsed() >= LEASE / 3, "the answer was late");
+        until_lost_and_gone(&guard, &server.raw, "order", LEASE * 2).await;
+    });
+}
+
+#[test]
+fn a_late_answer_to_a_renewal_makes_no_longer_lease() {
+    with_server(|server| async move {
+        let proxy = proxy_of(&server).await;
+        let builder = builder_behind(&proxy)
+            .lease(LEASE)
+            .response_timeout(PATIENT);
+        let provider = connected(builder).await;
+        let start = Instant::now();
+        let guard = take(&provider, "order").await;
+        // The first renewal makes the server know the script.
+        for renewals in 1..=2 {
+            eventually("it was renewed", BOUND, || async {
+                calls(&server.raw, "pexpire").await >= renewals
+            })
+            .await;
+            proxy.set(|fault| fault.to_client = Flow::Hold);
+        }
+        eventually("the answer is late", BOUND, || async {
+            life(&server.raw, "order").await < LEASE.as_millis() as i64 * 7 / 8
+        })
+        .await;
+        proxy.set(|fault| fault.to_server = Flow::Swallow);
+        proxy.set(|fault| fault.to_client = Flow::Pass);
+        until_lost_and_gone(&guard, &server.raw, "order", LEASE * 2).await;
+        let held = start.elapsed();
+        assert!(held > LEASE * 3 / 2, "the second renewal counted: {held:?}");
+    });
+}
+
+#[test]
+fn a_late_grant_makes_no_longer_lease() {
+    with_server(|server| async move {
+        let proxy = proxy_of(&server).await;
+        let builder = builder_behind(&proxy)
+            .lease(LEASE)
+            .response_timeout(PATIENT);
+        let provider = connected(builder).await;
+        let holder = server.provider_with_long_lease().await;
+        let held = take(&holder, "order").await;
+        let owner = server.raw.get("order").await;
+        let waiting = tokio::spawn(async move { take(&provider, "order").await });
+        server.raw.until_waiting("order", 1).await;
+        proxy.set(|fault| fault.to_client = Flow::Hold);
+        held.release().await.unwrap();
+        assert_ne!(server.raw.get("order").await, owner, "handed over");
+        eventually("the message is late", BOUND, || async {
+            life(&server.raw, "order").await < LEASE.as_millis() as i64 * 7 / 8
+        })
+        .await;
+        proxy.set(|fault| fault.to_server = Flow::Swallow);
+        proxy.set(|fault| fault.to_client = Flow::Pass);
+        let guard = waiting.await.unwrap();
+        until_lost_and_gone(&guard, &server.raw, "order", LEASE * 2).await;
+    });
+}

@@ -1,0 +1,24 @@
+//! Faults of servers, networks and processes, against real Redis servers: through signals, the
+//! server's own commands and a proxy that breaks connections. Each test shows that its fault
+//! happened. `README.md` says which fault is shown where, and by which command.
+
+// What these tests need of a server and a client is what the tests of the Redis provider need.
+#[path = "../redis/common.rs"]
+#[allow(dead_code, reason = "the other tests need more of it")]
+mod common;
+
+mod network;
+mod watch;
+
+mod abandonment;
+mod answers;
+mod cancellation;
+mod clocks;
+mod eviction;
+mod frozen;
+mod handover;
+mod renewals;
+mod scripts;
+mod storm;
+mod table;
+mod witness;

@@ -1,0 +1,107 @@
+//! Everything at once: processes contend for a few locks while the network, the server and the
+//! processes themselves fail. Afterwards an overlap checker and a fenced register judge.
+//!
+//! `LOCK_STORM_SECONDS` says for how long each storm goes on (8), `LOCK_STORM_SEEDS` how many
+//! there are (1), `LOCK_STORM_SEED` the seed of the first (1). A seed repeats the choices, though
+//! not the timing.
+
+mod crew;
+mod weather;
+
+use std::time::{Duration, Instant};
+
+use lock_tests::redis::RedisOptions;
+use lock_tests::{History, Seeded, ServedRegister, eventually};
+
+use crate::common::{BOUND, Raw, Server, connected, take};
+use crew::Crew;
+use weather::Weather;
+
+const NAMES: [&str; 3] = ["anchor", "bridge", "cargo"];
+const PREFIX: &str = "storm:";
+const LEASE: Duration = Duration::from_secs(1);
+/// What a storm may take besides its own time.
+const AROUND: Duration = Duration::from_secs(60);
+
+fn from_environment(variable: &str, default: u64) -> u64 {
+    match std::env::var(variable) {
+        Ok(text) => text
+            .parse()
+            .unwrap_or_else(|_| panic!("{variable} is a number")),
+        Err(_) => default,
+    }
+}
+
+#[test]
+fn nothing_is_broken_by_a_storm() {
+    let length = Duration::from_secs(from_environment("LOCK_STORM_SECONDS", 8));
+    let first = from_environment("LOCK_STORM_SEED", 1);
+    for seed in first..first + from_environment("LOCK_STORM_SEEDS", 1) {
+        lock_tests::run(length + AROUND, storm(seed, length));
+    }
+}
+
+async fn storm(seed: u64, length: Duration) {
+    // What a server has answered it still knows after a restart; without that, two can hold a lock.
+    let Some(server) = RedisOptions::default().persistent().start() else {
+        return;
+    };
+    let register = ServedRegister::start().await;
+    let mut seeded = Seeded::new(seed);
+    let mut crew = Crew::sail(server.port(), register.port(), seeded.number()).await;
+    let mut weather = Weather::over(server, seeded);
+
+    let start = Instant::now();
+    while start.elapsed() < length {
+        weather.strike(&mut crew).await;
+    }
+    weather.clear(&mut crew).await;
+    let (history, refused_to_holders) = crew.land().await;
+
+    let Weather { server, struck, .. } = weather;
+    let server = Server::of(server).await;
+    let register = register.register();
+    println!(
+        "storm {seed}: {} grants, {} changes of holder, {} writes, {} stale ones, faults {struck:?}",
+        history.len(),
+        history.changes_of_holder(),
+        register.accepted(),
+        register.refused(),
+    );
+    judge(&history, &refused_to_holders);
+    assert!(struck.len() >= 4, "it was a storm: {struck:?}");
+    nothing_is_left(&server.raw).await;
+    calm_again(&server).await;
+}
+
+fn judge(history: &History, refused_to_holders: &[String]) {
+    history.check();
+    assert!(
+        refused_to_holders.is_empty(),
+        "holders were refused, so others had written with later tokens: {refused_to_holders:?}"
+    );
+    assert!(
+        history.len() > 20,
+        "{} grants are no progress",
+        history.len()
+    );
+    assert!(history.changes_of_holder() > 5, "nobody contended");
+}
+
+async fn nothing_is_left(raw: &Raw) {
+    // Everybody is gone. What they could not give back ends with its lease.
+    let ended = eventually("only the counter is left", LEASE * 2 + BOUND, || async {
+        let keys: Vec<String> = raw.ask("KEYS *").await;
+        keys == [format!("{PREFIX}lk1:fence")]
+    })
+    .await;
+    // The rest is the machine's.
+    assert!(ended < LEASE * 2, "some keys lived for {ended:?}");
+}
+
+async fn calm_again(server: &Server) {
+    let provider = connected(server.builder().key_prefix(PREFIX)).await;
+    for name in NAMES {
+        take(&provider, name).await.release().await.unwrap();
+    }
+}

@@ -1,0 +1,55 @@
+//! What a server has counted, and whether a guard and its key agree.
+
+use std::time::Duration;
+
+use lock_runtime::LockGuard;
+use lock_tests::eventually;
+
+use crate::common::{BOUND, Raw};
+
+/// How often a command was called, inside scripts too.
+pub(crate) async fn calls(raw: &Raw, command: &str) -> u64 {
+    field(raw, &format!("cmdstat_{command}:calls=")).await
+}
+
+/// How often a script was asked for that the server did not know.
+pub(crate) async fn forgotten_scripts(raw: &Raw) -> u64 {
+    field(raw, "errorstat_NOSCRIPT:count=").await
+}
+
+async fn field(raw: &Raw, start: &str) -> u64 {
+    let text: String = raw.ask("INFO everything").await;
+    let digits = text
+        .lines()
+        .find_map(|line| line.strip_prefix(start))
+        .map(|rest| rest.split(',').next().unwrap_or(rest));
+    // What was never counted is not listed.
+    digits.map_or(0, |digits| digits.parse().expect("a number"))
+}
+
+/// What is left of a key's life; negative where it has none.
+pub(crate) async fn life(raw: &Raw, key: &str) -> i64 {
+    raw.ask(&format!("PTTL {key}")).await
+}
+
+/// Waits until the server gives the key up. The guard must be lost by then, however late this
+/// looks.
+pub(crate) async fn until_lost_and_gone(guard: &LockGuard, raw: &Raw, key: &str, bound: Duration) {
+    eventually("the key is gone", bound, || async {
+        let gone = raw.get(key).await.is_none();
+        assert!(
+            !gone || guard.is_lost(),
+            "the server gave the lock up, and its holder believes to have it"
+        );
+        gone
+    })
+    .await;
+}
+
+/// Takes the key as a client of another kind, as soon as it is free.
+pub(crate) async fn take_as_foreigner(raw: &Raw, key: &str) {
+    eventually("the key is free", BOUND, || async {
+        raw.set_nx(key, "foreign").await
+    })
+    .await;
+}

@@ -1,0 +1,135 @@
+//! Contending for a few locks and writing to a fenced register under them, until told to stop.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use lock_runtime::{DistributedLock, LockError, LockGuard, LockProvider};
+use lock_tests::{RemoteRegister, Seeded, boot_nanos};
+
+use crate::say;
+
+/// Tasks for each lock.
+const TASKS: u64 = 2;
+
+/// The tasks that contend, and how they are told to end.
+#[derive(Default)]
+pub(crate) struct Contention {
+    stopped: Arc<AtomicBool>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Contention {
+    /// Starts tasks on the locks of these names.
+    pub(crate) fn start(
+        &mut self,
+        provider: &Arc<dyn LockProvider>,
+        names: &[&str],
+        register: u16,
+        seed: u64,
+    ) {
+        for (place, name) in names.iter().enumerate() {
+            for task in 0..TASKS {
+                let contender = Contender {
+                    lock: DistributedLock::on(Arc::clone(provider), *name),
+                    register,
+                    seeded: Seeded::new(seed ^ ((place as u64 * TASKS + task) << 32)),
+                    stopped: Arc::clone(&self.stopped),
+                };
+                self.tasks.push(tokio::spawn(contender.run()));
+            }
+        }
+    }
+
+    /// Ends them, and says so.
+    pub(crate) async fn stop(&mut self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        for task in self.tasks.drain(..) {
+            task.await.expect("a contender does not panic");
+        }
+        say("done");
+    }
+}
+
+struct Contender {
+    lock: DistributedLock,
+    register: u16,
+    seeded: Seeded,
+    stopped: Arc<AtomicBool>,
+}
+
+impl Contender {
+    async fn run(mut self) {
+        let mut register = RemoteRegister::connect(self.register)
+            .await
+            .expect("the register answers");
+        while !self.stopped.load(Ordering::Relaxed) {
+            match self.acquire().await {
+                Ok(Some(guard)) => self.hold(guard, &mut register).await,
+                Ok(None) => {}
+                // The server is away; whoever comes back at once learns nothing new.
+                Err(_) => tokio::time::sleep(self.seeded.millis(1..50)).await,
+            }
+            if self.seeded.within(0..4) == 0 {
+                tokio::time::sleep(self.seeded.millis(0..20)).await;
+            }
+        }
+    }
+
+    /// Waits for a while; or not at all; or is dropped half-way.
+    async fn acquire(&mut self) -> Result<Option<LockGuard>, LockError> {
+        let timeout = self.seeded.millis(1..3_000);
+        match self.seeded.within(0..8) {
+            0 => self.lock.try_acquire().await,
+            1 => {
+                let patience = self.seeded.millis(0..300);
+                let acquiring = self.lock.acquire_for(timeout);
+                match tokio::time::timeout(patience, acquiring).await {
+                    Ok(guard) => guard.map(Some),
+                    Err(_) => Ok(None),
+                }
+            }
+            _ => self.lock.try_acquire_for(timeout).await,
+        }
+    }
+
+    /// Writes under the lock, and says for how long it was known to be held.
+    async fn hold(&mut self, guard: LockGuard, register: &mut RemoteRegister) {
+        let name = self.lock.name().as_str();
+        let token = guard.fencing_token().expect("a token").get();
+        let from = boot_nanos();
+        if guard.is_lost() {
+            return;
+        }
+        let mut until = from;
+        // Some hold it for a few renewals.
+        let span = match self.seeded.within(0..12) {
+            0 => self.seeded.millis(500..3_000),
+            _ => self.seeded.millis(0..15),
+        };
+        loop {
+            let accepted = register.write(name, token).await;
+            let accepted = accepted.expect("the register answers");
+            let now = boot_nanos();
+            // Read after the clock: what is not lost now was valid then.
+            if guard.is_lost() {
+                break;
+            }
+            until = now;
+            if !accepted {
+                say(&format!("refused {name} {token}"));
+            }
+            let held = Duration::from_nanos(now - from);
+            if held >= span || self.stopped.load(Ordering::Relaxed) {
+                break;
+            }
+            tokio::time::sleep((span - held).min(Duration::from_millis(20))).await;
+        }
+        say(&format!("grant {name} {from} {until} {token}"));
+        match self.seeded.within(0..4) {
+            0 => drop(guard),
+            // Whether it was lost is told above.
+            _ => drop(guard.release().await),
+        }
+    }
+}
