@@ -41,6 +41,12 @@ impl Server {
         RedisProvider::builder(self.process.url())
     }
 
+    /// Its clock in microseconds.
+    pub(crate) async fn clock(&self) -> u64 {
+        let (seconds, micros): (u64, u64) = self.raw.ask("TIME").await;
+        seconds * 1_000_000 + micros
+    }
+
     pub(crate) async fn provider(&self) -> Arc<RedisProvider> {
         connected(self.builder()).await
     }

@@ -1,10 +1,16 @@
 //! Fencing tokens grow, whatever happens to the counter.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::common::{BOUND, connected, lock, take, with_server};
+use lock_runtime::RedisProvider;
+use lock_tests::eventually;
+use tokio::task::JoinSet;
 
-async fn token(provider: &std::sync::Arc<lock_runtime::RedisProvider>) -> u64 {
+use crate::common::{BOUND, Server, connected, lock, take, with_server};
+
+async fn token(provider: &Arc<RedisProvider>) -> u64 {
     let guard = take(provider, "order").await;
     let token = guard.fencing_token().expect("a token").get();
     guard.release().await.unwrap();
@@ -21,8 +27,7 @@ fn tokens_grow_from_the_servers_clock() {
             assert!(next > last, "{next} after {last}");
             last = next;
         }
-        let (seconds, micros): (u64, u64) = server.raw.ask("TIME").await;
-        assert!(last < seconds * 1_000_000 + micros, "and stay below it");
+        assert!(last < server.clock().await, "and stay below it");
     });
 }
 
@@ -54,6 +59,54 @@ fn tokens_grow_when_the_counter_is_deleted() {
                 "and it gets a life again"
             );
         }
+    });
+}
+
+/// One holds the lock, as many tasks of another process wait for it, each once; how far the counter
+/// goes meanwhile.
+async fn hand_over(server: &Server, providers: &[Arc<RedisProvider>; 2], waiters: u32) -> u64 {
+    let before: u64 = server.raw.ask("GET lk1:fence").await;
+    let guard = take(&providers[0], "order").await;
+    let last = Arc::new(AtomicU64::new(
+        guard.fencing_token().expect("a token").get(),
+    ));
+    let mut tasks = JoinSet::new();
+    for _ in 0..waiters {
+        let (lock, last) = (lock(&providers[1], "order"), Arc::clone(&last));
+        tasks.spawn(async move {
+            let guard = lock.acquire_for(BOUND).await.expect("free soon");
+            let token = guard.fencing_token().expect("a token").get();
+            let before = last.swap(token, Ordering::Relaxed);
+            assert!(before < token, "{token} after {before}");
+            guard.release().await.expect("it was held");
+        });
+    }
+    let wanted = format!("|{}|", 4 * waiters);
+    eventually("the entry asks for a block", BOUND, || async {
+        let entry: Option<String> = server.raw.ask("LINDEX {order}:lk1:waiters 0").await;
+        entry.is_some_and(|entry| entry.contains(&wanted))
+    })
+    .await;
+    guard.release().await.expect("it was held");
+    while let Some(done) = tasks.join_next().await {
+        done.expect("every token is above the last one");
+    }
+    let after: u64 = server.raw.ask("GET lk1:fence").await;
+    after - before
+}
+
+#[test]
+fn blocks_of_tokens_stay_below_the_clock() {
+    with_server(|server| async move {
+        let providers = [server.provider().await, server.provider().await];
+        assert!(hand_over(&server, &providers, 5).await > 20, "a block");
+        let reached: u64 = server.raw.ask("GET lk1:fence").await;
+        assert!(reached < server.clock().await);
+        // Ahead of the clock, which was set back: no more than one token a grant.
+        let ahead = server.clock().await + 60_000_000;
+        let set = format!("SET lk1:fence {ahead} PX 700000000");
+        server.raw.ask::<String>(&set).await;
+        assert_eq!(hand_over(&server, &providers, 5).await, 1 + 5);
     });
 }
 

@@ -76,7 +76,7 @@ impl<'a> Acquisition<'a> {
         };
         let asked = self.ask(connection).await;
         match asked.answer {
-            Ok(Answer::Granted(first)) => Ok(self.grant(asked.sent_at, first, asked.wanted)),
+            Ok(Answer::Granted(first, count)) => Ok(self.grant(asked.sent_at, first, count)),
             Ok(Answer::Held) => Err(LockErrorKind::Contended.into()),
             _ => Box::pin(self.go_on(Some(asked))).await,
         }
@@ -119,7 +119,7 @@ impl<'a> Acquisition<'a> {
             let first_try = last_used.is_none();
             last_used = Some((sent_at, Arc::clone(&connection)));
             let until = match answer {
-                Ok(Answer::Granted(first)) => return Ok(self.grant(sent_at, first, wanted)),
+                Ok(Answer::Granted(first, count)) => return Ok(self.grant(sent_at, first, count)),
                 Ok(Answer::Held) => return Err(LockErrorKind::Contended.into()),
                 Ok(Answer::Queued(standing)) => {
                     outage = None;

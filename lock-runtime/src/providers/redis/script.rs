@@ -1,7 +1,8 @@
 //! The scripts: constant text, run by its hash.
 //!
-//! Each begins with the path that nearly every call takes, and returns there; the functions that
-//! the rest needs are made only after it, because making them costs as much as taking a lock.
+//! Those for every lock begin with the path that nearly all calls take, and return there; the
+//! functions that the rest needs are made only after it, because making them costs as much as
+//! taking a lock.
 
 use once_cell::sync::Lazy;
 use redis::Cmd;
@@ -18,7 +19,7 @@ macro_rules! scripts {
 
 scripts! {
     ACQUIRE = ["acquire.lua", "queue.lua", "acquire_slowly.lua"];
-    PASS_ON = ["pass_on.lua", "queue.lua", "pass_on_slowly.lua"];
+    PASS_ON = ["queue.lua", "pass_on.lua"];
     RELEASE = ["release.lua", "queue.lua", "release_slowly.lua"];
     LEAVE = ["leave.lua", "queue.lua", "leave_slowly.lua"];
     RENEW = ["renew.lua"];

@@ -1,5 +1,6 @@
 //! A waiter's place in the queue, and when it is time to look again.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use redis::{RedisResult, Value};
@@ -15,7 +16,8 @@ const LATER_POLLS: Duration = Duration::from_millis(100);
 const APART: Duration = Duration::from_millis(20);
 /// What the server answered.
 pub(super) enum Answer {
-    Granted(u64),
+    /// The first fencing token, and how many.
+    Granted(u64, NonZeroU32),
     Held,
     Queued(Standing),
 }
@@ -55,7 +57,11 @@ impl Standing {
 pub(super) fn read(answer: Value) -> RedisResult<Answer> {
     Ok(match answer {
         Value::Int(0) => Answer::Held,
-        Value::Int(first) => Answer::Granted(first.unsigned_abs()),
+        Value::Int(token) => Answer::Granted(token.unsigned_abs(), NonZeroU32::MIN),
+        Value::Array(parts) if parts.len() == 2 => {
+            let (first, count): (u64, u32) = redis::from_redis_value(Value::Array(parts))?;
+            Answer::Granted(first, NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN))
+        }
         answer => {
             let (remaining_ms, place, foreign, last_token): (i64, u32, u8, u64) =
                 redis::from_redis_value(answer)?;

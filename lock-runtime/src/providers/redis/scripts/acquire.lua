@@ -1,10 +1,11 @@
 -- Takes the lock, or queues for it.
 -- KEYS: the lock, its waiters, the fencing counter.
 -- ARGV: owner, lease in ms, tokens wanted, channel for the grant; no channel: does not queue.
--- Answers with the first token; or 0 if it is held and the caller did not queue; or else with the
--- remaining time, the place in the queue, whether the holder is foreign, and the last token so far.
+-- Answers with the token; or with the first one and their number; or 0 if it is held and the caller
+-- did not queue; or else with the remaining time, the place in the queue, whether the holder is
+-- foreign, and the last token so far.
 local took = redis.pcall('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2])
-if took and not took.err and redis.call('EXISTS', KEYS[2]) == 0 then
-  local last = redis.call('INCRBY', KEYS[3], ARGV[3])
-  if last >= 1e15 then return last - ARGV[3] + 1 end
+if took and not took.err and ARGV[3] == '1' and redis.call('EXISTS', KEYS[2]) == 0 then
+  local token = redis.call('INCRBY', KEYS[3], 1)
+  if token >= 1e15 then return token end
 end

@@ -8,15 +8,19 @@ local function clock()
   return time[1] * 1000000 + time[2]
 end
 
--- The first of so many new fencing tokens. A counter that is far below the clock was deleted or
--- evicted, and starts again at the clock: every token before was below it.
-local function take_tokens(count)
-  local last = redis.call('INCRBY', fence, count)
+-- New fencing tokens: the first, and how many. Several only as far as the counter stays below the
+-- clock: single grants cost more than a microsecond each and cannot outrun it, blocks could. A
+-- counter that is far below the clock was deleted or evicted, and starts again at the clock: every
+-- token before was below it.
+local function take_tokens(wanted)
+  local now = clock()
+  local last = tonumber(redis.call('GET', fence) or 0)
   if last < 1e15 then
-    redis.call('SET', fence, string.format('%.0f', clock()), 'PX', 691200000)
-    last = redis.call('INCRBY', fence, count)
+    redis.call('SET', fence, string.format('%.0f', now), 'PX', 691200000)
+    last = now
   end
-  return last - count + 1
+  local count = math.max(1, math.min(wanted, now - last))
+  return redis.call('INCRBY', fence, count) - count + 1, count
 end
 
 -- An entry is owner|channel|lease_ms|tokens_wanted|expires_at_ms; only the channel may hold a bar.
@@ -36,7 +40,7 @@ local function hand_over(caller)
     local owner, channel, lease, tokens, expires = parts(entry)
     if owner == caller then return owner end
     if owner and tonumber(expires) > now then
-      local grant = string.format('%s|%.0f|%s', owner, take_tokens(tokens), tokens)
+      local grant = string.format('%s|%.0f|%.0f', owner, take_tokens(tonumber(tokens)))
       -- Nobody listens: the waiter's process is gone. An error counts as nobody.
       local heard = redis.pcall('PUBLISH', channel, grant)
       if type(heard) == 'number' and heard > 0 then
@@ -88,11 +92,11 @@ local function take_or_wait(took)
   local owner, lease, tokens, channel = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
   if took and not took.err then
     local next_owner = hand_over(owner)
-    if not next_owner or next_owner == owner then return take_tokens(tokens) end
+    if not next_owner or next_owner == owner then return { take_tokens(tonumber(tokens)) } end
   elseif redis.call('GET', lock) == owner then
     -- It was handed over, or the answer that said so was lost.
     redis.call('PEXPIRE', lock, lease)
-    return take_tokens(tokens)
+    return { take_tokens(tonumber(tokens)) }
   elseif took then
     return took
   end
