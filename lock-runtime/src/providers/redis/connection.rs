@@ -3,7 +3,6 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ErrorKind, PushInfo, PushKind, RedisError, RedisResult};
 use redis::{ServerErrorKind, Value};
 
@@ -11,6 +10,7 @@ use super::config::Settings;
 use super::error::{TOO_OLD, lock_error};
 use super::grants::Grants;
 use super::keys::Naming;
+use super::requests::Requests;
 use super::script::{By, RAISE_TOKENS, Script};
 use crate::race::first_of;
 use crate::signal::Signal;
@@ -24,7 +24,7 @@ const BACKLOG: usize = 1_024;
 /// A connection of the keeper's runtime. Requests and published grants share it, so a grant can
 /// only be missed together with everything else, and then the waiter asks again.
 pub(super) struct Connection {
-    requests: MultiplexedConnection,
+    requests: Arc<Requests>,
     ended: Arc<Signal<()>>,
 }
 
@@ -58,11 +58,11 @@ impl Connection {
         let opening = settings
             .client
             .get_multiplexed_async_connection_with_config(&config);
-        let requests = opening.await.map_err(lock_error)?;
+        let mut opened = opening.await.map_err(lock_error)?;
+        let requests = Requests::new(opened.clone());
         let connection = Arc::new(Self { requests, ended });
         connection.check_server().await?;
-        let mut requests = connection.requests.clone();
-        requests
+        opened
             .subscribe(&naming.channel)
             .await
             .map_err(lock_error)?;
@@ -80,7 +80,7 @@ impl Connection {
 
     /// Only a primary of a known age can hold locks. `HELLO` tells, and every user may call it.
     async fn check_server(&self) -> Result<(), LockError> {
-        let answer = self.query(&redis::cmd("HELLO")).await.map_err(lock_error)?;
+        let answer = self.query(redis::cmd("HELLO")).await.map_err(lock_error)?;
         let role = field(&answer, "role");
         let mode = field(&answer, "mode");
         let version = field(&answer, "version");
@@ -101,7 +101,10 @@ impl Connection {
 
     /// Warns where the server may throw locks away, if the user may know.
     pub(super) async fn warn_of_eviction(&self) {
-        let Ok(answer) = self.query(redis::cmd("INFO").arg("memory")).await else {
+        let Ok(answer) = self
+            .query(redis::cmd("INFO").arg("memory").to_owned())
+            .await
+        else {
             return;
         };
         let Ok(text) = redis::from_redis_value::<String>(answer) else {
@@ -133,7 +136,7 @@ impl Connection {
         keys: &[&str],
         args: &[&str],
     ) -> RedisResult<Value> {
-        match self.query(&script.command(By::Hash, keys, args)).await {
+        match self.query(script.command(By::Hash, keys, args)).await {
             Err(error) if is_forgotten(&error) => {
                 // A future of its own, so that the path that all take stays small.
                 Box::pin(self.run_by_text(script, keys, args)).await
@@ -150,15 +153,11 @@ impl Connection {
         keys: &[&str],
         args: &[&str],
     ) -> RedisResult<Value> {
-        self.query(&script.command(By::Text, keys, args)).await
+        self.query(script.command(By::Text, keys, args)).await
     }
 
-    pub(super) async fn query(&self, command: &redis::Cmd) -> RedisResult<Value> {
-        self.requests
-            .clone()
-            .send_packed_command(command)
-            .await?
-            .extract_error()
+    pub(super) async fn query(&self, command: redis::Cmd) -> RedisResult<Value> {
+        self.requests.ask(command).await
     }
 
     /// Sends commands in one go; an answer each, in order.
@@ -166,12 +165,7 @@ impl Connection {
         &self,
         commands: &redis::Pipeline,
     ) -> RedisResult<Vec<RedisResult<Value>>> {
-        let answers = self
-            .requests
-            .clone()
-            .send_packed_commands(commands, 0, commands.len())
-            .await?;
-        Ok(answers.into_iter().map(Value::extract_error).collect())
+        self.requests.ask_all(commands).await
     }
 
     /// It is not to be used for anything new.

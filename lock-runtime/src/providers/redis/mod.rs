@@ -9,6 +9,7 @@ mod link;
 mod queue;
 mod release;
 mod renewal;
+mod requests;
 mod script;
 mod standing;
 mod undo;

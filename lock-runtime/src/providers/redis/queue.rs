@@ -201,10 +201,10 @@ impl<'a> Acquisition<'a> {
         };
         let command = script.command(By::Hash, &keys, args);
         let sent_at = Timestamp::now();
-        let answer = match connection.query(&command).await {
+        let answer = match connection.query(command).await {
             Err(error) if is_forgotten(&error) => {
                 let command = script.command(By::Text, &keys, args);
-                Box::pin(connection.query(&command)).await
+                Box::pin(connection.query(command)).await
             }
             answer => answer,
         };
