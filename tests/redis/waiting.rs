@@ -262,3 +262,25 @@ fn a_crowd_of_processes_never_overlaps() {
         assert_eq!(server.raw.waiting("order").await, 0);
     });
 }
+
+#[test]
+fn locks_that_differ_in_braces_alone_do_not_share_their_waiters() {
+    with_server(|server| async move {
+        let (holder, waiter, other) = (
+            server.provider_with_long_lease().await,
+            server.provider_with_long_lease().await,
+            server.provider_with_long_lease().await,
+        );
+        let held = take(&holder, "{order}").await;
+        let waiting = tokio::spawn(async move { take(&waiter, "{order}").await });
+        eventually("it waits", BOUND, || async {
+            server.raw.ask::<Vec<String>>("KEYS *waiters").await.len() == 1
+        })
+        .await;
+        let free = lock(&other, "order").try_acquire().await.unwrap();
+        free.expect("another lock").release().await.unwrap();
+        assert!(!waiting.is_finished(), "the lock that it waits for is held");
+        held.release().await.unwrap();
+        waiting.await.unwrap().release().await.unwrap();
+    });
+}

@@ -48,6 +48,11 @@ impl Naming {
         let mut waiters = String::with_capacity(lock.len() + 2 + OURS.len() + 8);
         if has_hash_tag(&lock) {
             waiters.push_str(&lock);
+            // `{order}` and `order` must not share a queue: that of `order` is `{order}:…`.
+            let inner = lock.strip_prefix('{').and_then(|it| it.strip_suffix('}'));
+            if inner.is_some_and(|inner| !has_hash_tag(inner)) {
+                waiters.push('\0');
+            }
         } else {
             waiters.push('{');
             waiters.push_str(&lock);
@@ -109,8 +114,33 @@ mod tests {
     fn the_queue_sits_in_the_slot_of_its_lock() {
         assert_eq!(waiters("App:", "order"), "{App:order}:lk1:waiters");
         assert_eq!(waiters("", "{tenant}:order"), "{tenant}:order:lk1:waiters");
-        assert_eq!(waiters("{App}", "a{b}"), "{App}a{b}:lk1:waiters");
+        assert_eq!(waiters("{App}", "a{b}c"), "{App}a{b}c:lk1:waiters");
         assert_eq!(waiters("", "open{only"), "{open{only}:lk1:waiters");
+        assert_eq!(waiters("", "{order}"), "{order}\0:lk1:waiters");
+    }
+
+    /// Every name of up to five of the characters that matter, with and without a prefix.
+    #[test]
+    fn different_locks_have_different_queues() {
+        let mut names = vec![String::new()];
+        let mut last = names.clone();
+        for _ in 0..5 {
+            let longer =
+                |name: &String| ["{", "}", "a", ":lk1:waiters"].map(|it| format!("{name}{it}"));
+            last = last.iter().flat_map(longer).collect();
+            names.extend(last.iter().cloned());
+        }
+        let mut keys = std::collections::HashMap::new();
+        for prefix in ["", "a", "{a}"] {
+            let naming = Naming::new(prefix).unwrap();
+            for name in names.iter().filter(|name| !name.is_empty()) {
+                let Keys { lock, waiters } = naming.keys(&name.as_str().into());
+                for key in [(lock.clone(), None), (waiters, Some(lock))] {
+                    let of = keys.entry(key.0.clone()).or_insert(key.1.clone());
+                    assert_eq!(*of, key.1, "{:?} is the key of two things", key.0);
+                }
+            }
+        }
     }
 
     #[test]
