@@ -53,6 +53,54 @@ fn a_request_that_is_sent_twice_is_granted_once() {
     });
 }
 
+/// What was asked twice takes the lock once more when nobody is there any more who knows of it.
+#[test]
+fn a_request_that_comes_after_the_release_leaves_no_holder() {
+    with_server(|server| async move {
+        let proxy = proxy_of(&server).await;
+        let builder = builder_behind(&proxy)
+            .lease(Duration::from_secs(600))
+            .response_timeout(Duration::from_millis(300));
+        let provider = connected(builder).await;
+        let other = server.provider_with_long_lease().await;
+        for held_meanwhile in [false, true] {
+            take(&provider, "warm-up").await.release().await.unwrap();
+            let delayed = count(&proxy.counts().delayed);
+            proxy.set(|fault| fault.to_server = Flow::Delay(Duration::from_secs(3)));
+            let taking = {
+                let provider = provider.clone();
+                tokio::spawn(async move { take(&provider, "order").await })
+            };
+            eventually("the request is on its way", BOUND, || async {
+                count(&proxy.counts().delayed) > delayed
+            })
+            .await;
+            proxy.heal();
+            // Another connection serves it, and the first request is still on its way.
+            taking.await.unwrap().release().await.unwrap();
+            assert_eq!(server.raw.get("order").await, None);
+            let held = match held_meanwhile {
+                true => Some(take(&other, "order").await),
+                false => None,
+            };
+            let asked = calls(&server.raw, "evalsha").await;
+            eventually("it has come", BOUND, || async {
+                calls(&server.raw, "evalsha").await > asked
+            })
+            .await;
+            if let Some(held) = held {
+                held.release().await.unwrap();
+            }
+            server.raw.until_gone("order", BOUND).await;
+            eventually("nobody waits", BOUND, || async {
+                server.raw.waiting("order").await == 0
+            })
+            .await;
+            take(&other, "order").await.release().await.unwrap();
+        }
+    });
+}
+
 #[test]
 fn a_late_answer_makes_no_longer_lease() {
     with_server(|server| async move {

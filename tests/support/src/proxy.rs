@@ -49,6 +49,8 @@ pub struct Counts {
     pub to_server: AtomicU64,
     /// Bytes that reached the client.
     pub to_client: AtomicU64,
+    /// Bytes of either direction that are or were delayed.
+    pub delayed: AtomicU64,
     /// Bytes of either direction that vanished.
     pub swallowed: AtomicU64,
     /// Connections that were passed on.
@@ -250,7 +252,10 @@ async fn pump(
                 counts.swallowed.fetch_add(length as u64, Ordering::Relaxed);
                 continue;
             }
-            Flow::Delay(delay) => tokio::time::sleep(delay).await,
+            Flow::Delay(delay) => {
+                counts.delayed.fetch_add(length as u64, Ordering::Relaxed);
+                tokio::time::sleep(delay).await;
+            }
             Flow::Pass | Flow::Hold | Flow::Swallow => {}
         }
         // Counted before the peer can have seen them, so that a test never finds too few.

@@ -70,8 +70,8 @@ impl Grants {
 
     /// Takes a message of the channel: `owner|first_token|tokens`.
     ///
-    /// A grant that nobody comes to expect is left alone: whoever gave up waiting takes it back together
-    /// with the entry in the queue.
+    /// A grant that nobody comes to expect is left alone: whoever gave up waiting takes it back
+    /// together with the entry in the queue, and whoever had to ask twice expects it for a while.
     pub(super) fn deliver(&self, message: &[Value]) {
         let Some((owner, letter)) = message.get(1).and_then(read) else {
             return;
@@ -133,7 +133,13 @@ impl Expected {
 
 impl Drop for Expected {
     fn drop(&mut self) {
-        self.grants.lock().expected.remove(&self.owner);
+        let mut letters = self.grants.lock();
+        // Somebody else may have come to expect them since.
+        if let Some(letterbox) = letters.expected.get(&self.owner)
+            && Arc::ptr_eq(letterbox, &self.letterbox)
+        {
+            letters.expected.remove(&self.owner);
+        }
     }
 }
 

@@ -25,6 +25,7 @@ use keys::Naming;
 use link::Link;
 use queue::Acquisition;
 use release::Release;
+use undo::Undo;
 
 use crate::clock::Timestamp;
 use crate::keeper::run_on_keeper;
@@ -177,7 +178,11 @@ impl LockProvider for RedisProvider {
     }
 
     fn release<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<(), LockError>> {
-        Box::pin(Release::new(&self.link, grant).run())
+        Box::pin(async move {
+            let released = Release::new(&self.link, grant).run().await;
+            Undo::strays_of(&self.link, grant);
+            released
+        })
     }
 
     fn pass_on<'a>(
@@ -186,7 +191,11 @@ impl LockProvider for RedisProvider {
         request: &'a AcquireRequest,
     ) -> BoxFuture<'a, Result<Grant, LockError>> {
         let old = self.link.naming.owner(grant.owner());
-        Box::pin(Acquisition::new(&self.link, request, Some(old)).run())
+        Box::pin(async move {
+            let passed_on = Acquisition::new(&self.link, request, Some(old)).run().await;
+            Undo::strays_of(&self.link, grant);
+            passed_on
+        })
     }
 
     fn lock_space(&self) -> LockSpace {

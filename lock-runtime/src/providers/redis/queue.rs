@@ -14,7 +14,7 @@ use super::keys::Keys;
 use super::link::Link;
 use super::script::{ACQUIRE, By, PASS_ON};
 use super::standing::{Answer, jittered, read};
-use super::undo::Undo;
+use super::undo::{Strays, Undo};
 use crate::clock::Timestamp;
 use crate::guard::FencingToken;
 use crate::provider::{AcquireRequest, Grant};
@@ -76,7 +76,7 @@ impl<'a> Acquisition<'a> {
         };
         let asked = self.ask(connection).await;
         match asked.answer {
-            Ok(Answer::Granted(first, count)) => Ok(self.grant(asked.sent_at, first, count)),
+            Ok(Answer::Granted(first, count)) => Ok(self.grant(asked.sent_at, first, count, None)),
             Ok(Answer::Held) => Err(LockErrorKind::Contended.into()),
             _ => Box::pin(self.go_on(Some(asked))).await,
         }
@@ -92,6 +92,7 @@ impl<'a> Acquisition<'a> {
         let mut outage = None;
         let mut refreshed = None;
         let mut last_used: Option<(Timestamp, Arc<Connection>)> = None;
+        let mut strays = None;
         loop {
             let Asked {
                 connection,
@@ -106,11 +107,11 @@ impl<'a> Acquisition<'a> {
                         First::Left(Ok(connection)) => self.ask(connection).await,
                         First::Left(Err(error)) if self.bears(&mut outage, &error) => continue,
                         First::Left(Err(error)) => {
-                            self.undo(last_used);
+                            self.undo(last_used, strays);
                             return Err(error);
                         }
                         First::Right(()) => {
-                            self.undo(last_used);
+                            self.undo(last_used, strays);
                             return Err(LockErrorKind::Contended.into());
                         }
                     }
@@ -119,8 +120,15 @@ impl<'a> Acquisition<'a> {
             let first_try = last_used.is_none();
             last_used = Some((sent_at, Arc::clone(&connection)));
             let until = match answer {
-                Ok(Answer::Granted(first, count)) => return Ok(self.grant(sent_at, first, count)),
-                Ok(Answer::Held) => return Err(LockErrorKind::Contended.into()),
+                Ok(Answer::Granted(first, count)) => {
+                    return Ok(self.grant(sent_at, first, count, strays));
+                }
+                Ok(Answer::Held) => {
+                    if strays.is_some() {
+                        self.undo(last_used, strays);
+                    }
+                    return Err(LockErrorKind::Contended.into());
+                }
                 Ok(Answer::Queued(standing)) => {
                     outage = None;
                     refreshed = Some((sent_at, standing.last_token));
@@ -140,8 +148,12 @@ impl<'a> Acquisition<'a> {
                         _ => self.bears(&mut outage, &error),
                     };
                     if !again {
-                        self.undo(last_used);
+                        self.undo(last_used, strays);
                         return Err(error);
+                    }
+                    if fault.is_the_connections() {
+                        let until = sent_at + self.request.lease();
+                        strays = Some(Strays { until });
                     }
                     if fault != Fault::Busy {
                         continue;
@@ -164,13 +176,13 @@ impl<'a> Acquisition<'a> {
                         if first > last_token
                             && at + self.request.lease() / 2 > Timestamp::now() =>
                     {
-                        return Ok(self.grant(at, first, count));
+                        return Ok(self.grant(at, first, count, strays));
                     }
                     _ => {}
                 },
                 Woken::LookAgain => {}
                 Woken::Abandoned => {
-                    self.leave(sent_at, connection).await;
+                    self.leave(sent_at, connection, strays).await;
                     return Err(LockErrorKind::Contended.into());
                 }
             }
@@ -255,18 +267,19 @@ impl<'a> Acquisition<'a> {
     }
 
     /// Takes the entry back, and a grant that has come meanwhile.
-    async fn leave(&self, sent_at: Timestamp, connection: Arc<Connection>) {
-        let undo = self.undoing(sent_at, connection);
+    async fn leave(&self, sent_at: Timestamp, connection: Arc<Connection>, strays: Option<Strays>) {
+        let undo = self.undoing(sent_at, connection).and(strays);
         if let Err(undo) = undo.on_the_same_connection().await {
             undo.in_the_background();
         }
     }
 
-    fn undo(&self, last_used: Option<(Timestamp, Arc<Connection>)>) {
+    fn undo(&self, last_used: Option<(Timestamp, Arc<Connection>)>, strays: Option<Strays>) {
         // Without a request there is nothing to undo, except what was to be given up.
         match (last_used, &self.gives_up) {
             (Some((sent_at, connection)), _) => {
-                self.undoing(sent_at, connection).in_the_background();
+                let undo = self.undoing(sent_at, connection).and(strays);
+                undo.in_the_background();
             }
             (None, Some(old)) => {
                 let owners = vec![old.clone()];
@@ -284,8 +297,18 @@ impl<'a> Acquisition<'a> {
         Undo::new(self.link, &self.keys, owners, self.request.lease()).after(sent_at, connection)
     }
 
-    fn grant(&self, sent_at: Timestamp, first: u64, count: NonZeroU32) -> Grant {
-        Grant::new(self.request, sent_at).with_tokens(FencingToken::new(first), count)
+    fn grant(
+        &self,
+        sent_at: Timestamp,
+        first: u64,
+        count: NonZeroU32,
+        strays: Option<Strays>,
+    ) -> Grant {
+        let grant = Grant::new(self.request, sent_at).with_tokens(FencingToken::new(first), count);
+        match strays {
+            Some(strays) => grant.with_state(strays),
+            None => grant,
+        }
     }
 }
 

@@ -11,8 +11,13 @@ use super::keys::Keys;
 use super::link::Link;
 use super::script::LEAVE;
 use crate::clock::Timestamp;
+use crate::keeper;
+use crate::provider::Grant;
+use crate::race::first_of;
 
+/// Pauses between one try and the next, doubled from one to the other.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Releases the lock and leaves the queue for owners that nobody is any more.
 pub(super) struct Undo {
@@ -23,6 +28,15 @@ pub(super) struct Undo {
     until: Timestamp,
     lease: Duration,
     connection: Option<Arc<Connection>>,
+    strays: Option<Strays>,
+}
+
+/// Requests that were not answered on connections other than the last: they may still come to the
+/// server. Kept with the grant, since they are harmless until it ends.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Strays {
+    /// When what they may do has ended by itself.
+    pub(super) until: Timestamp,
 }
 
 impl Undo {
@@ -34,6 +48,7 @@ impl Undo {
             until: Timestamp::now() + lease,
             lease,
             connection: None,
+            strays: None,
         }
     }
 
@@ -44,14 +59,37 @@ impl Undo {
         self
     }
 
+    /// And so were others before it.
+    pub(super) fn and(mut self, strays: Option<Strays>) -> Self {
+        self.strays = strays;
+        self
+    }
+
+    /// What is left to undo when a grant has ended of which there are strays.
+    pub(super) fn strays_of(link: &Arc<Link>, grant: &Grant) {
+        if let Some(strays) = grant.state::<Strays>() {
+            let keys = link.naming.keys(grant.name());
+            let owners = vec![link.naming.owner(grant.owner())];
+            let mut undo = Self::new(link, &keys, owners, grant.lease());
+            undo.until = strays.until;
+            undo.in_the_background();
+        }
+    }
+
     /// Undoes it where it was done: the server carries out what comes on one connection in order,
-    /// so this is certain if it is answered.
+    /// so this is certain if it is answered and there are no strays.
     pub(super) async fn on_the_same_connection(mut self) -> Result<(), Self> {
         let Some(connection) = self.connection.take() else {
             return Err(self);
         };
         match self.leave(&connection).await {
-            Ok(()) => Ok(()),
+            Ok(()) => match self.strays {
+                Some(strays) => {
+                    self.until = strays.until;
+                    Err(self)
+                }
+                None => Ok(()),
+            },
             Err(error) => {
                 if fault(&error).is_the_connections() {
                     self.link.retire(&connection);
@@ -62,31 +100,53 @@ impl Undo {
     }
 
     /// Undoes it without keeping anybody waiting: on the same connection; or else, since the lost
-    /// request may still be on its way, on others until a lease has passed.
+    /// request may still be on its way, on others until a lease has passed. Until the server has
+    /// answered once, a shutdown waits for it.
     pub(super) fn in_the_background(self) {
-        tokio::spawn(async move {
-            if let Err(undo) = self.on_the_same_connection().await {
-                undo.repeatedly().await;
+        let undoing = async move {
+            let Err(undo) = self.on_the_same_connection().await else {
+                return;
+            };
+            let mut pause = FIRST_PAUSE.min(undo.lease / 8);
+            while !undo.elsewhere().await && !undo.until.has_passed() {
+                tokio::time::sleep(pause.min(undo.until.remaining())).await;
+                pause = undo.longer(pause);
             }
-        });
+            tokio::spawn(undo.watch());
+        };
+        // Without the keeper there is no connection either.
+        let _ = keeper::run(undoing);
     }
 
-    async fn repeatedly(self) {
+    /// Undoes it again and again, and as soon as a request that is late gets the lock.
+    async fn watch(self) {
+        let granted = self.link.grants.expect(&self.owners[0]);
         let mut pause = FIRST_PAUSE.min(self.lease / 8);
-        loop {
-            if let Ok(connection) = self.link.connection().await
-                && let Err(error) = self.leave(&connection).await
-                && fault(&error).is_the_connections()
-            {
-                self.link.retire(&connection);
-            }
-            let remaining = self.until.remaining();
-            if remaining.is_zero() {
-                return;
-            }
-            tokio::time::sleep(pause.min(remaining)).await;
-            pause = (pause * 2).min(self.lease / 4);
+        while !self.until.has_passed() {
+            let pausing = tokio::time::sleep(pause.min(self.until.remaining()));
+            first_of(granted.arrives(), pausing).await;
+            self.elsewhere().await;
+            pause = self.longer(pause);
         }
+    }
+
+    fn longer(&self, pause: Duration) -> Duration {
+        (pause * 2).min(self.lease / 4).min(LONGEST_PAUSE)
+    }
+
+    /// Whether the server answered.
+    async fn elsewhere(&self) -> bool {
+        let Ok(connection) = self.link.connection().await else {
+            return false;
+        };
+        let left = self.leave(&connection).await;
+        if left
+            .as_ref()
+            .is_err_and(|error| fault(error).is_the_connections())
+        {
+            self.link.retire(&connection);
+        }
+        left.is_ok()
     }
 
     async fn leave(&self, connection: &Connection) -> RedisResult<()> {
