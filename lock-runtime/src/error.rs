@@ -126,6 +126,16 @@ impl LockError {
         self
     }
 
+    /// Says in front of the detail what it is about, such as the server.
+    #[cfg_attr(not(feature = "redis"), allow(dead_code))]
+    pub(crate) fn about(self, what: impl fmt::Display) -> Self {
+        let detail = match &self.0.detail {
+            Some(detail) => format!("{what}: {detail}"),
+            None => what.to_string(),
+        };
+        self.with_detail(detail)
+    }
+
     /// Adds the error that caused this one.
     #[must_use]
     pub fn with_source(

@@ -63,6 +63,11 @@ fn wrong_settings_are_named() {
                 "redis://:secret@localhost?leese=5s",
                 "unknown URL parameter `leese`",
             ),
+            ("redis://:a?secret@localhost", "written as `%3F`"),
+            ("redis://:a?lease=secret@localhost", "written as `%3F`"),
+            ("redis://:a?secret=b&lease=5s@localhost", "written as `%3F`"),
+            ("redis://:a#secret@localhost", "expected a URL like"),
+            ("redis://:a/secret@localhost", "expected a URL like"),
             ("redis://:secret@localhost?lease=5", "expected a duration"),
             ("redis://:secret@localhost?lease=99ms", "100 ms to 24 h"),
             ("redis://:secret@localhost?lease=2d", "100 ms to 24 h"),
@@ -83,7 +88,10 @@ fn an_unreachable_server_is_said() {
     lock_tests::run(DEADLINE, async {
         let (kind, text) = refused(&format!("redis://:secret@127.0.0.1:{}", free_port())).await;
         assert_eq!(kind, LockErrorKind::ProviderUnavailable, "{text}");
-        assert!(text.contains("refused"), "{text}");
+        assert!(
+            text.contains("server `127.0.0.1:") && text.contains("refused"),
+            "{text}"
+        );
         // Accepts and never says a word.
         let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = silent.local_addr().unwrap().port();
@@ -132,6 +140,21 @@ fn what_is_too_old_or_of_another_kind_is_refused() {
         let (kind, text) = refused(&sentinel).await;
         assert_eq!(kind, LockErrorKind::Unsupported, "{text}");
         assert!(text.contains("sentinel"), "{text}");
+    });
+}
+
+/// What a server does not know it repeats in its answer, and the password with it.
+#[test]
+fn a_server_without_hello_is_too_old_and_tells_no_password() {
+    lock_tests::run(DEADLINE, async {
+        let options = RedisOptions::default().config(r#"rename-command HELLO """#);
+        let Some(server) = options.start() else {
+            return;
+        };
+        let url = format!("redis://:secret@127.0.0.1:{}", server.port());
+        let (kind, text) = refused(&url).await;
+        assert_eq!(kind, LockErrorKind::Unsupported, "{text}");
+        assert!(text.contains("HELLO") && text.contains("6.2"), "{text}");
     });
 }
 

@@ -356,3 +356,29 @@ fn a_key_of_another_kind_is_an_error() {
         assert_eq!(server.raw.get("queue").await, None);
     });
 }
+
+#[test]
+fn a_timeout_while_the_server_is_out_of_reach_is_not_contention() {
+    with_server(|server| async move {
+        let proxy = FaultProxy::start(server.process.port()).await;
+        let url = format!("redis://127.0.0.1:{}", proxy.port());
+        let provider = connected(RedisProvider::builder(url)).await;
+        let held = take(&provider, "held").await;
+        let wait = Duration::from_millis(600);
+        let of = |name: &'static str| {
+            let lock = lock(&provider, name);
+            async move { lock.acquire_for(wait).await.unwrap_err().kind() }
+        };
+        let contender = server.provider().await;
+        let contended = lock(&contender, "held").acquire_for(wait).await;
+        assert_eq!(contended.unwrap_err().kind(), LockErrorKind::TimedOut);
+        // It does not answer, and then it cannot be connected to.
+        proxy.set(|fault| fault.to_client = Flow::Hold);
+        assert_eq!(of("order").await, LockErrorKind::ProviderUnavailable);
+        proxy.set(|fault| fault.refuse = true);
+        proxy.reset();
+        assert_eq!(of("order").await, LockErrorKind::ProviderUnavailable);
+        proxy.heal();
+        drop(held);
+    });
+}

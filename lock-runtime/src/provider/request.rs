@@ -9,6 +9,7 @@ use std::time::Duration;
 use once_cell::sync::OnceCell;
 
 use super::LossReporter;
+use crate::clock::Timestamp;
 use crate::signal::Signal;
 use crate::{LockError, LockErrorKind, LockName};
 
@@ -60,6 +61,9 @@ impl fmt::Debug for OwnerId {
     }
 }
 
+/// What a server answers at once is answered within this time, or something is wrong.
+const OVERDUE: Duration = Duration::from_millis(250);
+
 /// One acquisition, as a provider sees it.
 #[derive(Debug)]
 pub struct AcquireRequest {
@@ -87,6 +91,7 @@ impl AcquireRequest {
             tokens_wanted: AtomicU32::new(1),
             abandoned: Signal::new(),
             trouble: Mutex::new(None),
+            asked_at: AtomicU64::new(0),
         }));
         let request = Self {
             name: name.into(),
@@ -149,6 +154,18 @@ impl AcquireRequest {
         *self.interest.trouble_slot() = trouble;
     }
 
+    /// Whether the provider has asked its server something that is answered at once, and has no answer
+    /// yet. A caller whose timeout passes when this has lasted for a quarter of a second gets
+    /// [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable), as nobody can tell then whether
+    /// somebody holds the lock. Not for a request that the server answers when the lock is free.
+    pub fn report_unanswered(&self, unanswered: bool) {
+        let asked_at = match unanswered {
+            true => Timestamp::now().as_nanos(),
+            false => 0,
+        };
+        self.interest.0.asked_at.store(asked_at, Ordering::Relaxed);
+    }
+
     /// Where to report that the grant made from this request has ended by itself: its session is
     /// gone, another owner was seen.
     pub fn loss_reporter(&self) -> LossReporter {
@@ -165,6 +182,8 @@ struct InterestState {
     tokens_wanted: AtomicU32,
     abandoned: Signal<()>,
     trouble: Mutex<Option<LockError>>,
+    /// When the provider asked what it has no answer to, as a `Timestamp`; zero if nothing.
+    asked_at: AtomicU64,
 }
 
 impl Interest {
@@ -178,9 +197,17 @@ impl Interest {
         self.0.tokens_wanted.store(tokens.get(), Ordering::Relaxed);
     }
 
-    /// What [`AcquireRequest::report_trouble`] said last.
+    /// What [`AcquireRequest::report_trouble`] said last, or that a request has gone unanswered for
+    /// long.
     pub fn trouble(&self) -> Option<LockError> {
-        self.trouble_slot().clone()
+        self.trouble_slot().clone().or_else(|| {
+            let asked_at = self.0.asked_at.load(Ordering::Relaxed);
+            let overdue = asked_at > 0 && (Timestamp::from_nanos(asked_at) + OVERDUE).has_passed();
+            overdue.then(|| {
+                LockError::new(LockErrorKind::ProviderUnavailable)
+                    .with_detail("the provider's server has not answered")
+            })
+        })
     }
 
     fn trouble_slot(&self) -> MutexGuard<'_, Option<LockError>> {

@@ -21,6 +21,9 @@ const LONGEST_DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const SHORTEST_DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const LONGEST_DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
+const UNESCAPED: &str = "wrong URL parameter; a `?`, `#`, `/` or `@` in a user name or password is \
+                         written as `%3F`, `%23`, `%2F` or `%40`";
+
 /// Settings of a [`RedisProvider`]; made by [`RedisProvider::builder`].
 ///
 /// What is set here wins over what the URL says.
@@ -159,7 +162,11 @@ impl RedisProviderBuilder {
                 Source::Client(client) => client.get_connection_info().clone(),
                 Source::Url(url) => {
                     let (address, parameters) = split(url);
-                    self.read_parameters(&parameters)?;
+                    self.read_parameters(&parameters).map_err(|error| {
+                        // What is wrong is not repeated where it may be a part of a password.
+                        let secret = parameters.contains('@');
+                        if secret { invalid(UNESCAPED) } else { error }
+                    })?;
                     address.as_str().into_connection_info().map_err(|error| {
                     // The client's error names the mistake and never the URL.
                     let why = error.detail().map(str::to_owned).unwrap_or_else(|| plain(&error));

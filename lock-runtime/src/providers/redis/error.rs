@@ -57,8 +57,14 @@ fn is_forbidden(error: &RedisError) -> bool {
     error.code() == Some("NOPERM") || within.iter().any(|words| text.contains(words))
 }
 
-/// The library's error for one of the client's. The client's errors hold no password.
+/// The library's error for one of the client's. The client's errors hold no password, but a server
+/// repeats the words of a command that it does not know, and those of `HELLO` do.
 pub(super) fn lock_error(error: RedisError) -> LockError {
+    let text = error.to_string();
+    if let Some((unknown, _)) = text.split_once(", with args") {
+        let kind = LockErrorKind::Unsupported;
+        return LockError::new(kind).with_detail(format!("{TOO_OLD} ({unknown})"));
+    }
     let (kind, detail) = match (error.kind(), error.code()) {
         (ErrorKind::AuthenticationFailed, _) | (_, Some("WRONGPASS")) => (
             LockErrorKind::InvalidConfig,
@@ -108,7 +114,7 @@ pub(super) fn lock_error(error: RedisError) -> LockError {
     };
     // The cause is in the text too, since it is what a person needs and a log line may be all
     // that is seen of it.
-    let detail = format!("{detail} ({error})");
+    let detail = format!("{detail} ({text})");
     LockError::new(kind).with_detail(detail).with_source(error)
 }
 

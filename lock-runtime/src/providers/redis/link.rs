@@ -116,6 +116,8 @@ impl Link {
             Ok(Err(_)) => Err(unreachable(format!("no connection within {limit:?}"))),
             Err(error) => Err(unreachable("the attempt to connect panicked").with_source(error)),
         };
+        let server = self.settings.client.get_connection_info().addr();
+        let outcome = outcome.map_err(|error| error.about(format_args!("server `{server}`")));
         let attempt = {
             let mut state = self.lock();
             match &outcome {

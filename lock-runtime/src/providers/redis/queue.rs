@@ -130,7 +130,9 @@ impl<'a> Acquisition<'a> {
                     return Err(LockErrorKind::Contended.into());
                 }
                 Ok(Answer::Queued(standing)) => {
-                    outage = None;
+                    if outage.take().is_some() {
+                        self.request.report_trouble(None);
+                    }
                     refreshed = Some((sent_at, standing.last_token));
                     sent_at + standing.look_again_after(self.request.lease(), &mut polls)
                 }
@@ -212,6 +214,7 @@ impl<'a> Acquisition<'a> {
             Some(_) => (&PASS_ON, &args[..]),
         };
         let command = script.command(By::Hash, &keys, args);
+        self.request.report_unanswered(true);
         let sent_at = Timestamp::now();
         let answer = match connection.query(command).await {
             Err(error) if is_forgotten(&error) => {
@@ -220,6 +223,7 @@ impl<'a> Acquisition<'a> {
             }
             answer => answer,
         };
+        self.request.report_unanswered(false);
         Asked {
             connection,
             sent_at,
@@ -231,6 +235,7 @@ impl<'a> Acquisition<'a> {
     /// Whether to put up with an error: only who waits does, and only for so long.
     fn bears(&self, outage: &mut Option<Timestamp>, error: &LockError) -> bool {
         let since = *outage.get_or_insert_with(Timestamp::now);
+        self.request.report_trouble(Some(error.clone()));
         self.request.waits()
             && error.is_retryable()
             && !(since + self.link.settings.connect_timeout).has_passed()
