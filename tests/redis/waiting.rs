@@ -284,3 +284,45 @@ fn locks_that_differ_in_braces_alone_do_not_share_their_waiters() {
         waiting.await.unwrap().release().await.unwrap();
     });
 }
+
+/// No script looks through it, as the server would do nothing else meanwhile.
+#[test]
+fn a_long_queue_costs_the_server_little() {
+    with_server(|server| async move {
+        let raw = &server.raw;
+        let holder = server.provider_with_long_lease().await;
+        let lease = Duration::from_secs(3);
+        let waiter = connected(server.builder().lease(lease)).await;
+        let held = take(&holder, "order").await;
+        let expires = server.clock().await / 1_000 + 600_000;
+        let mut others = String::from("RPUSH {order}:lk1:waiters");
+        for number in 0..10_000 {
+            others += &format!(" lk1:host:{number}:0123456789abcdef|nobody|600000|1|{expires}");
+        }
+        raw.ask::<u32>(&others).await;
+        raw.ask::<u8>("PEXPIRE {order}:lk1:waiters 600000").await;
+        raw.ask::<String>("CONFIG SET slowlog-log-slower-than 5000")
+            .await;
+        raw.ask::<String>("SLOWLOG RESET").await;
+        let waiting = tokio::spawn({
+            let order = lock(&waiter, "order");
+            async move { order.acquire_for(Duration::from_secs(4)).await }
+        });
+        raw.until_waiting("order", 10_001).await;
+        let entry: String = raw.ask("LINDEX {order}:lk1:waiters -1").await;
+        eventually("the entry is refreshed three times", BOUND, || async {
+            let now: String = raw.ask("LINDEX {order}:lk1:waiters -1").await;
+            let expiry = |entry: &str| entry.rsplit('|').next().unwrap().parse::<u64>().unwrap();
+            expiry(&now) >= expiry(&entry) + 2_000
+        })
+        .await;
+        assert!(waiting.await.unwrap().is_err());
+        raw.until_waiting("order", 10_000).await;
+        // Scripts are slow readers: 20 ms for so many entries.
+        let stats: String = raw.ask("INFO commandstats").await;
+        assert!(stats.contains("cmdstat_lpos:"), "{stats}");
+        assert!(!stats.contains("cmdstat_lrange:"), "{stats}");
+        raw.ask::<u8>("DEL {order}:lk1:waiters").await;
+        held.release().await.unwrap();
+    });
+}

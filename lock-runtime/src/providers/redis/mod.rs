@@ -65,7 +65,7 @@ use crate::{LockError, LockErrorKind};
 /// ```text
 /// user myapp on >secret resetchannels ~MyApp1:* ~{MyApp1:* &MyApp1:lk1:grants:*
 ///     +hello +eval +evalsha +subscribe +publish +time +get +set +del +exists +incrby
-///     +pexpire +pttl +lpop +rpush +lrange +lindex +lset +lrem
+///     +pexpire +pttl +lpop +rpush +lpos +lrange +lindex +lset +lrem
 /// ```
 ///
 /// and `+info`, if it is to be warned of an eviction policy.

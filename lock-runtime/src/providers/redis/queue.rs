@@ -74,7 +74,7 @@ impl<'a> Acquisition<'a> {
         let Some(connection) = self.link.current() else {
             return Box::pin(self.go_on(None)).await;
         };
-        let asked = self.ask(connection).await;
+        let asked = self.ask(connection, None).await;
         match asked.answer {
             Ok(Answer::Granted(first, count)) => Ok(self.grant(asked.sent_at, first, count, None)),
             Ok(Answer::Held) => Err(LockErrorKind::Contended.into()),
@@ -93,6 +93,8 @@ impl<'a> Acquisition<'a> {
         let mut refreshed = None;
         let mut last_used: Option<(Timestamp, Arc<Connection>)> = None;
         let mut strays = None;
+        // That in the queue; empty if there may be one.
+        let mut entry: Option<String> = None;
         loop {
             let Asked {
                 connection,
@@ -104,7 +106,7 @@ impl<'a> Acquisition<'a> {
                 None => {
                     let connecting = self.link.connection();
                     match first_of(connecting, self.request.abandoned()).await {
-                        First::Left(Ok(connection)) => self.ask(connection).await,
+                        First::Left(Ok(connection)) => self.ask(connection, entry.as_deref()).await,
                         First::Left(Err(error)) if self.bears(&mut outage, &error) => continue,
                         First::Left(Err(error)) => {
                             self.undo(last_used, strays);
@@ -134,7 +136,9 @@ impl<'a> Acquisition<'a> {
                         self.request.report_trouble(None);
                     }
                     refreshed = Some((sent_at, standing.last_token));
-                    sent_at + standing.look_again_after(self.request.lease(), &mut polls)
+                    let look_again = standing.look_again_after(self.request.lease(), &mut polls);
+                    entry = Some(standing.entry);
+                    sent_at + look_again
                 }
                 Err(error) => {
                     let fault = fault(&error);
@@ -156,6 +160,7 @@ impl<'a> Acquisition<'a> {
                     if fault.is_the_connections() {
                         let until = sent_at + self.request.lease();
                         strays = Some(Strays { until });
+                        entry.get_or_insert_default();
                     }
                     if fault != Fault::Busy {
                         continue;
@@ -184,14 +189,16 @@ impl<'a> Acquisition<'a> {
                 },
                 Woken::LookAgain => {}
                 Woken::Abandoned => {
-                    self.leave(sent_at, connection, strays).await;
+                    let entry = entry.unwrap_or_default();
+                    self.leave(sent_at, connection, strays, entry).await;
                     return Err(LockErrorKind::Contended.into());
                 }
             }
         }
     }
 
-    async fn ask(&self, connection: Arc<Connection>) -> Asked {
+    /// Asks for the lock; once in the queue, with the entry there.
+    async fn ask(&self, connection: Arc<Connection>, entry: Option<&str>) -> Asked {
         let wanted = self.request.tokens_wanted();
         let Keys { lock, waiters } = &self.keys;
         let keys = [lock.as_str(), waiters, &self.link.naming.fence];
@@ -201,18 +208,23 @@ impl<'a> Acquisition<'a> {
         } else {
             ""
         };
-        let old = self.gives_up.as_deref().unwrap_or_default();
-        let args = [
-            self.owner.as_str(),
-            &self.lease,
-            decimal(wanted.get(), &mut digits),
-            channel,
-            old,
-        ];
-        let (script, args) = match self.gives_up {
-            None => (&ACQUIRE, &args[..4]),
-            Some(_) => (&PASS_ON, &args[..]),
+        let tokens = decimal(wanted.get(), &mut digits);
+        let mut args = [self.owner.as_str(), &self.lease, tokens, channel, "", ""];
+        let mut count = 4;
+        let script = match &self.gives_up {
+            // Once in the queue it has nothing to give up any more.
+            Some(old) if entry.is_none_or(str::is_empty) => {
+                args[count] = old;
+                count += 1;
+                &PASS_ON
+            }
+            _ => &ACQUIRE,
         };
+        if let Some(entry) = entry {
+            args[count] = entry;
+            count += 1;
+        }
+        let args = &args[..count];
         let command = script.command(By::Hash, &keys, args);
         self.request.report_unanswered(true);
         let sent_at = Timestamp::now();
@@ -272,8 +284,14 @@ impl<'a> Acquisition<'a> {
     }
 
     /// Takes the entry back, and a grant that has come meanwhile.
-    async fn leave(&self, sent_at: Timestamp, connection: Arc<Connection>, strays: Option<Strays>) {
-        let undo = self.undoing(sent_at, connection).and(strays);
+    async fn leave(
+        &self,
+        sent_at: Timestamp,
+        connection: Arc<Connection>,
+        strays: Option<Strays>,
+        entry: String,
+    ) {
+        let undo = self.undoing(sent_at, connection).and(strays).of(entry);
         if let Err(undo) = undo.on_the_same_connection().await {
             undo.in_the_background();
         }

@@ -30,6 +30,8 @@ pub(super) struct Standing {
     foreign: bool,
     /// The last token when the entry was refreshed.
     pub(super) last_token: u64,
+    /// The entry itself.
+    pub(super) entry: String,
 }
 
 impl Standing {
@@ -63,13 +65,14 @@ pub(super) fn read(answer: Value) -> RedisResult<Answer> {
             Answer::Granted(first, NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN))
         }
         answer => {
-            let (remaining_ms, place, foreign, last_token): (i64, u32, u8, u64) =
+            let (remaining_ms, place, foreign, last_token, entry): (i64, u32, u8, u64, String) =
                 redis::from_redis_value(answer)?;
             Answer::Queued(Standing {
                 remaining_ms,
                 place,
                 foreign: foreign == 1,
                 last_token,
+                entry,
             })
         }
     })

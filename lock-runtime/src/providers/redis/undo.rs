@@ -29,6 +29,8 @@ pub(super) struct Undo {
     lease: Duration,
     connection: Option<Arc<Connection>>,
     strays: Option<Strays>,
+    /// That of the first owner in the queue, or nothing.
+    entry: String,
 }
 
 /// Requests that were not answered on connections other than the last: they may still come to the
@@ -49,6 +51,7 @@ impl Undo {
             lease,
             connection: None,
             strays: None,
+            entry: String::new(),
         }
     }
 
@@ -62,6 +65,12 @@ impl Undo {
     /// And so were others before it.
     pub(super) fn and(mut self, strays: Option<Strays>) -> Self {
         self.strays = strays;
+        self
+    }
+
+    /// The first owner has, or had, this entry in the queue.
+    pub(super) fn of(mut self, entry: String) -> Self {
+        self.entry = entry;
         self
     }
 
@@ -155,8 +164,12 @@ impl Undo {
             &self.keys.waiters,
             &self.link.naming.fence,
         ];
+        let mut entry = Some(self.entry.as_str()).filter(|entry| !entry.is_empty());
         for owner in &self.owners {
-            connection.run_by_text(&LEAVE, &keys, &[owner]).await?;
+            let args = [owner.as_str(), entry.unwrap_or_default()];
+            let args = &args[..1 + usize::from(entry.is_some())];
+            connection.run_by_text(&LEAVE, &keys, args).await?;
+            entry = None;
         }
         Ok(())
     }

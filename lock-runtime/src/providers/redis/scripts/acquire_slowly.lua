@@ -1,1 +1,1 @@
-return take_or_wait(took)
+return take_or_wait(took, ARGV[5])

@@ -1,2 +1,3 @@
 -- Takes back whatever an acquisition left: the entry in the queue, and a grant that came.
--- KEYS: the lock, its waiters, the fencing counter. ARGV: owner. Answers 1 if there was anything.
+-- KEYS: the lock, its waiters, the fencing counter. ARGV: owner, and the entry
+-- that it had, if that is known. Answers 1 if there was anything.

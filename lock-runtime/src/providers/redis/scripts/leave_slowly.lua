@@ -1,10 +1,15 @@
 local owner = ARGV[1]
 local holder = redis.call('GET', lock)
-local place
-for index, entry in ipairs(redis.pcall('LRANGE', waiters, 0, -1)) do
-  if parts(entry) == owner then
-    redis.call('LREM', waiters, 1, entry)
-    place = index
+local place = ARGV[2] and redis.pcall('LPOS', waiters, ARGV[2])
+if type(place) == 'number' then
+  redis.call('LREM', waiters, 1, ARGV[2])
+else
+  place = nil
+  for index, entry in ipairs(redis.pcall('LRANGE', waiters, 0, -1)) do
+    if parts(entry) == owner then
+      redis.call('LREM', waiters, 1, entry)
+      place = index - 1
+    end
   end
 end
 if holder == owner then
@@ -15,7 +20,7 @@ if not place then return 0 end
 if not holder then
   -- Free although somebody waited: the caller was to notice.
   hand_over(owner)
-elseif place == 1 and string.sub(holder, 1, 4) ~= 'lk1:' then
+elseif place == 0 and string.sub(holder, 1, 4) ~= 'lk1:' then
   -- A foreign holder hands nothing over, and only the head of the queue looks: tell the new one.
   local entry = redis.call('LINDEX', waiters, 0)
   if entry then

@@ -1,6 +1,7 @@
 -- Gives the lock to the next waiter and queues again behind it; with nobody waiting, goes on as a
 -- new owner with a new lease.
 -- KEYS: the lock, its waiters, the fencing counter.
--- ARGV: as for acquiring, and the owner that gives the lock up. Answers as acquiring does.
+-- ARGV: as for acquiring, with the owner that gives the lock up before the entry. Answers as
+-- acquiring does.
 if redis.call('GET', lock) == ARGV[5] then give_up(ARGV[5]) end
-return take_or_wait(redis.pcall('SET', lock, ARGV[1], 'NX', 'PX', ARGV[2]))
+return take_or_wait(redis.pcall('SET', lock, ARGV[1], 'NX', 'PX', ARGV[2]), ARGV[6])
