@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lock_runtime::{FencingToken, LockGuard, RedisProvider};
-use lock_tests::eventually;
+use lock_tests::proxy::Flow;
+use lock_tests::{FaultProxy, RedisServer, eventually};
 use tokio::task::JoinSet;
 
-use crate::common::{BOUND, Server, connected, lock, take, with_server};
+use crate::common::{BOUND, Server, connected, follow, lock, take, with_server};
 
 async fn token(provider: &Arc<RedisProvider>) -> u64 {
     let guard = take(provider, "order").await;
@@ -215,16 +216,44 @@ fn tokens_grow_over_a_restart_without_data() {
 
 #[test]
 fn tokens_grow_on_a_promoted_replica_without_the_last_writes() {
-    with_server(|server| async move {
-        let provider = server.provider().await;
-        let last = token(&provider).await;
-        // As if the last increments had not come through.
-        server
-            .raw
-            .ask::<String>(&format!("SET lk1:fence {} PX 700000000", last - 1))
-            .await;
-        server.raw.ask::<u8>("CLIENT KILL TYPE pubsub").await;
-        let next = token(&provider).await;
-        assert!(next > last, "{next} after {last}");
+    with_server(|mut server| async move {
+        let Some(replica) = RedisServer::start_plain() else {
+            return;
+        };
+        let replica = Server::of(replica).await;
+        let replication = follow(&server, &replica).await;
+        let address = FaultProxy::start(server.process.port()).await;
+        let url = format!("redis://127.0.0.1:{}", address.port());
+        let patient = Duration::from_secs(30);
+        let provider = connected(RedisProvider::builder(url).connect_timeout(patient)).await;
+        let early = token(&provider).await;
+        eventually("the replica has it too", BOUND, || async {
+            replica.raw.get("lk1:fence").await == Some(early.to_string())
+        })
+        .await;
+        replication.set(|fault| fault.to_client = Flow::Swallow);
+        let mut last = early;
+        for _ in 0..5 {
+            last = token(&provider).await;
+        }
+        eventually("what it is sent vanishes", BOUND, || async {
+            replication.swallowed() > 0
+        })
+        .await;
+        server.process.kill();
+        replica.raw.ask::<String>("REPLICAOF NO ONE").await;
+        let missed = replica.raw.get("lk1:fence").await;
+        assert_eq!(
+            missed,
+            Some(early.to_string()),
+            "it has missed the last ones"
+        );
+        address.lead_to(replica.process.port());
+        for _ in 0..2 {
+            let next = token(&provider).await;
+            assert!(next > last, "{next} after {last}");
+            last = next;
+        }
+        assert!(last < replica.clock().await, "and stay below the clock");
     });
 }
