@@ -4,9 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use lock_tests::history::Held;
-use lock_tests::{FaultProxy, History, Probe};
+use lock_tests::{FaultProxy, History, Probe, Seeded};
 
-use super::{LEASE, NAMES, PREFIX};
+use super::{LEASES, Locks};
 
 const SAILORS: usize = 4;
 /// A process starts within this time, and has ended its last attempt by then.
@@ -15,7 +15,8 @@ const BOUND: Duration = Duration::from_secs(30);
 pub(super) struct Crew {
     pub(super) sailors: Vec<Sailor>,
     register_port: u16,
-    seed: u64,
+    locks: Locks,
+    seeded: Seeded,
     history: History,
     refused: Vec<String>,
 }
@@ -26,11 +27,17 @@ pub(super) struct Sailor {
 }
 
 impl Crew {
-    pub(super) async fn sail(server_port: u16, register_port: u16, seed: u64) -> Self {
+    pub(super) async fn sail(
+        server_port: u16,
+        register_port: u16,
+        locks: Locks,
+        seeded: Seeded,
+    ) -> Self {
         let mut crew = Self {
             sailors: Vec::new(),
             register_port,
-            seed,
+            locks,
+            seeded,
             history: History::default(),
             refused: Vec::new(),
         };
@@ -43,12 +50,13 @@ impl Crew {
     }
 
     async fn start(&mut self, port: u16) -> Probe {
-        let lease = LEASE.as_millis();
-        let url = format!("redis://127.0.0.1:{port}?key_prefix={PREFIX}&lease={lease}ms");
+        let lease = self.seeded.one_of(&LEASES).as_millis();
+        let Locks { prefix, names } = self.locks;
+        let url = format!("redis://127.0.0.1:{port}?key_prefix={prefix}&lease={lease}ms");
         let program = Path::new(env!("CARGO_BIN_EXE_lock-probe"));
-        let mut probe = Probe::start(program, &url, &NAMES.join(","));
-        self.seed = self.seed.wrapping_add(1);
-        let contend = format!("contend {} {}", self.register_port, self.seed);
+        let mut probe = Probe::start(program, &url, &names.join(","));
+        let seed = self.seeded.number();
+        let contend = format!("contend {} {seed}", self.register_port);
         probe.ask(&contend, "contending", BOUND).await;
         probe
     }

@@ -17,9 +17,39 @@ use crate::common::{BOUND, Raw, Server, connected, take};
 use crew::Crew;
 use weather::Weather;
 
-const NAMES: [&str; 3] = ["anchor", "bridge", "cargo"];
-const PREFIX: &str = "storm:";
-const LEASE: Duration = Duration::from_secs(1);
+/// Those of a process; another one may have a longer lease, or a shorter one.
+const LEASES: [Duration; 3] = [
+    Duration::from_millis(700),
+    Duration::from_secs(1),
+    Duration::from_millis(2_500),
+];
+const LONGEST: Duration = LEASES[2];
+
+/// What is contended for, in one storm.
+#[derive(Clone, Copy)]
+struct Locks {
+    prefix: &'static str,
+    names: [&'static str; 3],
+}
+
+impl Locks {
+    /// Braces decide which keys stand beside a lock, so some have them.
+    fn any(seeded: &mut Seeded) -> Self {
+        Self {
+            prefix: seeded.one_of(&["storm:", "", "{storm}"]),
+            names: seeded.one_of(&[
+                ["anchor", "bridge", "cargo"],
+                ["anchor", "{anchor}", "{{anchor}}"],
+                ["anchor", "}an{ch}or{", "{}anchor"],
+            ]),
+        }
+    }
+
+    fn counter(&self) -> String {
+        format!("{}lk1:fence", self.prefix)
+    }
+}
+
 /// What a storm may take besides its own time.
 const AROUND: Duration = Duration::from_secs(60);
 
@@ -48,8 +78,10 @@ async fn storm(seed: u64, length: Duration) {
     };
     let register = ServedRegister::start().await;
     let mut seeded = Seeded::new(seed);
-    let mut crew = Crew::sail(server.port(), register.port(), seeded.number()).await;
-    let mut weather = Weather::over(server, seeded);
+    let locks = Locks::any(&mut seeded);
+    let choices = Seeded::new(seeded.number());
+    let mut crew = Crew::sail(server.port(), register.port(), locks, choices).await;
+    let mut weather = Weather::over(server, locks.counter(), seeded);
 
     let start = Instant::now();
     while start.elapsed() < length {
@@ -62,7 +94,8 @@ async fn storm(seed: u64, length: Duration) {
     let server = Server::of(server).await;
     let register = register.register();
     println!(
-        "storm {seed}: {} grants, {} changes of holder, {} writes, {} stale ones, faults {struck:?}",
+        "storm {seed} over {:?}: {} grants, {} changes of holder, {} writes, {} stale ones, faults {struck:?}",
+        locks.names.map(|name| format!("{}{name}", locks.prefix)),
         history.len(),
         history.changes_of_holder(),
         register.accepted(),
@@ -70,8 +103,8 @@ async fn storm(seed: u64, length: Duration) {
     );
     judge(&history, &refused_to_holders);
     assert!(struck.len() >= 4, "it was a storm: {struck:?}");
-    nothing_is_left(&server.raw).await;
-    calm_again(&server).await;
+    nothing_is_left(&server.raw, locks).await;
+    calm_again(&server, locks).await;
 }
 
 fn judge(history: &History, refused_to_holders: &[String]) {
@@ -88,20 +121,20 @@ fn judge(history: &History, refused_to_holders: &[String]) {
     assert!(history.changes_of_holder() > 5, "nobody contended");
 }
 
-async fn nothing_is_left(raw: &Raw) {
+async fn nothing_is_left(raw: &Raw, locks: Locks) {
     // Everybody is gone. What they could not give back ends with its lease.
-    let ended = eventually("only the counter is left", LEASE * 2 + BOUND, || async {
+    let ended = eventually("only the counter is left", LONGEST * 2 + BOUND, || async {
         let keys: Vec<String> = raw.ask("KEYS *").await;
-        keys == [format!("{PREFIX}lk1:fence")]
+        keys == [locks.counter()]
     })
     .await;
     // The rest is the machine's.
-    assert!(ended < LEASE * 2, "some keys lived for {ended:?}");
+    assert!(ended < LONGEST * 2, "some keys lived for {ended:?}");
 }
 
-async fn calm_again(server: &Server) {
-    let provider = connected(server.builder().key_prefix(PREFIX)).await;
-    for name in NAMES {
+async fn calm_again(server: &Server, locks: Locks) {
+    let provider = connected(server.builder().key_prefix(locks.prefix)).await;
+    for name in locks.names {
         take(&provider, name).await.release().await.unwrap();
     }
 }
