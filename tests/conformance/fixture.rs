@@ -9,6 +9,8 @@ use lock_runtime::testing::TestProvider;
 use lock_runtime::{DistributedLock, InProcessProvider, LockGuard, LockName, LockProvider};
 #[cfg(feature = "redis")]
 use lock_tests::RedisServer;
+#[cfg(feature = "zookeeper")]
+use lock_tests::ZooKeeperServer;
 #[cfg(feature = "redis")]
 use lock_tests::redis::{LEAST_PRIVILEGE, RedisOptions};
 use lock_tests::{Probe, Scratch, unique};
@@ -196,5 +198,19 @@ pub(crate) fn redis_least_privilege() -> BoxFixture {
             server.port()
         );
         Some(Fixture::connect(url).await.with(server))
+    })
+}
+
+/// One server for all tests, since a Java machine takes long to start, and a directory for each.
+#[cfg(feature = "zookeeper")]
+pub(crate) fn zookeeper() -> BoxFixture {
+    Box::pin(async {
+        let server = ZooKeeperServer::shared()?;
+        let url = format!(
+            "zookeeper://127.0.0.1:{}/{}?key_prefix=MyApp1:&lease=4s",
+            server.port(),
+            unique()
+        );
+        Some(Fixture::connect(url).await)
     })
 }

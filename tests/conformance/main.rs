@@ -25,3 +25,10 @@ conformance!(redis_least_privilege: tokens, processes, leases, leased_processes)
 fn redis() {
     lock_tests::policy::skip("the feature `redis` is not compiled in");
 }
+#[cfg(feature = "zookeeper")]
+conformance!(zookeeper: tokens, processes, leases, leased_processes);
+#[cfg(not(feature = "zookeeper"))]
+#[test]
+fn zookeeper() {
+    lock_tests::policy::skip("the feature `zookeeper` is not compiled in");
+}

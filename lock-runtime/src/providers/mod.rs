@@ -2,9 +2,15 @@
 
 #[cfg(feature = "file")]
 pub(crate) mod file;
+#[cfg(any(feature = "redis", feature = "zookeeper"))]
+mod host;
 pub(crate) mod in_process;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
+#[cfg(any(feature = "redis", feature = "zookeeper"))]
+mod url;
+#[cfg(feature = "zookeeper")]
+pub(crate) mod zookeeper;
 
 use std::sync::Arc;
 
@@ -42,6 +48,7 @@ const SCHEMES: &[Scheme] = &[
     scheme!("file", "file", file::connect),
     scheme!("redis", "redis", redis::connect),
     scheme!("rediss", "redis", redis::connect),
+    scheme!("zookeeper", "zookeeper", zookeeper::connect),
 ];
 
 /// Connects to the provider that a URL names: its scheme says which, its query sets what the
@@ -52,6 +59,7 @@ const SCHEMES: &[Scheme] = &[
 /// | `memory:` | [`InProcessProvider`](crate::InProcessProvider) | – |
 /// | `file:` directory | `FileProvider` | `file` |
 /// | `redis:`, `rediss:` | `RedisProvider` | `redis` |
+/// | `zookeeper:` | `ZooKeeperProvider` | `zookeeper` |
 ///
 /// Every provider knows the parameter `key_prefix`, which is put before each name, as in
 /// `file:/var/lock/app?key_prefix=MyApp1:`.

@@ -12,6 +12,7 @@ pub mod run;
 pub mod scratch;
 pub mod seeded;
 pub mod served;
+pub mod zookeeper;
 
 pub use history::{History, boot_nanos};
 pub use probe::Probe;
@@ -22,6 +23,7 @@ pub use run::{eventually, poll_once, run};
 pub use scratch::{Scratch, free_port, unique};
 pub use seeded::Seeded;
 pub use served::{RemoteRegister, ServedRegister};
+pub use zookeeper::ZooKeeperServer;
 
 // The README's code is compiled and run here, where a runtime and every provider are at hand.
 #[cfg(doctest)]
