@@ -4,15 +4,15 @@
 //! replicas queue at the server in the order in which they came, and each is woken by the one before
 //! it. The fencing token says whose term it is.
 //!
-//! Needs a ZooKeeper server, here or where the argument says:
+//! Needs a ZooKeeper server, here or where the environment says:
 //!
 //! ```text
-//! cargo run --features zookeeper --example zookeeper [zookeeper://127.0.0.1:2181]
+//! ZOOKEEPER_URL=zookeeper://127.0.0.1:2181 cargo run --features zookeeper --example zookeeper
 //! ```
 
 use std::time::Duration;
 
-use lock_runtime::{DistributedLock, FencingToken, LockError, LockErrorKind, ZooKeeperProvider};
+use lock_runtime::{DistributedLock, FencingToken, LockError, ZooKeeperProvider};
 use tokio::sync::mpsc;
 
 const REPLICAS: usize = 3;
@@ -48,25 +48,16 @@ async fn replica(
 
 #[tokio::main]
 async fn main() -> Result<(), LockError> {
-    let url = std::env::args()
-        .nth(1)
-        .unwrap_or_else(|| "zookeeper://127.0.0.1:2181".to_owned());
+    let url =
+        std::env::var("ZOOKEEPER_URL").unwrap_or_else(|_| "zookeeper://127.0.0.1:2181".to_owned());
     let (sender, mut terms) = mpsc::unbounded_channel();
     let mut running = Vec::new();
     for number in 0..REPLICAS {
-        let connecting = ZooKeeperProvider::builder(&url)
+        let provider = ZooKeeperProvider::builder(&url)
             .directory("/lock-examples")
             .connect_timeout(Duration::from_secs(2))
-            .connect();
-        let provider = match connecting.await {
-            Ok(provider) => provider,
-            Err(error) if error.kind() == LockErrorKind::ProviderUnavailable => {
-                println!("There is no ZooKeeper server to show this on: {error}.");
-                println!("Start one, or say where one is: -- zookeeper://host:2181");
-                return Ok(());
-            }
-            Err(error) => return Err(error),
-        };
+            .connect()
+            .await?;
         let lock = DistributedLock::on(std::sync::Arc::new(provider), "leader");
         running.push(tokio::spawn(replica(number, lock, sender.clone())));
     }

@@ -74,6 +74,8 @@ pub use providers::connect;
 #[cfg(feature = "file")]
 pub use providers::file::FileProvider;
 pub use providers::in_process::InProcessProvider;
+#[cfg(feature = "postgres")]
+pub use providers::postgres::{self, PostgresProvider, PostgresProviderBuilder};
 #[cfg(feature = "redis")]
 pub use providers::redis::{RedisProvider, RedisProviderBuilder};
 #[cfg(feature = "zookeeper")]

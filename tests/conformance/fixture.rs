@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use lock_runtime::testing::TestProvider;
 use lock_runtime::{DistributedLock, InProcessProvider, LockGuard, LockName, LockProvider};
+#[cfg(feature = "postgres")]
+use lock_tests::PostgresServer;
 #[cfg(feature = "redis")]
 use lock_tests::RedisServer;
 #[cfg(feature = "zookeeper")]
@@ -173,6 +175,17 @@ pub(crate) fn file() -> BoxFixture {
         let directory = scratch.join("locks");
         let url = format!("file:{}?key_prefix={}:", directory.display(), unique());
         Some(Fixture::connect(url).await.with(scratch))
+    })
+}
+
+/// A server for all tests, names that no other test has, and a lease so short that a case may
+/// outlive it.
+#[cfg(feature = "postgres")]
+pub(crate) fn postgres() -> BoxFixture {
+    Box::pin(async {
+        let server = PostgresServer::shared()?;
+        let url = format!("{}?key_prefix={}:&lease=3s", server.url(), unique());
+        Some(Fixture::connect(url).await.with(server))
     })
 }
 

@@ -2,15 +2,21 @@
 
 #[cfg(feature = "file")]
 pub(crate) mod file;
-#[cfg(any(feature = "redis", feature = "zookeeper"))]
-mod host;
 pub(crate) mod in_process;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
-#[cfg(any(feature = "redis", feature = "zookeeper"))]
-mod url;
 #[cfg(feature = "zookeeper")]
 pub(crate) mod zookeeper;
+
+// What several of them need.
+#[cfg(any(feature = "redis", feature = "zookeeper"))]
+mod host;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod pause;
+#[cfg(any(feature = "postgres", feature = "redis", feature = "zookeeper"))]
+mod url;
 
 use std::sync::Arc;
 
@@ -46,6 +52,8 @@ const SCHEMES: &[Scheme] = &[
         connect: Some(|url| Box::pin(in_process::connect(url))),
     },
     scheme!("file", "file", file::connect),
+    scheme!("postgres", "postgres", postgres::connect),
+    scheme!("postgresql", "postgres", postgres::connect),
     scheme!("redis", "redis", redis::connect),
     scheme!("rediss", "redis", redis::connect),
     scheme!("zookeeper", "zookeeper", zookeeper::connect),
@@ -58,6 +66,7 @@ const SCHEMES: &[Scheme] = &[
 /// |---|---|---|
 /// | `memory:` | [`InProcessProvider`](crate::InProcessProvider) | – |
 /// | `file:` directory | `FileProvider` | `file` |
+/// | `postgres:`, `postgresql:` | `PostgresProvider` | `postgres` |
 /// | `redis:`, `rediss:` | `RedisProvider` | `redis` |
 /// | `zookeeper:` | `ZooKeeperProvider` | `zookeeper` |
 ///

@@ -5,16 +5,15 @@
 //! there are (1), `LOCK_STORM_SEED` the seed of the first (1). A seed repeats the choices, though
 //! not the timing.
 
-mod crew;
 mod weather;
 
 use std::time::{Duration, Instant};
 
+use lock_tests::crew::{Crew, Orders};
 use lock_tests::redis::RedisOptions;
 use lock_tests::{History, Seeded, ServedRegister, eventually};
 
 use crate::common::{BOUND, Raw, Server, connected, take};
-use crew::Crew;
 use weather::Weather;
 
 const NAMES: [&str; 3] = ["anchor", "bridge", "cargo"];
@@ -48,7 +47,14 @@ async fn storm(seed: u64, length: Duration) {
     };
     let register = ServedRegister::start().await;
     let mut seeded = Seeded::new(seed);
-    let mut crew = Crew::sail(server.port(), register.port(), seeded.number()).await;
+    let lease = LEASE.as_millis();
+    let orders = Orders {
+        program: env!("CARGO_BIN_EXE_lock-probe").into(),
+        url: format!("redis://127.0.0.1:PORT?key_prefix={PREFIX}&lease={lease}ms"),
+        names: NAMES.map(str::to_owned).to_vec(),
+        register_port: register.port(),
+    };
+    let mut crew = Crew::sail(server.port(), orders, seeded.number()).await;
     let mut weather = Weather::over(server, seeded);
 
     let start = Instant::now();

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use lock_tests::crew::Crew;
 use lock_tests::proxy::{Fault, Flow};
 use lock_tests::{RedisServer, Seeded};
 
 use super::PREFIX;
-use super::crew::Crew;
 use crate::common::Raw;
 
 /// Between one fault and the next.

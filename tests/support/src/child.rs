@@ -82,6 +82,14 @@ impl ChildProcess {
         signal(&self.child, Signal::CONT);
     }
 
+    /// Asks it to end at once, with `SIGQUIT`, and waits until it is gone.
+    pub fn quit(&mut self) {
+        if self.exit_status().is_none() {
+            signal(&self.child, Signal::QUIT);
+            let _ = self.child.wait();
+        }
+    }
+
     /// Ends it with `SIGKILL` and waits until it is gone.
     pub fn kill(&mut self) {
         end(&mut self.child);

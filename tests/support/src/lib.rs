@@ -1,9 +1,13 @@
 //! What the tests of this workspace share: scratch space, real servers, faults, other processes,
 //! and judges of what happened.
 
+pub mod certificates;
 pub mod child;
+pub mod crew;
 pub mod history;
+pub mod pgbouncer;
 pub mod policy;
+pub mod postgres;
 pub mod probe;
 pub mod proxy;
 pub mod redis;
@@ -15,6 +19,7 @@ pub mod served;
 pub mod zookeeper;
 
 pub use history::{History, boot_nanos};
+pub use postgres::PostgresServer;
 pub use probe::Probe;
 pub use proxy::FaultProxy;
 pub use redis::RedisServer;

@@ -177,6 +177,11 @@ impl ZooKeeperServer {
         self.port
     }
 
+    /// Its URL, without parameters.
+    pub fn url(&self) -> String {
+        format!("zookeeper://127.0.0.1:{}", self.port)
+    }
+
     /// Its loopback port with TLS, if it was [started](Self::start_with_tls) with it.
     pub fn tls_port(&self) -> u16 {
         self.tls_port
