@@ -21,5 +21,6 @@ mod passwords;
 mod renewals;
 mod scripts;
 mod storm;
+mod swap;
 mod table;
 mod witness;

@@ -1,11 +1,11 @@
 //! Renewals that fail, that come too late, and that are on their way when the lock is released.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lock_tests::eventually;
 use lock_tests::proxy::Flow;
 
-use crate::common::{BOUND, connected, take, with_server};
+use crate::common::{BOUND, connected, lock, take, with_server};
 use crate::network::{builder_behind, count, proxy_of, swallow_all};
 use crate::watch::{calls, life, until_lost_and_gone};
 
@@ -78,6 +78,51 @@ fn a_renewal_on_its_way_does_not_outlive_the_release() {
     });
 }
 
+/// Its answer comes when the lock is no longer held: nothing goes on from there.
+#[test]
+fn a_renewal_that_is_answered_after_the_release_is_the_last() {
+    const LEASE: Duration = Duration::from_secs(9);
+    with_server(|server| async move {
+        let raw = &server.raw;
+        let proxy = proxy_of(&server).await;
+        let builder = builder_behind(&proxy).response_timeout(LEASE);
+        let provider = connected(builder.lease(LEASE)).await;
+        // The server comes to know the scripts.
+        let brief = lock(&provider, "warm-up").lease(LEASE / 9);
+        let guard = brief.acquire().await.unwrap();
+        eventually("it is renewed", BOUND, || async {
+            calls(raw, "pexpire").await > 0
+        })
+        .await;
+        guard.release().await.unwrap();
+
+        let guard = take(&provider, "order").await;
+        let renewed = calls(raw, "pexpire").await;
+        let delayed = count(&proxy.counts().delayed);
+        proxy.set(|fault| fault.to_server = Flow::Delay(LEASE / 12));
+        eventually("a renewal is on its way", BOUND, || async {
+            count(&proxy.counts().delayed) > delayed
+        })
+        .await;
+        assert_eq!(calls(raw, "pexpire").await, renewed, "and not there yet");
+        guard.release().await.unwrap();
+        assert_eq!(calls(raw, "pexpire").await, renewed + 1, "it came before");
+        assert_eq!(raw.get("order").await, None);
+        let asked = calls(raw, "evalsha").await + calls(raw, "eval").await;
+        // The next one would come after a third of the lease.
+        let until = Instant::now() + LEASE / 3 + Duration::from_millis(500);
+        while Instant::now() < until {
+            assert_eq!(raw.get("order").await, None, "the key has come back");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let scripts = calls(raw, "evalsha").await + calls(raw, "eval").await;
+        assert_eq!(
+            scripts, asked,
+            "something is sent for a lock that nobody has"
+        );
+    });
+}
+
 #[test]
 fn a_release_after_the_lease_touches_nobody_elses_lock() {
     with_server(|server| async move {
@@ -136,6 +181,46 @@ fn idle_connections_are_probed() {
         let next = timers.iter().find_map(|timer| timer.strip_prefix("02:"));
         let next = u64::from_str_radix(next.expect("a timer"), 16).unwrap();
         assert!(next <= 8 * 100 / 3, "probed after {next} hundredths");
+        drop(provider);
+    });
+}
+
+/// And one whose bytes are not taken is given up in time for another one to renew the lock.
+#[test]
+#[cfg(target_os = "linux")]
+fn connections_are_given_up_before_the_lease_is_over() {
+    use rustix::net::{SocketAddrV4, getpeername, sockopt};
+    use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+
+    with_server(|server| async move {
+        let lease = Duration::from_secs(12);
+        let provider = connected(server.builder().lease(lease)).await;
+        let itself = pidfd_open(getpid(), PidfdFlags::empty()).expect("this process");
+        let mut found = 0;
+        for file in std::fs::read_dir("/proc/self/fd").expect("the open files") {
+            let number = file.unwrap().file_name().into_string().unwrap();
+            let number = number.parse().unwrap();
+            // Other tests open and close theirs.
+            let Ok(socket) = pidfd_getfd(&itself, number, PidfdGetfdFlags::empty()) else {
+                continue;
+            };
+            let peer = getpeername(&socket).ok().flatten();
+            let peer = peer.and_then(|peer| SocketAddrV4::try_from(peer).ok());
+            let keeps_alive = sockopt::socket_keepalive(&socket).unwrap_or(false);
+            // That of the test itself has no such settings.
+            if peer.is_none_or(|peer| peer.port() != server.process.port()) || !keeps_alive {
+                continue;
+            }
+            found += 1;
+            let patience = sockopt::tcp_user_timeout(&socket).unwrap();
+            let patience = Duration::from_millis(patience.into());
+            assert!(!patience.is_zero() && patience <= lease / 3, "{patience:?}");
+            let idle = sockopt::tcp_keepidle(&socket).unwrap();
+            let interval = sockopt::tcp_keepintvl(&socket).unwrap();
+            let probed = idle + interval * sockopt::tcp_keepcnt(&socket).unwrap();
+            assert!(probed <= lease / 3, "{idle:?}, {probed:?}");
+        }
+        assert_eq!(found, 1, "the connection of the provider");
         drop(provider);
     });
 }

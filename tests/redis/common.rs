@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lock_runtime::{DistributedLock, LockGuard, RedisProvider, RedisProviderBuilder};
-use lock_tests::{RedisServer, eventually};
+use lock_tests::{FaultProxy, RedisServer, eventually};
 use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, cmd};
 
@@ -55,6 +55,23 @@ impl Server {
     pub(crate) async fn provider_with_long_lease(&self) -> Arc<RedisProvider> {
         connected(self.builder().lease(Duration::from_secs(600))).await
     }
+}
+
+/// Makes a server the replica of another one, through a proxy, and waits until it has its data.
+pub(crate) async fn follow(primary: &Server, replica: &Server) -> FaultProxy {
+    let replication = FaultProxy::start(primary.process.port()).await;
+    // Not in five seconds, when more replicas may have come.
+    let at_once = "CONFIG SET repl-diskless-sync-delay 0";
+    primary.raw.ask::<String>(at_once).await;
+    let port = replication.port();
+    let follow = format!("REPLICAOF 127.0.0.1 {port}");
+    replica.raw.ask::<String>(&follow).await;
+    eventually("it follows", BOUND, || async {
+        let state: String = replica.raw.ask("INFO replication").await;
+        state.contains("master_link_status:up")
+    })
+    .await;
+    replication
 }
 
 pub(crate) async fn connected(builder: RedisProviderBuilder) -> Arc<RedisProvider> {

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use lock_runtime::RedisProvider;
-use lock_tests::eventually;
+use lock_runtime::{FencingToken, LockGuard, RedisProvider};
+use lock_tests::proxy::Flow;
+use lock_tests::{FaultProxy, RedisServer, eventually};
 use tokio::task::JoinSet;
 
-use crate::common::{BOUND, Server, connected, lock, take, with_server};
+use crate::common::{BOUND, Server, connected, follow, lock, take, with_server};
 
 async fn token(provider: &Arc<RedisProvider>) -> u64 {
     let guard = take(provider, "order").await;
@@ -110,6 +111,95 @@ fn blocks_of_tokens_stay_below_the_clock() {
     });
 }
 
+/// What is left in the counter's place, by accident or by another program.
+const NO_COUNTERS: [&str; 8] = [
+    "RPUSH lk1:fence 1700000000000000",
+    "HSET lk1:fence counter 1700000000000000",
+    "SET lk1:fence abc",
+    "SET lk1:fence 1700000000000000.5",
+    "SET lk1:fence -1700000000000000",
+    // Scripts cannot count on in steps of one.
+    "SET lk1:fence 9007199254740992",
+    // Nothing can be added to the first, and the second is no number of the server's.
+    "SET lk1:fence 9223372036854775807",
+    "SET lk1:fence 9223372036854775808",
+];
+
+/// An acquisition does not fail half-way, and no token is below one that was given out before.
+#[test]
+fn what_is_no_counter_is_replaced_by_the_clock() {
+    with_server(|server| async move {
+        let (provider, waiter) = (server.provider().await, server.provider().await);
+        let mut last = 0;
+        for wrong in NO_COUNTERS {
+            let spoil = || async {
+                server.raw.ask::<u8>("DEL lk1:fence").await;
+                server.raw.ask::<redis::Value>(wrong).await;
+            };
+            let mut grows = async |guard: &LockGuard, by: &str| {
+                let token = guard.fencing_token().expect("a token").get();
+                assert!(token > last, "{by}, after {wrong}: {token} after {last}");
+                let now = server.clock().await;
+                assert!(token < now, "{by}, after {wrong}: {token} at {now}");
+                last = token;
+            };
+            spoil().await;
+            let free = lock(&provider, "order").try_acquire().await;
+            let held = free.unwrap_or_else(|error| panic!("{wrong}: {error}"));
+            let held = held.expect("nobody holds it");
+            grows(&held, "a free lock").await;
+            spoil().await;
+            let waiting = {
+                let waiter = waiter.clone();
+                tokio::spawn(async move { lock(&waiter, "order").acquire_for(BOUND).await })
+            };
+            server.raw.until_waiting("order", 1).await;
+            spoil().await;
+            held.release().await.expect("it was held");
+            let handed = waiting.await.unwrap().expect("handed over");
+            grows(&handed, "a hand-over").await;
+            handed.release().await.expect("it was held");
+            spoil().await;
+            let latest = server.provider().await;
+            grows(&take(&latest, "order").await, "a new connection").await;
+            assert!(server.raw.ask::<i64>("PTTL lk1:fence").await > 0);
+            server.raw.until_gone("order", BOUND).await;
+        }
+    });
+}
+
+/// As where the clock was set back: what was given out before may be above it.
+#[test]
+fn a_counter_above_the_clock_goes_on_from_there() {
+    with_server(|server| async move {
+        let (provider, waiter) = (server.provider().await, server.provider().await);
+        for ahead in [server.clock().await + 60_000_000, 8_999_999_999_999_000] {
+            let set = format!("SET lk1:fence {ahead} PX 700000000");
+            server.raw.ask::<String>(&set).await;
+            let held = take(&provider, "order").await;
+            assert_eq!(held.fencing_token().map(FencingToken::get), Some(ahead + 1));
+            let waiting = {
+                let waiter = waiter.clone();
+                tokio::spawn(async move { take(&waiter, "order").await })
+            };
+            server.raw.until_waiting("order", 1).await;
+            held.release().await.unwrap();
+            let handed = waiting.await.unwrap();
+            assert_eq!(
+                handed.fencing_token().map(FencingToken::get),
+                Some(ahead + 2)
+            );
+            handed.release().await.unwrap();
+            let latest = server.provider().await;
+            assert_eq!(
+                token(&latest).await,
+                ahead + 3,
+                "connecting changes nothing"
+            );
+        }
+    });
+}
+
 #[test]
 fn tokens_grow_over_a_restart_without_data() {
     with_server(|mut server| async move {
@@ -126,16 +216,44 @@ fn tokens_grow_over_a_restart_without_data() {
 
 #[test]
 fn tokens_grow_on_a_promoted_replica_without_the_last_writes() {
-    with_server(|server| async move {
-        let provider = server.provider().await;
-        let last = token(&provider).await;
-        // As if the last increments had not come through.
-        server
-            .raw
-            .ask::<String>(&format!("SET lk1:fence {} PX 700000000", last - 1))
-            .await;
-        server.raw.ask::<u8>("CLIENT KILL TYPE pubsub").await;
-        let next = token(&provider).await;
-        assert!(next > last, "{next} after {last}");
+    with_server(|mut server| async move {
+        let Some(replica) = RedisServer::start_plain() else {
+            return;
+        };
+        let replica = Server::of(replica).await;
+        let replication = follow(&server, &replica).await;
+        let address = FaultProxy::start(server.process.port()).await;
+        let url = format!("redis://127.0.0.1:{}", address.port());
+        let patient = Duration::from_secs(30);
+        let provider = connected(RedisProvider::builder(url).connect_timeout(patient)).await;
+        let early = token(&provider).await;
+        eventually("the replica has it too", BOUND, || async {
+            replica.raw.get("lk1:fence").await == Some(early.to_string())
+        })
+        .await;
+        replication.set(|fault| fault.to_client = Flow::Swallow);
+        let mut last = early;
+        for _ in 0..5 {
+            last = token(&provider).await;
+        }
+        eventually("what it is sent vanishes", BOUND, || async {
+            replication.swallowed() > 0
+        })
+        .await;
+        server.process.kill();
+        replica.raw.ask::<String>("REPLICAOF NO ONE").await;
+        let missed = replica.raw.get("lk1:fence").await;
+        assert_eq!(
+            missed,
+            Some(early.to_string()),
+            "it has missed the last ones"
+        );
+        address.lead_to(replica.process.port());
+        for _ in 0..2 {
+            let next = token(&provider).await;
+            assert!(next > last, "{next} after {last}");
+            last = next;
+        }
+        assert!(last < replica.clock().await, "and stay below the clock");
     });
 }

@@ -3,7 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -65,6 +65,7 @@ pub struct Counts {
 #[derive(Debug)]
 pub struct FaultProxy {
     address: SocketAddr,
+    server_port: Arc<AtomicU16>,
     fault: watch::Sender<Fault>,
     counts: Arc<Counts>,
     accepting: JoinHandle<()>,
@@ -81,9 +82,16 @@ impl FaultProxy {
             .expect("a bound socket has an address");
         let (fault, watched) = watch::channel(Fault::default());
         let counts = Arc::new(Counts::default());
-        let accepting = tokio::spawn(accept(listener, server_port, watched, counts.clone()));
+        let server_port = Arc::new(AtomicU16::new(server_port));
+        let accepting = tokio::spawn(accept(
+            listener,
+            server_port.clone(),
+            watched,
+            counts.clone(),
+        ));
         Self {
             address,
+            server_port,
             fault,
             counts,
             accepting,
@@ -93,6 +101,12 @@ impl FaultProxy {
     /// Where it listens.
     pub fn port(&self) -> u16 {
         self.address.port()
+    }
+
+    /// Passes new connections on to this loopback port, as an address that moves to another server.
+    /// Those that are open stay with theirs.
+    pub fn lead_to(&self, server_port: u16) {
+        self.server_port.store(server_port, Ordering::Relaxed);
     }
 
     /// Changes what it does, for open connections too.
@@ -135,7 +149,7 @@ impl Drop for FaultProxy {
 
 async fn accept(
     listener: TcpListener,
-    server_port: u16,
+    server_port: Arc<AtomicU16>,
     fault: watch::Receiver<Fault>,
     counts: Arc<Counts>,
 ) {
@@ -146,7 +160,7 @@ async fn accept(
         }
         tokio::spawn(connection(
             client,
-            server_port,
+            server_port.load(Ordering::Relaxed),
             fault.clone(),
             counts.clone(),
         ));

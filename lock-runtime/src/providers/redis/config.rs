@@ -315,4 +315,15 @@ mod tests {
         assert_eq!(settings.response_timeout, Duration::from_millis(300));
         assert_eq!(settings.connect_timeout, Duration::from_secs(7) / 3);
     }
+
+    #[test]
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn a_connection_is_given_up_in_time_for_another_renewal() {
+        for lease in [*LEASES.start(), DEFAULT_LEASE, *LEASES.end()] {
+            let settings = tcp_settings(lease);
+            assert!(settings.keepalive().is_some());
+            let patience = settings.user_timeout().expect("an end to patience");
+            assert!(!patience.is_zero() && patience <= lease / 3, "{patience:?}");
+        }
+    }
 }

@@ -18,12 +18,12 @@ macro_rules! scripts {
 }
 
 scripts! {
-    ACQUIRE = ["acquire.lua", "queue.lua", "acquire_slowly.lua"];
-    PASS_ON = ["queue.lua", "pass_on.lua"];
-    RELEASE = ["release.lua", "queue.lua", "release_slowly.lua"];
-    LEAVE = ["leave.lua", "queue.lua", "leave_slowly.lua"];
+    ACQUIRE = ["acquire.lua", "counter.lua", "queue.lua", "acquire_slowly.lua"];
+    PASS_ON = ["counter.lua", "queue.lua", "pass_on.lua"];
+    RELEASE = ["release.lua", "counter.lua", "queue.lua", "release_slowly.lua"];
+    LEAVE = ["leave.lua", "counter.lua", "queue.lua", "leave_slowly.lua"];
     RENEW = ["renew.lua"];
-    RAISE_TOKENS = ["raise_tokens.lua"];
+    RAISE_TOKENS = ["counter.lua", "raise_tokens.lua"];
 }
 
 pub(super) struct Script {

@@ -124,3 +124,16 @@ fn resets_and_refuses() {
         round_trip(&mut connect(&proxy).await).await;
     });
 }
+
+#[test]
+fn leads_new_connections_elsewhere() {
+    run(BOUND, async {
+        let (proxy, mut client) = echo().await;
+        let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        proxy.lead_to(other.local_addr().unwrap().port());
+        let (mut another, accepted) = tokio::join!(connect(&proxy), other.accept());
+        accepted.unwrap().0.write_all(b"y").await.unwrap();
+        assert_eq!(another.read_u8().await.unwrap(), b'y');
+        round_trip(&mut client).await;
+    });
+}

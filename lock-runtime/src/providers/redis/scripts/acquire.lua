@@ -6,6 +6,6 @@
 -- did not queue; or else as `wait_in_line`.
 local took = redis.pcall('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2])
 if took and not took.err and ARGV[3] == '1' and redis.call('EXISTS', KEYS[2]) == 0 then
-  local token = redis.call('INCRBY', KEYS[3], 1)
-  if token >= 1e15 then return token end
+  local token = redis.pcall('INCRBY', KEYS[3], 1)
+  if type(token) == 'number' and token >= 1e15 and token < 9e15 then return token end
 end

@@ -9,13 +9,11 @@ local function clock()
 end
 
 -- New fencing tokens: the first, and how many. Several only as far as the counter stays below the
--- clock: single grants cost more than a microsecond each and cannot outrun it, blocks could. A
--- counter that is far below the clock was deleted or evicted, and starts again at the clock: every
--- token before was below it.
+-- clock: single grants cost more than a microsecond each and cannot outrun it, blocks could.
 local function take_tokens(wanted)
   local now = clock()
-  local last = tonumber(redis.call('GET', fence) or 0)
-  if last < 1e15 then
+  local last = read_counter(fence)
+  if not last then
     redis.call('SET', fence, string.format('%.0f', now), 'PX', 691200000)
     last = now
   end
@@ -103,7 +101,7 @@ local function wait_in_line(owner, lease, tokens, channel, entry)
     redis.call('PEXPIRE', waiters, lease)
   end
   local foreign = string.sub(redis.call('GET', lock), 1, 4) ~= 'lk1:'
-  local last = tonumber(redis.call('GET', fence) or clock())
+  local last = read_counter(fence) or clock()
   return { redis.call('PTTL', lock), place, foreign and 1 or 0, last, mine }
 end
 

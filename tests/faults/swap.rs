@@ -1,0 +1,205 @@
+//! Another server behind the same address: the old one is demoted, as by a sentinel or an operator,
+//! and its connections stay open.
+
+use std::time::{Duration, Instant};
+
+use lock_runtime::{LockGuard, RedisProviderBuilder};
+use lock_tests::history::Held;
+use lock_tests::proxy::Flow;
+use lock_tests::{FaultProxy, FencedRegister, History, RedisServer, boot_nanos, eventually};
+use tokio::task::JoinHandle;
+
+use crate::common::{BOUND, Server, connected, follow, take, with_server};
+use crate::network::{builder_behind, proxy_of};
+
+const LEASE: Duration = Duration::from_secs(6);
+
+/// A server, one that follows it, and an address for each of two clients.
+struct Servers {
+    old: Server,
+    new: Server,
+    replication: FaultProxy,
+    holders: FaultProxy,
+    waiters: FaultProxy,
+}
+
+impl Servers {
+    async fn from(old: Server) -> Option<Self> {
+        let new = Server::of(RedisServer::start_plain()?).await;
+        Some(Self {
+            replication: follow(&old, &new).await,
+            holders: proxy_of(&old).await,
+            waiters: proxy_of(&old).await,
+            old,
+            new,
+        })
+    }
+
+    /// The holder's side has the lock, and the other one stands in the queue for it.
+    async fn hold_and_wait(&self) -> (LockGuard, JoinHandle<LockGuard>) {
+        let holder = connected(self.client(&self.holders)).await;
+        let waiter = connected(self.client(&self.waiters)).await;
+        let guard = take(&holder, "order").await;
+        let waiting = tokio::spawn(async move { take(&waiter, "order").await });
+        self.old.raw.until_waiting("order", 1).await;
+        (guard, waiting)
+    }
+
+    fn client(&self, address: &FaultProxy) -> RedisProviderBuilder {
+        let patience = Duration::from_secs(30);
+        builder_behind(address)
+            .lease(LEASE)
+            .connect_timeout(patience)
+    }
+
+    /// From here on the old one takes no writes, and these addresses are those of the new one.
+    async fn swap(&self, moved: &[&FaultProxy]) {
+        self.new.raw.ask::<String>("REPLICAOF NO ONE").await;
+        for address in moved {
+            address.lead_to(self.new.process.port());
+        }
+        let demote = format!("REPLICAOF 127.0.0.1 {}", self.new.process.port());
+        self.old.raw.ask::<String>(&demote).await;
+    }
+}
+
+/// Says for how long the guard was known to be valid.
+fn watch(guard: LockGuard, holder: &'static str) -> JoinHandle<Held> {
+    let name = guard.name().as_str().to_owned();
+    let token = guard.fencing_token().map(|token| token.get());
+    let from = boot_nanos();
+    tokio::spawn(async move {
+        let mut until = from;
+        loop {
+            let now = boot_nanos();
+            // Read after the clock: what is not lost now was valid then.
+            if guard.is_lost() {
+                break;
+            }
+            until = now;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        guard.lost().await;
+        Held {
+            name,
+            holder: holder.to_owned(),
+            from,
+            until,
+            token,
+        }
+    })
+}
+
+fn with_servers<F>(test: impl FnOnce(Servers) -> F + Send + 'static)
+where
+    F: Future<Output = ()> + Send,
+{
+    with_server(|server| async move {
+        if let Some(servers) = Servers::from(server).await {
+            test(servers).await;
+        }
+    });
+}
+
+#[test]
+fn a_lock_that_the_new_server_knows_is_kept_and_handed_on() {
+    with_servers(|servers| async move {
+        let (guard, waiting) = servers.hold_and_wait().await;
+        let new = &servers.new.raw;
+        new.until_waiting("order", 1).await;
+        let owner = servers.old.raw.get("order").await;
+        assert_eq!(new.get("order").await, owner);
+        servers.swap(&[&servers.holders, &servers.waiters]).await;
+        let swapped = Instant::now();
+        eventually("a lease is over", LEASE + BOUND, || async {
+            assert!(!guard.is_lost(), "although the new server knows it");
+            swapped.elapsed() > LEASE
+        })
+        .await;
+        assert_eq!(new.get("order").await, owner);
+        assert!(!waiting.is_finished(), "it is held");
+        let before = guard.fencing_token();
+        guard.release().await.unwrap();
+        let next = waiting.await.unwrap();
+        assert!(next.fencing_token() > before);
+        next.release().await.unwrap();
+        assert_eq!(new.get("order").await, None);
+    });
+}
+
+/// Half of the clients find the new server, and the other half the old one.
+#[test]
+fn a_holder_that_stays_behind_is_lost_before_the_new_server_gives_its_lock_away() {
+    with_servers(|servers| async move {
+        let (guard, waiting) = servers.hold_and_wait().await;
+        let new = &servers.new.raw;
+        new.until_waiting("order", 1).await;
+        let owner = servers.old.raw.get("order").await;
+        assert_eq!(new.get("order").await, owner);
+        let holding = watch(guard, "who stayed");
+        servers.swap(&[&servers.waiters]).await;
+        let (swapped, at) = (Instant::now(), boot_nanos());
+        let next = waiting.await.unwrap();
+        let from = boot_nanos();
+        let waited = swapped.elapsed();
+        // What was left of the lease; the rest is the machine's.
+        assert!(waited < LEASE + BOUND / 2, "{waited:?}");
+        let next_owner = new.get("order").await;
+        assert!(next_owner.is_some() && next_owner != owner);
+        let token = next.fencing_token().map(|token| token.get());
+        next.release().await.unwrap();
+        let held = holding.await.unwrap();
+        assert!(held.until > at, "it was held after the swap");
+        let history = History::default();
+        history.record(Held {
+            name: held.name.clone(),
+            holder: "who moved".to_owned(),
+            from,
+            until: boot_nanos(),
+            token,
+        });
+        history.record(held);
+        history.check();
+        assert_eq!(history.changes_of_holder(), 1);
+    });
+}
+
+/// As after any failover that loses the last writes: who finds the new server first has the lock.
+/// The holder learns it with its next renewal, and what the lock protects refuses its token.
+#[test]
+fn a_lock_that_the_new_server_never_heard_of_is_a_loss_and_fenced_off() {
+    with_servers(|servers| async move {
+        servers
+            .replication
+            .set(|fault| fault.to_client = Flow::Swallow);
+        let (guard, waiting) = servers.hold_and_wait().await;
+        eventually("the last writes vanish", BOUND, || async {
+            servers.replication.swallowed() > 0
+        })
+        .await;
+        assert_eq!(servers.new.raw.get("order").await, None);
+        servers.swap(&[&servers.holders, &servers.waiters]).await;
+        let swapped = Instant::now();
+        let told = tokio::spawn({
+            let lost = guard.lost();
+            async move {
+                lost.await;
+                swapped.elapsed()
+            }
+        });
+        let next = waiting.await.unwrap();
+        let waited = swapped.elapsed();
+        // It looks when the lease would end that it knows of; the rest is the machine's.
+        assert!(waited < LEASE + BOUND / 2, "{waited:?}");
+        let told = told.await.unwrap();
+        // The next renewal is due after a third of the lease at most, the deadline after two.
+        assert!(told < LEASE * 5 / 8, "told after {told:?}");
+        let register = FencedRegister::default();
+        let token = |guard: &LockGuard| guard.fencing_token().expect("a token").get();
+        assert!(register.write("order", token(&next)));
+        assert!(!register.write("order", token(&guard)), "the stale one");
+        drop(guard);
+        assert!(!next.is_lost());
+        next.release().await.unwrap();
+    });
+}
