@@ -206,7 +206,8 @@ impl Hold {
 
     /// When the server ends it at the latest, unless it is renewed.
     pub(crate) fn server_s_end(&self) -> Timestamp {
-        self.deadline() + margin(self.grant.lease())
+        let lease = self.grant.lease();
+        self.deadline() + margin(lease) + self.grant.server_lease().saturating_sub(lease)
     }
 
     /// The guard of this ticket has it from now on.

@@ -74,7 +74,11 @@ pub use providers::connect;
 #[cfg(feature = "file")]
 pub use providers::file::FileProvider;
 pub use providers::in_process::InProcessProvider;
+#[cfg(feature = "postgres")]
+pub use providers::postgres::{self, PostgresProvider, PostgresProviderBuilder};
 #[cfg(feature = "redis")]
 pub use providers::redis::{RedisProvider, RedisProviderBuilder};
+#[cfg(feature = "zookeeper")]
+pub use providers::zookeeper::{ZooKeeperAcl, ZooKeeperProvider, ZooKeeperProviderBuilder};
 pub use registry::{RegisterError, forbid_in_process_fallback, register, register_named};
 pub use shutdown::shutdown;

@@ -28,6 +28,36 @@ pub(crate) async fn first_of<A, B>(
     .await
 }
 
+/// Both, polled in this order.
+#[cfg(feature = "postgres")]
+pub(crate) async fn both<A, B>(
+    left: impl Future<Output = A>,
+    right: impl Future<Output = B>,
+) -> (A, B) {
+    let (mut left, mut right) = (pin!(left), pin!(right));
+    let (mut first, mut second) = (None, None);
+    poll_fn(|context| {
+        if first.is_none()
+            && let Poll::Ready(output) = left.as_mut().poll(context)
+        {
+            first = Some(output);
+        }
+        if second.is_none()
+            && let Poll::Ready(output) = right.as_mut().poll(context)
+        {
+            second = Some(output);
+        }
+        match (first.take(), second.take()) {
+            (Some(first), Some(second)) => Poll::Ready((first, second)),
+            (one, other) => {
+                (first, second) = (one, other);
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
+
 /// All outputs, in order.
 pub(crate) async fn all_of<T>(futures: Vec<BoxFuture<'_, T>>) -> Vec<T> {
     enum Slot<'a, T> {

@@ -7,8 +7,12 @@ use std::time::Duration;
 
 use lock_runtime::testing::TestProvider;
 use lock_runtime::{DistributedLock, InProcessProvider, LockGuard, LockName, LockProvider};
+#[cfg(feature = "postgres")]
+use lock_tests::PostgresServer;
 #[cfg(feature = "redis")]
 use lock_tests::RedisServer;
+#[cfg(feature = "zookeeper")]
+use lock_tests::ZooKeeperServer;
 #[cfg(feature = "redis")]
 use lock_tests::redis::{LEAST_PRIVILEGE, RedisOptions};
 use lock_tests::{Probe, Scratch, unique};
@@ -174,6 +178,17 @@ pub(crate) fn file() -> BoxFixture {
     })
 }
 
+/// A server for all tests, names that no other test has, and a lease so short that a case may
+/// outlive it.
+#[cfg(feature = "postgres")]
+pub(crate) fn postgres() -> BoxFixture {
+    Box::pin(async {
+        let server = PostgresServer::shared()?;
+        let url = format!("{}?key_prefix={}:&lease=3s", server.url(), unique());
+        Some(Fixture::connect(url).await.with(server))
+    })
+}
+
 /// A server for each test, and a lease so short that a case may outlive it.
 #[cfg(feature = "redis")]
 pub(crate) fn redis() -> BoxFixture {
@@ -196,5 +211,19 @@ pub(crate) fn redis_least_privilege() -> BoxFixture {
             server.port()
         );
         Some(Fixture::connect(url).await.with(server))
+    })
+}
+
+/// One server for all tests, since a Java machine takes long to start, and a directory for each.
+#[cfg(feature = "zookeeper")]
+pub(crate) fn zookeeper() -> BoxFixture {
+    Box::pin(async {
+        let server = ZooKeeperServer::shared()?;
+        let url = format!(
+            "zookeeper://127.0.0.1:{}/{}?key_prefix=MyApp1:&lease=4s",
+            server.port(),
+            unique()
+        );
+        Some(Fixture::connect(url).await)
     })
 }

@@ -15,6 +15,13 @@ conformance!(in_process: tokens);
 conformance!(testing: tokens, leases);
 #[cfg(feature = "file")]
 conformance!(file: tokens, processes);
+#[cfg(feature = "postgres")]
+conformance!(postgres: tokens, processes, leases, leased_processes);
+#[cfg(not(feature = "postgres"))]
+#[test]
+fn postgres() {
+    lock_tests::policy::skip("the feature `postgres` is not compiled in");
+}
 #[cfg(feature = "redis")]
 conformance!(redis: tokens, processes, leases, leased_processes);
 // With nothing but the rights that the README asks for.
@@ -24,4 +31,11 @@ conformance!(redis_least_privilege: tokens, processes, leases, leased_processes)
 #[test]
 fn redis() {
     lock_tests::policy::skip("the feature `redis` is not compiled in");
+}
+#[cfg(feature = "zookeeper")]
+conformance!(zookeeper: tokens, processes, leases, leased_processes);
+#[cfg(not(feature = "zookeeper"))]
+#[test]
+fn zookeeper() {
+    lock_tests::policy::skip("the feature `zookeeper` is not compiled in");
 }

@@ -1,54 +1,16 @@
 //! TLS, with an authority of the test's own.
 
-use std::path::Path;
-use std::process::Command;
-
 use lock_runtime::{LockErrorKind, RedisProvider};
 use lock_tests::policy::skip;
-use lock_tests::redis::{RedisOptions, Tls};
-use lock_tests::{RedisServer, Scratch};
+use lock_tests::redis::RedisOptions;
+use lock_tests::{RedisServer, Scratch, certificates};
 
 use crate::common::{DEADLINE, connected, take};
 
-fn openssl(directory: &Path, arguments: &str) -> bool {
-    let mut command = Command::new("openssl");
-    command
-        .args(arguments.split_whitespace())
-        .current_dir(directory);
-    command.output().is_ok_and(|output| output.status.success())
-}
-
-/// An authority, and a certificate by it for 127.0.0.1.
-fn certificates(directory: &Path) -> bool {
-    std::fs::write(directory.join("names"), "subjectAltName=IP:127.0.0.1\n").unwrap();
-    ["ca", "other"].iter().all(|authority| {
-        openssl(
-            directory,
-            &format!(
-                "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={authority} \
-                 -addext basicConstraints=critical,CA:TRUE \
-                 -keyout {authority}.key -out {authority}.pem"
-            ),
-        )
-    }) && openssl(
-        directory,
-        "req -newkey rsa:2048 -nodes -subj /CN=redis -keyout server.key -out server.csr",
-    ) && openssl(
-        directory,
-        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 \
-         -extfile names -out server.pem",
-    )
-}
-
 fn start(scratch: &Scratch) -> Option<RedisServer> {
-    if !certificates(scratch.path()) {
+    let Some(tls) = certificates::make(scratch.path()) else {
         skip("openssl could not make certificates");
         return None;
-    }
-    let tls = Tls {
-        ca: scratch.join("ca.pem"),
-        certificate: scratch.join("server.pem"),
-        key: scratch.join("server.key"),
     };
     RedisOptions::default().tls(tls).start()
 }

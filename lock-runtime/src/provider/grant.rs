@@ -29,6 +29,7 @@ pub struct Grant {
     name: LockName,
     owner: OwnerId,
     lease: Duration,
+    server_lease: Duration,
     valid_from: Timestamp,
     token: Option<FencingToken>,
     tokens: NonZeroU32,
@@ -44,6 +45,7 @@ impl Grant {
             name: request.name().clone(),
             owner: request.owner(),
             lease: request.lease(),
+            server_lease: request.lease(),
             valid_from: sent_at,
             token: None,
             tokens: NonZeroU32::MIN,
@@ -70,6 +72,16 @@ impl Grant {
     #[must_use]
     pub fn with_lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
+        self.server_lease = lease;
+        self
+    }
+
+    /// The server keeps the lock for this long after a renewal, longer than the holder may count on
+    /// it: of a session, a client hears less than the whole timeout. Without this, or if it is
+    /// shorter than the lease, it is the lease.
+    #[must_use]
+    pub fn with_server_lease(mut self, lease: Duration) -> Self {
+        self.server_lease = lease.max(self.lease);
         self
     }
 
@@ -94,6 +106,11 @@ impl Grant {
     /// How long a renewal extends the grant.
     pub fn lease(&self) -> Duration {
         self.lease
+    }
+
+    /// How long after a renewal the server keeps the lock for its holder.
+    pub fn server_lease(&self) -> Duration {
+        self.server_lease
     }
 
     /// The moment from which its first validity counts.

@@ -3,8 +3,20 @@
 #[cfg(feature = "file")]
 pub(crate) mod file;
 pub(crate) mod in_process;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
+#[cfg(feature = "zookeeper")]
+pub(crate) mod zookeeper;
+
+// What several of them need.
+#[cfg(any(feature = "redis", feature = "zookeeper"))]
+mod host;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod pause;
+#[cfg(any(feature = "postgres", feature = "redis", feature = "zookeeper"))]
+mod url;
 
 use std::sync::Arc;
 
@@ -40,8 +52,11 @@ const SCHEMES: &[Scheme] = &[
         connect: Some(|url| Box::pin(in_process::connect(url))),
     },
     scheme!("file", "file", file::connect),
+    scheme!("postgres", "postgres", postgres::connect),
+    scheme!("postgresql", "postgres", postgres::connect),
     scheme!("redis", "redis", redis::connect),
     scheme!("rediss", "redis", redis::connect),
+    scheme!("zookeeper", "zookeeper", zookeeper::connect),
 ];
 
 /// Connects to the provider that a URL names: its scheme says which, its query sets what the
@@ -51,7 +66,9 @@ const SCHEMES: &[Scheme] = &[
 /// |---|---|---|
 /// | `memory:` | [`InProcessProvider`](crate::InProcessProvider) | – |
 /// | `file:` directory | `FileProvider` | `file` |
+/// | `postgres:`, `postgresql:` | `PostgresProvider` | `postgres` |
 /// | `redis:`, `rediss:` | `RedisProvider` | `redis` |
+/// | `zookeeper:` | `ZooKeeperProvider` | `zookeeper` |
 ///
 /// Every provider knows the parameter `key_prefix`, which is put before each name, as in
 /// `file:/var/lock/app?key_prefix=MyApp1:`.

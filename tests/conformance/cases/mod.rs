@@ -3,7 +3,7 @@
 pub(crate) mod abandonment;
 pub(crate) mod basic;
 pub(crate) mod cancellation;
-#[cfg(feature = "redis")]
+#[cfg(any(feature = "postgres", feature = "redis", feature = "zookeeper"))]
 pub(crate) mod leased_processes;
 pub(crate) mod leases;
 pub(crate) mod loss;

@@ -5,25 +5,16 @@
 //! there are (1), `LOCK_STORM_SEED` the seed of the first (1). A seed repeats the choices, though
 //! not the timing.
 
-mod crew;
 mod weather;
 
 use std::time::{Duration, Instant};
 
+use lock_tests::crew::{Crew, LEASES, Orders};
 use lock_tests::redis::RedisOptions;
 use lock_tests::{History, Seeded, ServedRegister, eventually};
 
 use crate::common::{BOUND, Raw, Server, connected, take};
-use crew::Crew;
 use weather::Weather;
-
-/// Those of a process; another one may have a longer lease, or a shorter one.
-const LEASES: [Duration; 3] = [
-    Duration::from_millis(700),
-    Duration::from_secs(1),
-    Duration::from_millis(2_500),
-];
-const LONGEST: Duration = LEASES[2];
 
 /// What is contended for, in one storm.
 #[derive(Clone, Copy)]
@@ -50,6 +41,7 @@ impl Locks {
     }
 }
 
+const LONGEST: Duration = LEASES[2];
 /// What a storm may take besides its own time.
 const AROUND: Duration = Duration::from_secs(60);
 
@@ -79,8 +71,14 @@ async fn storm(seed: u64, length: Duration) {
     let register = ServedRegister::start().await;
     let mut seeded = Seeded::new(seed);
     let locks = Locks::any(&mut seeded);
-    let choices = Seeded::new(seeded.number());
-    let mut crew = Crew::sail(server.port(), register.port(), locks, choices).await;
+    let prefix = locks.prefix;
+    let orders = Orders {
+        program: env!("CARGO_BIN_EXE_lock-probe").into(),
+        url: format!("redis://127.0.0.1:PORT?key_prefix={prefix}&lease=LEASE"),
+        names: locks.names.map(str::to_owned).to_vec(),
+        register_port: register.port(),
+    };
+    let mut crew = Crew::sail(server.port(), orders, seeded.number()).await;
     let mut weather = Weather::over(server, locks.counter(), seeded);
 
     let start = Instant::now();

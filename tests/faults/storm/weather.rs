@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use lock_tests::crew::Crew;
 use lock_tests::proxy::{Fault, Flow};
 use lock_tests::{RedisServer, Seeded};
 
-use super::crew::Crew;
 use crate::common::Raw;
 
 /// Between one fault and the next.

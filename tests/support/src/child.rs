@@ -14,6 +14,32 @@ pub struct ChildProcess {
     log: PathBuf,
 }
 
+/// Ends a process when this one ends, however it does: a server that several tests share is in a
+/// static, which nobody drops.
+#[derive(Debug)]
+pub struct Watchdog(Child);
+
+impl Watchdog {
+    /// For the process with this id.
+    pub fn over(id: u32) -> std::io::Result<Self> {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "cat >/dev/null; kill -9 \"$0\"", &id.to_string()])
+            // Closed by the system when this process is gone.
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        command.spawn().map(Self)
+    }
+}
+
+impl Drop for Watchdog {
+    /// The process is left alone, since its id may soon be another one's.
+    fn drop(&mut self) {
+        end(&mut self.0);
+    }
+}
+
 impl ChildProcess {
     /// Starts the command; output is appended to the log.
     pub fn spawn(mut command: Command, log: &Path) -> std::io::Result<Self> {
@@ -54,6 +80,14 @@ impl ChildProcess {
     /// Lets it go on with `SIGCONT`.
     pub fn thaw(&self) {
         signal(&self.child, Signal::CONT);
+    }
+
+    /// Asks it to end at once, with `SIGQUIT`, and waits until it is gone.
+    pub fn quit(&mut self) {
+        if self.exit_status().is_none() {
+            signal(&self.child, Signal::QUIT);
+            let _ = self.child.wait();
+        }
     }
 
     /// Ends it with `SIGKILL` and waits until it is gone.

@@ -1,9 +1,13 @@
 //! What the tests of this workspace share: scratch space, real servers, faults, other processes,
 //! and judges of what happened.
 
+pub mod certificates;
 pub mod child;
+pub mod crew;
 pub mod history;
+pub mod pgbouncer;
 pub mod policy;
+pub mod postgres;
 pub mod probe;
 pub mod proxy;
 pub mod redis;
@@ -12,8 +16,10 @@ pub mod run;
 pub mod scratch;
 pub mod seeded;
 pub mod served;
+pub mod zookeeper;
 
 pub use history::{History, boot_nanos};
+pub use postgres::PostgresServer;
 pub use probe::Probe;
 pub use proxy::FaultProxy;
 pub use redis::RedisServer;
@@ -22,6 +28,7 @@ pub use run::{eventually, poll_once, run};
 pub use scratch::{Scratch, free_port, unique};
 pub use seeded::Seeded;
 pub use served::{RemoteRegister, ServedRegister};
+pub use zookeeper::ZooKeeperServer;
 
 // The README's code is compiled and run here, where a runtime and every provider are at hand.
 #[cfg(doctest)]

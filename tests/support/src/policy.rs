@@ -1,7 +1,7 @@
 //! What happens when a server that a test needs is not installed.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Names the servers that must be there, separated by commas, or says `all`.
 pub const REQUIRE: &str = "LOCK_TESTS_REQUIRE";
@@ -32,6 +32,23 @@ pub fn find_server(server: &str, variable: &str, programs: &[&str]) -> Option<Pa
     };
     if found.is_none() {
         let why = format!("{server} is not installed (looked for {programs:?} and in {variable})");
+        assert!(!is_required(server), "{why}, and {REQUIRE} asks for it");
+        skip(&why);
+    }
+    found
+}
+
+/// A file that a server is made of: what the environment variable names, or the usual one. `None`
+/// after printing why the test is skipped.
+///
+/// # Panics
+///
+/// If there is no such file and [`REQUIRE`] asks for the server.
+pub fn find_file(server: &str, variable: &str, usual: &Path) -> Option<PathBuf> {
+    let file = std::env::var_os(variable).map_or_else(|| usual.to_owned(), PathBuf::from);
+    let found = file.is_file().then_some(file);
+    if found.is_none() {
+        let why = format!("{server} is not installed (looked for {usual:?} and in {variable})");
         assert!(!is_required(server), "{why}, and {REQUIRE} asks for it");
         skip(&why);
     }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::certificates::Tls;
 use crate::child::ChildProcess;
 use crate::policy;
 use crate::scratch::{Scratch, free_port};
@@ -28,17 +29,6 @@ pub struct RedisOptions {
     acl: Vec<String>,
     config: Vec<String>,
     tls: Option<Tls>,
-}
-
-/// The files of a TLS listener, in PEM format.
-#[derive(Debug, Clone)]
-pub struct Tls {
-    /// The authority that signed the certificate.
-    pub ca: PathBuf,
-    /// The server's certificate.
-    pub certificate: PathBuf,
-    /// The server's key.
-    pub key: PathBuf,
 }
 
 impl RedisOptions {

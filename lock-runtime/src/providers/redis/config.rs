@@ -10,9 +10,9 @@ use redis::{
 };
 
 use super::RedisProvider;
-use super::url::{set_duration, split};
 use crate::LockError;
 use crate::providers::invalid;
+use crate::providers::url::{set_duration, split};
 
 const DEFAULT_LEASE: Duration = Duration::from_secs(30);
 const LEASES: std::ops::RangeInclusive<Duration> =

@@ -1,6 +1,7 @@
 //! How keys, channels and owners are named on the server. Versions of this library must agree.
 
 use crate::provider::OwnerId;
+use crate::providers::host::host;
 use crate::{LockError, LockName};
 
 /// What a value must begin with to be a holder that hands over.
@@ -78,28 +79,6 @@ fn has_hash_tag(key: &str) -> bool {
     key.split_once('{')
         .and_then(|(_, rest)| rest.split_once('}'))
         .is_some_and(|(tag, _)| !tag.is_empty())
-}
-
-/// This machine's name; whatever would not fit into an owner is replaced.
-fn host() -> String {
-    #[cfg(unix)]
-    let name = rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .into_owned();
-    #[cfg(not(unix))]
-    let name = std::env::var("COMPUTERNAME").unwrap_or_default();
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-    let name: String = name
-        .chars()
-        .take(64)
-        .map(|c| if fits(c) { c } else { '-' })
-        .collect();
-    if name.is_empty() {
-        "unknown".to_owned()
-    } else {
-        name
-    }
 }
 
 #[cfg(test)]

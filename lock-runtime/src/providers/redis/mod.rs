@@ -13,7 +13,6 @@ mod requests;
 mod script;
 mod standing;
 mod undo;
-mod url;
 
 use std::fmt;
 use std::sync::Arc;

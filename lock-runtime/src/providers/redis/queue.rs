@@ -13,11 +13,12 @@ use super::grants::{Expected, Letter};
 use super::keys::Keys;
 use super::link::Link;
 use super::script::{ACQUIRE, By, PASS_ON};
-use super::standing::{Answer, jittered, read};
+use super::standing::{Answer, read};
 use super::undo::{Strays, Undo};
 use crate::clock::Timestamp;
 use crate::guard::FencingToken;
 use crate::provider::{AcquireRequest, Grant};
+use crate::providers::pause::jittered;
 use crate::race::{First, first_of};
 use crate::{LockError, LockErrorKind};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redis::{RedisResult, Value};
 
-use crate::clock::Timestamp;
+use crate::providers::pause::jittered;
 
 /// A foreign holder hands nothing over: the head of the queue looks this often, a little apart
 /// from others who do, at first and later.
@@ -76,15 +76,4 @@ pub(super) fn read(answer: Value) -> RedisResult<Answer> {
             })
         }
     })
-}
-
-/// The span, a quarter shorter or longer. Not random, but different in every process and moment,
-/// which is all that is needed for waiters not to look at the same time.
-pub(super) fn jittered(span: Duration) -> Duration {
-    let noise = Timestamp::now()
-        .as_nanos()
-        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-        >> 32;
-    let part = noise as f64 / f64::from(u32::MAX);
-    span.mul_f64(0.75 + part / 2.0)
 }

@@ -1,4 +1,4 @@
-//! The parts of a URL that are the library's own.
+//! The parts of a URL that are the library's own, whichever server it names.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::LockError;
 use crate::providers::invalid;
 
 /// The URL without its query, which is ours, and the query.
-pub(super) fn split(url: &str) -> (String, String) {
+pub(crate) fn split(url: &str) -> (String, String) {
     let (rest, fragment) = match url.split_once('#') {
         Some((rest, fragment)) => (rest, Some(fragment)),
         None => (url, None),
@@ -19,7 +19,7 @@ pub(super) fn split(url: &str) -> (String, String) {
 }
 
 /// Sets a duration of the URL, unless the builder has set it.
-pub(super) fn set_duration(
+pub(crate) fn set_duration(
     slot: &mut Option<Duration>,
     key: &str,
     text: &str,

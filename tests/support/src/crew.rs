@@ -1,43 +1,61 @@
-//! The processes that contend, each behind a proxy of its own.
+//! Processes that contend for a few locks, each behind a proxy of its own.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use lock_tests::history::Held;
-use lock_tests::{FaultProxy, History, Probe, Seeded};
-
-use super::{LEASES, Locks};
+use crate::history::Held;
+use crate::{FaultProxy, History, Probe, Seeded};
 
 const SAILORS: usize = 4;
+/// One of these is the lease of a process; another one's may be longer or shorter.
+pub const LEASES: [Duration; 3] = [
+    Duration::from_millis(700),
+    Duration::from_secs(1),
+    Duration::from_millis(2_500),
+];
 /// A process starts within this time, and has ended its last attempt by then.
 const BOUND: Duration = Duration::from_secs(30);
 
-pub(super) struct Crew {
-    pub(super) sailors: Vec<Sailor>,
-    register_port: u16,
-    locks: Locks,
+/// What a crew needs to know.
+#[derive(Debug)]
+pub struct Orders {
+    /// The program `lock-probe`.
+    pub program: PathBuf,
+    /// The provider's URL, with `PORT` where the port belongs, and `LEASE` where one of [`LEASES`] does.
+    pub url: String,
+    /// The locks to contend for.
+    pub names: Vec<String>,
+    /// Where a [`ServedRegister`](crate::ServedRegister) listens.
+    pub register_port: u16,
+}
+
+/// The processes, until they [`land`](Self::land).
+#[derive(Debug)]
+pub struct Crew {
+    /// Those that contend now.
+    pub sailors: Vec<Sailor>,
+    orders: Orders,
     seeded: Seeded,
     history: History,
     refused: Vec<String>,
 }
 
-pub(super) struct Sailor {
-    pub(super) proxy: FaultProxy,
-    pub(super) probe: Probe,
+/// A process and its way to the server.
+#[derive(Debug)]
+pub struct Sailor {
+    /// What the process takes for the server.
+    pub proxy: FaultProxy,
+    /// The process.
+    pub probe: Probe,
 }
 
 impl Crew {
-    pub(super) async fn sail(
-        server_port: u16,
-        register_port: u16,
-        locks: Locks,
-        seeded: Seeded,
-    ) -> Self {
+    /// Starts the processes, which contend from now on.
+    pub async fn sail(server_port: u16, orders: Orders, seed: u64) -> Self {
         let mut crew = Self {
             sailors: Vec::new(),
-            register_port,
-            locks,
-            seeded,
+            orders,
+            seeded: Seeded::new(seed),
             history: History::default(),
             refused: Vec::new(),
         };
@@ -50,19 +68,19 @@ impl Crew {
     }
 
     async fn start(&mut self, port: u16) -> Probe {
+        let orders = &self.orders;
         let lease = self.seeded.one_of(&LEASES).as_millis();
-        let Locks { prefix, names } = self.locks;
-        let url = format!("redis://127.0.0.1:{port}?key_prefix={prefix}&lease={lease}ms");
-        let program = Path::new(env!("CARGO_BIN_EXE_lock-probe"));
-        let mut probe = Probe::start(program, &url, &names.join(","));
+        let url = orders.url.replace("PORT", &port.to_string());
+        let url = url.replace("LEASE", &format!("{lease}ms"));
+        let mut probe = Probe::start(&orders.program, &url, &orders.names.join(","));
         let seed = self.seeded.number();
-        let contend = format!("contend {} {seed}", self.register_port);
+        let contend = format!("contend {} {seed}", orders.register_port);
         probe.ask(&contend, "contending", BOUND).await;
         probe
     }
 
     /// Kills a process, and starts another one in its place.
-    pub(super) async fn replace(&mut self, place: usize) {
+    pub async fn replace(&mut self, place: usize) {
         let Sailor { proxy, probe } = &mut self.sailors[place];
         probe.kill();
         let lines = probe.lines_until("done", BOUND).await;
@@ -74,7 +92,7 @@ impl Crew {
     }
 
     /// Ends all, and answers what they did and which writes were refused to a holder.
-    pub(super) async fn land(mut self) -> (History, Vec<String>) {
+    pub async fn land(mut self) -> (History, Vec<String>) {
         for place in 0..self.sailors.len() {
             self.sailors[place].probe.tell("stop");
         }

@@ -1,0 +1,357 @@
+//! How to connect: the builder, and the parameters of a URL.
+
+use std::fmt;
+use std::time::Duration;
+
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
+
+use super::PostgresProvider;
+use super::error::text;
+use super::tls::{Identity, Tls};
+use crate::LockError;
+use crate::providers::invalid;
+use crate::providers::url::{set_duration, split};
+
+const DEFAULT_LEASE: Duration = Duration::from_secs(30);
+const LEASES: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(24 * 60 * 60);
+const LONGEST_DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const SHORTEST_DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+const LONGEST_DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
+const DEFAULT_WAITING_SESSIONS: usize = 16;
+
+/// Settings of a [`PostgresProvider`]; made by [`PostgresProvider::builder`].
+///
+/// What is set here wins over what the URL says.
+#[must_use = "a builder does nothing until `connect` is called and awaited"]
+pub struct PostgresProviderBuilder {
+    url: String,
+    key_prefix: Option<String>,
+    lease: Option<Duration>,
+    connect_timeout: Option<Duration>,
+    response_timeout: Option<Duration>,
+    waiting_sessions: Option<usize>,
+    username: Option<String>,
+    password: Option<String>,
+    root_certificates: Option<Vec<u8>>,
+    client_certificate: Option<Identity>,
+}
+
+/// What the rest of the provider goes by; all checked.
+pub(super) struct Settings {
+    pub(super) server: tokio_postgres::Config,
+    pub(super) tls: Tls,
+    pub(super) key_prefix: String,
+    pub(super) lease: Duration,
+    pub(super) connect_timeout: Duration,
+    pub(super) response_timeout: Duration,
+    pub(super) waiting_sessions: usize,
+}
+
+impl Settings {
+    /// How long a request may take that must not take longer than a part of a lease.
+    pub(super) fn patience(&self, lease: Duration) -> Duration {
+        self.response_timeout.min(lease / 4)
+    }
+}
+
+impl PostgresProviderBuilder {
+    pub(super) fn new(url: String) -> Self {
+        Self {
+            url,
+            key_prefix: None,
+            lease: None,
+            connect_timeout: None,
+            response_timeout: None,
+            waiting_sessions: None,
+            username: None,
+            password: None,
+            root_certificates: None,
+            client_certificate: None,
+        }
+    }
+
+    /// Puts this before every name, as it stands: `MyApp1:` and `order` make the key
+    /// `MyApp1:order`, of which the advisory lock is then made
+    /// ([`advisory_key`](super::advisory_key)). By default nothing. URL parameter `key_prefix`.
+    pub fn key_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.key_prefix = Some(prefix.into());
+        self
+    }
+
+    /// How long a lock outlives a holder that does not answer, where the caller names no lease:
+    /// 100 ms to 24 h, by default 30 s. It is the `idle_session_timeout` of the session; a live
+    /// holder's session is never idle for longer than a third of it. URL parameter `lease`.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = Some(lease);
+        self
+    }
+
+    /// How long opening a session may take, and for how long a waiter puts up with a server that
+    /// is gone; by default a third of the lease, at least 1 s and at most 5 s. URL parameter
+    /// `connect_timeout`, where a plain number counts seconds, as in other clients.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = Some(timeout);
+        self
+    }
+
+    /// How long the server may take to answer a request, after which its outcome counts as
+    /// unknown and is undone; by default 2 s. In no case more than a quarter of the lease. URL
+    /// parameter `response_timeout`.
+    pub fn response_timeout(mut self, timeout: Duration) -> Self {
+        self.response_timeout = Some(timeout);
+        self
+    }
+
+    /// How many sessions may be open, besides the few that are shared, for locks that had to be
+    /// waited for: each waits for one lock and then holds it. By default 16. Who waits for a lock
+    /// beyond that looks now and then whether it is free, without a place in the server's queue.
+    /// URL parameter `waiting_sessions`.
+    pub fn waiting_sessions(mut self, sessions: usize) -> Self {
+        self.waiting_sessions = Some(sessions);
+        self
+    }
+
+    /// The user, in place of the URL's.
+    pub fn username(mut self, username: impl Into<String>) -> Self {
+        self.username = Some(username.into());
+        self
+    }
+
+    /// The password, in place of the URL's.
+    pub fn password(mut self, password: impl Into<String>) -> Self {
+        self.password = Some(password.into());
+        self
+    }
+
+    /// The authorities to trust with TLS, in PEM format, in place of the system's.
+    pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.root_certificates = Some(pem.into());
+        self
+    }
+
+    /// The certificate and key, in PEM format, by which this client shows with TLS who it is.
+    pub fn client_certificate(
+        mut self,
+        certificate_pem: impl Into<Vec<u8>>,
+        key_pem: impl Into<Vec<u8>>,
+    ) -> Self {
+        self.client_certificate = Some(Identity {
+            certificate: certificate_pem.into(),
+            key: key_pem.into(),
+        });
+        self
+    }
+
+    /// Connects, and looks whether the server can hold locks. Sessions belong to the library's own
+    /// thread, and are opened anew when they break.
+    ///
+    /// # Errors
+    ///
+    /// * [`InvalidConfig`](crate::LockErrorKind::InvalidConfig): a setting or the URL is wrong, the
+    ///   server refuses the user, the password or the database, or offers no TLS where it is
+    ///   required;
+    /// * [`Unsupported`](crate::LockErrorKind::Unsupported): the server is older than PostgreSQL
+    ///   14, or a connection pooler stands before it that gives every transaction another session;
+    /// * [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable): it cannot be reached,
+    ///   does not answer in time, takes no more connections, or is a standby.
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped at any await.
+    pub async fn connect(self) -> Result<PostgresProvider, LockError> {
+        PostgresProvider::open(self.settings()?).await
+    }
+
+    fn settings(mut self) -> Result<Settings, LockError> {
+        let (address, parameters) = split(&self.url);
+        let (rest, ssl_mode) = self.read_parameters(&parameters)?;
+        let mut server: tokio_postgres::Config =
+            format!("{address}?{rest}").parse().map_err(|error| {
+                // The client's error names the mistake and never the URL.
+                invalid(format!(
+                    "expected a URL like postgres://user:password@host:5432/database: {}",
+                    text(&error)
+                ))
+            })?;
+        let lease = self.lease.unwrap_or(DEFAULT_LEASE);
+        if !LEASES.contains(&lease) {
+            return Err(invalid(format!(
+                "expected a lease of 100 ms to 24 h, got {lease:?}"
+            )));
+        }
+        let response_timeout = self
+            .response_timeout
+            .unwrap_or(LONGEST_DEFAULT_RESPONSE_TIMEOUT);
+        let connect_timeout = self.connect_timeout.unwrap_or((lease / 3).clamp(
+            SHORTEST_DEFAULT_CONNECT_TIMEOUT,
+            LONGEST_DEFAULT_CONNECT_TIMEOUT,
+        ));
+        if response_timeout.is_zero() || connect_timeout.is_zero() {
+            return Err(invalid("expected timeouts above zero"));
+        }
+        if let Some(username) = &self.username {
+            server.user(username);
+        }
+        if let Some(password) = &self.password {
+            server.password(password);
+        }
+        if server.get_application_name().is_none() {
+            server.application_name("lock-runtime");
+        }
+        if server.get_hosts().len() > 1 {
+            server.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
+        server.ssl_mode(ssl_mode.unwrap_or_else(|| default_ssl_mode(&server)));
+        notice_dead_peers(&mut server, lease);
+        if server.get_ssl_mode() == SslMode::Disable
+            && (self.root_certificates.is_some() || self.client_certificate.is_some())
+        {
+            return Err(invalid("certificates need TLS: expected `sslmode=require`"));
+        }
+        let tls = Tls::new(
+            self.root_certificates.as_deref(),
+            self.client_certificate.as_ref(),
+        )?;
+        Ok(Settings {
+            server,
+            tls,
+            key_prefix: self.key_prefix.unwrap_or_default(),
+            lease,
+            connect_timeout,
+            response_timeout,
+            waiting_sessions: self.waiting_sessions.unwrap_or(DEFAULT_WAITING_SESSIONS),
+        })
+    }
+
+    /// Takes what is ours, and leaves the client what it knows.
+    fn read_parameters(&mut self, query: &str) -> Result<(String, Option<SslMode>), LockError> {
+        let mut rest = form_urlencoded::Serializer::new(String::new());
+        let mut ssl_mode = None;
+        for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*key {
+                "key_prefix" => {
+                    self.key_prefix.get_or_insert_with(|| value.into_owned());
+                }
+                "lease" => set_duration(&mut self.lease, &key, &value)?,
+                "connect_timeout" if value.bytes().all(|byte| byte.is_ascii_digit()) => {
+                    set_duration(&mut self.connect_timeout, &key, &format!("{value}s"))?;
+                }
+                "connect_timeout" => set_duration(&mut self.connect_timeout, &key, &value)?,
+                "response_timeout" => set_duration(&mut self.response_timeout, &key, &value)?,
+                "waiting_sessions" => {
+                    let sessions = value.parse().map_err(|_| {
+                        invalid(format!("expected a number for `{key}`, got `{value}`"))
+                    })?;
+                    self.waiting_sessions.get_or_insert(sessions);
+                }
+                "sslmode" => ssl_mode = Some(read_ssl_mode(&value)?),
+                _ => {
+                    rest.append_pair(&key, &value);
+                }
+            }
+        }
+        // The client reads `+` as it stands.
+        Ok((rest.finish().replace('+', "%20"), ssl_mode))
+    }
+}
+
+fn read_ssl_mode(text: &str) -> Result<SslMode, LockError> {
+    match text {
+        "disable" => Ok(SslMode::Disable),
+        "prefer" => Ok(SslMode::Prefer),
+        // Certificates are always checked, and the host's name in them.
+        "require" | "verify-ca" | "verify-full" => Ok(SslMode::Require),
+        _ => Err(invalid(format!(
+            "expected `disable`, `prefer`, `require`, `verify-ca` or `verify-full` for `sslmode`, \
+             got `{text}`"
+        ))),
+    }
+}
+
+/// What never leaves the machine needs no TLS.
+fn default_ssl_mode(server: &tokio_postgres::Config) -> SslMode {
+    let is_local = |host: &Host| match host {
+        Host::Tcp(name) => {
+            name == "localhost"
+                || name
+                    .parse::<std::net::IpAddr>()
+                    .is_ok_and(|ip| ip.is_loopback())
+        }
+        #[allow(unreachable_patterns, reason = "there are others on Unix")]
+        _ => true,
+    };
+    let addresses = server.get_hostaddrs();
+    if server.get_hosts().iter().all(is_local) && addresses.iter().all(|ip| ip.is_loopback()) {
+        SslMode::Disable
+    } else {
+        SslMode::Require
+    }
+}
+
+/// A peer that is gone without a word must be noticed before the next renewal is due.
+fn notice_dead_peers(server: &mut tokio_postgres::Config, lease: Duration) {
+    let patience = (lease / 4).min(Duration::from_secs(10));
+    server
+        .keepalives(true)
+        .keepalives_idle((patience / 2).max(Duration::from_secs(1)))
+        .keepalives_interval((patience / 4).max(Duration::from_secs(1)))
+        .keepalives_retries(2)
+        .tcp_user_timeout(patience);
+}
+
+impl fmt::Debug for PostgresProviderBuilder {
+    /// Shows no URL and no certificate: a URL may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresProviderBuilder")
+            .field("key_prefix", &self.key_prefix)
+            .field("lease", &self.lease)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("response_timeout", &self.response_timeout)
+            .field("waiting_sessions", &self.waiting_sessions)
+            .field("username", &self.username)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(url: &str) -> Settings {
+        PostgresProviderBuilder::new(url.to_owned())
+            .settings()
+            .unwrap_or_else(|error| panic!("{url}: {error}"))
+    }
+
+    #[test]
+    fn what_the_builder_says_wins_over_the_url() {
+        let builder = PostgresProviderBuilder::new(
+            "postgres://localhost/db?key_prefix=A+b:&lease=5s&connect_timeout=3&options=-c%20a%3Db"
+                .to_owned(),
+        );
+        let settings = builder.lease(Duration::from_secs(7)).settings().unwrap();
+        assert_eq!(settings.key_prefix, "A b:");
+        assert_eq!(settings.lease, Duration::from_secs(7));
+        assert_eq!(settings.connect_timeout, Duration::from_secs(3));
+        assert_eq!(settings.server.get_options(), Some("-c a=b"));
+        assert_eq!(settings.server.get_dbname(), Some("db"));
+    }
+
+    #[test]
+    fn tls_is_required_off_the_machine() {
+        for (url, mode) in [
+            ("postgres://localhost", SslMode::Disable),
+            ("postgresql://127.0.0.1:5433/x", SslMode::Disable),
+            ("postgres://[::1]", SslMode::Disable),
+            ("postgres:///x?host=/run/postgresql", SslMode::Disable),
+            ("postgres://db.example", SslMode::Require),
+            ("postgres://localhost,db.example", SslMode::Require),
+            ("postgres://db.example?sslmode=prefer", SslMode::Prefer),
+            ("postgres://db.example?sslmode=disable", SslMode::Disable),
+            ("postgres://localhost?sslmode=verify-full", SslMode::Require),
+        ] {
+            assert_eq!(settings(url).server.get_ssl_mode(), mode, "{url}");
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Which advisory lock a key is: the encoding of the .NET `DistributedLock` library.
+
+use std::fmt;
+
+use sha1::{Digest, Sha1};
+
+/// The longest text that is packed into an integer pair, in UTF-16 code units.
+const PACKED: usize = 9;
+
+/// The arguments of PostgreSQL's advisory lock functions. The two forms are separate spaces of
+/// locks: `pg_advisory_lock(1)` and `pg_advisory_lock(0, 1)` do not exclude each other.
+///
+/// Displayed, it is what stands between the parentheses in SQL.
+///
+/// # Examples
+///
+/// Taking a provider's lock inside a transaction of one's own, which releases it at its end:
+///
+/// ```
+/// use lock_runtime::postgres::advisory_key;
+///
+/// let sql = format!("SELECT pg_advisory_xact_lock({})", advisory_key("MyApp1:orders:42"));
+/// assert_eq!(sql, "SELECT pg_advisory_xact_lock(-8583934633386423277)");
+/// let sql = format!("SELECT pg_advisory_xact_lock({})", advisory_key("orders:42"));
+/// assert_eq!(sql, "SELECT pg_advisory_xact_lock(-540334498, 1558000740)");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AdvisoryKey {
+    /// One `bigint`.
+    Int8(i64),
+    /// Two `integer`s.
+    Int4Pair(i32, i32),
+}
+
+impl fmt::Display for AdvisoryKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Int8(key) => write!(f, "{key}"),
+            Self::Int4Pair(high, low) => write!(f, "{high}, {low}"),
+        }
+    }
+}
+
+/// The advisory lock that a [`PostgresProvider`](super::PostgresProvider) takes for a name, and
+/// the .NET `DistributedLock` library too. `key` is the provider's key prefix followed by the name.
+///
+/// * Up to 9 ASCII characters are packed into an integer pair, 7 bits each.
+/// * 16 hexadecimal digits are a `bigint`; 8, a comma and 8 more are an integer pair.
+/// * Everything else is hashed into a `bigint`: the first 8 bytes of its SHA-1. That two names in
+///   use share a lock is then possible and, among a million of them, has a chance of 1 in 37
+///   million; they would wait for each other, and never hold it both.
+pub fn advisory_key(key: &str) -> AdvisoryKey {
+    packed(key)
+        .or_else(|| written_out(key))
+        .unwrap_or_else(|| hashed(key))
+}
+
+fn packed(key: &str) -> Option<AdvisoryKey> {
+    if !key.is_ascii() || key.len() > PACKED {
+        return None;
+    }
+    let mut bits = key
+        .bytes()
+        .fold(0, |bits, character| bits << 7 | u64::from(character));
+    bits <<= 1;
+    for _ in key.len()..PACKED {
+        bits = bits << 7 | 0x7F;
+    }
+    Some(pair((bits >> 32) as u32, bits as u32))
+}
+
+fn written_out(key: &str) -> Option<AdvisoryKey> {
+    match key.len() {
+        16 => hex(key.as_bytes()).map(|key| AdvisoryKey::Int8(key.cast_signed())),
+        17 if key.as_bytes()[8] == b',' => {
+            let high = hex(&key.as_bytes()[..8])?;
+            let low = hex(&key.as_bytes()[9..])?;
+            Some(pair(high as u32, low as u32))
+        }
+        _ => None,
+    }
+}
+
+fn hashed(key: &str) -> AdvisoryKey {
+    let hash = Sha1::digest(key.as_bytes());
+    let mut first = [0; 8];
+    first.copy_from_slice(&hash[..8]);
+    AdvisoryKey::Int8(i64::from_le_bytes(first))
+}
+
+fn pair(high: u32, low: u32) -> AdvisoryKey {
+    AdvisoryKey::Int4Pair(high.cast_signed(), low.cast_signed())
+}
+
+fn hex(digits: &[u8]) -> Option<u64> {
+    digits.iter().try_fold(0, |number, digit| {
+        let value = char::from(*digit).to_digit(16)?;
+        Some(number << 4 | u64::from(value))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::AdvisoryKey::{Int4Pair, Int8};
+    use super::*;
+
+    /// From the .NET library's own tests, and others that an independent program worked out.
+    #[test]
+    fn keys_are_those_of_dotnet() {
+        let long = "漢".repeat(18);
+        for (name, key) in [
+            (long.as_str(), Int8(-5_707_277_204_051_710_361)),
+            ("\0\0\0\0\0\0\0\0\0", Int4Pair(0, 0)),
+            ("0000000000000001", Int8(1)),
+            ("00000003,ffffffff", Int4Pair(3, -1)),
+            ("a", Int4Pair(-1_023_410_177, -1)),
+            ("A", Int4Pair(-2_097_152_001, -1)),
+            ("lock", Int4Pair(-641_786_185, -1)),
+            ("orders:42", Int4Pair(-540_334_498, 1_558_000_740)),
+            ("1234567890", Int8(-768_901_973_204_815_103)),
+            ("nightly-report", Int8(7_635_146_791_061_737_145)),
+        ] {
+            assert_eq!(advisory_key(name), key, "{name:?}");
+            assert_eq!(advisory_key(name), key, "the same every time");
+        }
+    }
+
+    #[test]
+    fn what_only_looks_written_out_is_hashed() {
+        for name in [
+            "000000000000000g",
+            "+000000000000001",
+            "00000003;ffffffff",
+            "00000003,fffffff ",
+            "00000003,ffffffffe",
+            "é000000000000001",
+        ] {
+            assert!(
+                matches!(advisory_key(name), Int8(key) if key != 1),
+                "{name}"
+            );
+            assert_eq!(advisory_key(name), hashed(name), "{name}");
+        }
+        assert_eq!(advisory_key("00000003,FFFFFFFF"), Int4Pair(3, -1));
+    }
+
+    /// Every text up to nine characters has a key of its own; a million longer ones do too.
+    #[test]
+    fn different_names_have_different_keys() {
+        let short = [
+            "",
+            "a",
+            "aa",
+            "\x7f",
+            "a\x7f",
+            "a\0",
+            "\0",
+            "aaaaaaaa",
+            "aaaaaaaaa",
+        ];
+        let long = (0..1_000_000).map(|number| format!("customer-order:{number}"));
+        let short = short.into_iter().map(str::to_owned);
+        let keys: HashSet<_> = short.chain(long).map(|name| advisory_key(&name)).collect();
+        assert_eq!(keys.len(), 9 + 1_000_000);
+    }
+}

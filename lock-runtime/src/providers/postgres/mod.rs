@@ -1,0 +1,194 @@
+//! Locks on a PostgreSQL server: advisory locks of sessions that the library keeps.
+
+mod acquire;
+mod config;
+mod error;
+mod key;
+mod opening;
+mod pool;
+mod release;
+mod session;
+mod tls;
+
+use std::fmt;
+use std::sync::Arc;
+
+use acquire::{Acquisition, Held};
+pub use config::PostgresProviderBuilder;
+use config::Settings;
+pub use key::{AdvisoryKey, advisory_key};
+use pool::Pool;
+
+use crate::clock::Timestamp;
+use crate::keeper::run_on_keeper;
+use crate::provider::{AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, LockSpace};
+use crate::{LockError, LockErrorKind};
+
+/// Locks on a PostgreSQL server, 14 or newer.
+///
+/// The lock `name` is the advisory lock [`advisory_key`]`(key_prefix + name)`, held by a session:
+/// the recipe of the .NET `DistributedLock` library, so services in both languages exclude each
+/// other, and so does `SELECT pg_advisory_lock(…)` typed by hand. No table is needed and no right
+/// but to connect.
+///
+/// * **Lease.** A session has `idle_session_timeout` set to the lease, and the library asks it
+///   something every third of that. So a lock is free at once when its holder's process ends, and
+///   within a lease when that is frozen or cut off.
+/// * **Waiting** happens in the server's own queue, in arrival order and without polling. It takes
+///   a session, since one that waits can do nothing else; that session then holds the lock. There
+///   are up to 16 of these
+///   ([`waiting_sessions`](PostgresProviderBuilder::waiting_sessions)). Locks that were free
+///   share up to four sessions for each length of lease in use, however many they are.
+/// * **Fencing tokens** are transaction numbers (`pg_current_xact_id`), counted from the server's
+///   start and from the timeline, so that they go on growing when a crash or a failover forgets
+///   the last of them. Each grant uses up one transaction number.
+/// * **Loss.** When a session ends, its locks are lost, and their holders know it at once.
+///
+/// # What it relies on
+///
+/// One primary. After a failover, a primary that was not shut down goes on holding its locks until
+/// nobody reaches it: check the fencing token at the resource where that must do no harm. The
+/// server's clock must not be set back by more than it has run between two starts, or
+/// tokens would not grow. When one process of the server crashes, the others start again without
+/// counting as a start: all locks are lost then, which their holders learn at once, and the
+/// tokens of the last second may be given a second time.
+///
+/// A connection pooler before the server must be in session mode; any other is refused.
+///
+/// # TLS
+///
+/// Required unless all hosts of the URL are the machine itself, or `sslmode=disable` or `prefer`
+/// says otherwise. With TLS the server's certificate is always checked, whichever of `require`,
+/// `verify-ca` and `verify-full` is said, and channels are not bound.
+///
+/// # Examples
+///
+/// ```no_run
+/// use lock_runtime::PostgresProvider;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let provider = PostgresProvider::builder("postgres://app@127.0.0.1/app").key_prefix("MyApp1:");
+/// lock_runtime::register(provider.connect().await?)?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// The same by a URL: `postgres://app@127.0.0.1/app?key_prefix=MyApp1:&lease=30s`.
+#[derive(Clone)]
+pub struct PostgresProvider {
+    pool: Arc<Pool>,
+}
+
+impl PostgresProvider {
+    /// Connects to the server of this URL: `postgres://user:password@host:port/database`, with the
+    /// parameters that PostgreSQL's own clients know, such as `sslmode`, `host`, `options` and
+    /// several hosts with commas between; parameters `key_prefix`, `lease`, `connect_timeout`,
+    /// `response_timeout` and `waiting_sessions` set what the builder's methods of that name set.
+    ///
+    /// # Errors
+    ///
+    /// As [`PostgresProviderBuilder::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped at any await.
+    pub async fn connect(url: impl Into<String>) -> Result<Self, LockError> {
+        Self::builder(url).connect().await
+    }
+
+    /// Settings for the server of this URL; see [`connect`](Self::connect).
+    pub fn builder(url: impl Into<String>) -> PostgresProviderBuilder {
+        PostgresProviderBuilder::new(url.into())
+    }
+
+    async fn open(settings: Settings) -> Result<Self, LockError> {
+        let pool = Arc::new(Pool::new(settings));
+        let opening = Arc::clone(&pool);
+        run_on_keeper(async move {
+            // A pooler's sessions are left as they were, so this comes first.
+            opening::refuse_pooler(&opening.settings).await?;
+            opening.shared(opening.settings.lease).await?;
+            Ok::<_, LockError>(())
+        })
+        .await??;
+        Ok(Self { pool })
+    }
+}
+
+impl LockProvider for PostgresProvider {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::new("postgres")
+            .with_lease(self.pool.settings.lease)
+            .with_fencing_tokens()
+            .with_fairness()
+    }
+
+    fn acquire<'a>(
+        &'a self,
+        request: &'a AcquireRequest,
+    ) -> BoxFuture<'a, Result<Grant, LockError>> {
+        Box::pin(Acquisition::new(&self.pool, request).run())
+    }
+
+    fn renew<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<Timestamp, LockError>> {
+        Box::pin(async move {
+            release::renew_all(&self.pool, &[grant])
+                .await
+                .pop()
+                .unwrap_or_else(|| Err(LockError::new(LockErrorKind::ProviderUnavailable)))
+        })
+    }
+
+    fn renew_all<'a>(
+        &'a self,
+        grants: &'a [Arc<Grant>],
+    ) -> BoxFuture<'a, Vec<Result<Timestamp, LockError>>> {
+        Box::pin(async move {
+            let grants: Vec<_> = grants.iter().map(|grant| &**grant).collect();
+            release::renew_all(&self.pool, &grants).await
+        })
+    }
+
+    fn release<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<(), LockError>> {
+        Box::pin(release::release(&self.pool, grant))
+    }
+
+    fn pass_on<'a>(
+        &'a self,
+        grant: &'a Grant,
+        request: &'a AcquireRequest,
+    ) -> BoxFuture<'a, Result<Grant, LockError>> {
+        let acquisition = Acquisition::new(&self.pool, request);
+        match grant.state::<Held>() {
+            // A lease is the session's: another one needs another session.
+            Some(held) if held.session.lease == request.lease() => {
+                Box::pin(acquisition.go_on_from(held))
+            }
+            _ => Box::pin(async move {
+                if let Err(error) = release::release(&self.pool, grant).await {
+                    tracing::warn!(name = %request.name(), %error, "could not release the lock");
+                }
+                acquisition.run().await
+            }),
+        }
+    }
+
+    fn lock_space(&self) -> LockSpace {
+        LockSpace::at(&self.pool)
+    }
+}
+
+impl fmt::Debug for PostgresProvider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let settings = &self.pool.settings;
+        f.debug_struct("PostgresProvider")
+            .field("hosts", &settings.server.get_hosts())
+            .field("key_prefix", &settings.key_prefix)
+            .field("lease", &settings.lease)
+            .finish_non_exhaustive()
+    }
+}
+
+pub(crate) async fn connect(url: String) -> Result<Arc<dyn LockProvider>, LockError> {
+    Ok(Arc::new(PostgresProvider::connect(url).await?))
+}

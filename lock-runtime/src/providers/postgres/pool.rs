@@ -1,0 +1,277 @@
+//! The sessions of a provider: a few that are shared, and those that wait for one lock each.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use super::config::Settings;
+use super::key::{AdvisoryKey, advisory_key};
+use super::opening;
+use super::session::Session;
+use crate::clock::Timestamp;
+use crate::signal::Signal;
+use crate::{LockError, LockErrorKind, LockName};
+
+/// Shared sessions of a lease, at most.
+const MOST_SHARED: usize = 4;
+/// With so many requests under way on each, another one is opened.
+const BUSY: u32 = 8;
+/// Pauses between attempts: none before the first, then these, doubled from one to the other.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// After an error that no repetition mends, such as a wrong password.
+const PAUSE_AFTER_REFUSAL: Duration = Duration::from_secs(10);
+
+pub(super) struct Pool {
+    pub(super) settings: Settings,
+    state: Mutex<State>,
+    /// Of sessions that wait for one lock.
+    places: Arc<Semaphore>,
+    reserved: Arc<Mutex<HashSet<AdvisoryKey>>>,
+}
+
+type Outcome = Result<Arc<Session>, LockError>;
+
+#[derive(Default)]
+struct State {
+    shared: Vec<Arc<Session>>,
+    /// Of those for one lock, the ones that have none now.
+    spare: Vec<Arc<Session>>,
+    /// Shared ones being opened, by lease: one attempt at a time serves all who ask.
+    attempts: HashMap<Duration, Arc<Signal<Outcome>>>,
+    /// Attempts that failed in a row.
+    failures: u32,
+    /// When the next attempt may be made, and why not yet.
+    paused: Option<(Timestamp, LockError)>,
+}
+
+/// A key in use by this provider. Two names may share a key; a session would take it twice.
+pub(super) struct Reservation {
+    reserved: Arc<Mutex<HashSet<AdvisoryKey>>>,
+    pub(super) key: AdvisoryKey,
+}
+
+impl Pool {
+    pub(super) fn new(settings: Settings) -> Self {
+        let places = Arc::new(Semaphore::new(settings.waiting_sessions));
+        Self {
+            settings,
+            state: Mutex::default(),
+            places,
+            reserved: Arc::default(),
+        }
+    }
+
+    pub(super) fn key(&self, name: &LockName) -> AdvisoryKey {
+        match self.settings.key_prefix.as_str() {
+            "" => advisory_key(name.as_str()),
+            prefix => advisory_key(&format!("{prefix}{name}")),
+        }
+    }
+
+    /// The key, unless a lock of this provider has it.
+    pub(super) fn reserve(&self, key: AdvisoryKey) -> Option<Reservation> {
+        let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+        reserved.insert(key).then(|| Reservation {
+            reserved: Arc::clone(&self.reserved),
+            key,
+        })
+    }
+
+    /// The least busy shared session of this lease, or a new one.
+    ///
+    /// # Errors
+    ///
+    /// Those of the attempt that was under way or next; at once, if no attempt is due soon.
+    pub(super) async fn shared(self: &Arc<Self>, lease: Duration) -> Outcome {
+        let attempt = {
+            let mut state = self.lock();
+            let mine = |session: &&Arc<Session>| session.lease == lease && session.is_usable();
+            let count = state.shared.iter().filter(mine).count();
+            let best = state.shared.iter().filter(mine);
+            let best = best
+                .min_by_key(|session| session.requests_under_way())
+                .cloned();
+            if let Some(best) = best {
+                let busy = best.requests_under_way() >= BUSY && count < MOST_SHARED;
+                if busy && state.paused.is_none() {
+                    self.start_attempt(&mut state, lease, Duration::ZERO);
+                }
+                return Ok(best);
+            }
+            match &state.paused {
+                Some((until, error)) if until.remaining() > LONGEST_PAUSE => {
+                    return Err(error.clone());
+                }
+                paused => {
+                    let pause = paused.as_ref().map(|(until, _)| until.remaining());
+                    self.start_attempt(&mut state, lease, pause.unwrap_or_default())
+                }
+            }
+        };
+        attempt.wait().await.clone()
+    }
+
+    /// A session for a lock that has to be waited for; `None` if there are as many as may be.
+    pub(super) async fn for_one_lock(
+        self: &Arc<Self>,
+        lease: Duration,
+    ) -> Result<Option<Arc<Session>>, LockError> {
+        {
+            let mut state = self.lock();
+            state.spare.retain(|session| session.is_usable());
+            if let Some(at) = state
+                .spare
+                .iter()
+                .position(|session| session.lease == lease)
+            {
+                return Ok(Some(state.spare.swap_remove(at)));
+            }
+            if self.places.available_permits() == 0 {
+                // One of another lease makes room.
+                state.spare.pop();
+            }
+        }
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            return Ok(None);
+        };
+        let opened = opening::open(&self.settings, lease).await?;
+        let session = Session::new(opened, Some(place));
+        tokio::spawn(upkeep(
+            Arc::downgrade(self),
+            Arc::downgrade(&session),
+            lease,
+        ));
+        Ok(Some(session))
+    }
+
+    /// A session that has no lock any more is kept for the next one to be waited for.
+    pub(super) fn give_back(&self, session: &Arc<Session>) {
+        if session.is_of_one_lock() && session.is_usable() {
+            self.lock().spare.push(Arc::clone(session));
+        }
+    }
+
+    fn start_attempt(
+        self: &Arc<Self>,
+        state: &mut State,
+        lease: Duration,
+        pause: Duration,
+    ) -> Arc<Signal<Outcome>> {
+        let attempt = state.attempts.entry(lease).or_insert_with(|| {
+            tokio::spawn(Arc::clone(self).attempt(lease, pause));
+            Arc::new(Signal::new())
+        });
+        Arc::clone(attempt)
+    }
+
+    async fn attempt(self: Arc<Self>, lease: Duration, pause: Duration) {
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+        let pool = Arc::clone(&self);
+        // A task of its own, so that even a panic in it is answered.
+        let opening = tokio::spawn(async move { opening::open(&pool.settings, lease).await });
+        let outcome = match opening.await {
+            Ok(Ok(opened)) => Ok(Session::new(opened, None)),
+            Ok(Err(error)) => Err(error),
+            Err(error) => Err(LockError::new(LockErrorKind::ProviderUnavailable)
+                .with_detail("the attempt to connect panicked")
+                .with_source(error)),
+        };
+        let attempt = {
+            let mut state = self.lock();
+            match &outcome {
+                Ok(session) => {
+                    state.shared.retain(|session| !session.life.has_ended());
+                    state.shared.push(Arc::clone(session));
+                    state.failures = 0;
+                    state.paused = None;
+                    tokio::spawn(upkeep(
+                        Arc::downgrade(&self),
+                        Arc::downgrade(session),
+                        lease,
+                    ));
+                }
+                Err(error) => {
+                    let pause = if error.is_retryable() {
+                        let doubled = SHORTEST_PAUSE.saturating_mul(1 << state.failures.min(10));
+                        doubled.min(LONGEST_PAUSE)
+                    } else {
+                        PAUSE_AFTER_REFUSAL
+                    };
+                    state.failures = state.failures.saturating_add(1);
+                    state.paused = Some((Timestamp::now() + pause, error.clone()));
+                }
+            }
+            state.attempts.remove(&lease)
+        };
+        if let Some(attempt) = attempt {
+            attempt.set(outcome);
+        }
+    }
+
+    /// Lets go of a session that nobody needs; one is kept, so that the next lock finds it open.
+    fn spare(&self, session: &Arc<Session>) -> bool {
+        let mut state = self.lock();
+        let is_other = |other: &Arc<Session>| !Arc::ptr_eq(other, session);
+        if !session.is_of_one_lock()
+            && session.lease == self.settings.lease
+            && !state
+                .shared
+                .iter()
+                .any(|other| is_other(other) && other.lease == session.lease && other.is_usable())
+        {
+            return false;
+        }
+        state.shared.retain(is_other);
+        state.spare.retain(is_other);
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps a session alive that is needed, and lets go of one that is not, or is dead.
+async fn upkeep(pool: Weak<Pool>, session: Weak<Session>, lease: Duration) {
+    loop {
+        tokio::time::sleep(lease / 4).await;
+        let (Some(pool), Some(session)) = (pool.upgrade(), session.upgrade()) else {
+            return;
+        };
+        if session.life.has_ended() {
+            pool.spare(&session);
+            return;
+        }
+        if session.is_waiting() {
+            continue;
+        }
+        if (session.confirmed_at() + lease).has_passed() {
+            session
+                .life
+                .end("the server has not answered for a whole lease");
+            pool.spare(&session);
+            return;
+        }
+        if session.is_unused_for(lease) && pool.spare(&session) {
+            // Closed when the last one who still has it lets go.
+            continue;
+        }
+        if (session.confirmed_at() + lease / 4).has_passed()
+            && let Err(error) = session.confirm(pool.settings.patience(lease)).await
+        {
+            tracing::debug!(%error, "a session did not answer");
+        }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+        reserved.remove(&self.key);
+    }
+}

@@ -1,0 +1,269 @@
+//! Acquiring: queue with a node, wait for the one before it to go, and take the node back if it
+//! comes to nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use zookeeper_client::{Error, EventType};
+
+use super::error::{Fault, lock_error, unanswered};
+use super::held::Held;
+use super::link::Link;
+use super::node::{Created, Node};
+use super::path::{LockPath, predecessor};
+use super::session::Session;
+use crate::clock::Timestamp;
+use crate::guard::FencingToken;
+use crate::provider::{AcquireRequest, Grant};
+use crate::race::{First, first_of};
+use crate::{LockError, LockErrorKind};
+
+/// Between two attempts of a waiter to reach the ensemble.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// One acquisition under way.
+pub(super) struct Acquisition<'a> {
+    link: &'a Arc<Link>,
+    request: &'a AcquireRequest,
+    lock: LockPath,
+    owner: String,
+}
+
+/// Why a session brought no grant.
+enum Miss {
+    /// Somebody else holds the lock, and the request does not wait.
+    Held(Created),
+    /// Nobody wants it any more.
+    Abandoned,
+    /// The session has ended.
+    Ended,
+    Unanswered,
+    Failed(Error),
+}
+
+impl<'a> Acquisition<'a> {
+    pub(super) fn new(link: &'a Arc<Link>, request: &'a AcquireRequest) -> Self {
+        Self {
+            link,
+            request,
+            lock: link.path(request.name()),
+            owner: link.owner(request.owner()),
+        }
+    }
+
+    /// `old` is given up as soon as the owner queues.
+    pub(super) async fn run(self, mut old: Option<&Held>) -> Result<Grant, LockError> {
+        let by = Timestamp::now() + self.link.settings.connect_timeout;
+        let mut outage = None;
+        loop {
+            let asked = first_of(self.link.session(), self.request.abandoned()).await;
+            let error = match asked {
+                First::Right(()) => return Err(LockErrorKind::Contended.into()),
+                First::Left(Err(error)) => error,
+                First::Left(Ok(session)) => {
+                    outage = None;
+                    match self.on(&session, old.take(), by).await {
+                        Ok(grant) => return Ok(grant),
+                        Err(None) => lock_error(Error::SessionExpired),
+                        Err(Some(error)) => return Err(error),
+                    }
+                }
+            };
+            // A session that ended while nobody looked is not the caller's concern. An ensemble
+            // that is gone is, after a while.
+            let since = *outage.get_or_insert_with(Timestamp::now);
+            let until = match self.request.waits() {
+                true => since + self.link.settings.connect_timeout,
+                false => by,
+            };
+            if !error.is_retryable() || until.has_passed() {
+                return Err(error);
+            }
+            self.request.report_trouble(Some(error));
+            tokio::time::sleep(PAUSE.min(until.remaining())).await;
+        }
+    }
+
+    /// Queues on this session; `Err(None)` if it ended.
+    async fn on(
+        &self,
+        session: &Arc<Session>,
+        old: Option<&Held>,
+        by: Timestamp,
+    ) -> Result<Grant, Option<LockError>> {
+        let node = Node {
+            link: Arc::clone(self.link),
+            session: Arc::clone(session),
+            lock: self.lock.clone(),
+            owner: self.owner.clone(),
+        };
+        let mut created = None;
+        let taking = async {
+            match first_of(self.take(&node, old, &mut created), session.ended()).await {
+                First::Left(outcome) => outcome,
+                First::Right(()) => Err(Miss::Ended),
+            }
+        };
+        let given_up = async {
+            match self.request.waits() {
+                true => {
+                    first_of(self.request.abandoned(), self.report_trouble(session)).await;
+                    Miss::Abandoned
+                }
+                false => {
+                    let limit = tokio::time::sleep(by.remaining());
+                    match first_of(self.request.abandoned(), limit).await {
+                        First::Left(()) => Miss::Abandoned,
+                        First::Right(()) => Miss::Unanswered,
+                    }
+                }
+            }
+        };
+        let miss = match first_of(taking, given_up).await {
+            First::Left(Ok(grant)) => return Ok(grant),
+            First::Left(Err(miss)) | First::Right(miss) => miss,
+        };
+        self.request.report_trouble(None);
+        let error = match miss {
+            Miss::Held(created) => {
+                self.leave(node, Some(created)).await;
+                LockErrorKind::Contended.into()
+            }
+            Miss::Abandoned => {
+                self.leave(node, created).await;
+                LockErrorKind::Contended.into()
+            }
+            Miss::Ended => return Err(None),
+            Miss::Unanswered => {
+                node.sweep_in_the_background();
+                unanswered()
+            }
+            Miss::Failed(error) => {
+                let fault = session.note(&error);
+                if fault == Fault::Ended {
+                    return Err(None);
+                }
+                node.sweep_in_the_background();
+                lock_error(error)
+            }
+        };
+        Err(Some(error))
+    }
+
+    async fn take(
+        &self,
+        node: &Node,
+        mut old: Option<&Held>,
+        known: &mut Option<Created>,
+    ) -> Result<Grant, Miss> {
+        let session = &node.session;
+        // A node of another session is not this one's to remove, and its name proves nothing.
+        old = old.filter(|old| Arc::ptr_eq(&old.node.session, session) && old.loss().is_none());
+        loop {
+            let old = old.take();
+            let instead_of = old.map(|old| old.created.name.as_str());
+            let queued = node.create(instead_of).await.map_err(Miss::Failed)?;
+            if let Some(old) = old {
+                // Or it would wait for itself.
+                old.leave(queued.old_is_gone);
+            }
+            let created = queued.created;
+            *known = Some(created.clone());
+            let mut sent_at = Some(queued.sent_at);
+            let mut children = queued.children;
+            // Until somebody else removes the node.
+            loop {
+                let standing = children.take();
+                let standing = standing
+                    .as_deref()
+                    .map(|list| predecessor(list, &created.name));
+                match (standing, sent_at.take()) {
+                    (Some(Some(None)), Some(sent_at)) => {
+                        return Ok(self.grant(node, created, sent_at));
+                    }
+                    (Some(Some(None)) | None, _) => {}
+                    (Some(Some(Some(_))), _) if !self.request.waits() => {
+                        return Err(Miss::Held(created));
+                    }
+                    (Some(Some(Some(before))), _) => {
+                        until_gone(session, &self.lock.child(before)).await?;
+                    }
+                    (Some(None), _) => break,
+                }
+                // Who is first now, and, in case it is this one, whether the session lives.
+                let path = self.lock.child(&created.name);
+                let asked_at = Timestamp::now();
+                let listing = session.client.list_children(self.lock.node());
+                let confirming = session.confirm(&path);
+                match (listing.await, confirming.await) {
+                    (Err(Error::NoNode), _) | (_, Ok(false)) => break,
+                    (Ok(list), Ok(true)) => {
+                        children = Some(list);
+                        sent_at = Some(asked_at);
+                    }
+                    (Err(error), _) | (_, Err(error)) => go_on_after(error)?,
+                }
+            }
+        }
+    }
+
+    fn grant(&self, node: &Node, created: Created, sent_at: Timestamp) -> Grant {
+        self.request.report_trouble(None);
+        let token = FencingToken::new(created.czxid.unsigned_abs());
+        let loss = self.request.loss_reporter();
+        let held = Held::new(node.clone(), created, self.request.owner(), &loss);
+        Grant::new(self.request, sent_at)
+            .with_lease(node.session.validity())
+            .with_token(token)
+            .with_state(held)
+    }
+
+    /// Takes the node back before anybody is told, if the ensemble answers; else afterwards.
+    async fn leave(&self, node: Node, created: Option<Created>) {
+        if !node.session.is_connected() {
+            return node.sweep_in_the_background();
+        }
+        let removing = async {
+            match created {
+                Some(created) => node.remove(&created.name).await,
+                None => node.sweep().await,
+            }
+        };
+        let limit = self.link.settings.connect_timeout;
+        match tokio::time::timeout(limit, removing).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) if node.session.note(&error) == Fault::Ended => {}
+            _ => node.sweep_in_the_background(),
+        }
+    }
+
+    /// Says while the connection is gone that it is; never done.
+    async fn report_trouble(&self, session: &Session) {
+        let mut watcher = session.client.state_watcher();
+        loop {
+            let trouble = (!session.is_connected()).then(|| session.trouble());
+            self.request.report_trouble(trouble);
+            watcher.changed().await;
+        }
+    }
+}
+
+/// Waits until the node is gone, or may be.
+async fn until_gone(session: &Session, path: &str) -> Result<(), Miss> {
+    match session.client.get_and_watch_data(path).await {
+        Ok((_, _, watcher)) => match watcher.changed().await.event_type {
+            EventType::Session => Err(Miss::Ended),
+            _ => Ok(()),
+        },
+        Err(Error::NoNode) => Ok(()),
+        Err(error) => go_on_after(error),
+    }
+}
+
+/// A connection that is lost is made anew by the client, and the session lives on.
+fn go_on_after(error: Error) -> Result<(), Miss> {
+    match super::error::fault(&error) {
+        Fault::Interrupted => Ok(()),
+        _ => Err(Miss::Failed(error)),
+    }
+}

@@ -1,0 +1,151 @@
+//! A lock that is held: the provider's own part of a grant, the eye on its node, and its release.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use zookeeper_client::{Error, EventType};
+
+use super::error::{Fault, lock_error, lost, unanswered};
+use super::node::{Created, Node};
+use super::session::ENDED;
+use crate::LockError;
+use crate::provider::{LossReporter, OwnerId};
+use crate::race::{First, first_of};
+use crate::signal::Signal;
+
+/// A lock held for less than this is not looked at.
+const BEFORE_WATCHING: Duration = Duration::from_millis(20);
+pub(super) const REMOVED: &str = "its node was removed by somebody else";
+
+/// What a grant of this provider carries with it.
+pub(super) struct Held {
+    pub(super) node: Node,
+    pub(super) created: Created,
+    id: OwnerId,
+    /// It is being given up.
+    given_up: Signal<()>,
+    /// Somebody else has removed the node.
+    removed: AtomicBool,
+    /// Its removal is done, or has been seen to.
+    left: AtomicBool,
+}
+
+impl Held {
+    pub(super) fn new(node: Node, created: Created, id: OwnerId, loss: &LossReporter) -> Arc<Self> {
+        let held = Arc::new(Self {
+            node,
+            created,
+            id,
+            given_up: Signal::new(),
+            removed: AtomicBool::new(false),
+            left: AtomicBool::new(false),
+        });
+        held.node.session.remember(id, loss);
+        tokio::spawn(Arc::clone(&held).watch(loss.clone()));
+        held
+    }
+
+    /// Why the lock is lost, if that is known.
+    pub(super) fn loss(&self) -> Option<LockError> {
+        if self.node.session.has_ended() {
+            Some(lost(ENDED))
+        } else if self.removed.load(Ordering::Acquire) {
+            Some(lost(REMOVED))
+        } else {
+            None
+        }
+    }
+
+    /// The node's path.
+    pub(super) fn path(&self) -> String {
+        self.node.lock.child(&self.created.name)
+    }
+
+    pub(super) fn was_removed(&self) {
+        self.removed.store(true, Ordering::Release);
+    }
+
+    /// From here on its end is nobody's loss.
+    pub(super) fn give_up(&self) {
+        self.given_up.set(());
+        self.node.session.forget(self.id);
+    }
+
+    /// After it was given up for a new acquisition: `gone` says whether its node is gone. If it is
+    /// not, that is seen to.
+    pub(super) fn leave(&self, gone: bool) {
+        if !self.left.swap(true, Ordering::AcqRel) && !gone && self.loss().is_none() {
+            self.node.clone().sweep_in_the_background();
+        }
+    }
+
+    pub(super) async fn release(&self) -> Result<(), LockError> {
+        self.give_up();
+        if let Some(loss) = self.loss() {
+            return Err(loss);
+        }
+        let limit = self.node.link.settings.connect_timeout;
+        let removing = async {
+            let error = match self.node.remove(&self.created.name).await {
+                Ok(was_there) => return Ok(was_there),
+                Err(error) => error,
+            };
+            if self.node.session.note(&error) == Fault::Interrupted {
+                // It was carried out, or never will be; nothing found is as good as removed.
+                return self.node.sweep().await.map(|_| true);
+            }
+            Err(error)
+        };
+        let error = match tokio::time::timeout(limit, removing).await {
+            Ok(Ok(true)) => return Ok(()),
+            Ok(Ok(false)) => return Err(lost(REMOVED)),
+            Ok(Err(error)) => match self.node.session.note(&error) {
+                Fault::Ended => return Err(lost(ENDED)),
+                _ => lock_error(error),
+            },
+            Err(_) => unanswered(),
+        };
+        self.node.clone().sweep_in_the_background();
+        Err(error)
+    }
+
+    /// Has the server tell when the node is gone.
+    async fn watch(self: Arc<Self>, loss: LossReporter) {
+        let watching = async {
+            tokio::time::sleep(BEFORE_WATCHING).await;
+            loop {
+                match self.look().await {
+                    Ok(true) => {}
+                    Ok(false) => return true,
+                    Err(error) => match self.node.session.note(&error) {
+                        Fault::Interrupted => {}
+                        // By its deadline alone, then.
+                        _ => return false,
+                    },
+                }
+            }
+        };
+        if let First::Right(true) = first_of(self.given_up.wait(), watching).await {
+            self.was_removed();
+            self.node.session.forget(self.id);
+            loss.report(REMOVED);
+        }
+    }
+
+    /// Waits until something happens to the node, and answers whether it is there nonetheless.
+    async fn look(&self) -> Result<bool, Error> {
+        let path = self.path();
+        match self.node.session.client.get_and_watch_data(&path).await {
+            Ok((data, stat, watcher)) if self.node.is_own(&data, &stat) => {
+                let event = watcher.changed().await;
+                match event.event_type {
+                    EventType::Session => Err(Error::SessionExpired),
+                    event => Ok(event != EventType::NodeDeleted),
+                }
+            }
+            Ok(_) | Err(Error::NoNode) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Locks on a ZooKeeper ensemble.
+
+mod acquire;
+mod address;
+mod config;
+mod error;
+mod held;
+mod link;
+mod node;
+mod path;
+mod renewal;
+mod session;
+#[cfg(feature = "zookeeper-tls")]
+mod tls;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use acquire::Acquisition;
+use config::Settings;
+pub use config::{ZooKeeperAcl, ZooKeeperProviderBuilder};
+use link::Link;
+
+use crate::clock::Timestamp;
+use crate::keeper::run_on_keeper;
+use crate::provider::{AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, LockSpace};
+use crate::{LockError, LockErrorKind};
+
+/// Locks on a ZooKeeper ensemble, 3.5 or newer.
+///
+/// The lock `name` is the node `directory/key_prefix + name`, with characters that ZooKeeper does
+/// not take replaced and a hash appended. Whoever wants the lock creates an ephemeral, sequential
+/// child `lock-…` of it; the lowest one holds. That is the recipe of ZooKeeper's own documentation
+/// (*ZooKeeper Recipes and Solutions: Locks*) with the names of the .NET `DistributedLock` library,
+/// so both exclude each other. The node is created when missing and removed when empty.
+///
+/// * **Lease.** It is the timeout of the session, which all locks of a provider share, as the server
+///   grants it. A process that crashes keeps its locks for at most that long and one tick. A holder
+///   counts on three fifths of it, from the last request that a majority of the ensemble has
+///   confirmed: what a leader knows of a session is older than what the client knows, by up
+///   to half a tick and the time between two signs of life. It has that confirmed, by one
+///   request for all locks, every fifth of the lease.
+/// * **Waiting.** Who waits watches the one before it, and nobody else; a release wakes one waiter.
+///   The order is that of arrival.
+/// * **Fencing tokens** are the ids of the transactions that created the nodes (`czxid`). They grow
+///   over restarts, elections and reconnects.
+/// * **Loss** is noticed when the session ends, when somebody removes the node, and when the ensemble
+///   has confirmed nothing for too long. While the connection is gone, the session may live
+///   on; the locks are held until that can no longer be shown.
+///
+/// # What it relies on
+///
+/// The session timeout is at least two ticks, which is ZooKeeper's default for `minSessionTimeout`,
+/// the same on all servers. A majority of the ensemble keeps what it has confirmed. Clocks of
+/// leader and client run at the same speed, up to 1 %.
+///
+/// # Examples
+///
+/// ```no_run
+/// use lock_runtime::ZooKeeperProvider;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let provider = ZooKeeperProvider::builder("zookeeper://zk1:2181,zk2:2181,zk3:2181")
+///     .directory("/myapp/locks");
+/// lock_runtime::register(provider.connect().await?)?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// The same by a URL: `zookeeper://zk1:2181,zk2:2181,zk3:2181/myapp/locks`.
+#[derive(Clone)]
+pub struct ZooKeeperProvider {
+    link: Arc<Link>,
+    /// The session timeout that the server granted.
+    lease: Duration,
+}
+
+impl ZooKeeperProvider {
+    /// Connects to the ensemble of this URL: `zookeeper://user:password@host:port,host:port/directory`,
+    /// where the port is 2181 if none is named; parameters `key_prefix`, `lease`,
+    /// `connect_timeout` and `acl` set what the builder's methods of that name set.
+    ///
+    /// # Errors
+    ///
+    /// As [`ZooKeeperProviderBuilder::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped at any await.
+    pub async fn connect(url: impl Into<String>) -> Result<Self, LockError> {
+        Self::builder(url).connect().await
+    }
+
+    /// Settings for the ensemble of this URL; see [`connect`](Self::connect).
+    pub fn builder(url: impl Into<String>) -> ZooKeeperProviderBuilder {
+        ZooKeeperProviderBuilder::from_url(url.into())
+    }
+
+    async fn open(settings: Settings) -> Result<Self, LockError> {
+        let link = Arc::new(Link::new(settings));
+        let connecting = Arc::clone(&link);
+        let session = run_on_keeper(async move { connecting.session().await }).await??;
+        let lease = session.client.session_timeout();
+        Ok(Self { link, lease })
+    }
+}
+
+impl LockProvider for ZooKeeperProvider {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::new("zookeeper")
+            .with_lease(self.lease)
+            .with_fencing_tokens()
+            .with_fairness()
+    }
+
+    fn acquire<'a>(
+        &'a self,
+        request: &'a AcquireRequest,
+    ) -> BoxFuture<'a, Result<Grant, LockError>> {
+        Box::pin(Acquisition::new(&self.link, request).run(None))
+    }
+
+    fn renew<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<Timestamp, LockError>> {
+        Box::pin(async move {
+            renewal::renew_all(&[grant])
+                .await
+                .pop()
+                .unwrap_or_else(|| Err(LockErrorKind::ProviderUnavailable.into()))
+        })
+    }
+
+    fn renew_all<'a>(
+        &'a self,
+        grants: &'a [Arc<Grant>],
+    ) -> BoxFuture<'a, Vec<Result<Timestamp, LockError>>> {
+        Box::pin(async move {
+            let grants: Vec<_> = grants.iter().map(|grant| &**grant).collect();
+            renewal::renew_all(&grants).await
+        })
+    }
+
+    fn release<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<(), LockError>> {
+        Box::pin(async move {
+            match renewal::held(grant) {
+                Some(held) => held.release().await,
+                None => Err(LockErrorKind::Lost.into()),
+            }
+        })
+    }
+
+    fn pass_on<'a>(
+        &'a self,
+        grant: &'a Grant,
+        request: &'a AcquireRequest,
+    ) -> BoxFuture<'a, Result<Grant, LockError>> {
+        Box::pin(async move {
+            let acquisition = Acquisition::new(&self.link, request);
+            let Some(held) = renewal::held(grant) else {
+                return acquisition.run(None).await;
+            };
+            held.give_up();
+            let outcome = acquisition.run(Some(held)).await;
+            held.leave(false);
+            outcome
+        })
+    }
+
+    fn lock_space(&self) -> LockSpace {
+        LockSpace::at(&self.link)
+    }
+}
+
+impl fmt::Debug for ZooKeeperProvider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let settings = &self.link.settings;
+        f.debug_struct("ZooKeeperProvider")
+            .field("hosts", &settings.hosts)
+            .field("directory", &settings.directory)
+            .field("key_prefix", &settings.key_prefix)
+            .field("lease", &self.lease)
+            .finish_non_exhaustive()
+    }
+}
+
+pub(crate) async fn connect(url: String) -> Result<Arc<dyn LockProvider>, LockError> {
+    Ok(Arc::new(ZooKeeperProvider::connect(url).await?))
+}

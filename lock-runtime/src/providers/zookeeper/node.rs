@@ -1,0 +1,209 @@
+//! The node by which one owner holds a lock or waits for it: creating, finding and removing it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use zookeeper_client::{CreateMode, Error, Stat};
+
+use super::error::{Fault, fault};
+use super::link::Link;
+use super::path::LockPath;
+use super::session::Session;
+use crate::clock::Timestamp;
+
+/// After an error of the server's that passes, in the background.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Where one owner stands on one session.
+#[derive(Clone)]
+pub(super) struct Node {
+    pub(super) link: Arc<Link>,
+    pub(super) session: Arc<Session>,
+    pub(super) lock: LockPath,
+    /// What stands in the node, and in no other one.
+    pub(super) owner: String,
+}
+
+/// A node that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Created {
+    /// Its name below the lock's node.
+    pub(super) name: String,
+    /// The transaction that created it.
+    pub(super) czxid: i64,
+}
+
+/// What creating it brought to light.
+pub(super) struct Queued {
+    pub(super) created: Created,
+    /// Before the creation was asked for.
+    pub(super) sent_at: Timestamp,
+    /// All children of the lock's node afterwards; `None` if they could not be listed.
+    pub(super) children: Option<Vec<String>>,
+    /// Whether the node is gone that was to go.
+    pub(super) old_is_gone: bool,
+}
+
+impl Node {
+    /// Creates the node. Sent in one go, and carried out in order, are the creation of the lock's
+    /// node, which is missing while nobody uses the lock, that of the owner's own, the removal of
+    /// the node `instead_of` which it comes, and a look at who else is there.
+    pub(super) async fn create(&self, instead_of: Option<&str>) -> Result<Queued, Error> {
+        let acls = self.link.settings.acls();
+        let persistent = CreateMode::Persistent.with_acls(acls);
+        let sequential = CreateMode::EphemeralSequential.with_acls(acls);
+        let prefix = self.lock.child_prefix();
+        let client = &self.session.client;
+        let mut instead_of = instead_of.map(|name| self.lock.child(name));
+        let mut old_is_gone = false;
+        loop {
+            let sent_at = Timestamp::now();
+            let parent = client.create(self.lock.node(), b"", &persistent);
+            let child = client.create(&prefix, self.owner.as_bytes(), &sequential);
+            let instead_of = instead_of.take();
+            let old = instead_of.as_ref().map(|path| client.delete(path, None));
+            let children = client.list_children(self.lock.node());
+            let parent = parent.await;
+            let child = child.await;
+            if let Some(old) = old {
+                // Not asked for twice: if its answer is lost, only a sweep is safe.
+                old_is_gone = matches!(old.await, Ok(()) | Err(Error::NoNode));
+            }
+            let children = children.await.ok();
+            match child {
+                Ok((stat, sequence)) => {
+                    self.session.confirmed(sent_at);
+                    let name = format!("{prefix}{sequence}");
+                    let created = Created {
+                        name: name[self.lock.node().len() + 1..].to_owned(),
+                        czxid: stat.czxid,
+                    };
+                    return Ok(Queued {
+                        created,
+                        sent_at,
+                        children,
+                        old_is_gone,
+                    });
+                }
+                Err(Error::NoNode) => match parent {
+                    // Somebody else was done with the lock just then, and has removed its node.
+                    Ok(_) | Err(Error::NodeExists) => {}
+                    Err(Error::NoNode) => {
+                        let directory = &self.link.settings.directory;
+                        client.mkdir(directory, &persistent).await?;
+                    }
+                    Err(error) => return Err(error),
+                },
+                Err(error) if fault(&error) == Fault::Interrupted => {
+                    if let Some(created) = self.find_patiently().await? {
+                        return Ok(Queued {
+                            created,
+                            sent_at,
+                            children: None,
+                            old_is_gone,
+                        });
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Finds the node of this owner and this session, if there is one. Whatever was asked before on
+    /// this session has been carried out by then, or never will be: a server that takes a session
+    /// over sees to that (`SessionMovedException`), and `sync` brings it up to date.
+    ///
+    /// A node of the same owner and another session belongs to nobody, and ends with that session.
+    pub(super) async fn find(&self) -> Result<Option<Created>, Error> {
+        let client = &self.session.client;
+        let synced = client.sync(self.lock.node());
+        let children = client.list_children(self.lock.node());
+        synced.await?;
+        let children = match children.await {
+            Ok(children) => children,
+            Err(Error::NoNode) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let found: Vec<_> = children
+            .into_iter()
+            .filter(|name| super::path::sequence(name).is_some())
+            .map(|name| {
+                let data = client.get_data(&self.lock.child(&name));
+                (name, data)
+            })
+            .collect();
+        for (name, data) in found {
+            match data.await {
+                Ok((data, stat)) if self.is_own(&data, &stat) => {
+                    let czxid = stat.czxid;
+                    return Ok(Some(Created { name, czxid }));
+                }
+                // Another one's, which may be gone by now, or hidden.
+                Ok(_) | Err(Error::NoNode | Error::NoAuth) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    async fn find_patiently(&self) -> Result<Option<Created>, Error> {
+        loop {
+            match self.find().await {
+                // What is asked while there is no connection waits for one.
+                Err(error) if fault(&error) == Fault::Interrupted => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    pub(super) fn is_own(&self, data: &[u8], stat: &Stat) -> bool {
+        data == self.owner.as_bytes() && stat.ephemeral_owner == self.session.id()
+    }
+
+    /// Removes a node that is known to be this owner's, and the lock's node if nobody else is
+    /// there. Answers whether it was there still.
+    pub(super) async fn remove(&self, name: &str) -> Result<bool, Error> {
+        let path = self.lock.child(name);
+        let client = &self.session.client;
+        let own = client.delete(&path, None);
+        let parent = client.delete(self.lock.node(), None);
+        let own = own.await;
+        // Not empty, gone, or not ours to remove: as it should be.
+        let _ = parent.await;
+        match own {
+            Ok(()) => Ok(true),
+            Err(Error::NoNode) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes whatever node this owner has on this session. By name alone this must not be done
+    /// a second time: once the lock's node was removed and created again, names begin anew.
+    pub(super) async fn sweep(&self) -> Result<bool, Error> {
+        match self.find().await? {
+            Some(created) => self.remove(&created.name).await,
+            None => {
+                // Possibly created by a lost request, for nothing.
+                let _ = self.session.client.delete(self.lock.node(), None).await;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Sweeps until that is certain to have worked, or the session has ended, and all its nodes
+    /// with it.
+    pub(super) fn sweep_in_the_background(self) {
+        tokio::spawn(async move {
+            while !self.session.has_ended() {
+                match self.sweep().await {
+                    Ok(_) => return,
+                    Err(error) => match self.session.note(&error) {
+                        Fault::Ended => return,
+                        Fault::Interrupted => {}
+                        Fault::Busy | Fault::Refused => tokio::time::sleep(PAUSE).await,
+                    },
+                }
+            }
+        });
+    }
+}

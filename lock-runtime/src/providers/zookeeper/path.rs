@@ -1,0 +1,140 @@
+//! Where a lock's nodes are, as the .NET `DistributedLock` library names them (its
+//! `ZooKeeperPath`, version 2.8).
+
+use sha2::{Digest, Sha512};
+
+use crate::LockError;
+use crate::providers::invalid;
+
+/// What the children begin with that stand for holders and waiters of a mutex. Other primitives
+/// use other words, and may sit below the same node.
+const CHILD: &str = "lock-";
+
+/// The node below which all who want one lock queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LockPath {
+    node: String,
+}
+
+impl LockPath {
+    /// The node of this key in a directory that [`checked_directory`] let pass.
+    pub(super) fn new(directory: &str, key: &str) -> Self {
+        let is_root = directory == "/";
+        let mut node = String::with_capacity(directory.len() + key.len() + 1);
+        if !is_root {
+            node.push_str(directory);
+        }
+        node.push('/');
+        push_safe_name(&mut node, key, is_root);
+        Self { node }
+    }
+
+    pub(super) fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// To which the server appends a sequence number.
+    pub(super) fn child_prefix(&self) -> String {
+        format!("{}/{CHILD}", self.node)
+    }
+
+    pub(super) fn child(&self, name: &str) -> String {
+        format!("{}/{name}", self.node)
+    }
+}
+
+/// The sequence number of a child that queues for the lock.
+pub(super) fn sequence(child: &str) -> Option<i64> {
+    child.strip_prefix(CHILD)?.parse().ok()
+}
+
+/// The last of those who queue before this child, or that nobody does. `None` if the child itself
+/// is not there.
+pub(super) fn predecessor<'a>(children: &'a [String], own: &str) -> Option<Option<&'a str>> {
+    let own = sequence(own)?;
+    let mut is_there = false;
+    let mut last: Option<(i64, &str)> = None;
+    for child in children {
+        let Some(sequence) = sequence(child) else {
+            continue;
+        };
+        is_there |= sequence == own;
+        if sequence < own && last.is_none_or(|(highest, _)| highest < sequence) {
+            last = Some((sequence, child));
+        }
+    }
+    is_there.then_some(last.map(|(_, child)| child))
+}
+
+/// A directory that ZooKeeper takes, or what is wrong with it.
+pub(super) fn checked_directory(directory: &str) -> Result<(), LockError> {
+    let wrong = |why: &str| Err(invalid(format!("the directory {directory:?} {why}")));
+    let Some(rest) = directory.strip_prefix('/') else {
+        return wrong("does not begin with `/`");
+    };
+    if rest.is_empty() {
+        return Ok(());
+    }
+    for part in rest.split('/') {
+        match part {
+            "" => return wrong("ends with `/` or has an empty part"),
+            "." | ".." => return wrong("is relative"),
+            _ if part.chars().any(is_forbidden) => {
+                return wrong("has a character that ZooKeeper does not take");
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn push_safe_name(path: &mut String, key: &str, in_root: bool) {
+    let start = path.len();
+    match key {
+        "" => path.push_str("EMPTY"),
+        "." | ".." => {
+            path.push_str(key);
+            path.push('_');
+        }
+        "zookeeper" if in_root => path.push_str("zookeeper_"),
+        _ => {
+            for character in key.chars() {
+                // .NET looks at UTF-16 units, and half a surrogate pair is not allowed.
+                for _ in 0..character.len_utf16() {
+                    path.push(if is_forbidden(character) || character == '/' {
+                        '_'
+                    } else {
+                        character
+                    });
+                }
+            }
+        }
+    }
+    if &path[start..] != key {
+        push_base64(path, &Sha512::digest(key.as_bytes()));
+    }
+}
+
+fn is_forbidden(character: char) -> bool {
+    matches!(u32::from(character), 0..=0x1f | 0x7f..=0x9f | 0xd800..=0xf8ff | 0xfff0..)
+}
+
+/// Base64 with padding, and `_` in place of `/`.
+fn push_base64(text: &mut String, bytes: &[u8]) {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+_";
+    for group in bytes.chunks(3) {
+        let mut three = [0; 4];
+        three[1..=group.len()].copy_from_slice(group);
+        let bits = u32::from_be_bytes(three);
+        for place in 0..4 {
+            text.push(if place <= group.len() {
+                char::from(DIGITS[(bits >> (18 - 6 * place)) as usize & 63])
+            } else {
+                '='
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+use super::*;
+
+fn node(directory: &str, key: &str) -> String {
+    LockPath::new(directory, key).node
+}
+
+/// What the .NET library's own tests say.
+#[test]
+fn vectors_of_the_net_library() {
+    for (directory, key, expected) in [
+        (
+            "/",
+            "",
+            "/EMPTYz4PhNX7vuL3xVChQ1m2AB9Yg5AULVxXcg_SpIdNs6c5H0NE8XYXysP+DGNKHfuwvY7kxvUdBeoGlODJ6+SfaPg==",
+        ),
+        (
+            "/",
+            "/",
+            "/_XIbwNE7SSUJciq0_Jytyos4P84h5HzFJfq8lf6cmKUh_qv1_0n6w3WNV1VCeLz+vdnEQFc2SB9JI1VD96hUnTw==",
+        ),
+        (
+            "/a.a",
+            ".",
+            "/a.a/._C2EkHXwXvLsbrucJTRS3xFHv7Mf_y9klmKDxPTE8yevCoH5h8Ae69Y+_lP+ahpW91crnzgO78elOk2E6APJfIQ==",
+        ),
+        (
+            "/",
+            "zookeeper",
+            "/zookeeper_yX0zkYBzsEZ1VDADNUx54LUSt9VL9M9lOPoez38tnk4FrBtllVz+ksFllir7N2yla_wy22pIOnbpcfRkcVXBag==",
+        ),
+        ("/xyz/foo", "bar", "/xyz/foo/bar"),
+    ] {
+        assert_eq!(node(directory, key), expected);
+    }
+}
+
+#[test]
+fn what_is_allowed_stays() {
+    assert_eq!(node("/", "order:7 é漢…"), "/order:7 é漢…");
+    assert_eq!(node("/a", "zookeeper"), "/a/zookeeper");
+}
+
+#[test]
+fn a_character_beyond_16_bits_is_two_units() {
+    assert!(node("/", "a🦉b").starts_with("/a__b"));
+    assert_ne!(node("/", "🦉"), node("/", "🦊"));
+}
+
+#[test]
+fn different_names_stay_different_and_valid() {
+    let mut seen = std::collections::HashSet::new();
+    let characters: Vec<char> = (1..0x300)
+        .chain(0xe000..0xe010)
+        .chain(0xfff0..=0xffff)
+        .chain(0x1_0000..0x1_0010)
+        .filter_map(char::from_u32)
+        .collect();
+    for character in characters {
+        for name in [
+            format!("{character}"),
+            format!("a{character}"),
+            format!("{character}{character}b"),
+        ] {
+            let node = node("/locks", &name);
+            assert_eq!(checked_directory(&node).ok(), Some(()), "{name:?}");
+            assert_eq!(node.matches('/').count(), 2, "{name:?}");
+            assert!(seen.insert(node), "{name:?}");
+        }
+    }
+}
+
+#[test]
+fn directories_are_checked() {
+    for right in ["/", "/a", "/a/b.c/..d"] {
+        assert_eq!(checked_directory(right).ok(), Some(()), "{right}");
+    }
+    for wrong in ["", "a", "//", "/a/", "/a//b", "/.", "/a/../b", "/a\u{1}"] {
+        assert!(checked_directory(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn the_queue_is_in_the_order_of_sequence_numbers() {
+    let children = [
+        "lock-0000000010",
+        "read-0000000001",
+        "lock-0000000009",
+        "lock-",
+        "lock-x",
+        "semaphore-0000000000",
+        "lock-0000000012",
+    ]
+    .map(str::to_owned);
+    let before = |own| predecessor(&children, own);
+    assert_eq!(before("lock-0000000009"), Some(None));
+    assert_eq!(before("lock-0000000010"), Some(Some("lock-0000000009")));
+    assert_eq!(before("lock-0000000012"), Some(Some("lock-0000000010")));
+    assert_eq!(before("lock-0000000011"), None);
+}

@@ -1,0 +1,113 @@
+//! A server and an eye on it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lock_runtime::{DistributedLock, LockGuard, PostgresProvider, PostgresProviderBuilder};
+use lock_tests::postgres::PostgresOptions;
+use lock_tests::{PostgresServer, eventually};
+use tokio_postgres::{Client, NoTls};
+
+/// No test takes longer.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
+/// What must happen soon happens within this time, on a loaded machine too.
+pub(crate) const BOUND: Duration = Duration::from_secs(10);
+
+/// Runs a test with a server of its own, where one is installed.
+pub(crate) fn with_server<F>(test: impl FnOnce(Server) -> F + Send + 'static)
+where
+    F: Future<Output = ()> + Send,
+{
+    lock_tests::run(DEADLINE, async move {
+        if let Some(process) = PostgresOptions::default().start() {
+            test(Server::of(process).await).await;
+        }
+    });
+}
+
+/// A server, and a session that has nothing to do with the library.
+pub(crate) struct Server {
+    pub(crate) process: PostgresServer,
+    pub(crate) raw: Client,
+}
+
+impl Server {
+    async fn of(process: PostgresServer) -> Self {
+        let raw = raw(&process).await;
+        Self { process, raw }
+    }
+
+    pub(crate) fn builder(&self) -> PostgresProviderBuilder {
+        PostgresProvider::builder(self.process.url())
+    }
+
+    pub(crate) async fn provider(&self) -> Arc<PostgresProvider> {
+        connected(self.builder()).await
+    }
+
+    /// A number that a query answers.
+    pub(crate) async fn count(&self, sql: &str) -> i64 {
+        self.raw.query_one(sql, &[]).await.unwrap().get(0)
+    }
+
+    /// How many sessions the library has open.
+    pub(crate) async fn sessions(&self) -> i64 {
+        let of_ours = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'";
+        self.count(of_ours).await
+    }
+
+    /// How many advisory locks are held, or waited for.
+    pub(crate) async fn locks(&self, granted: bool) -> i64 {
+        let sql = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted = ";
+        self.count(&format!("{sql}{granted}")).await
+    }
+
+    pub(crate) async fn until_waiting(&self, waiting: i64) {
+        eventually("so many wait", BOUND, || async {
+            self.locks(false).await == waiting
+        })
+        .await;
+    }
+
+    pub(crate) async fn until_free(&self, bound: Duration) -> Duration {
+        eventually("nothing is held or waited for", bound, || async {
+            self.locks(true).await + self.locks(false).await == 0
+        })
+        .await
+    }
+
+    /// Ends the sessions that hold or wait for an advisory lock.
+    pub(crate) async fn terminate(&self) -> u64 {
+        let sql = "SELECT DISTINCT pg_terminate_backend(pid) FROM pg_locks \
+                   WHERE locktype = 'advisory'";
+        self.raw.execute(sql, &[]).await.unwrap()
+    }
+}
+
+/// Any client.
+pub(crate) async fn raw(server: &PostgresServer) -> Client {
+    let url = format!("postgres://postgres@127.0.0.1:{}/postgres", server.port());
+    let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+pub(crate) async fn connected(builder: PostgresProviderBuilder) -> Arc<PostgresProvider> {
+    Arc::new(builder.connect().await.expect("the provider connects"))
+}
+
+pub(crate) fn lock(provider: &Arc<PostgresProvider>, name: &str) -> DistributedLock {
+    DistributedLock::on(provider.clone(), name)
+}
+
+/// Takes a lock that is free or about to be.
+pub(crate) async fn take(provider: &Arc<PostgresProvider>, name: &str) -> LockGuard {
+    lock(provider, name)
+        .acquire_for(BOUND)
+        .await
+        .expect("free soon")
+}
+
+pub(crate) fn token(guard: &LockGuard) -> u64 {
+    guard.fencing_token().expect("every grant has one").get()
+}

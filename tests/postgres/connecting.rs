@@ -1,0 +1,146 @@
+//! What a server must be, what a URL may say, and the errors that tell.
+
+use std::time::Duration;
+
+use lock_runtime::{LockErrorKind, LockProvider, PostgresProvider};
+use lock_tests::free_port;
+use lock_tests::pgbouncer::PgBouncer;
+
+use crate::common::{BOUND, DEADLINE, take, with_server};
+
+async fn refused(url: &str) -> (LockErrorKind, String) {
+    let error = PostgresProvider::connect(url)
+        .await
+        .expect_err("it cannot be used");
+    let shown = format!("{error} {error:?}");
+    assert!(!shown.contains("secret"), "{shown}");
+    (error.kind(), error.to_string())
+}
+
+#[test]
+fn urls_say_what_builders_say() {
+    with_server(|server| async move {
+        let url = format!(
+            "{}?key_prefix=MyApp1:&lease=1m30s&connect_timeout=20s&response_timeout=2s",
+            server.process.url()
+        );
+        let provider = lock_runtime::connect(&url).await.unwrap();
+        assert_eq!(provider.capabilities().lease, Some(Duration::from_secs(90)));
+        assert_eq!(provider.capabilities().provider, "postgres");
+        let lease = server.count(
+            "SELECT count(*) FROM pg_stat_activity \
+             WHERE usename = 'app' AND application_name = 'lock-runtime'",
+        );
+        assert_eq!(lease.await, 1);
+        let by_password = format!(
+            "postgresql://service:secret@127.0.0.1:{}/postgres",
+            server.process.port()
+        );
+        let provider = std::sync::Arc::new(PostgresProvider::connect(&by_password).await.unwrap());
+        assert!(!format!("{provider:?}").contains("secret"));
+        let builder = PostgresProvider::builder(&by_password).password("secret");
+        assert!(!format!("{builder:?}").contains("secret"));
+        take(&provider, "order").await.release().await.unwrap();
+    });
+}
+
+#[test]
+fn wrong_settings_are_named() {
+    lock_tests::run(DEADLINE, async {
+        for (url, expected) in [
+            ("postgres://u:secret@host:notaport", "expected a URL like"),
+            ("postgres://u:secret@h/d?leese=5s", "leese"),
+            ("postgres://u:secret@h/d?lease=5", "expected a duration"),
+            ("postgres://u:secret@h/d?lease=99ms", "100 ms to 24 h"),
+            ("postgres://u:secret@h/d?response_timeout=0s", "above zero"),
+            ("postgres://u:secret@h/d?sslmode=maybe", "verify-full"),
+            ("postgres://u:secret@h/d?waiting_sessions=x", "a number"),
+        ] {
+            let (kind, text) = refused(url).await;
+            assert_eq!(kind, LockErrorKind::InvalidConfig, "{text}");
+            assert!(text.contains(expected), "{text}");
+        }
+        let url = format!("postgres://u:secret@127.0.0.1:{}/d", free_port());
+        let (kind, text) = refused(&url).await;
+        assert_eq!(kind, LockErrorKind::ProviderUnavailable, "{text}");
+        assert!(text.contains("refused"), "{text}");
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = silent.local_addr().unwrap().port();
+        let url = format!("postgres://u:secret@127.0.0.1:{port}/d?connect_timeout=200ms");
+        let (kind, text) = refused(&url).await;
+        assert_eq!(kind, LockErrorKind::ProviderUnavailable, "{text}");
+        assert!(text.contains("200ms"), "{text}");
+    });
+}
+
+#[test]
+fn what_the_server_refuses_is_named() {
+    with_server(|server| async move {
+        let port = server.process.port();
+        for (url, expected) in [
+            (
+                format!("postgres://service:secrets@127.0.0.1:{port}/postgres"),
+                "let this user in",
+            ),
+            (
+                format!("postgres://service@127.0.0.1:{port}/postgres"),
+                "in this way",
+            ),
+            (
+                format!("postgres://app@127.0.0.1:{port}/secretless"),
+                "no such database",
+            ),
+            (
+                format!("postgres://app@127.0.0.1:{port}/postgres?sslmode=require"),
+                "TLS",
+            ),
+        ] {
+            let url = url.replace("secretless", "nowhere");
+            let (kind, text) = refused(&url).await;
+            assert_eq!(kind, LockErrorKind::InvalidConfig, "{text}");
+            assert!(text.contains(expected), "{text}");
+        }
+    });
+}
+
+#[test]
+fn a_pooler_that_exchanges_sessions_is_refused() {
+    with_server(|server| async move {
+        for mode in ["transaction", "statement"] {
+            let Some(pooler) = PgBouncer::start(&server.process, mode) else {
+                return;
+            };
+            let (kind, text) = refused(&pooler.url()).await;
+            assert_eq!(kind, LockErrorKind::Unsupported, "{mode}: {text}");
+            assert!(text.contains("pooler"), "{mode}: {text}");
+        }
+        let Some(pooler) = PgBouncer::start(&server.process, "session") else {
+            return;
+        };
+        let provider = PostgresProvider::connect(pooler.url()).await.unwrap();
+        let provider = std::sync::Arc::new(provider);
+        let guard = take(&provider, "order").await;
+        assert_eq!(server.locks(true).await, 1);
+        guard.release().await.unwrap();
+        assert_eq!(server.locks(true).await, 0);
+    });
+}
+
+#[test]
+fn sessions_outlive_the_runtime_that_opened_them_and_end_with_the_provider() {
+    with_server(|server| async move {
+        let builder = server.builder();
+        let provider = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = { runtime }.build().unwrap();
+            runtime.block_on(builder.connect()).unwrap()
+        });
+        let provider = std::sync::Arc::new(provider.join().unwrap());
+        take(&provider, "order").await.release().await.unwrap();
+        drop(provider);
+        lock_tests::eventually("no session is left", BOUND, || async {
+            server.sessions().await == 0
+        })
+        .await;
+    });
+}

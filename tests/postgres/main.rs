@@ -1,0 +1,11 @@
+//! What is PostgreSQL's own: the keys and who else may take them, sessions and how many of them
+//! there are, and faults of server and network. What every provider must do alike is in the
+//! conformance suite.
+
+mod common;
+
+mod connecting;
+mod exclusion;
+mod faults;
+mod tls;
+mod waiting;

@@ -1,0 +1,52 @@
+//! Certificates of a test's own.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The files of a TLS listener, in PEM format.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// The authority that signed the certificate.
+    pub ca: PathBuf,
+    /// The server's certificate.
+    pub certificate: PathBuf,
+    /// The server's key.
+    pub key: PathBuf,
+}
+
+fn openssl(directory: &Path, arguments: &str) -> bool {
+    let mut command = Command::new("openssl");
+    command
+        .args(arguments.split_whitespace())
+        .current_dir(directory);
+    command.output().is_ok_and(|output| output.status.success())
+}
+
+/// In this directory: the authorities `ca.pem` and `other.pem`, and a certificate by the first for
+/// 127.0.0.1, `server.pem`. `None` without a program `openssl` that can make them.
+pub fn make(directory: &Path) -> Option<Tls> {
+    let names = "subjectAltName=IP:127.0.0.1\n";
+    std::fs::write(directory.join("names"), names).expect("the directory is writable");
+    let made = ["ca", "other"].iter().all(|authority| {
+        openssl(
+            directory,
+            &format!(
+                "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={authority} \
+                 -addext basicConstraints=critical,CA:TRUE \
+                 -keyout {authority}.key -out {authority}.pem"
+            ),
+        )
+    }) && openssl(
+        directory,
+        "req -newkey rsa:2048 -nodes -subj /CN=server -keyout server.key -out server.csr",
+    ) && openssl(
+        directory,
+        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 \
+         -extfile names -out server.pem",
+    );
+    made.then(|| Tls {
+        ca: directory.join("ca.pem"),
+        certificate: directory.join("server.pem"),
+        key: directory.join("server.key"),
+    })
+}

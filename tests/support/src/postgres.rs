@@ -1,0 +1,271 @@
+//! A real PostgreSQL server for a test.
+
+use std::io;
+use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use crate::certificates::Tls;
+use crate::child::ChildProcess;
+use crate::policy;
+use crate::scratch::{Scratch, free_port};
+
+/// Names another program than `postgres`; `initdb` and `psql` stand beside it.
+pub const PROGRAM: &str = "LOCK_TESTS_POSTGRES";
+
+const START_BOUND: Duration = Duration::from_secs(30);
+
+/// Who gets in: `postgres`, who may everything, and `app`, who may nothing, without a password;
+/// `service` with the password `secret`.
+const ACCESS: &str = "host all postgres,app 127.0.0.1/32 trust\n\
+                      host all all 127.0.0.1/32 scram-sha-256\n";
+const ROLES: &str = "CREATE ROLE app LOGIN; CREATE ROLE service LOGIN PASSWORD 'secret'";
+
+/// How to start a [`PostgresServer`].
+#[derive(Debug, Clone, Default)]
+pub struct PostgresOptions {
+    config: Vec<String>,
+    tls: Option<Tls>,
+}
+
+impl PostgresOptions {
+    /// Adds a line of the configuration file.
+    #[must_use]
+    pub fn config(mut self, line: &str) -> Self {
+        self.config.push(line.to_owned());
+        self
+    }
+
+    /// Takes TLS connections too.
+    #[must_use]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Starts the server and waits until it answers; `None` where none is installed, see
+    /// [`policy`].
+    pub fn start(self) -> Option<PostgresServer> {
+        let installed = installed("postgres");
+        let programs: Vec<_> = installed.iter().map(String::as_str).collect();
+        let program = policy::find_server("postgres", PROGRAM, &programs)?;
+        // Its companions are where it really is.
+        let program = program.canonicalize().expect("a program that was found");
+        for _ in 0..5 {
+            let scratch = Scratch::new();
+            let mut server = PostgresServer {
+                process: None,
+                program: program.clone(),
+                port: free_port(),
+                scratch,
+            };
+            let started = server
+                .initialize(&self)
+                .and_then(|()| server.start())
+                .and_then(|()| server.psql("postgres", ROLES).map(drop));
+            match started {
+                Ok(()) => return Some(server),
+                Err(error) => eprintln!("postgres did not start: {error}"),
+            }
+        }
+        panic!("postgres did not start in five attempts; its log is above");
+    }
+}
+
+/// A server of a test's own, or of several, which ends with them.
+#[derive(Debug)]
+pub struct PostgresServer {
+    process: Option<ChildProcess>,
+    program: PathBuf,
+    port: u16,
+    scratch: Scratch,
+}
+
+impl PostgresServer {
+    /// The server of all the tests that run at this time, for those that harm nobody else; `None`
+    /// where none is installed.
+    pub fn shared() -> Option<Arc<Self>> {
+        static SHARED: Mutex<Weak<PostgresServer>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(server) = shared.upgrade() {
+            return Some(server);
+        }
+        let server = Arc::new(PostgresOptions::default().start()?);
+        *shared = Arc::downgrade(&server);
+        Some(server)
+    }
+
+    /// Where it listens on the loopback address.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its URL for a user who needs no password and has no rights, without parameters.
+    pub fn url(&self) -> String {
+        format!("postgres://app@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// The running process, which is the parent of those that serve sessions.
+    ///
+    /// # Panics
+    ///
+    /// After [`kill`](Self::kill).
+    pub fn process(&self) -> &ChildProcess {
+        self.process.as_ref().expect("the server was killed")
+    }
+
+    /// Kills it: what it has not written is lost, and its other processes end as they notice.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    /// Starts it again on the same port, after a [`kill`](Self::kill).
+    pub fn start_again(&mut self) {
+        // As long as another of its processes lives, the memory that they share is in use.
+        let deadline = Instant::now() + START_BOUND;
+        while let Err(error) = self.start() {
+            assert!(Instant::now() < deadline, "it starts again: {error}");
+        }
+    }
+
+    /// Runs SQL in `psql`, as a user who needs no password, and returns the rows, without
+    /// headings.
+    pub fn psql(&self, user: &str, sql: &str) -> io::Result<String> {
+        let mut command = Command::new(self.beside("psql"));
+        command.args(["-X", "-q", "-t", "-A", "-v", "ON_ERROR_STOP=1"]);
+        command.args(["-h", "127.0.0.1", "-p", &self.port.to_string()]);
+        command.args(["-U", user, "-d", "postgres", "-c", sql]);
+        let output = command.output()?;
+        if !output.status.success() {
+            return Err(io::Error::other(String::from_utf8_lossy(&output.stderr)));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    fn initialize(&self, options: &PostgresOptions) -> io::Result<()> {
+        let data = self.data();
+        std::fs::create_dir(&data)?;
+        give(&data, 0o700)?;
+        let mut command = Command::new(self.beside("initdb"));
+        command.args(["--no-sync", "-A", "trust", "-U", "postgres", "-E", "UTF8"]);
+        command.args(["--locale=C", "-D"]).arg(&data);
+        let output = unprivileged(command).current_dir(&data).output()?;
+        if !output.status.success() {
+            return Err(io::Error::other(String::from_utf8_lossy(&output.stderr)));
+        }
+        std::fs::write(data.join("pg_hba.conf"), ACCESS)?;
+        let mut config = format!(
+            "listen_addresses = '127.0.0.1'\nport = {}\nunix_socket_directories = ''\n\
+             max_connections = 300\nshared_buffers = 16MB\nfsync = off\nlog_line_prefix = '%m %p '\n",
+            self.port
+        );
+        if let Some(tls) = &options.tls {
+            for (from, to) in [(&tls.certificate, "server.crt"), (&tls.key, "server.key")] {
+                std::fs::copy(from, data.join(to))?;
+                give(&data.join(to), 0o600)?;
+            }
+            std::fs::copy(&tls.ca, data.join("ca.crt"))?;
+            give(&data.join("ca.crt"), 0o600)?;
+            config += "ssl = on\nssl_ca_file = 'ca.crt'\n";
+        }
+        for line in &options.config {
+            config += &format!("{line}\n");
+        }
+        std::fs::write(data.join("postgresql.conf"), config)
+    }
+
+    fn start(&mut self) -> io::Result<()> {
+        let mut command = Command::new(&self.program);
+        command.arg("-D").arg(self.data());
+        let mut command = unprivileged(command);
+        command.current_dir(self.data());
+        let mut process = ChildProcess::spawn(command, &self.scratch.join("postgres.log"))?;
+        let deadline = Instant::now() + START_BOUND;
+        loop {
+            if TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok() {
+                match self.psql("postgres", "SELECT 1") {
+                    Ok(_) => break,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(error),
+                    Err(_) => {}
+                }
+            }
+            if process.exit_status().is_some() || Instant::now() > deadline {
+                return Err(io::Error::other(process.log()));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.process = Some(process);
+        Ok(())
+    }
+
+    fn data(&self) -> PathBuf {
+        self.scratch.join("data")
+    }
+
+    fn beside(&self, program: &str) -> PathBuf {
+        self.program.with_file_name(program)
+    }
+}
+
+impl Drop for PostgresServer {
+    fn drop(&mut self) {
+        if let Some(process) = &mut self.process {
+            process.quit();
+        }
+    }
+}
+
+/// A program of PostgreSQL: on the search path, or where Debian keeps the versions, newest first.
+fn installed(program: &str) -> Vec<String> {
+    let mut found = vec![program.to_owned()];
+    let versions = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten();
+    let mut versions: Vec<_> = versions.flatten().map(|entry| entry.path()).collect();
+    versions.sort_by_key(|path| {
+        let number = path
+            .file_name()
+            .and_then(|name| name.to_str()?.parse::<u32>().ok());
+        std::cmp::Reverse(number)
+    });
+    let paths = versions.iter().map(|path| path.join("bin").join(program));
+    found.extend(paths.filter_map(|path| path.into_os_string().into_string().ok()));
+    found
+}
+
+/// Servers of this kind refuse to run as root: there they run as the user their package makes.
+pub(crate) fn unprivileged(mut command: Command) -> Command {
+    if let Some((user, group)) = other_user() {
+        command.uid(user).gid(group);
+    }
+    command
+}
+
+/// Makes a file or directory one that [`unprivileged`] processes own.
+pub(crate) fn give(path: &Path, mode: u32) -> io::Result<()> {
+    if let Some((user, group)) = other_user() {
+        chown(path, Some(user), Some(group))?;
+    }
+    std::fs::set_permissions(path, PermissionsExt::from_mode(mode))
+}
+
+fn other_user() -> Option<(u32, u32)> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let users = std::fs::read_to_string("/etc/passwd").ok()?;
+    let find = |name: &str| {
+        let line = users
+            .lines()
+            .find(|line| line.split(':').next() == Some(name))?;
+        let mut fields = line.split(':').skip(2);
+        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+    };
+    find("postgres").or_else(|| find("nobody"))
+}

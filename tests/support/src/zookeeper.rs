@@ -1,0 +1,284 @@
+//! A real ZooKeeper server for a test, or for all tests of a binary.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use crate::child::{ChildProcess, Watchdog};
+use crate::policy;
+use crate::scratch::{Scratch, free_port};
+
+/// Names another library than that of Debian's package.
+pub const LIBRARY: &str = "LOCK_TESTS_ZOOKEEPER_JAR";
+/// Names another program than `java`.
+pub const PROGRAM: &str = "LOCK_TESTS_JAVA";
+
+const DEBIAN_S_LIBRARY: &str = "/usr/share/java/zookeeper.jar";
+const START_BOUND: Duration = Duration::from_secs(60);
+/// Short, so that sessions may be short too.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Java and ZooKeeper, as far as they are installed.
+#[derive(Debug, Clone)]
+pub struct Installation {
+    java: PathBuf,
+    library: PathBuf,
+}
+
+impl Installation {
+    /// `None` where something is missing; see [`policy`].
+    pub fn find() -> Option<Self> {
+        let java = policy::find_server("zookeeper", PROGRAM, &["java"])?;
+        let library = policy::find_file("zookeeper", LIBRARY, Path::new(DEBIAN_S_LIBRARY))?;
+        Some(Self { java, library })
+    }
+
+    fn run(&self, class: &str) -> Command {
+        let mut command = Command::new(&self.java);
+        // The least that starts fast and stays small.
+        command
+            .args(["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
+            .args(["-Dzookeeper.admin.enableServer=false"])
+            .args(["-Dzookeeper.4lw.commands.whitelist=*"])
+            // A server that is killed loses nothing that the system has.
+            .args(["-Dzookeeper.forceSync=no"])
+            .args([
+                "-Dzookeeper.serverCnxnFactory=org.apache.zookeeper.server.NIOServerCnxnFactory",
+            ])
+            .arg("-cp")
+            .arg(self.class_path())
+            .arg(class);
+        command
+    }
+
+    /// Debian's library names most of what it needs, but not this part of Netty.
+    fn class_path(&self) -> String {
+        let codec = self.library.with_file_name("netty-codec.jar");
+        format!("{}:{}", self.library.display(), codec.display())
+    }
+
+    /// ZooKeeper's own command line, for one command of it.
+    pub fn command_line(&self, port: u16, words: &[&str]) -> Command {
+        let mut command = self.run("org.apache.zookeeper.ZooKeeperMain");
+        command
+            .args(["-server", &format!("127.0.0.1:{port}")])
+            .args(words);
+        command
+    }
+}
+
+/// A server, which ends when this is dropped, or when this process ends.
+#[derive(Debug)]
+pub struct ZooKeeperServer {
+    process: Option<(ChildProcess, Watchdog)>,
+    installation: Installation,
+    port: u16,
+    tls_port: u16,
+    scratch: Scratch,
+    /// Further lines of the configuration.
+    settings: Vec<String>,
+}
+
+impl ZooKeeperServer {
+    /// The server that all tests of this binary share; `None` where none is installed.
+    pub fn shared() -> Option<&'static Self> {
+        static SHARED: LazyLock<Option<ZooKeeperServer>> = LazyLock::new(ZooKeeperServer::start);
+        SHARED.as_ref()
+    }
+
+    /// A server of a test's own; `None` where none is installed.
+    pub fn start() -> Option<Self> {
+        Self::start_with(|_| Vec::new())
+    }
+
+    /// One that listens with TLS too, by a key store in PKCS #12 format and, for the certificates of
+    /// clients, an authority in PEM format.
+    pub fn start_with_tls(keys: &Path, password: &str, authority: &Path) -> Option<Self> {
+        Self::start_with(|port| {
+            vec![
+                format!("secureClientPort={port}"),
+                "secureClientPortAddress=127.0.0.1".to_owned(),
+                "serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory".to_owned(),
+                format!("ssl.keyStore.location={}", keys.display()),
+                "ssl.keyStore.type=PKCS12".to_owned(),
+                format!("ssl.keyStore.password={password}"),
+                format!("ssl.trustStore.location={}", authority.display()),
+                "ssl.trustStore.type=PEM".to_owned(),
+                "ssl.clientAuth=want".to_owned(),
+                // The certificates name addresses, not hosts of clients.
+                "ssl.clientHostnameVerification=false".to_owned(),
+            ]
+        })
+    }
+
+    fn start_with(settings: impl Fn(u16) -> Vec<String>) -> Option<Self> {
+        let installation = Installation::find()?;
+        for _ in 0..5 {
+            let scratch = Scratch::new();
+            let mut server = Self::new(&installation, free_port(), scratch, Vec::new());
+            server.settings = settings(server.tls_port);
+            if server.launch().is_ok() && server.until_serving().is_ok() {
+                return Some(server);
+            }
+        }
+        panic!("ZooKeeper did not start in five attempts; its log is above");
+    }
+
+    /// As many servers as one ensemble, one of which leads; `None` where none is installed.
+    pub fn ensemble(size: usize) -> Option<Vec<Self>> {
+        let installation = Installation::find()?;
+        for _ in 0..5 {
+            let mut members: Vec<String> = Vec::new();
+            for id in 1..=size {
+                let (quorum, election) = (free_port(), free_port());
+                members.push(format!("server.{id}=127.0.0.1:{quorum}:{election}"));
+            }
+            let mut servers = Vec::new();
+            for id in 1..=size {
+                let scratch = Scratch::new();
+                std::fs::write(scratch.join("myid"), id.to_string()).expect("scratch is writable");
+                let mut settings = members.clone();
+                settings.extend(["initLimit=50".to_owned(), "syncLimit=10".to_owned()]);
+                servers.push(Self::new(&installation, free_port(), scratch, settings));
+            }
+            let launched = servers.iter_mut().all(|server| server.launch().is_ok());
+            if launched
+                && servers
+                    .iter_mut()
+                    .all(|server| server.until_serving().is_ok())
+            {
+                return Some(servers);
+            }
+        }
+        panic!("the ensemble did not start in five attempts; its logs are above");
+    }
+
+    fn new(
+        installation: &Installation,
+        port: u16,
+        scratch: Scratch,
+        settings: Vec<String>,
+    ) -> Self {
+        Self {
+            process: None,
+            installation: installation.clone(),
+            port,
+            tls_port: free_port(),
+            scratch,
+            settings,
+        }
+    }
+
+    /// Its loopback port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its URL, without parameters.
+    pub fn url(&self) -> String {
+        format!("zookeeper://127.0.0.1:{}", self.port)
+    }
+
+    /// Its loopback port with TLS, if it was [started](Self::start_with_tls) with it.
+    pub fn tls_port(&self) -> u16 {
+        self.tls_port
+    }
+
+    /// Java and ZooKeeper, as they were found.
+    pub fn installation(&self) -> &Installation {
+        &self.installation
+    }
+
+    /// The running process.
+    ///
+    /// # Panics
+    ///
+    /// After [`kill`](Self::kill).
+    pub fn process(&self) -> &ChildProcess {
+        &self.process.as_ref().expect("the server was killed").0
+    }
+
+    /// Ends it at once.
+    pub fn kill(&mut self) {
+        // The watchdog first, while the process's id is its own.
+        if let Some((process, watchdog)) = self.process.take() {
+            drop(watchdog);
+            drop(process);
+        }
+    }
+
+    /// Starts it again after [`kill`](Self::kill), with its data and on the same port, and waits
+    /// until it serves.
+    pub fn start_again(&mut self) {
+        self.launch().expect("the server starts again");
+        self.until_serving().expect("the server serves again");
+    }
+
+    /// The answer to one of the commands of four letters.
+    pub fn ask(&self, command: &str) -> std::io::Result<String> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+        stream.write_all(command.as_bytes())?;
+        let mut answer = Vec::new();
+        // With Netty the server does not always end the stream.
+        match stream.read_to_end(&mut answer) {
+            Err(error) if answer.is_empty() => Err(error),
+            _ => Ok(String::from_utf8_lossy(&answer).into_owned()),
+        }
+    }
+
+    /// Whether it leads the ensemble.
+    pub fn leads(&self) -> bool {
+        self.ask("srvr")
+            .is_ok_and(|answer| answer.contains("Mode: leader"))
+    }
+
+    fn launch(&mut self) -> std::io::Result<()> {
+        let configuration = self.scratch.join("zoo.cfg");
+        let mut text = format!(
+            "clientPort={}\nclientPortAddress=127.0.0.1\ndataDir={}\ntickTime={}\n\
+             maxSessionTimeout=600000\nmaxClientCnxns=0\n",
+            self.port,
+            self.scratch.path().display(),
+            TICK.as_millis(),
+        );
+        for line in &self.settings {
+            text += line;
+            text.push('\n');
+        }
+        std::fs::write(&configuration, text)?;
+        let mut command = self
+            .installation
+            .run("org.apache.zookeeper.server.quorum.QuorumPeerMain");
+        command.arg(&configuration).current_dir(self.scratch.path());
+        let process = ChildProcess::spawn(command, &self.scratch.join("zookeeper.log"))?;
+        let watchdog = Watchdog::over(process.id())?;
+        self.process = Some((process, watchdog));
+        Ok(())
+    }
+
+    fn until_serving(&mut self) -> Result<(), ()> {
+        let deadline = Instant::now() + START_BOUND;
+        while !self
+            .ask("srvr")
+            .is_ok_and(|answer| answer.contains("Mode: "))
+        {
+            let (process, _) = self.process.as_mut().expect("it was launched");
+            if process.exit_status().is_some() || Instant::now() > deadline {
+                eprintln!("ZooKeeper does not serve:\n{}", process.log());
+                return Err(());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for ZooKeeperServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

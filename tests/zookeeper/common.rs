@@ -1,0 +1,152 @@
+//! A directory of a test's own on a server, and an eye on it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lock_runtime::{DistributedLock, LockGuard, ZooKeeperProvider, ZooKeeperProviderBuilder};
+use lock_tests::{FaultProxy, ZooKeeperServer, eventually, unique};
+use zookeeper_client::{Acls, Client, CreateMode, Error, Stat};
+
+/// No test takes longer.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
+/// What must happen soon happens within this time, on a loaded machine too.
+pub(crate) const BOUND: Duration = Duration::from_secs(20);
+/// A lease that nothing in a test outlasts.
+pub(crate) const LONG: Duration = Duration::from_secs(120);
+
+/// Runs a test in a directory of its own on the server that the tests share.
+pub(crate) fn with_server<F>(test: impl FnOnce(Place) -> F + Send + 'static)
+where
+    F: Future<Output = ()> + Send,
+{
+    lock_tests::run(DEADLINE, async move {
+        if let Some(server) = ZooKeeperServer::shared() {
+            test(Place::on(server.port()).await).await;
+        }
+    });
+}
+
+/// A directory on a server, and a client that has nothing to do with the library.
+#[derive(Clone)]
+pub(crate) struct Place {
+    pub(crate) port: u16,
+    pub(crate) directory: String,
+    pub(crate) raw: Client,
+}
+
+impl Place {
+    pub(crate) async fn on(port: u16) -> Self {
+        let connector = Client::connector().with_session_timeout(LONG);
+        let raw = connector.connect(&format!("127.0.0.1:{port}")).await;
+        Self {
+            port,
+            directory: format!("/{}", unique()),
+            raw: raw.expect("the server answers"),
+        }
+    }
+
+    pub(crate) fn builder(&self) -> ZooKeeperProviderBuilder {
+        self.builder_at(self.port)
+    }
+
+    /// The same locks through another port.
+    pub(crate) fn builder_at(&self, port: u16) -> ZooKeeperProviderBuilder {
+        ZooKeeperProvider::builder(format!("zookeeper://127.0.0.1:{port}"))
+            .directory(&self.directory)
+            .lease(LONG)
+    }
+
+    pub(crate) async fn provider(&self) -> Arc<ZooKeeperProvider> {
+        connected(self.builder()).await
+    }
+
+    /// A provider behind a proxy.
+    pub(crate) async fn behind_proxy(
+        &self,
+        change: impl FnOnce(ZooKeeperProviderBuilder) -> ZooKeeperProviderBuilder,
+    ) -> (FaultProxy, Arc<ZooKeeperProvider>) {
+        let proxy = FaultProxy::start(self.port).await;
+        let provider = connected(change(self.builder_at(proxy.port()))).await;
+        (proxy, provider)
+    }
+
+    pub(crate) fn node(&self, name: &str) -> String {
+        format!("{}/{name}", self.directory)
+    }
+
+    /// The children of a lock's node in the order of their creation; none if it is not there.
+    pub(crate) async fn children(&self, name: &str) -> Vec<String> {
+        match self.raw.list_children(&self.node(name)).await {
+            Ok(mut children) => {
+                children.sort();
+                children
+            }
+            Err(Error::NoNode) => Vec::new(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    pub(crate) async fn until_children(&self, name: &str, count: usize) -> Vec<String> {
+        eventually("so many queue", BOUND, || async {
+            self.children(name).await.len() == count
+        })
+        .await;
+        self.children(name).await
+    }
+
+    /// Data and state of the child of a lock's node.
+    pub(crate) async fn child(&self, name: &str, child: &str) -> (Vec<u8>, Stat) {
+        let path = format!("{}/{child}", self.node(name));
+        self.raw.get_data(&path).await.expect("the child is there")
+    }
+
+    pub(crate) async fn exists(&self, name: &str) -> bool {
+        let stat = self.raw.check_stat(&self.node(name)).await;
+        stat.expect("the server answers").is_some()
+    }
+
+    pub(crate) async fn until_gone(&self, name: &str) {
+        eventually("the lock's node is gone", BOUND, || async {
+            !self.exists(name).await
+        })
+        .await;
+    }
+
+    /// Queues as another program does, and returns the path of its node.
+    pub(crate) async fn queue(&self, name: &str, word: &str, data: &[u8]) -> String {
+        let persistent = CreateMode::Persistent.with_acls(Acls::anyone_all());
+        let made = self.raw.mkdir(&self.node(name), &persistent).await;
+        made.expect("directories can be made");
+        let options = CreateMode::EphemeralSequential.with_acls(Acls::anyone_all());
+        let prefix = format!("{}/{word}", self.node(name));
+        let (_, sequence) = self.raw.create(&prefix, data, &options).await.unwrap();
+        format!("{prefix}{sequence}")
+    }
+}
+
+pub(crate) async fn connected(builder: ZooKeeperProviderBuilder) -> Arc<ZooKeeperProvider> {
+    Arc::new(builder.connect().await.expect("the provider connects"))
+}
+
+pub(crate) fn lock(provider: &Arc<ZooKeeperProvider>, name: &str) -> DistributedLock {
+    DistributedLock::on(provider.clone(), name)
+}
+
+/// Takes a lock that is free or about to be.
+pub(crate) async fn take(provider: &Arc<ZooKeeperProvider>, name: &str) -> LockGuard {
+    let taken = lock(provider, name).acquire_for(BOUND).await;
+    taken.unwrap_or_else(|error| panic!("free soon: {error}"))
+}
+
+/// Waits for the lock in a task of its own.
+pub(crate) fn waiting(
+    provider: &Arc<ZooKeeperProvider>,
+    name: &'static str,
+) -> tokio::task::JoinHandle<LockGuard> {
+    let provider = provider.clone();
+    tokio::spawn(async move { take(&provider, name).await })
+}
+
+pub(crate) fn token(guard: &LockGuard) -> u64 {
+    guard.fencing_token().expect("every grant has one").get()
+}

@@ -1,0 +1,110 @@
+//! Settings, credentials and rights.
+
+use std::time::Duration;
+
+use lock_runtime::{LockErrorKind, LockProvider, ZooKeeperAcl, ZooKeeperProvider};
+use zookeeper_client::{Client, Error};
+
+use crate::common::{BOUND, connected, lock, take, with_server};
+
+#[test]
+fn the_server_has_the_last_word_on_the_lease() {
+    with_server(|place| async move {
+        let provider = connected(place.builder().lease(Duration::from_millis(100))).await;
+        let lease = provider.capabilities().lease;
+        assert_eq!(lease, Some(Duration::from_millis(400)), "two ticks");
+    });
+}
+
+#[test]
+fn everything_can_be_said_in_the_url() {
+    with_server(|place| async move {
+        let url = format!(
+            "zookeeper://127.0.0.1:{}{}/deep/er?key_prefix=App:&lease=9s&connect_timeout=8s&acl=open",
+            place.port, place.directory
+        );
+        let provider = lock_runtime::connect(&url).await.unwrap();
+        assert_eq!(provider.capabilities().lease, Some(Duration::from_secs(9)));
+        let lock = lock_runtime::DistributedLock::on(provider, "order");
+        let guard = lock.acquire_for(BOUND).await.unwrap();
+        assert_eq!(place.children("deep/er/App:order").await.len(), 1);
+        guard.release().await.unwrap();
+    });
+}
+
+#[test]
+fn only_its_creator_sees_the_lock() {
+    with_server(|place| async move {
+        let provider = connected(
+            place
+                .builder()
+                .credentials("service", "hunter2")
+                .acl(ZooKeeperAcl::Creator),
+        )
+        .await;
+        assert!(!format!("{provider:?}").contains("hunter2"));
+        let guard = take(&provider, "order").await;
+        let stranger = place.raw.list_children(&place.node("order")).await;
+        assert_eq!(stranger, Err(Error::NoAuth));
+        let friend = Client::connector()
+            .with_auth("digest", b"service:hunter2")
+            .connect(&format!("127.0.0.1:{}", place.port))
+            .await
+            .unwrap();
+        let children = friend.list_children(&place.node("order")).await.unwrap();
+        assert_eq!(children.len(), 1);
+
+        for builder in [
+            place.builder(),
+            place.builder().credentials("service", "wrong"),
+        ] {
+            let other = connected(builder).await;
+            let error = lock(&other, "order").acquire_for(BOUND).await.unwrap_err();
+            assert_eq!(error.kind(), LockErrorKind::InvalidConfig, "{error}");
+            assert!(error.to_string().contains("ACL"), "{error}");
+            assert!(!format!("{error:?}").contains("wrong"));
+        }
+        let same = connected(place.builder().credentials("service", "hunter2")).await;
+        assert!(lock(&same, "order").try_acquire().await.unwrap().is_none());
+        guard.release().await.unwrap();
+        take(&same, "order").await.release().await.unwrap();
+    });
+}
+
+#[test]
+fn the_acl_may_name_somebody() {
+    with_server(|place| async move {
+        // base64(sha1("reader:secret")), as `DigestAuthenticationProvider` makes it.
+        let acl = ZooKeeperAcl::Digest("reader:TwMYkJISsEPORbrSYGWeRLjeNEk=".to_owned());
+        let builder = place.builder().credentials("reader", "secret").acl(acl);
+        let provider = connected(builder).await;
+        let guard = take(&provider, "order").await;
+        let stranger = place.raw.list_children(&place.node("order")).await;
+        assert_eq!(stranger, Err(Error::NoAuth));
+        guard.release().await.unwrap();
+    });
+}
+
+#[test]
+fn mistakes_are_named() {
+    with_server(|place| async move {
+        for (wrong, word) in [
+            ("?lease=1", "lease"),
+            ("?lease=1ms", "lease"),
+            ("?connect_timeout=0s", "timeout"),
+            ("?tickets=1", "tickets"),
+            ("?acl=creator", "credentials"),
+            ("/a//b", "directory"),
+            ("/..", "directory"),
+        ] {
+            let url = format!("zookeeper://127.0.0.1:{}{wrong}", place.port);
+            let error = ZooKeeperProvider::connect(url).await.unwrap_err();
+            assert_eq!(
+                error.kind(),
+                LockErrorKind::InvalidConfig,
+                "{wrong}: {error}"
+            );
+            assert!(error.to_string().contains(word), "{wrong}: {error}");
+        }
+    });
+}

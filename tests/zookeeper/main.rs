@@ -1,0 +1,14 @@
+//! What is ZooKeeper's own: the nodes that clients leave there, other programs on the same nodes,
+//! and faults of server, network and session. What every provider must do alike is in the
+//! conformance suite.
+
+mod common;
+
+mod connecting;
+mod ensemble;
+mod faults;
+mod nodes;
+mod restart;
+mod sessions;
+mod thief;
+mod tls;

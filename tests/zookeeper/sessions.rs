@@ -1,0 +1,175 @@
+//! One session for many locks, and what ends with it.
+
+use std::time::{Duration, Instant};
+
+use lock_runtime::LockErrorKind;
+use lock_tests::{ZooKeeperServer, eventually};
+use tokio::task::JoinSet;
+
+use crate::common::{BOUND, Place, connected, lock, take, token, waiting, with_server};
+use crate::thief::close_session;
+
+#[test]
+fn a_thousand_locks_are_held_on_one_session() {
+    const LOCKS: usize = 1_000;
+    let lease = Duration::from_secs(6);
+    with_server(move |place| async move {
+        let provider = connected(place.builder().lease(lease)).await;
+        let mut tasks = JoinSet::new();
+        for number in 0..LOCKS {
+            let provider = provider.clone();
+            tasks.spawn(async move { take(&provider, &number.to_string()).await });
+        }
+        let guards = tasks.join_all().await;
+        let mut owners = std::collections::HashSet::new();
+        for number in 0..LOCKS {
+            let name = number.to_string();
+            let children = place.children(&name).await;
+            owners.insert(place.child(&name, &children[0]).await.1.ephemeral_owner);
+        }
+        assert_eq!(owners.len(), 1, "one session");
+        tokio::time::sleep(2 * lease).await;
+        assert!(guards.iter().all(|guard| !guard.is_lost()));
+        // The end of the session is the end of all of them.
+        let owner = owners.into_iter().next().unwrap();
+        let start = Instant::now();
+        close_session(place.port, owner);
+        for guard in &guards {
+            guard.lost().await;
+        }
+        assert!(start.elapsed() < lease / 2, "by evidence, not by deadline");
+    });
+}
+
+#[test]
+fn a_closed_session_is_a_loss_and_another_one_is_made() {
+    with_server(|place| async move {
+        let provider = place.provider().await;
+        let guard = take(&provider, "order").await;
+        let children = place.children("order").await;
+        let session = place.child("order", &children[0]).await.1.ephemeral_owner;
+        close_session(place.port, session);
+        tokio::time::timeout(BOUND, guard.lost())
+            .await
+            .expect("the loss is noticed");
+        let error = guard.release().await.unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::Lost);
+        assert!(error.to_string().contains("session"), "{error}");
+        let guard = take(&provider, "order").await;
+        let children = place.children("order").await;
+        assert_ne!(
+            place.child("order", &children[0]).await.1.ephemeral_owner,
+            session
+        );
+        guard.release().await.unwrap();
+    });
+}
+
+#[test]
+fn a_waiter_whose_session_is_closed_queues_again() {
+    with_server(|place| async move {
+        let (first, second) = (place.provider().await, place.provider().await);
+        let guard = take(&first, "order").await;
+        let waiter = waiting(&second, "order");
+        let children = place.until_children("order", 2).await;
+        let session = place.child("order", &children[1]).await.1.ephemeral_owner;
+        close_session(place.port, session);
+        eventually("it queues again", BOUND, || async {
+            let now = place.children("order").await;
+            now.len() == 2 && now[1] != children[1]
+        })
+        .await;
+        guard.release().await.unwrap();
+        waiter.await.unwrap().release().await.unwrap();
+        place.until_gone("order").await;
+    });
+}
+
+#[test]
+fn a_node_that_somebody_removes_is_a_loss() {
+    with_server(|place| async move {
+        let provider = place.provider().await;
+        let guard = take(&provider, "order").await;
+        let other = take(&provider, "other").await;
+        let children = place.children("order").await;
+        let path = format!("{}/{}", place.node("order"), children[0]);
+        place.raw.delete(&path, None).await.unwrap();
+        tokio::time::timeout(BOUND, guard.lost())
+            .await
+            .expect("the loss is noticed");
+        // Names begin anew once the lock's node was removed: this is somebody else's.
+        place.raw.delete(&place.node("order"), None).await.unwrap();
+        let foreign = place.queue("order", "lock-", b"").await;
+        assert_eq!(foreign, path);
+        assert_eq!(
+            guard.release().await.unwrap_err().kind(),
+            LockErrorKind::Lost
+        );
+        assert!(
+            place.raw.check_stat(&foreign).await.unwrap().is_some(),
+            "left alone"
+        );
+        assert!(!other.is_lost(), "the session lives");
+        other.release().await.unwrap();
+    });
+}
+
+#[test]
+fn the_session_ends_with_the_provider() {
+    with_server(|place| async move {
+        let provider = place.provider().await;
+        let error = {
+            let guard = take(&provider, "order").await;
+            let children = place.children("order").await;
+            assert_eq!(children.len(), 1);
+            drop(provider);
+            guard.release().await
+        };
+        error.unwrap();
+        place.until_gone("order").await;
+    });
+}
+
+/// A waiter is woken by the one before it, and by nobody else.
+#[test]
+fn a_hand_over_costs_the_same_however_many_wait() {
+    lock_tests::run(crate::common::DEADLINE, async {
+        const WAITERS: u64 = 200;
+        let Some(server) = ZooKeeperServer::start() else {
+            return;
+        };
+        let place = Place::on(server.port()).await;
+        let holder = place.provider().await;
+        let guard = take(&holder, "order").await;
+        let mut tasks = JoinSet::new();
+        for _ in 0..WAITERS {
+            let provider = place.provider().await;
+            tasks.spawn(async move {
+                // No deadline: they all wait for the slowest to queue.
+                let guard = lock(&provider, "order").acquire().await.unwrap();
+                let token = token(&guard);
+                guard.release().await.unwrap();
+                (token, provider)
+            });
+        }
+        place
+            .until_children("order", 1 + usize::try_from(WAITERS).unwrap())
+            .await;
+        let packets = || {
+            let answer = server.ask("mntr").expect("the server answers");
+            let line = answer
+                .lines()
+                .find_map(|line| line.strip_prefix("zk_packets_received"));
+            line.and_then(|number| number.trim().parse::<u64>().ok())
+                .expect("a number")
+        };
+        let before = packets();
+        guard.release().await.unwrap();
+        let done = tasks.join_all().await;
+        let each = (packets() - before) / WAITERS;
+        // Two removals, a look, a confirmation, an eye on the own node; and signs of life.
+        assert!(each <= 10, "{each} requests a hand-over");
+        let tokens: std::collections::BTreeSet<_> = done.iter().map(|(token, _)| token).collect();
+        assert_eq!(tokens.len(), done.len());
+    });
+}
