@@ -4,10 +4,13 @@
 
 mod common;
 
+mod cancellation;
 mod connecting;
 mod ensemble;
 mod faults;
+mod loss;
 mod nodes;
+mod outage;
 mod restart;
 mod sessions;
 mod thief;
