@@ -13,5 +13,6 @@ mod nodes;
 mod outage;
 mod restart;
 mod sessions;
+mod storm;
 mod thief;
 mod tls;
