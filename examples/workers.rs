@@ -36,7 +36,7 @@ const FATAL_TICK: usize = 4;
 /// How long a killed holder keeps the lock at most. A live one renews it every third of it.
 const LEASE: Duration = Duration::from_secs(2);
 /// What a busy machine may add.
-const DELAY: Duration = Duration::from_millis(500);
+const DELAY: Duration = Duration::from_millis(1_500);
 
 // A replica.
 
