@@ -7,5 +7,7 @@ mod common;
 mod connecting;
 mod exclusion;
 mod faults;
+mod outages;
 mod tls;
+mod tokens;
 mod waiting;

@@ -1,6 +1,7 @@
 //! A real PostgreSQL server for a test.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
@@ -8,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::certificates::Tls;
 use crate::child::ChildProcess;
@@ -21,7 +24,7 @@ const START_BOUND: Duration = Duration::from_secs(30);
 
 /// Who gets in: `postgres`, who may everything, and `app`, who may nothing, without a password;
 /// `service` with the password `secret`.
-const ACCESS: &str = "host all postgres,app 127.0.0.1/32 trust\n\
+const ACCESS: &str = "host all,replication postgres,app 127.0.0.1/32 trust\n\
                       host all all 127.0.0.1/32 scram-sha-256\n";
 const ROLES: &str = "CREATE ROLE app LOGIN; CREATE ROLE service LOGIN PASSWORD 'secret'";
 
@@ -125,6 +128,74 @@ impl PostgresServer {
         }
     }
 
+    /// Stops the processes that serve sessions, and all others of the server, with `SIGSTOP`:
+    /// connections stay open, nothing answers.
+    pub fn freeze(&self) {
+        self.process().freeze();
+        // Their parent starts no others any more.
+        self.signal_children(Signal::STOP);
+    }
+
+    /// Lets it go on with `SIGCONT`.
+    pub fn thaw(&self) {
+        self.signal_children(Signal::CONT);
+        self.process().thaw();
+    }
+
+    fn signal_children(&self, signal: Signal) {
+        for child in children_of(self.process().id()) {
+            // One that has just ended needs none.
+            let _ = kill_process(child, signal);
+        }
+    }
+
+    /// Starts a standby that follows this server, with the same options.
+    ///
+    /// # Panics
+    ///
+    /// If that fails.
+    pub fn start_standby(&self) -> Self {
+        let mut standby = Self {
+            process: None,
+            program: self.program.clone(),
+            port: free_port(),
+            scratch: Scratch::new(),
+        };
+        standby
+            .copy(self)
+            .and_then(|()| standby.start())
+            .unwrap_or_else(|error| panic!("the standby did not start: {error}"));
+        standby
+    }
+
+    fn copy(&self, primary: &Self) -> io::Result<()> {
+        let data = self.data();
+        std::fs::create_dir(&data)?;
+        give(&data, 0o700)?;
+        let mut command = Command::new(self.beside("pg_basebackup"));
+        command.args(["-h", "127.0.0.1", "-p", &primary.port.to_string()]);
+        command.args([
+            "-U",
+            "postgres",
+            "-c",
+            "fast",
+            "-X",
+            "stream",
+            "--no-sync",
+            "-R",
+        ]);
+        command.arg("-D").arg(&data);
+        let output = unprivileged(command).current_dir(&data).output()?;
+        if !output.status.success() {
+            return Err(io::Error::other(String::from_utf8_lossy(&output.stderr)));
+        }
+        // The last of several counts.
+        let mut config = File::options()
+            .append(true)
+            .open(data.join("postgresql.conf"))?;
+        writeln!(config, "port = {}", self.port)
+    }
+
     /// Starts it again on the same port, after a [`kill`](Self::kill).
     pub fn start_again(&mut self) {
         // As long as another of its processes lives, the memory that they share is in use.
@@ -219,6 +290,22 @@ impl Drop for PostgresServer {
             process.quit();
         }
     }
+}
+
+fn children_of(parent: u32) -> Vec<Pid> {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let is_child = |process: &Pid| {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.as_raw_pid()));
+        // The program's name, which may hold blanks, stands between parentheses.
+        let fields = stat.ok().and_then(|stat| {
+            let (_, fields) = stat.rsplit_once(") ")?;
+            fields.split(' ').nth(1)?.parse().ok()
+        });
+        fields == Some(parent)
+    };
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let pids = pids.filter_map(Pid::from_raw);
+    pids.filter(is_child).collect()
 }
 
 /// A program of PostgreSQL: on the search path, or where Debian keeps the versions, newest first.

@@ -38,6 +38,8 @@ pub struct Fault {
     pub to_client: Flow,
     /// New connections are closed as soon as they are accepted.
     pub refuse: bool,
+    /// That one side has closed its end is not passed on, as by a network that is gone.
+    pub hide_ends: bool,
     /// Raised to reset every open connection.
     resets: u64,
 }
@@ -282,6 +284,10 @@ async fn pump(
     }
     if direction.flow(&fault.borrow()) == Flow::Cut {
         counts.broken.fetch_add(1, Ordering::Relaxed);
+    }
+    if fault.borrow().hide_ends {
+        // Until the connection is reset, or the proxy gone.
+        let _ = fault.wait_for(|_| false).await;
     }
     let _ = to.shutdown().await;
 }

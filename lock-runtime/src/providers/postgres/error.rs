@@ -32,6 +32,9 @@ fn classify(error: &tokio_postgres::Error) -> (LockErrorKind, &'static str) {
                 InvalidConfig,
                 "the server does not offer TLS, which is required unless `sslmode=disable` is set",
             ),
+            "error parsing response from server" | "unexpected message from server" => {
+                (InvalidConfig, "what answers there is no PostgreSQL server")
+            }
             "error performing TLS handshake" => (
                 ProviderUnavailable,
                 "the TLS connection to the server failed",
