@@ -8,6 +8,7 @@ mod connecting;
 mod exclusion;
 mod faults;
 mod outages;
+mod storm;
 mod tls;
 mod tokens;
 mod waiting;
