@@ -14,13 +14,12 @@
 //! ```
 
 use std::error::Error;
-use std::io::Read;
+use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Read, pipe};
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lock_runtime::{FencingToken, RedisProvider, distributed_lock};
-use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{sleep, timeout};
@@ -36,11 +35,12 @@ const FATAL_TICK: usize = 4;
 /// How long a killed holder keeps the lock at most. A live one renews it every third of it.
 const LEASE: Duration = Duration::from_secs(2);
 /// What a busy machine may add.
-const DELAY: Duration = Duration::from_millis(500);
+const DELAY: Duration = Duration::from_millis(1_500);
 
 // A replica.
 
 struct Replica {
+    number: usize,
     /// So that two runs of this example do not wait for each other.
     run: String,
     /// Stands for a table in the database: a line for each tick that was done.
@@ -54,15 +54,19 @@ impl Replica {
         let token = guard.fencing_token().map_or(0, FencingToken::get);
         let record = tokio::fs::read_to_string(&self.record).await?;
         if record.lines().any(|line| line == format!("tick {tick}")) {
-            println!("found {tick} {token}");
+            self.say("found", tick, token);
             return Ok(());
         }
-        println!("began {tick} {token}");
+        self.say("began", tick, token);
         // The work takes its time.
-        sleep(Duration::from_millis(100)).await;
+        sleep(Duration::from_millis(300)).await;
         tokio::fs::write(&self.record, format!("{record}tick {tick}\n")).await?;
-        println!("did {tick} {token}");
+        self.say("did", tick, token);
         Ok(())
+    }
+
+    fn say(&self, what: &str, tick: usize, token: u64) {
+        println!("{what} {} {tick} {token}", self.number);
     }
 
     async fn work(&self, began: SystemTime) -> Result<()> {
@@ -75,7 +79,7 @@ impl Replica {
     }
 }
 
-async fn be_replica(run: &str, record: &str, began: &str) -> Result<()> {
+async fn be_replica(number: &str, run: &str, record: &str, began: &str) -> Result<()> {
     // Ends with its parent, however that one ends: the pipe between them is closed then.
     std::thread::spawn(|| {
         let _ = std::io::stdin().read(&mut [0]);
@@ -83,6 +87,7 @@ async fn be_replica(run: &str, record: &str, began: &str) -> Result<()> {
     });
     lock_runtime::register(connect().await?)?;
     let replica = Replica {
+        number: number.parse()?,
         run: run.to_owned(),
         record: record.into(),
     };
@@ -115,7 +120,7 @@ async fn main() -> ExitCode {
             Ok(replicas @ 2..=20) => watch(replicas).await,
             _ => Err(format!("expected 2 to 20 replicas, got `{number}`").into()),
         },
-        ["replica", run, record, began] => be_replica(run, record, began).await,
+        ["replica", number, run, record, began] => be_replica(number, run, record, began).await,
         _ => Err("expected no arguments, or `--replicas 3`".into()),
     };
     match result {
@@ -154,14 +159,17 @@ async fn watch(replicas: usize) -> Result<()> {
     println!("{replicas} processes, a tick every {PERIOD:?}, a lease of {LEASE:?}\n");
     let run = std::process::id().to_string();
     let began = (SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis()).to_string();
-    let (send, reports) = unbounded_channel();
+    // One for all, so that what they say is read in the order in which they say it.
+    let (said, output) = pipe()?;
     let mut children = Vec::new();
     for replica in 0..replicas {
-        let mut child = start(&[&run, &record.to_string_lossy(), &began])?;
-        follow(&mut child, replica, send.clone())?;
-        children.push(child);
+        let number = replica.to_string();
+        let arguments = [&*number, &run, &record.to_string_lossy(), &began];
+        children.push(start(&arguments, output.try_clone()?)?);
     }
-    drop(send);
+    drop(output);
+    let (send, reports) = unbounded_channel();
+    std::thread::spawn(move || follow(said, &send));
     let mut watcher = Watcher {
         began: Instant::now(),
         children,
@@ -177,47 +185,45 @@ async fn watch(replicas: usize) -> Result<()> {
     watcher.check(&record).await
 }
 
-fn start(arguments: &[&str]) -> Result<Child> {
+fn start(arguments: &[&str], output: PipeWriter) -> Result<Child> {
     let child = Command::new(std::env::current_exe()?)
         .arg("replica")
         .args(arguments)
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
+        .stdout(output)
         .kill_on_drop(true)
         .spawn()?;
     Ok(child)
 }
 
-/// Passes on what the replica says, until it ends.
-fn follow(child: &mut Child, replica: usize, send: UnboundedSender<Report>) -> Result<()> {
-    let mut lines = BufReader::new(child.stdout.take().ok_or("no output")?).lines();
-    tokio::spawn(async move {
-        while let Ok(Some(line)) = lines.next_line().await {
-            let words: Vec<_> = line.split(' ').collect();
-            let (Some(said), Some(Ok(tick)), Some(Ok(token))) = (
-                match words[0] {
-                    "began" => Some(Said::Began),
-                    "did" => Some(Said::Did),
-                    "found" => Some(Said::Found),
-                    _ => None,
-                },
-                words.get(1).map(|word| word.parse()),
-                words.get(2).map(|word| word.parse()),
-            ) else {
-                continue;
-            };
-            let report = Report {
-                replica,
-                said,
-                tick,
-                token,
-            };
-            if send.send(report).is_err() {
-                break;
-            }
+/// Passes on what the replicas say, until the last of them ends.
+fn follow(said: PipeReader, send: &UnboundedSender<Report>) {
+    for line in BufReader::new(said).lines().map_while(Result::ok) {
+        let Some(report) = Report::read(&line) else {
+            continue;
+        };
+        if send.send(report).is_err() {
+            break;
         }
-    });
-    Ok(())
+    }
+}
+
+impl Report {
+    fn read(line: &str) -> Option<Self> {
+        let mut words = line.split(' ');
+        let said = match words.next()? {
+            "began" => Said::Began,
+            "did" => Said::Did,
+            "found" => Said::Found,
+            _ => return None,
+        };
+        Some(Self {
+            said,
+            replica: words.next()?.parse().ok()?,
+            tick: words.next()?.parse().ok()?,
+            token: words.next()?.parse().ok()?,
+        })
+    }
 }
 
 struct Watcher {

@@ -29,7 +29,7 @@ pub(crate) async fn first_of<A, B>(
 }
 
 /// Both, polled in this order.
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "postgres", feature = "zookeeper"))]
 pub(crate) async fn both<A, B>(
     left: impl Future<Output = A>,
     right: impl Future<Output = B>,

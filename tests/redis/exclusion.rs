@@ -1,9 +1,10 @@
 //! Whoever does `SET NX PX` and compare-and-delete on the same key excludes us, and we them.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use lock_runtime::LockErrorKind;
-use lock_tests::eventually;
+use lock_tests::{eventually, poll_once};
 
 use crate::common::{BOUND, connected, lock, take, with_server};
 
@@ -133,6 +134,25 @@ fn anothers_lock_is_not_released() {
             LockErrorKind::Lost
         );
         assert_eq!(server.raw.get("order").await.as_deref(), Some("foreign"));
+    });
+}
+
+#[test]
+fn anothers_lock_is_not_passed_on() {
+    with_server(|server| async move {
+        let provider = server.provider_with_long_lease().await;
+        let guard = take(&provider, "order").await;
+        // A task of the same process, which gets what the guard gives up.
+        let order = lock(&provider, "order");
+        let mut waiting = pin!(order.acquire_for(BOUND));
+        assert!(poll_once(waiting.as_mut()).await.is_none());
+        server.raw.ask::<u8>("DEL order").await;
+        assert!(server.raw.set_nx("order", "foreign").await);
+        drop(guard);
+        server.raw.until_waiting("order", 1).await;
+        assert_eq!(server.raw.get("order").await.as_deref(), Some("foreign"));
+        server.raw.ask::<u8>("DEL order").await;
+        waiting.await.unwrap().release().await.unwrap();
     });
 }
 

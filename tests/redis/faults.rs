@@ -333,6 +333,27 @@ fn a_full_server_takes_no_new_locks_and_gives_up_old_ones() {
 }
 
 #[test]
+fn a_full_server_is_connected_to_and_locks_are_renewed() {
+    with_server(|server| async move {
+        let lease = Duration::from_secs(3);
+        let provider = connected(server.builder().lease(lease)).await;
+        let held = take(&provider, "held").await;
+        server.raw.ask::<String>("CONFIG SET maxmemory 1").await;
+        let refused: redis::RedisResult<String> = server.raw.try_ask("SET order x").await;
+        assert_eq!(refused.unwrap_err().code(), Some("OOM"));
+        assert_eq!(server.raw.ask::<u64>("CLIENT KILL TYPE pubsub").await, 1);
+        let killed = Instant::now();
+        eventually("a lease is over", lease + BOUND, || async {
+            assert!(!held.is_lost(), "although renewals need no memory");
+            killed.elapsed() > lease
+        })
+        .await;
+        held.release().await.unwrap();
+        server.provider().await;
+    });
+}
+
+#[test]
 fn a_key_of_another_kind_is_an_error() {
     with_server(|server: Server| async move {
         let provider = server.provider().await;

@@ -5,6 +5,7 @@
 mod common;
 
 mod connecting;
+mod examples;
 mod exclusion;
 mod faults;
 mod rights;

@@ -1,9 +1,11 @@
 //! A directory of a test's own on a server, and an eye on it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use lock_runtime::{DistributedLock, LockGuard, ZooKeeperProvider, ZooKeeperProviderBuilder};
+use lock_tests::proxy::Flow;
 use lock_tests::{FaultProxy, ZooKeeperServer, eventually, unique};
 use zookeeper_client::{Acls, Client, CreateMode, Error, Stat};
 
@@ -58,6 +60,15 @@ impl Place {
 
     pub(crate) async fn provider(&self) -> Arc<ZooKeeperProvider> {
         connected(self.builder()).await
+    }
+
+    /// The URL of these locks through another port.
+    pub(crate) fn url(&self, port: &str, lease: Duration) -> String {
+        let lease = lease.as_millis();
+        format!(
+            "zookeeper://127.0.0.1:{port}{}?lease={lease}ms",
+            self.directory
+        )
     }
 
     /// A provider behind a proxy.
@@ -122,6 +133,27 @@ impl Place {
         let (_, sequence) = self.raw.create(&prefix, data, &options).await.unwrap();
         format!("{prefix}{sequence}")
     }
+}
+
+/// Breaks the connections, with what is under way on them, and lets new ones pass only then.
+pub(crate) async fn break_off(proxy: &FaultProxy) {
+    let broken = proxy.counts().broken.load(Ordering::Relaxed);
+    proxy.set(|fault| fault.refuse = true);
+    proxy.reset();
+    eventually("the connection breaks", BOUND, || async {
+        proxy.counts().broken.load(Ordering::Relaxed) > broken
+    })
+    .await;
+    proxy.heal();
+}
+
+/// From now on the proxy's client neither hears nor is heard.
+pub(crate) fn silence(proxy: &FaultProxy) {
+    proxy.set(|fault| {
+        fault.to_server = Flow::Swallow;
+        fault.to_client = Flow::Swallow;
+        fault.refuse = true;
+    });
 }
 
 pub(crate) async fn connected(builder: ZooKeeperProviderBuilder) -> Arc<ZooKeeperProvider> {

@@ -4,11 +4,15 @@
 
 mod common;
 
+mod cancellation;
 mod connecting;
 mod ensemble;
 mod faults;
+mod loss;
 mod nodes;
+mod outage;
 mod restart;
 mod sessions;
+mod storm;
 mod thief;
 mod tls;

@@ -8,8 +8,9 @@ use lock_tests::boot_nanos;
 use tokio::runtime::Runtime;
 
 use crate::Scale;
+use crate::child::Process;
 use crate::locks::{Clients, Kind, Way};
-use crate::process::{CHANNEL, Process};
+use crate::process::CHANNEL;
 use crate::raw::Raw;
 use crate::table::{Row, Target, median};
 use crate::usage::{Crowd, Hold, Repeat};

@@ -13,6 +13,8 @@
 //! `LOCK_BENCH_LEASE` seconds. Arguments are parts of the titles to measure, instead of all.
 
 mod bench;
+#[path = "../child.rs"]
+mod child;
 mod leases;
 mod locks;
 mod process;

@@ -1,72 +1,24 @@
-//! Other processes that compete: this program, started again.
+//! What another process that competes does.
 
 use std::future::ready;
-use std::io::{BufRead, BufReader, Lines, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use lock_tests::boot_nanos;
 use tokio::runtime::Runtime;
 
+use crate::child::SERVERS;
 use crate::leases;
 use crate::locks::{Clients, Kind, Way};
 use crate::raw::Channel;
 use crate::usage::{Crowd, Hold};
 
-/// Says that this is such a process, and where the server is.
-const URL: &str = "LOCK_BENCH_PROCESS_URL";
 /// What raw messages are published to.
 pub(crate) const CHANNEL: &str = "raw:channel";
 
-/// A process that does what it is told. It ends with whoever has started it.
-pub(crate) struct Process {
-    child: Child,
-    input: ChildStdin,
-    output: Lines<BufReader<ChildStdout>>,
-}
-
-impl Process {
-    pub(crate) fn start(url: &str) -> Self {
-        let program = std::env::current_exe().expect("this program's file");
-        let mut child = Command::new(program)
-            .env(URL, url)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the program starts again");
-        let input = child.stdin.take().expect("it is piped");
-        let output = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-        Self {
-            child,
-            input,
-            output,
-        }
-    }
-
-    pub(crate) fn tell(&mut self, words: &[&dyn std::fmt::Display]) {
-        let words: Vec<_> = words.iter().map(ToString::to_string).collect();
-        writeln!(self.input, "{}", words.join(" ")).expect("the process runs");
-    }
-
-    pub(crate) fn answer(&mut self) -> Vec<f64> {
-        let line = self.output.next().expect("the process runs");
-        let line = line.expect("its output is text");
-        let numbers = line.split(' ').map(|word| word.parse().expect("a number"));
-        numbers.collect()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // Both fail only where it has ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// The whole life of such a process; none if this is not one.
 pub(crate) fn serve(runtime: &Runtime) -> Option<ExitCode> {
-    let url = std::env::var(URL).ok()?;
+    let url = std::env::var(SERVERS).ok()?;
     let clients = Clients::new(url);
     let mut channel = None;
     for line in std::io::stdin().lines() {

@@ -9,16 +9,39 @@ mod weather;
 
 use std::time::{Duration, Instant};
 
-use lock_tests::crew::{Crew, Orders};
+use lock_tests::crew::{Crew, LEASES, Orders};
 use lock_tests::redis::RedisOptions;
 use lock_tests::{History, Seeded, ServedRegister, eventually};
 
 use crate::common::{BOUND, Raw, Server, connected, take};
 use weather::Weather;
 
-const NAMES: [&str; 3] = ["anchor", "bridge", "cargo"];
-const PREFIX: &str = "storm:";
-const LEASE: Duration = Duration::from_secs(1);
+/// What is contended for, in one storm.
+#[derive(Clone, Copy)]
+struct Locks {
+    prefix: &'static str,
+    names: [&'static str; 3],
+}
+
+impl Locks {
+    /// Braces decide which keys stand beside a lock, so some have them.
+    fn any(seeded: &mut Seeded) -> Self {
+        Self {
+            prefix: seeded.one_of(&["storm:", "", "{storm}"]),
+            names: seeded.one_of(&[
+                ["anchor", "bridge", "cargo"],
+                ["anchor", "{anchor}", "{{anchor}}"],
+                ["anchor", "}an{ch}or{", "{}anchor"],
+            ]),
+        }
+    }
+
+    fn counter(&self) -> String {
+        format!("{}lk1:fence", self.prefix)
+    }
+}
+
+const LONGEST: Duration = LEASES[2];
 /// What a storm may take besides its own time.
 const AROUND: Duration = Duration::from_secs(60);
 
@@ -47,15 +70,16 @@ async fn storm(seed: u64, length: Duration) {
     };
     let register = ServedRegister::start().await;
     let mut seeded = Seeded::new(seed);
-    let lease = LEASE.as_millis();
+    let locks = Locks::any(&mut seeded);
+    let prefix = locks.prefix;
     let orders = Orders {
         program: env!("CARGO_BIN_EXE_lock-probe").into(),
-        url: format!("redis://127.0.0.1:PORT?key_prefix={PREFIX}&lease={lease}ms"),
-        names: NAMES.map(str::to_owned).to_vec(),
+        url: format!("redis://127.0.0.1:PORT?key_prefix={prefix}&lease=LEASE"),
+        names: locks.names.map(str::to_owned).to_vec(),
         register_port: register.port(),
     };
     let mut crew = Crew::sail(server.port(), orders, seeded.number()).await;
-    let mut weather = Weather::over(server, seeded);
+    let mut weather = Weather::over(server, locks.counter(), seeded);
 
     let start = Instant::now();
     while start.elapsed() < length {
@@ -68,7 +92,8 @@ async fn storm(seed: u64, length: Duration) {
     let server = Server::of(server).await;
     let register = register.register();
     println!(
-        "storm {seed}: {} grants, {} changes of holder, {} writes, {} stale ones, faults {struck:?}",
+        "storm {seed} over {:?}: {} grants, {} changes of holder, {} writes, {} stale ones, faults {struck:?}",
+        locks.names.map(|name| format!("{}{name}", locks.prefix)),
         history.len(),
         history.changes_of_holder(),
         register.accepted(),
@@ -76,8 +101,8 @@ async fn storm(seed: u64, length: Duration) {
     );
     judge(&history, &refused_to_holders);
     assert!(struck.len() >= 4, "it was a storm: {struck:?}");
-    nothing_is_left(&server.raw).await;
-    calm_again(&server).await;
+    nothing_is_left(&server.raw, locks).await;
+    calm_again(&server, locks).await;
 }
 
 fn judge(history: &History, refused_to_holders: &[String]) {
@@ -94,20 +119,20 @@ fn judge(history: &History, refused_to_holders: &[String]) {
     assert!(history.changes_of_holder() > 5, "nobody contended");
 }
 
-async fn nothing_is_left(raw: &Raw) {
+async fn nothing_is_left(raw: &Raw, locks: Locks) {
     // Everybody is gone. What they could not give back ends with its lease.
-    let ended = eventually("only the counter is left", LEASE * 2 + BOUND, || async {
+    let ended = eventually("only the counter is left", LONGEST * 2 + BOUND, || async {
         let keys: Vec<String> = raw.ask("KEYS *").await;
-        keys == [format!("{PREFIX}lk1:fence")]
+        keys == [locks.counter()]
     })
     .await;
     // The rest is the machine's.
-    assert!(ended < LEASE * 2, "some keys lived for {ended:?}");
+    assert!(ended < LONGEST * 2, "some keys lived for {ended:?}");
 }
 
-async fn calm_again(server: &Server) {
-    let provider = connected(server.builder().key_prefix(PREFIX)).await;
-    for name in NAMES {
+async fn calm_again(server: &Server, locks: Locks) {
+    let provider = connected(server.builder().key_prefix(locks.prefix)).await;
+    for name in locks.names {
         take(&provider, name).await.release().await.unwrap();
     }
 }

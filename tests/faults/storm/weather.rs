@@ -7,7 +7,6 @@ use lock_tests::crew::Crew;
 use lock_tests::proxy::{Fault, Flow};
 use lock_tests::{RedisServer, Seeded};
 
-use super::PREFIX;
 use crate::common::Raw;
 
 /// Between one fault and the next.
@@ -17,6 +16,7 @@ pub(super) struct Weather {
     pub(super) server: RedisServer,
     /// How often each fault came.
     pub(super) struck: BTreeMap<&'static str, u64>,
+    counter: String,
     seeded: Seeded,
     /// What passes by itself, when, and whom it concerns.
     passing: Vec<(Instant, Passing, usize)>,
@@ -38,12 +38,13 @@ enum Blow {
     ClientPause,
     ScriptFlush,
     LostCounter,
+    FullServer,
     FreezeServer,
     RestartServer,
 }
 
 /// Those that hit one process only come more often than those that stop all.
-const BLOWS: [Blow; 16] = [
+const BLOWS: [Blow; 17] = [
     Blow::Network,
     Blow::Network,
     Blow::Network,
@@ -58,15 +59,18 @@ const BLOWS: [Blow; 16] = [
     Blow::ClientPause,
     Blow::ScriptFlush,
     Blow::LostCounter,
+    Blow::FullServer,
     Blow::FreezeServer,
     Blow::RestartServer,
 ];
 
 impl Weather {
-    pub(super) fn over(server: RedisServer, seeded: Seeded) -> Self {
+    /// `counter` is the key of the fencing tokens.
+    pub(super) fn over(server: RedisServer, counter: String, seeded: Seeded) -> Self {
         Self {
             server,
             struck: BTreeMap::new(),
+            counter,
             seeded,
             passing: Vec::new(),
         }
@@ -100,9 +104,11 @@ impl Weather {
                 tokio::task::block_in_place(|| self.server.restart());
                 self.count("server restarted", 1);
             }
-            Blow::ClientKill | Blow::ClientPause | Blow::ScriptFlush | Blow::LostCounter => {
-                self.command(blow).await;
-            }
+            Blow::ClientKill
+            | Blow::ClientPause
+            | Blow::ScriptFlush
+            | Blow::LostCounter
+            | Blow::FullServer => self.command(blow).await,
         }
     }
 
@@ -193,8 +199,14 @@ impl Weather {
                 raw.ask::<String>("SCRIPT FLUSH").await;
                 self.count("scripts flushed", 1);
             }
+            Blow::FullServer => {
+                raw.ask::<String>("CONFIG SET maxmemory 1").await;
+                tokio::time::sleep(self.seeded.millis(20..1_500)).await;
+                raw.ask::<String>("CONFIG SET maxmemory 0").await;
+                self.count("memory full", 1);
+            }
             _ => {
-                let deleted = raw.ask(&format!("DEL {PREFIX}lk1:fence")).await;
+                let deleted = raw.ask(&format!("DEL {}", self.counter)).await;
                 self.count("counter deleted", deleted);
             }
         }

@@ -4,9 +4,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::history::Held;
-use crate::{FaultProxy, History, Probe};
+use crate::{FaultProxy, History, Probe, Seeded};
 
 const SAILORS: usize = 4;
+/// One of these is the lease of a process; another one's may be longer or shorter.
+pub const LEASES: [Duration; 3] = [
+    Duration::from_millis(700),
+    Duration::from_secs(1),
+    Duration::from_millis(2_500),
+];
 /// A process starts within this time, and has ended its last attempt by then.
 const BOUND: Duration = Duration::from_secs(30);
 
@@ -15,7 +21,7 @@ const BOUND: Duration = Duration::from_secs(30);
 pub struct Orders {
     /// The program `lock-probe`.
     pub program: PathBuf,
-    /// The provider's URL, with `PORT` where the port belongs.
+    /// The provider's URL, with `PORT` where the port belongs, and `LEASE` where one of [`LEASES`] does.
     pub url: String,
     /// The locks to contend for.
     pub names: Vec<String>,
@@ -29,7 +35,7 @@ pub struct Crew {
     /// Those that contend now.
     pub sailors: Vec<Sailor>,
     orders: Orders,
-    seed: u64,
+    seeded: Seeded,
     history: History,
     refused: Vec<String>,
 }
@@ -49,7 +55,7 @@ impl Crew {
         let mut crew = Self {
             sailors: Vec::new(),
             orders,
-            seed,
+            seeded: Seeded::new(seed),
             history: History::default(),
             refused: Vec::new(),
         };
@@ -63,10 +69,12 @@ impl Crew {
 
     async fn start(&mut self, port: u16) -> Probe {
         let orders = &self.orders;
+        let lease = self.seeded.one_of(&LEASES).as_millis();
         let url = orders.url.replace("PORT", &port.to_string());
+        let url = url.replace("LEASE", &format!("{lease}ms"));
         let mut probe = Probe::start(&orders.program, &url, &orders.names.join(","));
-        self.seed = self.seed.wrapping_add(1);
-        let contend = format!("contend {} {}", orders.register_port, self.seed);
+        let seed = self.seeded.number();
+        let contend = format!("contend {} {seed}", orders.register_port);
         probe.ask(&contend, "contending", BOUND).await;
         probe
     }

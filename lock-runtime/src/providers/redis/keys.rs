@@ -37,6 +37,9 @@ impl Naming {
         })
     }
 
+    /// The queue is in its lock's hash slot, unless the key has a `}` and no tag: a tag ends at the
+    /// first `}`, so that none spans such a key. The fencing counter, one for all names, is in a
+    /// slot of its own. Clusters are refused anyway.
     pub(super) fn keys(&self, name: &LockName) -> Keys {
         let name = name.as_str();
         let mut lock = String::with_capacity(self.prefix.len() + name.len() + 1);

@@ -1,6 +1,7 @@
 //! Acquiring: queue with a node, wait for the one before it to go, and take the node back if it
 //! comes to nothing.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use super::session::Session;
 use crate::clock::Timestamp;
 use crate::guard::FencingToken;
 use crate::provider::{AcquireRequest, Grant};
-use crate::race::{First, first_of};
+use crate::race::{First, both, first_of};
 use crate::{LockError, LockErrorKind};
 
 /// Between two attempts of a waiter to reach the ensemble.
@@ -32,7 +33,7 @@ pub(super) struct Acquisition<'a> {
 /// Why a session brought no grant.
 enum Miss {
     /// Somebody else holds the lock, and the request does not wait.
-    Held(Created),
+    Held,
     /// Nobody wants it any more.
     Abandoned,
     /// The session has ended.
@@ -56,15 +57,17 @@ impl<'a> Acquisition<'a> {
         let by = Timestamp::now() + self.link.settings.connect_timeout;
         let mut outage = None;
         loop {
-            let asked = first_of(self.link.session(), self.request.abandoned()).await;
+            self.request.report_unanswered(true);
+            let asked = first_of(self.link.session(), self.given_up(by)).await;
             let error = match asked {
-                First::Right(()) => return Err(LockErrorKind::Contended.into()),
+                First::Right(Miss::Unanswered) => return Err(self.link.about(unanswered())),
+                First::Right(_) => return Err(LockErrorKind::Contended.into()),
                 First::Left(Err(error)) => error,
                 First::Left(Ok(session)) => {
                     outage = None;
                     match self.on(&session, old.take(), by).await {
                         Ok(grant) => return Ok(grant),
-                        Err(None) => lock_error(Error::SessionExpired),
+                        Err(None) => self.link.about(lock_error(Error::SessionExpired)),
                         Err(Some(error)) => return Err(error),
                     }
                 }
@@ -104,50 +107,48 @@ impl<'a> Acquisition<'a> {
                 First::Right(()) => Err(Miss::Ended),
             }
         };
-        let given_up = async {
-            match self.request.waits() {
-                true => {
-                    first_of(self.request.abandoned(), self.report_trouble(session)).await;
-                    Miss::Abandoned
-                }
-                false => {
-                    let limit = tokio::time::sleep(by.remaining());
-                    match first_of(self.request.abandoned(), limit).await {
-                        First::Left(()) => Miss::Abandoned,
-                        First::Right(()) => Miss::Unanswered,
-                    }
-                }
-            }
-        };
+        let given_up = first_of(self.given_up(by), self.report_trouble(session));
         let miss = match first_of(taking, given_up).await {
             First::Left(Ok(grant)) => return Ok(grant),
-            First::Left(Err(miss)) | First::Right(miss) => miss,
+            First::Left(Err(miss)) => miss,
+            First::Right(First::Left(miss)) => miss,
+            First::Right(First::Right(never)) => match never {},
         };
-        self.request.report_trouble(None);
         let error = match miss {
-            Miss::Held(created) => {
-                self.leave(node, Some(created)).await;
-                LockErrorKind::Contended.into()
-            }
-            Miss::Abandoned => {
+            Miss::Held | Miss::Abandoned => {
                 self.leave(node, created).await;
                 LockErrorKind::Contended.into()
             }
             Miss::Ended => return Err(None),
             Miss::Unanswered => {
                 node.sweep_in_the_background();
-                unanswered()
+                self.link.about(unanswered())
             }
             Miss::Failed(error) => {
-                let fault = session.note(&error);
-                if fault == Fault::Ended {
+                if session.note(&error) == Fault::Ended {
                     return Err(None);
                 }
-                node.sweep_in_the_background();
-                lock_error(error)
+                // If the node was refused there is none.
+                if created.is_some() {
+                    self.leave(node, created).await;
+                }
+                self.link.about(lock_error(error))
             }
         };
         Err(Some(error))
+    }
+
+    /// Resolves when the request is abandoned, and for one that does not wait when its time is over.
+    async fn given_up(&self, by: Timestamp) -> Miss {
+        if self.request.waits() {
+            self.request.abandoned().await;
+            return Miss::Abandoned;
+        }
+        let limit = tokio::time::sleep(by.remaining());
+        match first_of(self.request.abandoned(), limit).await {
+            First::Left(()) => Miss::Abandoned,
+            First::Right(()) => Miss::Unanswered,
+        }
     }
 
     async fn take(
@@ -160,6 +161,9 @@ impl<'a> Acquisition<'a> {
         // A node of another session is not this one's to remove, and its name proves nothing.
         old = old.filter(|old| Arc::ptr_eq(&old.node.session, session) && old.loss().is_none());
         loop {
+            // What there was is another's to remove, or gone.
+            *known = None;
+            self.request.report_unanswered(true);
             let old = old.take();
             let instead_of = old.map(|old| old.created.name.as_str());
             let queued = node.create(instead_of).await.map_err(Miss::Failed)?;
@@ -183,19 +187,19 @@ impl<'a> Acquisition<'a> {
                     }
                     (Some(Some(None)) | None, _) => {}
                     (Some(Some(Some(_))), _) if !self.request.waits() => {
-                        return Err(Miss::Held(created));
+                        return Err(Miss::Held);
                     }
                     (Some(Some(Some(before))), _) => {
-                        until_gone(session, &self.lock.child(before)).await?;
+                        self.until_gone(session, &self.lock.child(before)).await?;
                     }
                     (Some(None), _) => break,
                 }
                 // Who is first now, and, in case it is this one, whether the session lives.
                 let path = self.lock.child(&created.name);
                 let asked_at = Timestamp::now();
+                self.request.report_unanswered(true);
                 let listing = session.client.list_children(self.lock.node());
-                let confirming = session.confirm(&path);
-                match (listing.await, confirming.await) {
+                match both(listing, session.confirm(&path)).await {
                     (Err(Error::NoNode), _) | (_, Ok(false)) => break,
                     (Ok(list), Ok(true)) => {
                         children = Some(list);
@@ -214,6 +218,7 @@ impl<'a> Acquisition<'a> {
         let held = Held::new(node.clone(), created, self.request.owner(), &loss);
         Grant::new(self.request, sent_at)
             .with_lease(node.session.validity())
+            .with_server_lease(node.session.timeout())
             .with_token(token)
             .with_state(held)
     }
@@ -223,6 +228,7 @@ impl<'a> Acquisition<'a> {
         if !node.session.is_connected() {
             return node.sweep_in_the_background();
         }
+        self.request.report_unanswered(true);
         let removing = async {
             match created {
                 Some(created) => node.remove(&created.name).await,
@@ -237,26 +243,31 @@ impl<'a> Acquisition<'a> {
         }
     }
 
-    /// Says while the connection is gone that it is; never done.
-    async fn report_trouble(&self, session: &Session) {
+    /// Waits until the node is gone, or may be.
+    async fn until_gone(&self, session: &Session, path: &str) -> Result<(), Miss> {
+        self.request.report_unanswered(true);
+        match session.client.get_and_watch_data(path).await {
+            Ok((_, _, watcher)) => {
+                self.request.report_unanswered(false);
+                match watcher.changed().await.event_type {
+                    EventType::Session => Err(Miss::Ended),
+                    _ => Ok(()),
+                }
+            }
+            Err(Error::NoNode) => Ok(()),
+            Err(error) => go_on_after(error),
+        }
+    }
+
+    /// Says while the connection is gone that it is.
+    async fn report_trouble(&self, session: &Session) -> Infallible {
         let mut watcher = session.client.state_watcher();
         loop {
-            let trouble = (!session.is_connected()).then(|| session.trouble());
+            let trouble = (!session.is_connected())
+                .then(|| self.link.about(lock_error(Error::ConnectionLoss)));
             self.request.report_trouble(trouble);
             watcher.changed().await;
         }
-    }
-}
-
-/// Waits until the node is gone, or may be.
-async fn until_gone(session: &Session, path: &str) -> Result<(), Miss> {
-    match session.client.get_and_watch_data(path).await {
-        Ok((_, _, watcher)) => match watcher.changed().await.event_type {
-            EventType::Session => Err(Miss::Ended),
-            _ => Ok(()),
-        },
-        Err(Error::NoNode) => Ok(()),
-        Err(error) => go_on_after(error),
     }
 }
 

@@ -7,6 +7,8 @@ use crate::LockError;
 use crate::providers::invalid;
 use crate::providers::url::{set_duration, split};
 
+pub(super) const DEFAULT_PORT: u16 = 2181;
+
 /// The parts of a URL; the parameters are not looked at yet.
 pub(super) struct Address {
     pub(super) hosts: String,
@@ -113,6 +115,14 @@ fn is_host(text: &str) -> bool {
     };
     let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
     !host.is_empty() && port.is_none_or(is_port)
+}
+
+/// Whether a host that [`is_host`] let pass names its port.
+pub(super) fn has_port(host: &str) -> bool {
+    match host.rsplit_once(']') {
+        Some((_, port)) => !port.is_empty(),
+        None => host.contains(':'),
+    }
 }
 
 /// Without percent signs.

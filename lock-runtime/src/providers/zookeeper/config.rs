@@ -59,7 +59,7 @@ pub(super) struct Settings {
     pub(super) lease: Duration,
     pub(super) connect_timeout: Duration,
     /// How long a connection may be silent.
-    silence: Duration,
+    pub(super) silence: Duration,
     acls: Vec<Acl>,
     credentials: Option<String>,
     #[cfg(feature = "zookeeper-tls")]
@@ -201,8 +201,9 @@ impl ZooKeeperProviderBuilder {
             key_prefix: parameters.key_prefix.unwrap_or_default(),
             lease,
             connect_timeout,
-            // Twice in a session's life there must be time for another host.
-            silence: share.max(SHORTEST_SILENCE).min(lease * 2 / 5),
+            // There must be time for other hosts before a lock is lost, and signs of life must be
+            // close enough to count on most of the lease.
+            silence: share.max(SHORTEST_SILENCE).min(lease * 3 / 10),
             acls: acl.entries()?,
             credentials: credentials.map(|(user, password)| format!("{user}:{password}")),
             #[cfg(feature = "zookeeper-tls")]

@@ -87,24 +87,23 @@ impl Held {
         }
         let limit = self.node.link.settings.connect_timeout;
         let removing = async {
-            let error = match self.node.remove(&self.created.name).await {
-                Ok(was_there) => return Ok(was_there),
-                Err(error) => error,
-            };
-            if self.node.session.note(&error) == Fault::Interrupted {
+            let mut removed = self.node.remove(&self.created.name).await;
+            while let Err(error) = &removed
+                && self.node.session.note(error) == Fault::Interrupted
+            {
                 // It was carried out, or never will be; nothing found is as good as removed.
-                return self.node.sweep().await.map(|_| true);
+                removed = self.node.sweep().await.map(|_| true);
             }
-            Err(error)
+            removed
         };
         let error = match tokio::time::timeout(limit, removing).await {
             Ok(Ok(true)) => return Ok(()),
             Ok(Ok(false)) => return Err(lost(REMOVED)),
             Ok(Err(error)) => match self.node.session.note(&error) {
                 Fault::Ended => return Err(lost(ENDED)),
-                _ => lock_error(error),
+                _ => self.node.link.about(lock_error(error)),
             },
-            Err(_) => unanswered(),
+            Err(_) => self.node.link.about(unanswered()),
         };
         self.node.clone().sweep_in_the_background();
         Err(error)

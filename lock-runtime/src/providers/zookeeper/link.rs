@@ -1,14 +1,19 @@
 //! The session in use, and how it is made anew.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use tokio::net::TcpStream;
+
+use super::address::{DEFAULT_PORT, has_port};
 use super::config::Settings;
 use super::error::{lock_error, unanswered};
 use super::path::LockPath;
 use super::session::Session;
 use crate::clock::Timestamp;
-use crate::provider::OwnerId;
+use crate::provider::{BoxFuture, OwnerId};
 use crate::providers::host::host;
+use crate::race::all_of;
 use crate::signal::Signal;
 use crate::{LockError, LockName};
 
@@ -68,22 +73,65 @@ impl Link {
         attempt.wait().await.clone()
     }
 
+    /// The error, with the servers that it is about.
+    pub(super) fn about(&self, error: LockError) -> LockError {
+        error.about(format_args!("servers `{}`", self.settings.hosts))
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// Connects, in time, and answers all who wait for it.
 async fn connect(link: Arc<Link>, attempt: Arc<Signal<Outcome>>) {
     let sent_at = Timestamp::now();
-    let connecting = link.settings.connect();
-    let outcome = match tokio::time::timeout(link.settings.connect_timeout, connecting).await {
-        Ok(Ok(client)) => Ok(Session::new(client, sent_at)),
-        Ok(Err(error)) => Err(lock_error(error)),
-        Err(_) => Err(unanswered()),
+    let limit = link.settings.connect_timeout;
+    let connecting = {
+        let link = Arc::clone(&link);
+        // A task of its own, so that even a panic in it is answered.
+        tokio::spawn(async move { tokio::time::timeout(limit, link.settings.connect()).await })
     };
+    let outcome = match connecting.await {
+        Ok(Ok(Ok(client))) => Ok(Session::new(client, link.settings.silence, sent_at)),
+        Ok(Ok(Err(error))) => {
+            let error = lock_error(error);
+            let left = (sent_at + limit).remaining();
+            match unreachable(&link.settings.hosts, left).await {
+                Some(why) => Err(error.about(why)),
+                None => Err(error),
+            }
+        }
+        Ok(Err(_)) => Err(unanswered()),
+        Err(panicked) => Err(unanswered().with_source(panicked)),
+    };
+    let outcome = outcome.map_err(|error| link.about(error));
     let mut state = link.lock();
     state.attempt = None;
     state.current = outcome.as_ref().ok().cloned();
     drop(state);
     attempt.set(outcome);
+}
+
+/// Which hosts cannot be reached and why, which the client keeps to itself; `None` if all can.
+async fn unreachable(hosts: &str, limit: Duration) -> Option<String> {
+    let attempts = hosts.split(',').map(|host| -> BoxFuture<'_, _> {
+        Box::pin(async move {
+            let address = match has_port(host) {
+                true => host.to_owned(),
+                false => format!("{host}:{DEFAULT_PORT}"),
+            };
+            match tokio::time::timeout(limit, TcpStream::connect(&address)).await {
+                Ok(Ok(_)) => None,
+                Ok(Err(error)) => Some(format!("{address}: {error}")),
+                Err(_) => Some(format!("{address}: no answer")),
+            }
+        })
+    });
+    let failures: Vec<_> = all_of(attempts.collect())
+        .await
+        .into_iter()
+        .flatten()
+        .collect();
+    (!failures.is_empty()).then(|| failures.join(", "))
 }

@@ -11,8 +11,9 @@ use super::path::LockPath;
 use super::session::Session;
 use crate::clock::Timestamp;
 
-/// After an error of the server's that passes, in the background.
+/// After an error of the server's; in the background doubled from one to the next.
 const PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Where one owner stands on one session.
 #[derive(Clone)]
@@ -47,7 +48,8 @@ pub(super) struct Queued {
 impl Node {
     /// Creates the node. Sent in one go, and carried out in order, are the creation of the lock's
     /// node, which is missing while nobody uses the lock, that of the owner's own, the removal of
-    /// the node `instead_of` which it comes, and a look at who else is there.
+    /// the node `instead_of` which it comes, and a look at who else is there. After an error there is no
+    /// node, or no session.
     pub(super) async fn create(&self, instead_of: Option<&str>) -> Result<Queued, Error> {
         let acls = self.link.settings.acls();
         let persistent = CreateMode::Persistent.with_acls(acls);
@@ -90,8 +92,12 @@ impl Node {
                     Ok(_) | Err(Error::NodeExists) => {}
                     Err(Error::NoNode) => {
                         let directory = &self.link.settings.directory;
-                        client.mkdir(directory, &persistent).await?;
+                        match client.mkdir(directory, &persistent).await {
+                            Err(error) if fault(&error) != Fault::Interrupted => return Err(error),
+                            _ => {}
+                        }
                     }
+                    Err(error) if fault(&error) == Fault::Interrupted => {}
                     Err(error) => return Err(error),
                 },
                 Err(error) if fault(&error) == Fault::Interrupted => {
@@ -146,12 +152,18 @@ impl Node {
         Ok(None)
     }
 
+    /// Until the server can tell, or the session has ended.
     async fn find_patiently(&self) -> Result<Option<Created>, Error> {
         loop {
-            match self.find().await {
+            let error = match self.find().await {
+                Ok(found) => return Ok(found),
+                Err(error) => error,
+            };
+            match fault(&error) {
                 // What is asked while there is no connection waits for one.
-                Err(error) if fault(&error) == Fault::Interrupted => {}
-                outcome => return outcome,
+                Fault::Interrupted => {}
+                Fault::Ended => return Err(error),
+                Fault::Busy | Fault::Refused => tokio::time::sleep(PAUSE).await,
             }
         }
     }
@@ -194,13 +206,17 @@ impl Node {
     /// with it.
     pub(super) fn sweep_in_the_background(self) {
         tokio::spawn(async move {
+            let mut pause = PAUSE;
             while !self.session.has_ended() {
                 match self.sweep().await {
                     Ok(_) => return,
                     Err(error) => match self.session.note(&error) {
                         Fault::Ended => return,
                         Fault::Interrupted => {}
-                        Fault::Busy | Fault::Refused => tokio::time::sleep(PAUSE).await,
+                        Fault::Busy | Fault::Refused => {
+                            tokio::time::sleep(pause).await;
+                            pause = (pause * 2).min(LONGEST_PAUSE);
+                        }
                     },
                 }
             }

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use zookeeper_client::{Client, Error, MultiWriteError, SessionState, StateWatcher};
 
-use super::error::{Fault, fault, lock_error};
-use crate::LockError;
+use super::error::{Fault, fault};
 use crate::clock::Timestamp;
 use crate::provider::{LossReporter, OwnerId};
 use crate::signal::Signal;
@@ -17,6 +16,8 @@ pub(super) const ENDED: &str = "its ZooKeeper session has expired or was closed"
 /// A session, and the client that keeps it alive. Closed, with all its locks, when dropped.
 pub(super) struct Session {
     pub(super) client: Client,
+    /// How long its connections may be silent.
+    silence: Duration,
     state: Arc<State>,
 }
 
@@ -31,19 +32,28 @@ struct State {
 
 impl Session {
     /// `sent_at` was read before the session was asked for.
-    pub(super) fn new(client: Client, sent_at: Timestamp) -> Arc<Self> {
+    pub(super) fn new(client: Client, silence: Duration, sent_at: Timestamp) -> Arc<Self> {
         let state = Arc::new(State {
             ended: Signal::new(),
             grants: Mutex::default(),
             confirmed: Mutex::new(sent_at),
         });
         tokio::spawn(watch(client.state_watcher(), Arc::clone(&state)));
-        Arc::new(Self { client, state })
+        Arc::new(Self {
+            client,
+            silence,
+            state,
+        })
     }
 
     /// The session's id, as the server writes it into the nodes.
     pub(super) fn id(&self) -> i64 {
         self.client.session_id().0
+    }
+
+    /// How long the server keeps a session of which it does not hear.
+    pub(super) fn timeout(&self) -> Duration {
+        self.client.session_timeout()
     }
 
     /// For how long a lock is valid from the moment at which a confirmed request was sent.
@@ -54,10 +64,11 @@ impl Session {
     /// (`LearnerHandler.ping`, `LearnerSessionTracker.snapshot`). If the follower is cut off
     /// just then, what the leader heard last is by as much older, and by the time between two
     /// signs of life that the client gives. A tick is at most half of the timeout
-    /// (`minSessionTimeout`), and the client gives a sign every 3/20 of it at least: 2/5 in all
-    /// are not to be counted on.
+    /// (`minSessionTimeout`), so half of one is at most a quarter.
     pub(super) fn validity(&self) -> Duration {
-        self.client.session_timeout() * 3 / 5
+        let timeout = self.timeout();
+        let known_late = timeout / 4 + signs_of_life(self.silence, timeout);
+        (timeout - known_late).min(timeout * 3 / 5)
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -128,11 +139,6 @@ impl Session {
         }
         fault
     }
-
-    /// Why it cannot be asked now.
-    pub(super) fn trouble(&self) -> LockError {
-        lock_error(Error::ConnectionLoss)
-    }
 }
 
 impl State {
@@ -160,6 +166,16 @@ impl State {
     }
 }
 
+/// How far apart they are at most: the client looks at its clock eight times while a connection may
+/// be silent, and gives one when the last is three such times ago (its `Session::reset_timeout`).
+fn signs_of_life(silence: Duration, timeout: Duration) -> Duration {
+    if silence > timeout * 3 / 5 {
+        timeout / 5
+    } else {
+        silence / 2
+    }
+}
+
 /// Notices the end of the session, whether or not anybody asks it anything.
 async fn watch(mut watcher: StateWatcher, state: Arc<State>) {
     let mut now = watcher.state();
@@ -167,4 +183,21 @@ async fn watch(mut watcher: StateWatcher, state: Arc<State>) {
         now = watcher.changed().await;
     }
     state.end();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signs_of_life_come_in_time() {
+        let timeout = Duration::from_secs(20);
+        for silence in 1..100 {
+            let apart = signs_of_life(Duration::from_millis(silence * 500), timeout);
+            // With half a tick, there is time left to count on.
+            assert!(apart <= timeout * 3 / 10, "{silence}: {apart:?}");
+        }
+        assert_eq!(signs_of_life(timeout / 4, timeout), timeout / 8);
+        assert_eq!(signs_of_life(timeout, timeout), timeout / 5);
+    }
 }

@@ -3,5 +3,11 @@
 local time = redis.call('TIME')
 local clock = time[1] * 1000000 + time[2]
 local counter = math.max(read_counter(KEYS[1]) or 0, clock)
-redis.call('SET', KEYS[1], string.format('%.0f', counter), 'PX', 691200000)
+local set = { 'SET', KEYS[1], string.format('%.0f', counter), 'PX', 691200000 }
+if redis.pcall(unpack(set)).err then
+  -- A server whose memory is full refuses a script's first write if that may need some. Whoever
+  -- comes back to renew a lock must be let in.
+  redis.call('PEXPIRE', KEYS[1], 691200000)
+  redis.call(unpack(set))
+end
 return 1

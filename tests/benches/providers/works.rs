@@ -1,0 +1,203 @@
+//! What is measured, who competes in it, and what this project demands of itself.
+
+use std::time::Duration;
+
+use lock_tests::boot_nanos;
+use tokio::runtime::Runtime;
+
+use crate::child::Process;
+use crate::kinds::{Clients, Kind};
+use crate::servers::Urls;
+use crate::table::{self, Row, Target, median};
+
+/// Before a hand-over the lock is held for at least this long, until the waiter waits.
+const QUIET: Duration = Duration::from_millis(20);
+
+/// How much is measured.
+pub(crate) struct Scale {
+    rounds: usize,
+    hand_overs: u32,
+    /// That work is repeated for at least this long.
+    window: Duration,
+}
+
+impl Scale {
+    /// Enough for figures.
+    pub(crate) fn full() -> Self {
+        let rounds = match std::env::var("LOCK_BENCH_ROUNDS") {
+            Ok(number) => number.parse().expect("LOCK_BENCH_ROUNDS is a number"),
+            Err(_) => 7,
+        };
+        Self {
+            rounds,
+            hand_overs: 40,
+            window: Duration::from_millis(500),
+        }
+    }
+
+    /// Enough to see that it runs.
+    pub(crate) fn quick() -> Self {
+        Self {
+            rounds: 1,
+            hand_overs: 2,
+            window: Duration::from_millis(1),
+        }
+    }
+}
+
+/// The contenders on one provider; the first one is what the others are compared with.
+struct Group {
+    provider: &'static str,
+    kinds: &'static [Kind],
+    target: Option<Target>,
+}
+
+const TARGET: Option<Target> = Some(Target::RatioAtLeast(0.8));
+
+const GROUPS: [Group; 4] = [
+    Group {
+        provider: "file",
+        kinds: &[Kind::RawFile, Kind::File],
+        // No round trip, so nothing to compare it with.
+        target: None,
+    },
+    Group {
+        provider: "redis",
+        kinds: &[Kind::RawRedis, Kind::Redis],
+        target: TARGET,
+    },
+    Group {
+        provider: "postgres",
+        kinds: &[
+            Kind::RawPostgresTokens,
+            Kind::RawPostgres,
+            Kind::Postgres,
+            Kind::Sqlx,
+            Kind::DistributedLock,
+        ],
+        target: TARGET,
+    },
+    Group {
+        provider: "zookeeper",
+        kinds: &[Kind::RawZooKeeper, Kind::ZooKeeper],
+        target: TARGET,
+    },
+];
+
+const OURS: [Kind; 4] = [Kind::File, Kind::Redis, Kind::Postgres, Kind::ZooKeeper];
+/// Who waits for a lock.
+const WAIT: [Kind; 6] = [
+    Kind::File,
+    Kind::Redis,
+    Kind::Postgres,
+    Kind::Sqlx,
+    Kind::DistributedLock,
+    Kind::ZooKeeper,
+];
+
+pub(crate) struct Bench {
+    runtime: Runtime,
+    clients: Clients,
+    other: Process,
+    scale: Scale,
+    last_number: u64,
+    random: u64,
+}
+
+impl Bench {
+    pub(crate) fn start(runtime: Runtime, urls: Urls, scale: Scale) -> Self {
+        Self {
+            runtime,
+            other: Process::start(&urls.to_string()),
+            clients: Clients::new(urls),
+            scale,
+            last_number: 0,
+            random: boot_nanos(),
+        }
+    }
+
+    pub(crate) fn run(mut self, wanted: impl Fn(&str) -> bool) {
+        let mut works: Vec<_> = GROUPS
+            .iter()
+            .filter_map(|group| {
+                let title = format!("{}, sections/s", group.provider);
+                let rows = group.kinds.iter().map(|kind| {
+                    let target = group.target.filter(|_| OURS.contains(kind));
+                    (*kind, Row::new(kind.what(), target))
+                });
+                wanted(&title).then(|| (title, rows.collect::<Vec<_>>()))
+            })
+            .collect();
+        let hand_over = "hand-over between processes, µs";
+        let mut hand_overs: Vec<(Kind, Row, Vec<f64>)> = Vec::new();
+        if wanted(hand_over) {
+            let rows = WAIT.map(|kind| (kind, Row::new(kind.what(), None), Vec::new()));
+            hand_overs.extend(rows);
+        }
+        for _ in 0..self.scale.rounds {
+            for (kind, row) in works.iter_mut().flat_map(|(_, rows)| rows) {
+                row.samples.push(self.alone(*kind));
+            }
+            for (kind, p50, all) in &mut hand_overs {
+                let times = self.hand_overs(*kind);
+                p50.samples.push(median(times.iter().copied()));
+                all.extend(times);
+            }
+        }
+        println!("medians of {} rounds\n", self.scale.rounds);
+        table::print_header();
+        for (title, rows) in &works {
+            table::print_rows(title, rows.iter().map(|(_, row)| row));
+        }
+        for (_, p50, mut all) in hand_overs {
+            all.sort_by(f64::total_cmp);
+            let p99 = all[(all.len() * 99).div_ceil(100) - 1];
+            let mut last = Row::new(format!("{}, p99 of {}", p50.what, all.len()), None);
+            last.samples.push(p99);
+            table::print_rows(hand_over, [&p50, &last]);
+        }
+    }
+
+    fn alone(&mut self, kind: Kind) -> f64 {
+        let number = self.next_number();
+        let rate = self.clients.rate(kind, number, self.scale.window);
+        self.runtime.block_on(rate)
+    }
+
+    /// From the beginning of a release to the moment when a waiter in another process has the lock.
+    fn hand_overs(&mut self, kind: Kind) -> Vec<f64> {
+        let mut times = Vec::new();
+        for at in 0..=self.scale.hand_overs {
+            let number = self.next_number();
+            // What looks now and then is met at any moment of its pause.
+            let quiet = QUIET + QUIET.mul_f64(self.random());
+            let other = &mut self.other;
+            let held = self.clients.hold(kind, number, async {
+                other.tell(&[&kind.name(), &number]);
+                tokio::time::sleep(quiet).await;
+            });
+            let from = self.runtime.block_on(held);
+            let until = self.other.answer()[0];
+            // The first one connects.
+            if at > 0 {
+                times.push((until - from as f64) / 1e3);
+            }
+        }
+        times
+    }
+
+    /// Of a name that was not used before.
+    fn next_number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    /// At least 0, less than 1.
+    fn random(&mut self) -> f64 {
+        self.random = self
+            .random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (self.random >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}

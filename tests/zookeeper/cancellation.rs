@@ -1,0 +1,174 @@
+//! Acquisitions that nobody wants any more, at every await of the provider's: nothing is left on the
+//! server, as a client of its own sees.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use lock_runtime::{AcquireRequest, LockErrorKind, LockProvider, ZooKeeperProvider};
+use lock_tests::proxy::Flow;
+
+use crate::common::{BOUND, LONG, break_off, lock, take, with_server};
+
+/// Polls as often, each time the future asks for it; `None` if it is not done by then.
+async fn polled<F: Future>(mut future: Pin<&mut F>, times: usize) -> Option<F::Output> {
+    let mut count = 0;
+    poll_fn(|context| {
+        count += 1;
+        match future.as_mut().poll(context) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if count >= times => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// Asks for the lock, and wants it no more after so many polls. Answers whether it was granted
+/// before; then it is released.
+async fn abandoned_after(
+    provider: &ZooKeeperProvider,
+    name: &str,
+    waits: bool,
+    polls: usize,
+) -> bool {
+    let (request, interest) = AcquireRequest::new(name, LONG, waits).unwrap();
+    let mut acquiring = pin!(provider.acquire(&request));
+    let outcome = polled(acquiring.as_mut(), polls).await;
+    let in_time = outcome.is_some();
+    interest.abandon();
+    let outcome = match outcome {
+        Some(outcome) => outcome,
+        None => acquiring.await,
+    };
+    match outcome {
+        Ok(grant) => provider.release(&grant).await.unwrap(),
+        Err(error) => assert_eq!(error.kind(), LockErrorKind::Contended, "{error}"),
+    }
+    in_time
+}
+
+#[test]
+fn an_abandoned_acquisition_of_a_free_lock_leaves_nothing() {
+    with_server(|place| async move {
+        for waits in [true, false] {
+            let provider = place.provider().await;
+            let mut polls = 1;
+            while !abandoned_after(&provider, "order", waits, polls).await {
+                // It has answered, so that is all that may be there.
+                assert!(!place.exists("order").await, "after {polls} polls");
+                polls += 1;
+            }
+            assert!(polls > 1, "it awaits something");
+            assert!(!place.exists("order").await);
+        }
+    });
+}
+
+#[test]
+fn an_abandoned_wait_leaves_nothing() {
+    with_server(|place| async move {
+        let (holder, provider) = (place.provider().await, place.provider().await);
+        let guard = take(&holder, "order").await;
+        let children = place.children("order").await;
+        let mut polls = 1;
+        loop {
+            // Once it waits for the one before it, nobody polls it any more.
+            let patience = Duration::from_secs(2);
+            let abandoned = abandoned_after(&provider, "order", true, polls);
+            if tokio::time::timeout(patience, abandoned).await.is_err() {
+                break;
+            }
+            assert_eq!(place.children("order").await, children, "after {polls}");
+            polls += 1;
+        }
+        assert!(polls > 2, "it awaits a few answers");
+        guard.release().await.unwrap();
+    });
+}
+
+/// The one before it goes at the moment at which it is abandoned.
+#[test]
+fn an_abandoned_wait_at_a_hand_over_leaves_nothing() {
+    with_server(|place| async move {
+        let (holder, provider) = (place.provider().await, place.provider().await);
+        for polls in 1..12 {
+            let guard = take(&holder, "order").await;
+            let (request, interest) = AcquireRequest::new("order", LONG, true).unwrap();
+            let mut acquiring = pin!(provider.acquire(&request));
+            let queueing = polled(acquiring.as_mut(), usize::MAX);
+            let queued = tokio::select! {
+                biased;
+                _ = queueing => false,
+                _ = place.until_children("order", 2) => true,
+            };
+            assert!(queued, "somebody holds it");
+            let (released, outcome) =
+                tokio::join!(guard.release(), polled(acquiring.as_mut(), polls));
+            released.unwrap();
+            interest.abandon();
+            let outcome = match outcome {
+                Some(outcome) => outcome,
+                None => acquiring.await,
+            };
+            if let Ok(grant) = outcome {
+                provider.release(&grant).await.unwrap();
+            }
+            place.until_gone("order").await;
+        }
+    });
+}
+
+/// Dropped by callers, in the gate, on the way to the server and back, and when just granted.
+#[test]
+fn acquisitions_dropped_at_any_moment_leave_nothing() {
+    const ROUNDS: u32 = 60;
+    const AWAY: Duration = Duration::from_millis(1);
+    with_server(|place| async move {
+        let (proxy, provider) = place.behind_proxy(|builder| builder).await;
+        proxy.set(|fault| {
+            fault.to_server = Flow::Delay(AWAY);
+            fault.to_client = Flow::Delay(AWAY);
+        });
+        let holder = place.provider().await;
+        let held = take(&holder, "held").await;
+        let mut unfinished = 0;
+        for round in 0..ROUNDS {
+            for name in ["order", "held"] {
+                let lock = lock(&provider, name);
+                let acquiring = lock.acquire_for(BOUND);
+                let dropped = tokio::time::timeout(AWAY * round / 4, acquiring).await;
+                unfinished += u32::from(dropped.is_err());
+            }
+        }
+        assert!(unfinished > ROUNDS, "{unfinished} were dropped");
+        place.until_children("held", 1).await;
+        held.release().await.unwrap();
+        for name in ["order", "held"] {
+            place.until_gone(name).await;
+        }
+    });
+}
+
+/// Its creation was never answered, and it has no connection either when it gives up.
+#[test]
+fn a_wait_abandoned_without_a_connection_is_taken_back_later() {
+    with_server(|place| async move {
+        let (proxy, provider) = place.behind_proxy(|builder| builder).await;
+        take(&provider, "warm-up").await.release().await.unwrap();
+        let provider: Arc<ZooKeeperProvider> = provider;
+        proxy.set(|fault| fault.to_client = Flow::Hold);
+        let waiting = {
+            let provider = provider.clone();
+            tokio::spawn(async move { lock(&provider, "order").acquire().await })
+        };
+        place.until_children("order", 1).await;
+        waiting.abort();
+        assert!(waiting.await.unwrap_err().is_cancelled());
+        assert_eq!(place.children("order").await.len(), 1, "nobody was told");
+        break_off(&proxy).await;
+        place.until_gone("order").await;
+    });
+}

@@ -1,0 +1,174 @@
+//! An ensemble that is out of reach: who tries, and who waits, is told so, and in time.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use lock_runtime::{LockErrorKind, ZooKeeperProvider};
+use lock_tests::proxy::Flow;
+use lock_tests::{ZooKeeperServer, eventually, free_port};
+
+use crate::common::{BOUND, DEADLINE, Place, connected, lock, take, with_server};
+use crate::thief::close_session;
+
+const SHORT: Duration = Duration::from_millis(500);
+
+#[test]
+fn a_wait_says_that_the_ensemble_is_gone() {
+    with_server(|place| async move {
+        let (proxy, provider) = place.behind_proxy(|builder| builder).await;
+        let holder = place.provider().await;
+        let guard = take(&holder, "order").await;
+        let waiter = {
+            let provider = provider.clone();
+            tokio::spawn(async move { lock(&provider, "order").acquire_for(2 * SHORT).await })
+        };
+        place.until_children("order", 2).await;
+        proxy.set(|fault| fault.refuse = true);
+        proxy.reset();
+        let error = waiter.await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
+        eventually("it tries to connect", BOUND, || async {
+            proxy.counts().refused.load(Ordering::Relaxed) > 0
+        })
+        .await;
+        // Its node goes as soon as the ensemble can be reached.
+        assert_eq!(place.children("order").await.len(), 2);
+        proxy.heal();
+        place.until_children("order", 1).await;
+        guard.release().await.unwrap();
+    });
+}
+
+/// Bytes stand still, as they do when the server is frozen: what was asked has no answer; then who
+/// only waits hears nothing either; and at last nobody can connect.
+#[test]
+fn a_timeout_while_the_ensemble_is_out_of_reach_is_not_contention() {
+    with_server(|place| async move {
+        let timeout = Duration::from_secs(1);
+        let (proxy, provider) = place
+            .behind_proxy(|builder| builder.connect_timeout(timeout))
+            .await;
+        take(&provider, "warm-up").await.release().await.unwrap();
+        let holder = place.provider().await;
+        let held = take(&holder, "held").await;
+        let outcome = |name: &'static str, wait: Duration| {
+            let lock = lock(&provider, name);
+            async move { lock.acquire_for(wait).await.unwrap_err().kind() }
+        };
+        assert_eq!(outcome("held", SHORT).await, LockErrorKind::TimedOut);
+
+        let waiting = tokio::spawn(outcome("held", 4 * timeout));
+        place.until_children("held", 2).await;
+        proxy.set(|fault| {
+            fault.to_server = Flow::Hold;
+            fault.to_client = Flow::Hold;
+        });
+        assert_eq!(
+            outcome("order", SHORT).await,
+            LockErrorKind::ProviderUnavailable,
+            "asked in vain"
+        );
+        assert_eq!(
+            waiting.await.unwrap(),
+            LockErrorKind::ProviderUnavailable,
+            "waiting in vain"
+        );
+        proxy.set(|fault| fault.refuse = true);
+        proxy.reset();
+        assert_eq!(
+            outcome("order", SHORT).await,
+            LockErrorKind::ProviderUnavailable,
+            "without a connection"
+        );
+        proxy.heal();
+        place.until_children("held", 1).await;
+        assert_eq!(outcome("held", SHORT).await, LockErrorKind::TimedOut);
+        held.release().await.unwrap();
+        place.until_gone("order").await;
+    });
+}
+
+/// An attempt to connect that somebody else has begun is not waited for until it ends, and then
+/// another one for as long.
+#[test]
+fn a_try_answers_within_one_connect_timeout() {
+    with_server(|place| async move {
+        let timeout = Duration::from_secs(6);
+        let (proxy, provider) = place
+            .behind_proxy(|builder| builder.connect_timeout(timeout))
+            .await;
+        let guard = take(&provider, "order").await;
+        let children = place.children("order").await;
+        let session = place.child("order", &children[0]).await.1.ephemeral_owner;
+        proxy.set(|fault| fault.refuse = true);
+        close_session(place.port, session);
+        proxy.reset();
+        // It connects, and gets no answer.
+        proxy.set(|fault| {
+            fault.refuse = false;
+            fault.to_client = Flow::Hold;
+        });
+        drop(guard);
+        let start = Instant::now();
+        let first = {
+            let lock = lock(&provider, "first");
+            tokio::spawn(async move { lock.try_acquire().await.unwrap_err() })
+        };
+        tokio::time::sleep(timeout * 2 / 3).await;
+        let second_start = Instant::now();
+        let error = lock(&provider, "second").try_acquire().await.unwrap_err();
+        let took = second_start.elapsed();
+        assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
+        assert!(took < timeout * 4 / 3, "{took:?}");
+        let error = first.await.unwrap();
+        assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
+        assert!(start.elapsed() < timeout * 3);
+    });
+}
+
+#[test]
+fn a_server_that_is_gone_is_told_within_the_connect_timeout() {
+    lock_tests::run(DEADLINE, async {
+        let Some(mut server) = ZooKeeperServer::start() else {
+            return;
+        };
+        let timeout = Duration::from_secs(1);
+        let place = Place::on(server.port()).await;
+        let builder = place.builder().connect_timeout(timeout);
+        let provider = connected(builder.lease(Duration::from_secs(4))).await;
+        let guard = take(&provider, "order").await;
+        server.process().freeze();
+        let soon = |start: Instant| {
+            assert!(start.elapsed() < timeout + timeout, "{:?}", start.elapsed());
+        };
+        let start = Instant::now();
+        let error = lock(&provider, "other").try_acquire().await.unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
+        soon(start);
+        guard.lost().await;
+        server.kill();
+        for _ in 0..3 {
+            let start = Instant::now();
+            let error = lock(&provider, "other").try_acquire().await.unwrap_err();
+            assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
+            soon(start);
+        }
+        server.start_again();
+        take(&provider, "other").await.release().await.unwrap();
+    });
+}
+
+#[test]
+fn nobody_listening_is_an_error_at_once() {
+    lock_tests::run(DEADLINE, async {
+        let hosts = format!("127.0.0.1:{},127.0.0.1:{}", free_port(), free_port());
+        let start = Instant::now();
+        let error = ZooKeeperProvider::connect(format!("zookeeper://user:hunter2@{hosts}")).await;
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
+        assert!(error.to_string().contains(&hosts), "{error}");
+        assert!(error.to_string().contains("refused"), "the cause: {error}");
+        assert!(!format!("{error} {error:?}").contains("hunter2"));
+        assert!(start.elapsed() < Duration::from_secs(6));
+    });
+}
