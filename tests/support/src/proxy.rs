@@ -38,6 +38,8 @@ pub struct Fault {
     pub to_client: Flow,
     /// New connections are closed as soon as they are accepted.
     pub refuse: bool,
+    /// When one end closes a connection, the other one is not told, as if that were lost too.
+    pub hides_close: bool,
     /// Raised to reset every open connection.
     resets: u64,
 }
@@ -249,7 +251,10 @@ async fn pump(
             _ = fault.wait_for(|fault| direction.flow(fault) == Flow::Cut) => break,
             read = from.read(&mut buffer) => read,
         };
-        let Ok(length @ 1..) = read else { break };
+        let Ok(length @ 1..) = read else {
+            let _ = fault.wait_for(|fault| !fault.hides_close).await;
+            break;
+        };
         // What counts is what the proxy was told before the bytes go on.
         if fault
             .wait_for(|fault| direction.flow(fault) != Flow::Hold)
