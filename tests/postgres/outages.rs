@@ -113,7 +113,7 @@ fn a_request_that_cannot_be_taken_back_is_ended_from_another_session() {
         // What is open is dead from now on; what is opened later works.
         proxy.set(|fault| {
             fault.to_server = Flow::Swallow;
-            fault.hide_ends = true;
+            fault.hides_close = true;
         });
         waiting.abort();
         eventually("something is swallowed", BOUND, || async {

@@ -1,5 +1,6 @@
 //! Settings, credentials and rights.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use lock_runtime::{LockErrorKind, LockProvider, ZooKeeperAcl, ZooKeeperProvider};
@@ -68,6 +69,30 @@ fn only_its_creator_sees_the_lock() {
         assert!(lock(&same, "order").try_acquire().await.unwrap().is_none());
         guard.release().await.unwrap();
         take(&same, "order").await.release().await.unwrap();
+    });
+}
+
+/// What the server has refused has left nothing, and so it is not looked for.
+#[test]
+fn a_refusal_is_the_end() {
+    with_server(|place| async move {
+        let service = place.builder().credentials("service", "hunter2");
+        let guard = take(
+            &connected(service.acl(ZooKeeperAcl::Creator)).await,
+            "order",
+        )
+        .await;
+        let (proxy, stranger) = place.behind_proxy(|builder| builder).await;
+        for _ in 0..3 {
+            let refused = lock(&stranger, "order").acquire_for(BOUND).await;
+            assert_eq!(refused.unwrap_err().kind(), LockErrorKind::InvalidConfig);
+        }
+        let asked = || proxy.counts().to_server.load(Ordering::Relaxed);
+        let before = asked();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // A sign of life has twelve bytes.
+        assert!(asked() - before <= 24, "{} bytes", asked() - before);
+        guard.release().await.unwrap();
     });
 }
 

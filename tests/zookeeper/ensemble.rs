@@ -1,52 +1,114 @@
 //! Three servers, of which one leads.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use lock_runtime::ZooKeeperProvider;
-use lock_tests::{ZooKeeperServer, eventually};
+use lock_tests::zookeeper::Ensemble;
+use lock_tests::{boot_nanos, eventually};
 
 use crate::common::{BOUND, Place, connected, lock, take, token, waiting};
+use crate::trial::Trial;
+
+const DEADLINE: Duration = Duration::from_secs(180);
+const ALL: std::ops::Range<usize> = 0..3;
+
+/// The locks of an ensemble, as a client of this server sees them.
+async fn place(ensemble: &Ensemble, server: usize) -> Place {
+    let mut place = Place::on(ensemble.servers[server].port()).await;
+    place.directory = "/locks".to_owned();
+    place
+}
+
+async fn provider(
+    ensemble: &Ensemble,
+    servers: impl IntoIterator<Item = usize>,
+    lease: Duration,
+) -> Arc<ZooKeeperProvider> {
+    let url = format!("zookeeper://{}/locks", ensemble.hosts(servers));
+    connected(ZooKeeperProvider::builder(url).lease(lease)).await
+}
+
+/// Waits until another one leads than this one.
+async fn another_leads(ensemble: &Ensemble, old: usize) {
+    eventually("another one leads", BOUND, || async {
+        ensemble.leader_but(Some(old)).is_some()
+    })
+    .await;
+}
+
+/// The leader fails while somebody holds a lock and somebody waits for it.
+async fn a_lock_outlives(fail: impl FnOnce(&mut Ensemble, usize)) {
+    let Some(mut ensemble) = Ensemble::start(3, 10).await else {
+        return;
+    };
+    let lease = Duration::from_secs(60);
+    let (first, second) = (
+        provider(&ensemble, ALL, lease).await,
+        provider(&ensemble, ALL, lease).await,
+    );
+    let guard = take(&first, "order").await;
+    let waiter = waiting(&second, "order");
+    let leader = ensemble.leader_but(None).expect("one leads");
+    let place = place(&ensemble, (leader + 1) % 3).await;
+    place.until_children("order", 2).await;
+
+    fail(&mut ensemble, leader);
+    another_leads(&ensemble, leader).await;
+    place.until_children("order", 2).await;
+    assert!(!guard.is_lost(), "the session lives on");
+    assert!(!waiter.is_finished(), "and nobody else has the lock");
+    let before = token(&guard);
+    guard.release().await.unwrap();
+    let guard = waiter.await.unwrap();
+    assert!(token(&guard) > before, "tokens grow over an election");
+    guard.release().await.unwrap();
+    for provider in [&first, &second] {
+        let guard = lock(provider, "order").acquire_for(BOUND).await.unwrap();
+        guard.release().await.unwrap();
+    }
+}
 
 #[test]
-fn a_lock_outlives_the_leader() {
-    lock_tests::run(Duration::from_secs(180), async {
-        let Some(mut servers) = ZooKeeperServer::ensemble(3) else {
+fn a_lock_outlives_a_killed_leader() {
+    lock_tests::run(
+        DEADLINE,
+        a_lock_outlives(|ensemble, leader| {
+            ensemble.servers[leader].kill();
+        }),
+    );
+}
+
+#[test]
+fn a_lock_outlives_a_frozen_leader() {
+    lock_tests::run(
+        DEADLINE,
+        a_lock_outlives(|ensemble, leader| {
+            ensemble.servers[leader].process().freeze();
+        }),
+    );
+}
+
+/// A leader that is cut off from the others goes on answering its clients' pings and reads. Those
+/// others have another one, which gives the lock away in time.
+#[test]
+fn a_holder_at_a_leader_that_is_cut_off_is_lost_in_time() {
+    lock_tests::run(DEADLINE, async {
+        // It believes to lead for long.
+        let Some(ensemble) = Ensemble::start(3, 100).await else {
             return;
         };
-        let hosts: Vec<_> = servers
-            .iter()
-            .map(|server| format!("127.0.0.1:{}", server.port()))
-            .collect();
-        let url = format!("zookeeper://{}/locks?lease=60s", hosts.join(","));
-        let (first, second) = (
-            connected(ZooKeeperProvider::builder(&url)).await,
-            connected(ZooKeeperProvider::builder(&url)).await,
-        );
-        let guard = take(&first, "order").await;
-        let waiter = waiting(&second, "order");
-        assert!(servers.iter().any(ZooKeeperServer::leads));
-        let leader = servers.iter().position(ZooKeeperServer::leads).unwrap();
-        let follower = servers[(leader + 1) % 3].port();
-        let mut place = Place::on(follower).await;
-        place.directory = "/locks".to_owned();
-        place.until_children("order", 2).await;
-
-        servers[leader].kill();
-        eventually("another one leads", BOUND, || async {
-            servers.iter().any(ZooKeeperServer::leads)
-        })
-        .await;
-        place.until_children("order", 2).await;
-        assert!(!guard.is_lost(), "the session lives on");
-        assert!(!waiter.is_finished(), "and nobody else has the lock");
-        let before = token(&guard);
-        guard.release().await.unwrap();
-        let guard = waiter.await.unwrap();
-        assert!(token(&guard) > before, "tokens grow over an election");
-        guard.release().await.unwrap();
-        for provider in [&first, &second] {
-            let guard = lock(provider, "order").acquire_for(BOUND).await.unwrap();
-            guard.release().await.unwrap();
-        }
+        let lease = Duration::from_secs(4);
+        let leader = ensemble.leader_but(None).expect("one leads");
+        let holder = provider(&ensemble, [leader], lease).await;
+        let place = place(&ensemble, (leader + 1) % 3).await;
+        let trial = Trial::begin(&place, holder).await;
+        let start = boot_nanos();
+        ensemble.cut_off(leader);
+        another_leads(&ensemble, leader).await;
+        assert!(ensemble.servers[leader].leads(), "two believe to lead");
+        let trial = trial.lost_within(lease, start).await;
+        assert!(ensemble.servers[leader].leads(), "it still believes so");
+        trial.end().await;
     });
 }

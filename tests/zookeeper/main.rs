@@ -16,3 +16,5 @@ mod sessions;
 mod storm;
 mod thief;
 mod tls;
+mod tokens;
+mod trial;

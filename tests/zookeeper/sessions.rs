@@ -1,5 +1,6 @@
 //! One session for many locks, and what ends with it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lock_runtime::LockErrorKind;
@@ -38,6 +39,48 @@ fn a_thousand_locks_are_held_on_one_session() {
             guard.lost().await;
         }
         assert!(start.elapsed() < lease / 2, "by evidence, not by deadline");
+    });
+}
+
+/// The server would let a session have one lock twice.
+#[test]
+fn two_tasks_of_one_process_never_both_hold() {
+    with_server(|place| async move {
+        let provider = place.provider().await;
+        let clone = Arc::new((*provider).clone());
+        let guard = take(&provider, "order").await;
+        for other in [&provider, &clone] {
+            let tried = lock(other, "order").try_acquire().await.unwrap();
+            assert!(tried.is_none(), "held by the other task");
+        }
+        let waiter = waiting(&clone, "order");
+        assert_eq!(place.children("order").await.len(), 1, "it never asked");
+        let before = token(&guard);
+        guard.release().await.unwrap();
+        let guard = waiter.await.unwrap();
+        assert!(token(&guard) > before);
+        guard.release().await.unwrap();
+    });
+}
+
+#[test]
+fn a_waiter_whose_node_is_removed_queues_again() {
+    with_server(|place| async move {
+        let (first, second) = (place.provider().await, place.provider().await);
+        let guard = take(&first, "order").await;
+        let waiter = waiting(&second, "order");
+        let children = place.until_children("order", 2).await;
+        let path = format!("{}/{}", place.node("order"), children[1]);
+        place.raw.delete(&path, None).await.unwrap();
+        let behind = place.queue("order", "lock-", b"").await;
+        guard.release().await.unwrap();
+        // It is the last one now.
+        let children = place.until_children("order", 2).await;
+        assert!(behind.ends_with(&children[0]));
+        assert!(!waiter.is_finished());
+        place.raw.delete(&behind, None).await.unwrap();
+        waiter.await.unwrap().release().await.unwrap();
+        place.until_gone("order").await;
     });
 }
 
@@ -155,14 +198,18 @@ fn a_hand_over_costs_the_same_however_many_wait() {
         place
             .until_children("order", 1 + usize::try_from(WAITERS).unwrap())
             .await;
-        let packets = || {
+        let count = |what: &str| {
             let answer = server.ask("mntr").expect("the server answers");
-            let line = answer
-                .lines()
-                .find_map(|line| line.strip_prefix("zk_packets_received"));
+            let line = answer.lines().find_map(|line| line.strip_prefix(what));
             line.and_then(|number| number.trim().parse::<u64>().ok())
                 .expect("a number")
         };
+        let packets = || count("zk_packets_received");
+        // Each has an eye on one node, the holder on its own.
+        eventually("all watch", BOUND, || async {
+            count("zk_watch_count") == WAITERS + 1
+        })
+        .await;
         let before = packets();
         guard.release().await.unwrap();
         let done = tasks.join_all().await;

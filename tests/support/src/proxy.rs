@@ -38,8 +38,8 @@ pub struct Fault {
     pub to_client: Flow,
     /// New connections are closed as soon as they are accepted.
     pub refuse: bool,
-    /// That one side has closed its end is not passed on, as by a network that is gone.
-    pub hide_ends: bool,
+    /// When one end closes a connection, the other one is not told, as if that were lost too.
+    pub hides_close: bool,
     /// Raised to reset every open connection.
     resets: u64,
 }
@@ -251,7 +251,10 @@ async fn pump(
             _ = fault.wait_for(|fault| direction.flow(fault) == Flow::Cut) => break,
             read = from.read(&mut buffer) => read,
         };
-        let Ok(length @ 1..) = read else { break };
+        let Ok(length @ 1..) = read else {
+            let _ = fault.wait_for(|fault| !fault.hides_close).await;
+            break;
+        };
         // What counts is what the proxy was told before the bytes go on.
         if fault
             .wait_for(|fault| direction.flow(fault) != Flow::Hold)
@@ -284,10 +287,6 @@ async fn pump(
     }
     if direction.flow(&fault.borrow()) == Flow::Cut {
         counts.broken.fetch_add(1, Ordering::Relaxed);
-    }
-    if fault.borrow().hide_ends {
-        // Until the connection is reset, or the proxy gone.
-        let _ = fault.wait_for(|_| false).await;
     }
     let _ = to.shutdown().await;
 }

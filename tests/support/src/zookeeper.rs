@@ -11,6 +11,10 @@ use crate::child::{ChildProcess, Watchdog};
 use crate::policy;
 use crate::scratch::{Scratch, free_port};
 
+mod ensemble;
+
+pub use ensemble::Ensemble;
+
 /// Names another library than that of Debian's package.
 pub const LIBRARY: &str = "LOCK_TESTS_ZOOKEEPER_JAR";
 /// Names another program than `java`.
@@ -125,35 +129,6 @@ impl ZooKeeperServer {
             }
         }
         panic!("ZooKeeper did not start in five attempts; its log is above");
-    }
-
-    /// As many servers as one ensemble, one of which leads; `None` where none is installed.
-    pub fn ensemble(size: usize) -> Option<Vec<Self>> {
-        let installation = Installation::find()?;
-        for _ in 0..5 {
-            let mut members: Vec<String> = Vec::new();
-            for id in 1..=size {
-                let (quorum, election) = (free_port(), free_port());
-                members.push(format!("server.{id}=127.0.0.1:{quorum}:{election}"));
-            }
-            let mut servers = Vec::new();
-            for id in 1..=size {
-                let scratch = Scratch::new();
-                std::fs::write(scratch.join("myid"), id.to_string()).expect("scratch is writable");
-                let mut settings = members.clone();
-                settings.extend(["initLimit=50".to_owned(), "syncLimit=10".to_owned()]);
-                servers.push(Self::new(&installation, free_port(), scratch, settings));
-            }
-            let launched = servers.iter_mut().all(|server| server.launch().is_ok());
-            if launched
-                && servers
-                    .iter_mut()
-                    .all(|server| server.until_serving().is_ok())
-            {
-                return Some(servers);
-            }
-        }
-        panic!("the ensemble did not start in five attempts; its logs are above");
     }
 
     fn new(

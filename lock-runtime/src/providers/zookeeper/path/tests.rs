@@ -70,6 +70,28 @@ fn different_names_stay_different_and_valid() {
 }
 
 #[test]
+fn a_million_names_that_need_a_hash_do_not_collide() {
+    const BASE64_OF_A_HASH: usize = 88;
+    let mut hashes: Vec<u64> = (0..1_000_000)
+        .map(|number| {
+            let node = node("/", &format!("order/{number}"));
+            // As much of it as keeps a million apart.
+            let hash = &node.as_bytes()[node.len() - BASE64_OF_A_HASH..];
+            u64::from_ne_bytes(hash[..8].try_into().expect("it is longer"))
+        })
+        .collect();
+    hashes.sort_unstable();
+    assert!(hashes.windows(2).all(|pair| pair[0] != pair[1]));
+}
+
+/// The format is not injective: who may choose names freely can meet another name's node.
+#[test]
+fn a_name_that_holds_the_hash_of_another_is_the_same_node() {
+    let hashed = node("/", "a/b");
+    assert_eq!(node("/", &hashed[1..]), hashed);
+}
+
+#[test]
 fn directories_are_checked() {
     for right in ["/", "/a", "/a/b.c/..d"] {
         assert_eq!(checked_directory(right).ok(), Some(()), "{right}");
