@@ -130,7 +130,7 @@ fn tokens_grow_over_the_take_over_by_a_standby() {
         proxy.lead_to(standby.port());
         proxy.reset();
         guard.lost().await;
-        let error = lock(&provider, "order").try_acquire().await.unwrap_err();
+        let error = through(&proxy).connect().await.unwrap_err();
         assert!(error.to_string().contains("standby"), "{error}");
 
         let primary_started = server.count(STARTED).await;
