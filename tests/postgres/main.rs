@@ -5,8 +5,10 @@
 mod common;
 
 mod connecting;
+mod example;
 mod exclusion;
 mod faults;
+mod holders;
 mod outages;
 mod storm;
 mod tls;

@@ -3,9 +3,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpStream};
-use std::os::unix::fs::{PermissionsExt, chown};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -16,6 +14,7 @@ use crate::certificates::Tls;
 use crate::child::ChildProcess;
 use crate::policy;
 use crate::scratch::{Scratch, free_port};
+use crate::unprivileged::{give, unprivileged};
 
 /// Names another program than `postgres`; `initdb` and `psql` stand beside it.
 pub const PROGRAM: &str = "LOCK_TESTS_POSTGRES";
@@ -208,15 +207,20 @@ impl PostgresServer {
     /// Runs SQL in `psql`, as a user who needs no password, and returns the rows, without
     /// headings.
     pub fn psql(&self, user: &str, sql: &str) -> io::Result<String> {
-        let mut command = Command::new(self.beside("psql"));
-        command.args(["-X", "-q", "-t", "-A", "-v", "ON_ERROR_STOP=1"]);
-        command.args(["-h", "127.0.0.1", "-p", &self.port.to_string()]);
-        command.args(["-U", user, "-d", "postgres", "-c", sql]);
-        let output = command.output()?;
+        let output = self.psql_command(user, sql).output()?;
         if !output.status.success() {
             return Err(io::Error::other(String::from_utf8_lossy(&output.stderr)));
         }
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    /// The command that [`psql`](Self::psql) runs.
+    pub fn psql_command(&self, user: &str, sql: &str) -> Command {
+        let mut command = Command::new(self.beside("psql"));
+        command.args(["-X", "-q", "-t", "-A", "-v", "ON_ERROR_STOP=1"]);
+        command.args(["-h", "127.0.0.1", "-p", &self.port.to_string()]);
+        command.args(["-U", user, "-d", "postgres", "-c", sql]);
+        command
     }
 
     fn initialize(&self, options: &PostgresOptions) -> io::Result<()> {
@@ -324,35 +328,4 @@ fn installed(program: &str) -> Vec<String> {
     let paths = versions.iter().map(|path| path.join("bin").join(program));
     found.extend(paths.filter_map(|path| path.into_os_string().into_string().ok()));
     found
-}
-
-/// Servers of this kind refuse to run as root: there they run as the user their package makes.
-pub(crate) fn unprivileged(mut command: Command) -> Command {
-    if let Some((user, group)) = other_user() {
-        command.uid(user).gid(group);
-    }
-    command
-}
-
-/// Makes a file or directory one that [`unprivileged`] processes own.
-pub(crate) fn give(path: &Path, mode: u32) -> io::Result<()> {
-    if let Some((user, group)) = other_user() {
-        chown(path, Some(user), Some(group))?;
-    }
-    std::fs::set_permissions(path, PermissionsExt::from_mode(mode))
-}
-
-fn other_user() -> Option<(u32, u32)> {
-    if !rustix::process::geteuid().is_root() {
-        return None;
-    }
-    let users = std::fs::read_to_string("/etc/passwd").ok()?;
-    let find = |name: &str| {
-        let line = users
-            .lines()
-            .find(|line| line.split(':').next() == Some(name))?;
-        let mut fields = line.split(':').skip(2);
-        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
-    };
-    find("postgres").or_else(|| find("nobody"))
 }

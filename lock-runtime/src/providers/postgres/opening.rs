@@ -7,7 +7,7 @@ use tokio_postgres::types::{FromSqlOwned, Type};
 use tokio_postgres::{Client, Connection, Row, Socket};
 
 use super::config::Settings;
-use super::error::{lock_error, text, unanswered};
+use super::error::{connect_error, lock_error, text, unanswered};
 use super::life::Life;
 use super::session::Backend;
 use super::statements::{RESTARTED, RESTARTED_BEFORE_15, STARTED};
@@ -103,7 +103,7 @@ struct Connected {
 
 async fn connect(settings: &Settings) -> Result<Connected, LockError> {
     let connecting = settings.server.connect(settings.tls.clone());
-    let (client, connection) = connecting.await.map_err(lock_error)?;
+    let (client, connection) = connecting.await.map_err(connect_error)?;
     let version = check_version(connection.parameter("server_version"))?;
     let life = Life::new();
     tokio::spawn(drive(connection, Arc::clone(&life)));
