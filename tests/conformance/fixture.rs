@@ -11,10 +11,10 @@ use lock_runtime::{DistributedLock, InProcessProvider, LockGuard, LockName, Lock
 use lock_tests::PostgresServer;
 #[cfg(feature = "redis")]
 use lock_tests::RedisServer;
-#[cfg(feature = "zookeeper")]
-use lock_tests::ZooKeeperServer;
 #[cfg(feature = "redis")]
 use lock_tests::redis::{LEAST_PRIVILEGE, RedisOptions};
+#[cfg(feature = "zookeeper")]
+use lock_tests::zookeeper::SharedServer;
 use lock_tests::{Probe, Scratch, unique};
 
 /// A test takes no longer, whatever happens.
@@ -218,7 +218,7 @@ pub(crate) fn redis_least_privilege() -> BoxFixture {
 #[cfg(feature = "zookeeper")]
 pub(crate) fn zookeeper() -> BoxFixture {
     Box::pin(async {
-        let server = ZooKeeperServer::shared()?;
+        let server = SharedServer::find()?;
         let url = format!(
             "zookeeper://127.0.0.1:{}/{}?key_prefix=MyApp1:&lease=4s",
             server.port(),

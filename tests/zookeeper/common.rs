@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use lock_runtime::{DistributedLock, LockGuard, ZooKeeperProvider, ZooKeeperProviderBuilder};
 use lock_tests::proxy::Flow;
-use lock_tests::{FaultProxy, ZooKeeperServer, eventually, unique};
+use lock_tests::zookeeper::SharedServer;
+use lock_tests::{FaultProxy, eventually, unique};
 use zookeeper_client::{Acls, Client, CreateMode, Error, Stat};
 
 /// No test takes longer.
@@ -22,7 +23,7 @@ where
     F: Future<Output = ()> + Send,
 {
     lock_tests::run(DEADLINE, async move {
-        if let Some(server) = ZooKeeperServer::shared() {
+        if let Some(server) = SharedServer::find() {
             test(Place::on(server.port()).await).await;
         }
     });

@@ -4,9 +4,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use lock_runtime::{LockErrorKind, LockProvider, ZooKeeperAcl, ZooKeeperProvider};
-use zookeeper_client::{Client, Error};
+use zookeeper_client::{Acl, Acls, AuthId, Client, CreateMode, Error, Permission};
 
-use crate::common::{BOUND, connected, lock, take, with_server};
+use crate::common::{BOUND, connected, lock, take, waiting, with_server};
+
+/// base64(sha1("reader:secret")), as `DigestAuthenticationProvider` makes it.
+const READER: &str = "reader:TwMYkJISsEPORbrSYGWeRLjeNEk=";
 
 #[test]
 fn the_server_has_the_last_word_on_the_lease() {
@@ -96,11 +99,33 @@ fn a_refusal_is_the_end() {
     });
 }
 
+/// As the README says.
+#[test]
+fn creating_and_deleting_in_the_directory_is_all_that_is_needed() {
+    with_server(|place| async move {
+        let id = AuthId::new("digest", READER);
+        let rights = Permission::CREATE | Permission::DELETE;
+        let acl = [Acl::new(rights, id)];
+        let options = CreateMode::Persistent.with_acls(Acls::new(&acl));
+        let made = place.raw.create(&place.directory, b"", &options).await;
+        made.expect("the directory is made");
+        let provider = connected(place.builder().credentials("reader", "secret")).await;
+        let guard = take(&provider, "order").await;
+        assert_eq!(place.children("order").await.len(), 1);
+        let waiter = waiting(&provider, "order");
+        guard.release().await.unwrap();
+        waiter.await.unwrap().release().await.unwrap();
+        assert!(!place.exists("order").await);
+        let stranger = place.provider().await;
+        let error = lock(&stranger, "order").try_acquire().await.unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::InvalidConfig, "{error}");
+    });
+}
+
 #[test]
 fn the_acl_may_name_somebody() {
     with_server(|place| async move {
-        // base64(sha1("reader:secret")), as `DigestAuthenticationProvider` makes it.
-        let acl = ZooKeeperAcl::Digest("reader:TwMYkJISsEPORbrSYGWeRLjeNEk=".to_owned());
+        let acl = ZooKeeperAcl::Digest(READER.to_owned());
         let builder = place.builder().credentials("reader", "secret").acl(acl);
         let provider = connected(builder).await;
         let guard = take(&provider, "order").await;

@@ -7,6 +7,7 @@ mod common;
 mod cancellation;
 mod connecting;
 mod ensemble;
+mod example;
 mod faults;
 mod loss;
 mod nodes;

@@ -4,7 +4,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use lock_runtime::LockErrorKind;
-use lock_tests::ZooKeeperServer;
+use lock_tests::zookeeper::SharedServer;
 use zookeeper_client::{Acls, CreateMode, Error};
 
 use crate::common::{BOUND, connected, lock, take, token, waiting, with_server};
@@ -111,7 +111,7 @@ fn other_primitives_on_the_same_node_are_not_in_the_way() {
 #[test]
 fn the_command_line_is_a_witness() {
     with_server(|place| async move {
-        let server = ZooKeeperServer::shared().expect("it runs");
+        let server = SharedServer::find().expect("it runs");
         let ask = |words: &[&str]| {
             let mut command = server.installation().command_line(server.port(), words);
             let output = command.stdin(Stdio::null()).output().expect("Java runs");

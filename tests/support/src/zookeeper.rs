@@ -1,4 +1,4 @@
-//! A real ZooKeeper server for a test, or for all tests of a binary.
+//! A real ZooKeeper server for a test, or for many.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -19,6 +19,8 @@ pub use ensemble::Ensemble;
 pub const LIBRARY: &str = "LOCK_TESTS_ZOOKEEPER_JAR";
 /// Names another program than `java`.
 pub const PROGRAM: &str = "LOCK_TESTS_JAVA";
+/// The URL of a server of this machine that was started, by this module, for all tests of a run.
+pub const SHARED_URL: &str = "LOCK_TESTS_ZOOKEEPER";
 
 const DEBIAN_S_LIBRARY: &str = "/usr/share/java/zookeeper.jar";
 const START_BOUND: Duration = Duration::from_secs(60);
@@ -74,6 +76,47 @@ impl Installation {
     }
 }
 
+/// The server that tests share, each in a directory of its own.
+#[derive(Debug)]
+pub struct SharedServer {
+    installation: Installation,
+    port: u16,
+    /// Unless another program has started it.
+    _own: Option<ZooKeeperServer>,
+}
+
+impl SharedServer {
+    /// That of the whole run of tests, or else of this binary; `None` where none is installed.
+    pub fn find() -> Option<&'static Self> {
+        static SHARED: LazyLock<Option<SharedServer>> = LazyLock::new(|| {
+            let port = std::env::var(SHARED_URL).ok().map(|url| {
+                let port = url.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+                port.unwrap_or_else(|| panic!("{SHARED_URL} ends with a port"))
+            });
+            let own = match port {
+                Some(_) => None,
+                None => Some(ZooKeeperServer::start()?),
+            };
+            Some(SharedServer {
+                installation: Installation::find()?,
+                port: port.or(own.as_ref().map(ZooKeeperServer::port))?,
+                _own: own,
+            })
+        });
+        SHARED.as_ref()
+    }
+
+    /// Its loopback port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Java and ZooKeeper, as they were found.
+    pub fn installation(&self) -> &Installation {
+        &self.installation
+    }
+}
+
 /// A server, which ends when this is dropped, or when this process ends.
 #[derive(Debug)]
 pub struct ZooKeeperServer {
@@ -87,12 +130,6 @@ pub struct ZooKeeperServer {
 }
 
 impl ZooKeeperServer {
-    /// The server that all tests of this binary share; `None` where none is installed.
-    pub fn shared() -> Option<&'static Self> {
-        static SHARED: LazyLock<Option<ZooKeeperServer>> = LazyLock::new(ZooKeeperServer::start);
-        SHARED.as_ref()
-    }
-
     /// A server of a test's own; `None` where none is installed.
     pub fn start() -> Option<Self> {
         Self::start_with(|_| Vec::new())
@@ -160,11 +197,6 @@ impl ZooKeeperServer {
     /// Its loopback port with TLS, if it was [started](Self::start_with_tls) with it.
     pub fn tls_port(&self) -> u16 {
         self.tls_port
-    }
-
-    /// Java and ZooKeeper, as they were found.
-    pub fn installation(&self) -> &Installation {
-        &self.installation
     }
 
     /// The running process.

@@ -112,7 +112,8 @@ impl ZooKeeperProviderBuilder {
     }
 
     /// Shows these credentials to the server, by its scheme `digest`, in place of the URL's. The
-    /// connection should then have TLS, since they are sent as they are.
+    /// connection should then have TLS, since they are sent as they are. The server does not check
+    /// them; they count where an ACL names them, so a wrong password is found at the first lock.
     pub fn credentials(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
         self.credentials = Some((user.into(), password.into()));
         self
@@ -149,10 +150,9 @@ impl ZooKeeperProviderBuilder {
     ///
     /// # Errors
     ///
-    /// * [`InvalidConfig`](crate::LockErrorKind::InvalidConfig): a setting or the URL is wrong, or
-    ///   the server refuses the credentials;
+    /// * [`InvalidConfig`](crate::LockErrorKind::InvalidConfig): a setting or the URL is wrong;
     /// * [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable): no server can be
-    ///   reached, or none answers in time.
+    ///   reached, or none answers in time. The error names the servers, and why each cannot be reached.
     ///
     /// # Cancel safety
     ///

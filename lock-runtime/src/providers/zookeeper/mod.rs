@@ -36,18 +36,32 @@ use crate::{LockError, LockErrorKind};
 /// so both exclude each other. The node is created when missing and removed when empty.
 ///
 /// * **Lease.** It is the timeout of the session, which all locks of a provider share, as the server
-///   grants it. A process that crashes keeps its locks for at most that long and one tick. A holder
+///   grants it; a lease named for a single lock has no effect. A process that crashes keeps its
+///   locks for at most that long and one tick. A holder
 ///   counts on three fifths of it, from the last request that a majority of the ensemble has
 ///   confirmed: what a leader knows of a session is older than what the client knows, by up
 ///   to half a tick and the time between two signs of life. It has that confirmed, by one
 ///   request for all locks, every fifth of the lease.
 /// * **Waiting.** Who waits watches the one before it, and nobody else; a release wakes one waiter.
-///   The order is that of arrival.
+///   The order is that of arrival. A wait keeps its place while the connection is gone, as long as
+///   the session may live. That the ensemble is out of reach is noticed when it owes an answer, and by
+///   who only waits as soon as the connection has been silent for its share of the connect timeout.
 /// * **Fencing tokens** are the ids of the transactions that created the nodes (`czxid`). They grow
 ///   over restarts, elections and reconnects.
 /// * **Loss** is noticed when the session ends, when somebody removes the node, and when the ensemble
 ///   has confirmed nothing for too long. While the connection is gone, the session may live
 ///   on; the locks are held until that can no longer be shown.
+///
+/// # What is weaker than elsewhere
+///
+/// * When another client deletes a lock's node or closes the session, the server lets the next one
+///   in at once, before the holder is told. The fencing token tells them apart.
+/// * A wrong password of the scheme `digest` is no error when connecting, since the server checks
+///   none; the first lock fails by the ACL of its nodes.
+/// * A name that contains characters which ZooKeeper does not take becomes one with a hash, and a name that
+///   is spelled like that, hash and all, is the same lock. So the .NET library has it.
+/// * TLS brings a second cryptography library, `aws-lc-rs`, into the build, which the client asks
+///   for and this library does not use.
 ///
 /// # What it relies on
 ///
