@@ -1,11 +1,12 @@
 //! A server and an eye on it.
 
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lock_runtime::{DistributedLock, LockGuard, PostgresProvider, PostgresProviderBuilder};
 use lock_tests::postgres::PostgresOptions;
-use lock_tests::{PostgresServer, eventually};
+use lock_tests::{FaultProxy, PostgresServer, Probe, eventually};
 use tokio_postgres::{Client, NoTls};
 
 /// No test takes longer.
@@ -18,8 +19,17 @@ pub(crate) fn with_server<F>(test: impl FnOnce(Server) -> F + Send + 'static)
 where
     F: Future<Output = ()> + Send,
 {
+    with_server_of(PostgresOptions::default(), test);
+}
+
+pub(crate) fn with_server_of<F>(
+    options: PostgresOptions,
+    test: impl FnOnce(Server) -> F + Send + 'static,
+) where
+    F: Future<Output = ()> + Send,
+{
     lock_tests::run(DEADLINE, async move {
-        if let Some(process) = PostgresOptions::default().start() {
+        if let Some(process) = options.start() {
             test(Server::of(process).await).await;
         }
     });
@@ -32,7 +42,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    async fn of(process: PostgresServer) -> Self {
+    pub(crate) async fn of(process: PostgresServer) -> Self {
         let raw = raw(&process).await;
         Self { process, raw }
     }
@@ -86,10 +96,48 @@ impl Server {
 
 /// Any client.
 pub(crate) async fn raw(server: &PostgresServer) -> Client {
+    try_raw(server).await.expect("the server answers")
+}
+
+async fn try_raw(server: &PostgresServer) -> Result<Client, tokio_postgres::Error> {
     let url = format!("postgres://postgres@127.0.0.1:{}/postgres", server.port());
-    let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
+    let (client, connection) = tokio_postgres::connect(&url, NoTls).await?;
     tokio::spawn(connection);
-    client
+    Ok(client)
+}
+
+/// Any client of a server that is coming back by itself.
+pub(crate) async fn raw_soon(server: &PostgresServer) -> Client {
+    let start = Instant::now();
+    loop {
+        match try_raw(server).await {
+            Ok(client) => return client,
+            Err(error) => assert!(start.elapsed() < BOUND, "it comes back: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A provider that reaches the server through a proxy.
+pub(crate) async fn proxied(
+    server: &PostgresServer,
+    lease: Duration,
+) -> (FaultProxy, Arc<PostgresProvider>) {
+    let proxy = FaultProxy::start(server.port()).await;
+    let provider = connected(through(&proxy).lease(lease)).await;
+    (proxy, provider)
+}
+
+pub(crate) fn through(proxy: &FaultProxy) -> PostgresProviderBuilder {
+    let url = format!("postgres://app@127.0.0.1:{}/postgres", proxy.port());
+    PostgresProvider::builder(url)
+}
+
+/// Another process on this lock.
+pub(crate) fn probe(server: &PostgresServer, lease: Duration, name: &str) -> Probe {
+    let url = format!("{}?lease={}ms", server.url(), lease.as_millis());
+    let program = env!("CARGO_BIN_EXE_lock-probe");
+    Probe::start(Path::new(program), &url, name)
 }
 
 pub(crate) async fn connected(builder: PostgresProviderBuilder) -> Arc<PostgresProvider> {

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use lock_runtime::{LockErrorKind, LockProvider, PostgresProvider};
-use lock_tests::free_port;
 use lock_tests::pgbouncer::PgBouncer;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::common::{BOUND, DEADLINE, take, with_server};
 
@@ -60,11 +61,14 @@ fn wrong_settings_are_named() {
             assert_eq!(kind, LockErrorKind::InvalidConfig, "{text}");
             assert!(text.contains(expected), "{text}");
         }
-        let url = format!("postgres://u:secret@127.0.0.1:{}/d", free_port());
+        // Nobody listens there, and nobody else can.
+        let deaf = TcpSocket::new_v4().unwrap();
+        deaf.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let url = format!("postgres://u:secret@{}/d", deaf.local_addr().unwrap());
         let (kind, text) = refused(&url).await;
         assert_eq!(kind, LockErrorKind::ProviderUnavailable, "{text}");
         assert!(text.contains("refused"), "{text}");
-        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = silent.local_addr().unwrap().port();
         let url = format!("postgres://u:secret@127.0.0.1:{port}/d?connect_timeout=200ms");
         let (kind, text) = refused(&url).await;
@@ -143,4 +147,77 @@ fn sessions_outlive_the_runtime_that_opened_them_and_end_with_the_provider() {
         })
         .await;
     });
+}
+
+#[test]
+fn what_answers_is_named() {
+    with_server(|server| async move {
+        let standby = server.process.start_standby();
+        let (kind, text) = refused(&standby.url()).await;
+        assert_eq!(kind, LockErrorKind::ProviderUnavailable, "{text}");
+        assert!(text.contains("standby"), "{text}");
+        assert!(
+            text.contains(&format!("server `127.0.0.1:{}`", standby.port())),
+            "{text}"
+        );
+
+        let old = Impostor::answering(&greeting("13.99")).await;
+        let (kind, text) = refused(&old.url()).await;
+        assert_eq!(kind, LockErrorKind::Unsupported, "{text}");
+        assert!(text.contains("14 or newer, got 13.99"), "{text}");
+
+        let web = Impostor::answering(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        let (kind, text) = refused(&web.url()).await;
+        assert_ne!(kind, LockErrorKind::Unsupported, "{text}");
+        assert!(text.contains("no PostgreSQL server"), "{text}");
+    });
+}
+
+/// Something that says the same to every client, and hangs up.
+struct Impostor {
+    port: u16,
+    accepting: tokio::task::JoinHandle<()>,
+}
+
+impl Impostor {
+    async fn answering(words: &[u8]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let words = words.to_vec();
+        let accepting = tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let mut request = [0; 1024];
+                let _ = client.read(&mut request).await;
+                let _ = client.write_all(&words).await;
+                let _ = client.shutdown().await;
+                // Whoever hangs up with something unread loses what it said.
+                while client.read(&mut request).await.is_ok_and(|read| read > 0) {}
+            }
+        });
+        Self { port, accepting }
+    }
+
+    fn url(&self) -> String {
+        format!("postgres://u:secret@127.0.0.1:{}/d", self.port)
+    }
+}
+
+impl Drop for Impostor {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+/// What a server of this version says to a user who needs no password.
+fn greeting(version: &str) -> Vec<u8> {
+    let message = |kind: u8, body: &[u8]| {
+        let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
+        [&[kind][..], &length, body].concat()
+    };
+    [
+        message(b'R', &0_u32.to_be_bytes()),
+        message(b'S', format!("server_version\0{version}\0").as_bytes()),
+        message(b'Z', b"I"),
+    ]
+    .concat()
 }

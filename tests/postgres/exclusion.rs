@@ -2,7 +2,7 @@
 
 use lock_runtime::postgres::{AdvisoryKey, advisory_key};
 
-use crate::common::{lock, take, token, with_server};
+use crate::common::{BOUND, lock, take, token, with_server};
 
 #[test]
 fn psql_excludes_and_is_excluded() {
@@ -44,6 +44,30 @@ fn psql_excludes_and_is_excluded() {
         );
         server.raw.batch_execute("COMMIT").await.unwrap();
         take(&provider, "nightly").await.release().await.unwrap();
+    });
+}
+
+/// A witness that holds it first is waited for, in the server's queue.
+#[test]
+fn what_psql_holds_is_waited_for() {
+    with_server(|server| async move {
+        let provider = server.provider().await;
+        for name in ["orders:42", "a longer name"] {
+            let key = advisory_key(name);
+            let holding = {
+                let sql = format!("SELECT pg_advisory_lock({key}), pg_sleep(1)");
+                let psql = server.process.psql_command("app", &sql);
+                tokio::task::spawn_blocking(move || { psql }.output().unwrap())
+            };
+            lock_tests::eventually("psql holds it", BOUND, || async {
+                server.locks(true).await == 1
+            })
+            .await;
+            assert!(lock(&provider, name).try_acquire().await.unwrap().is_none());
+            let guard = take(&provider, name).await;
+            assert!(holding.await.unwrap().status.success());
+            guard.release().await.unwrap();
+        }
     });
 }
 

@@ -1,27 +1,15 @@
 //! Faults of server and network. Each test shows that its fault happened.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use lock_runtime::{LockErrorKind, PostgresProvider};
+use lock_runtime::LockErrorKind;
 use lock_tests::proxy::Flow;
-use lock_tests::{FaultProxy, FencedRegister, eventually};
+use lock_tests::{FencedRegister, eventually};
 
-use crate::common::{BOUND, Server, connected, lock, raw, take, token, with_server};
+use crate::common::{BOUND, lock, proxied, take, token, with_server};
 
 const LEASE: Duration = Duration::from_secs(2);
-
-async fn through(proxy: &FaultProxy, lease: Duration) -> Arc<PostgresProvider> {
-    let url = format!("postgres://app@127.0.0.1:{}/postgres", proxy.port());
-    connected(PostgresProvider::builder(url).lease(lease)).await
-}
-
-async fn proxied(server: &Server, lease: Duration) -> (FaultProxy, Arc<PostgresProvider>) {
-    let proxy = FaultProxy::start(server.process.port()).await;
-    let provider = through(&proxy, lease).await;
-    (proxy, provider)
-}
 
 #[test]
 fn a_session_that_is_ended_is_a_loss_at_once() {
@@ -45,7 +33,7 @@ fn a_session_that_is_ended_is_a_loss_at_once() {
 #[test]
 fn a_connection_that_is_reset_is_a_loss_at_once() {
     with_server(|server| async move {
-        let (proxy, provider) = proxied(&server, Duration::from_secs(600)).await;
+        let (proxy, provider) = proxied(&server.process, Duration::from_secs(600)).await;
         let guard = take(&provider, "order").await;
         proxy.reset();
         tokio::time::timeout(BOUND, guard.lost())
@@ -62,7 +50,7 @@ fn a_connection_that_is_reset_is_a_loss_at_once() {
 fn a_connection_that_swallows_is_lost_within_the_lease() {
     with_server(|server| async move {
         for only_answers in [false, true] {
-            let (proxy, provider) = proxied(&server, LEASE).await;
+            let (proxy, provider) = proxied(&server.process, LEASE).await;
             let other = server.provider().await;
             let guard = take(&provider, "order").await;
             let start = Instant::now();
@@ -92,7 +80,7 @@ fn a_connection_that_swallows_is_lost_within_the_lease() {
 #[test]
 fn a_lost_answer_is_undone() {
     with_server(|server| async move {
-        let (proxy, provider) = proxied(&server, Duration::from_secs(600)).await;
+        let (proxy, provider) = proxied(&server.process, Duration::from_secs(600)).await;
         take(&provider, "warm-up").await.release().await.unwrap();
         proxy.set(|fault| fault.to_client = Flow::Hold);
         let error = lock(&provider, "order").try_acquire().await.unwrap_err();
@@ -109,7 +97,7 @@ fn a_waiter_whose_connection_is_dead_waits_on_another() {
     with_server(|server| async move {
         let holder = server.provider().await;
         let guard = take(&holder, "order").await;
-        let (proxy, provider) = proxied(&server, LEASE).await;
+        let (proxy, provider) = proxied(&server.process, LEASE).await;
         let waiting = {
             let provider = provider.clone();
             tokio::spawn(async move { take(&provider, "order").await })
@@ -140,32 +128,5 @@ fn an_outage_while_waiting_is_said() {
         let error = waiting.await.unwrap().unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
         assert!(guard.is_lost());
-    });
-}
-
-/// Killed, so that it forgets what it has not written.
-#[test]
-fn tokens_grow_over_crashes() {
-    with_server(|mut server| async move {
-        let provider = connected(server.builder().lease(LEASE)).await;
-        let mut last = 0;
-        for round in 0..3 {
-            for _ in 0..20 {
-                let guard = take(&provider, "order").await;
-                assert!(token(&guard) > last, "round {round}");
-                last = token(&guard);
-                drop(guard);
-            }
-            let guard = take(&provider, "order").await;
-            last = token(&guard);
-            server.process.kill();
-            tokio::time::timeout(BOUND, guard.lost())
-                .await
-                .expect("lost");
-            server.process.start_again();
-            server.raw = raw(&server.process).await;
-        }
-        let guard = take(&provider, "order").await;
-        assert!(token(&guard) > last);
     });
 }

@@ -5,7 +5,12 @@
 mod common;
 
 mod connecting;
+mod example;
 mod exclusion;
 mod faults;
+mod holders;
+mod outages;
+mod storm;
 mod tls;
+mod tokens;
 mod waiting;

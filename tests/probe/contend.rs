@@ -117,7 +117,7 @@ impl Contender {
             }
             until = now;
             if !accepted {
-                say(&format!("refused {name} {token}"));
+                say(&format!("refused {name} {token} {now}"));
             }
             let held = Duration::from_nanos(now - from);
             if held >= span || self.stopped.load(Ordering::Relaxed) {

@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 
 use crate::guard::FencingToken;
 use crate::hold::Hold;
-use crate::provider::{LockProvider, LockSpace};
+use crate::provider::{Interest, LockProvider, LockSpace};
 use crate::table;
 use crate::{LockError, LockErrorKind, LockName};
 use queue::{Phase, State, Waiter};
@@ -197,28 +197,28 @@ impl SlotRef {
         }
     }
 
-    /// Gives a ticket back, whatever became of it. True if that leaves an acquisition that nobody
-    /// wants any more.
-    fn leave(&self, ticket: u64) -> bool {
+    /// Gives a ticket back, whatever became of it. The interest in an acquisition if that leaves one
+    /// that nobody wants any more.
+    fn leave(&self, ticket: u64) -> Option<Interest> {
         let mut state = self.lock();
         if let Some(at) = state.place(ticket) {
             state.queue.remove(at);
             return match &state.phase {
                 Phase::Acquiring(interest) if state.queue.is_empty() => {
                     interest.abandon();
-                    true
+                    Some(interest.clone())
                 }
                 Phase::Acquiring(interest) => {
                     interest.want_tokens(state.tokens_wanted());
-                    false
+                    None
                 }
-                _ => false,
+                _ => None,
             };
         }
         state.failed.retain(|(failed, _)| *failed != ticket);
         drop(state);
         self.release(ticket);
-        false
+        None
     }
 
     /// Resolves when no acquisition that nobody wants is under way.

@@ -171,13 +171,18 @@ fn give_up(slot: SlotRef, ticket: u64, tried: bool) -> impl Future<Output = Lock
     } else {
         slot.timed_out()
     };
-    let was_last = slot.leave(ticket);
+    let last = slot.leave(ticket);
     async move {
-        if was_last {
-            // The last one takes the request back from the server before it answers.
-            keeper::within(WITHDRAWAL, slot.withdrawn()).await;
+        let Some(interest) = last else {
+            return timed_out;
+        };
+        // The last one takes the request back from the server before it answers.
+        keeper::within(WITHDRAWAL, slot.withdrawn()).await;
+        match interest.trouble() {
+            // Only now it shows that the server does not answer.
+            Some(trouble) if !tried => trouble.with_name(slot.name.clone()),
+            _ => timed_out,
         }
-        timed_out
     }
 }
 

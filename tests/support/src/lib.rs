@@ -16,6 +16,7 @@ pub mod run;
 pub mod scratch;
 pub mod seeded;
 pub mod served;
+mod unprivileged;
 pub mod zookeeper;
 
 pub use history::{History, boot_nanos};

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use crate::PostgresServer;
 use crate::child::ChildProcess;
 use crate::policy;
-use crate::postgres::{give, unprivileged};
 use crate::scratch::{Scratch, free_port};
+use crate::unprivileged::{give, unprivileged};
 
 /// Names another program than `pgbouncer`.
 pub const PROGRAM: &str = "LOCK_TESTS_PGBOUNCER";

@@ -1,18 +1,20 @@
 //! A real PostgreSQL server for a test.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpStream};
-use std::os::unix::fs::{PermissionsExt, chown};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::certificates::Tls;
 use crate::child::ChildProcess;
 use crate::policy;
 use crate::scratch::{Scratch, free_port};
+use crate::unprivileged::{give, unprivileged};
 
 /// Names another program than `postgres`; `initdb` and `psql` stand beside it.
 pub const PROGRAM: &str = "LOCK_TESTS_POSTGRES";
@@ -21,7 +23,7 @@ const START_BOUND: Duration = Duration::from_secs(30);
 
 /// Who gets in: `postgres`, who may everything, and `app`, who may nothing, without a password;
 /// `service` with the password `secret`.
-const ACCESS: &str = "host all postgres,app 127.0.0.1/32 trust\n\
+const ACCESS: &str = "host all,replication postgres,app 127.0.0.1/32 trust\n\
                       host all all 127.0.0.1/32 scram-sha-256\n";
 const ROLES: &str = "CREATE ROLE app LOGIN; CREATE ROLE service LOGIN PASSWORD 'secret'";
 
@@ -125,6 +127,74 @@ impl PostgresServer {
         }
     }
 
+    /// Stops the processes that serve sessions, and all others of the server, with `SIGSTOP`:
+    /// connections stay open, nothing answers.
+    pub fn freeze(&self) {
+        self.process().freeze();
+        // Their parent starts no others any more.
+        self.signal_children(Signal::STOP);
+    }
+
+    /// Lets it go on with `SIGCONT`.
+    pub fn thaw(&self) {
+        self.signal_children(Signal::CONT);
+        self.process().thaw();
+    }
+
+    fn signal_children(&self, signal: Signal) {
+        for child in children_of(self.process().id()) {
+            // One that has just ended needs none.
+            let _ = kill_process(child, signal);
+        }
+    }
+
+    /// Starts a standby that follows this server, with the same options.
+    ///
+    /// # Panics
+    ///
+    /// If that fails.
+    pub fn start_standby(&self) -> Self {
+        let mut standby = Self {
+            process: None,
+            program: self.program.clone(),
+            port: free_port(),
+            scratch: Scratch::new(),
+        };
+        standby
+            .copy(self)
+            .and_then(|()| standby.start())
+            .unwrap_or_else(|error| panic!("the standby did not start: {error}"));
+        standby
+    }
+
+    fn copy(&self, primary: &Self) -> io::Result<()> {
+        let data = self.data();
+        std::fs::create_dir(&data)?;
+        give(&data, 0o700)?;
+        let mut command = Command::new(self.beside("pg_basebackup"));
+        command.args(["-h", "127.0.0.1", "-p", &primary.port.to_string()]);
+        command.args([
+            "-U",
+            "postgres",
+            "-c",
+            "fast",
+            "-X",
+            "stream",
+            "--no-sync",
+            "-R",
+        ]);
+        command.arg("-D").arg(&data);
+        let output = unprivileged(command).current_dir(&data).output()?;
+        if !output.status.success() {
+            return Err(io::Error::other(String::from_utf8_lossy(&output.stderr)));
+        }
+        // The last of several counts.
+        let mut config = File::options()
+            .append(true)
+            .open(data.join("postgresql.conf"))?;
+        writeln!(config, "port = {}", self.port)
+    }
+
     /// Starts it again on the same port, after a [`kill`](Self::kill).
     pub fn start_again(&mut self) {
         // As long as another of its processes lives, the memory that they share is in use.
@@ -137,15 +207,20 @@ impl PostgresServer {
     /// Runs SQL in `psql`, as a user who needs no password, and returns the rows, without
     /// headings.
     pub fn psql(&self, user: &str, sql: &str) -> io::Result<String> {
-        let mut command = Command::new(self.beside("psql"));
-        command.args(["-X", "-q", "-t", "-A", "-v", "ON_ERROR_STOP=1"]);
-        command.args(["-h", "127.0.0.1", "-p", &self.port.to_string()]);
-        command.args(["-U", user, "-d", "postgres", "-c", sql]);
-        let output = command.output()?;
+        let output = self.psql_command(user, sql).output()?;
         if !output.status.success() {
             return Err(io::Error::other(String::from_utf8_lossy(&output.stderr)));
         }
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    /// The command that [`psql`](Self::psql) runs.
+    pub fn psql_command(&self, user: &str, sql: &str) -> Command {
+        let mut command = Command::new(self.beside("psql"));
+        command.args(["-X", "-q", "-t", "-A", "-v", "ON_ERROR_STOP=1"]);
+        command.args(["-h", "127.0.0.1", "-p", &self.port.to_string()]);
+        command.args(["-U", user, "-d", "postgres", "-c", sql]);
+        command
     }
 
     fn initialize(&self, options: &PostgresOptions) -> io::Result<()> {
@@ -221,6 +296,22 @@ impl Drop for PostgresServer {
     }
 }
 
+fn children_of(parent: u32) -> Vec<Pid> {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let is_child = |process: &Pid| {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.as_raw_pid()));
+        // The program's name, which may hold blanks, stands between parentheses.
+        let fields = stat.ok().and_then(|stat| {
+            let (_, fields) = stat.rsplit_once(") ")?;
+            fields.split(' ').nth(1)?.parse().ok()
+        });
+        fields == Some(parent)
+    };
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let pids = pids.filter_map(Pid::from_raw);
+    pids.filter(is_child).collect()
+}
+
 /// A program of PostgreSQL: on the search path, or where Debian keeps the versions, newest first.
 fn installed(program: &str) -> Vec<String> {
     let mut found = vec![program.to_owned()];
@@ -237,35 +328,4 @@ fn installed(program: &str) -> Vec<String> {
     let paths = versions.iter().map(|path| path.join("bin").join(program));
     found.extend(paths.filter_map(|path| path.into_os_string().into_string().ok()));
     found
-}
-
-/// Servers of this kind refuse to run as root: there they run as the user their package makes.
-pub(crate) fn unprivileged(mut command: Command) -> Command {
-    if let Some((user, group)) = other_user() {
-        command.uid(user).gid(group);
-    }
-    command
-}
-
-/// Makes a file or directory one that [`unprivileged`] processes own.
-pub(crate) fn give(path: &Path, mode: u32) -> io::Result<()> {
-    if let Some((user, group)) = other_user() {
-        chown(path, Some(user), Some(group))?;
-    }
-    std::fs::set_permissions(path, PermissionsExt::from_mode(mode))
-}
-
-fn other_user() -> Option<(u32, u32)> {
-    if !rustix::process::geteuid().is_root() {
-        return None;
-    }
-    let users = std::fs::read_to_string("/etc/passwd").ok()?;
-    let find = |name: &str| {
-        let line = users
-            .lines()
-            .find(|line| line.split(':').next() == Some(name))?;
-        let mut fields = line.split(':').skip(2);
-        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
-    };
-    find("postgres").or_else(|| find("nobody"))
 }

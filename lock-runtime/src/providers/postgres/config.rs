@@ -46,6 +46,8 @@ pub(super) struct Settings {
     pub(super) connect_timeout: Duration,
     pub(super) response_timeout: Duration,
     pub(super) waiting_sessions: usize,
+    /// The hosts, as errors name them.
+    pub(super) server_name: String,
 }
 
 impl Settings {
@@ -204,6 +206,9 @@ impl PostgresProviderBuilder {
         }
         server.ssl_mode(ssl_mode.unwrap_or_else(|| default_ssl_mode(&server)));
         notice_dead_peers(&mut server, lease);
+        // One host that is gone without a word must not use up the time of the others.
+        let hosts = server.get_hosts().len().max(1);
+        server.connect_timeout(connect_timeout / u32::try_from(hosts).unwrap_or(u32::MAX));
         if server.get_ssl_mode() == SslMode::Disable
             && (self.root_certificates.is_some() || self.client_certificate.is_some())
         {
@@ -214,6 +219,7 @@ impl PostgresProviderBuilder {
             self.client_certificate.as_ref(),
         )?;
         Ok(Settings {
+            server_name: server_name(&server),
             server,
             tls,
             key_prefix: self.key_prefix.unwrap_or_default(),
@@ -269,6 +275,24 @@ fn read_ssl_mode(text: &str) -> Result<SslMode, LockError> {
     }
 }
 
+/// Where the server is, and not who asks it for what.
+fn server_name(server: &tokio_postgres::Config) -> String {
+    let ports = server.get_ports();
+    let hosts = server.get_hosts().iter().enumerate().map(|(at, host)| {
+        let port = ports.get(at).or(ports.first()).copied().unwrap_or(5432);
+        match host {
+            Host::Tcp(name) => format!("{name}:{port}"),
+            #[cfg(unix)]
+            Host::Unix(directory) => format!("{}:{port}", directory.display()),
+        }
+    });
+    let mut names: Vec<_> = hosts.collect();
+    if names.is_empty() {
+        names.extend(server.get_hostaddrs().iter().map(ToString::to_string));
+    }
+    names.join(",")
+}
+
 /// What never leaves the machine needs no TLS.
 fn default_ssl_mode(server: &tokio_postgres::Config) -> SslMode {
     let is_local = |host: &Host| match host {
@@ -315,43 +339,4 @@ impl fmt::Debug for PostgresProviderBuilder {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn settings(url: &str) -> Settings {
-        PostgresProviderBuilder::new(url.to_owned())
-            .settings()
-            .unwrap_or_else(|error| panic!("{url}: {error}"))
-    }
-
-    #[test]
-    fn what_the_builder_says_wins_over_the_url() {
-        let builder = PostgresProviderBuilder::new(
-            "postgres://localhost/db?key_prefix=A+b:&lease=5s&connect_timeout=3&options=-c%20a%3Db"
-                .to_owned(),
-        );
-        let settings = builder.lease(Duration::from_secs(7)).settings().unwrap();
-        assert_eq!(settings.key_prefix, "A b:");
-        assert_eq!(settings.lease, Duration::from_secs(7));
-        assert_eq!(settings.connect_timeout, Duration::from_secs(3));
-        assert_eq!(settings.server.get_options(), Some("-c a=b"));
-        assert_eq!(settings.server.get_dbname(), Some("db"));
-    }
-
-    #[test]
-    fn tls_is_required_off_the_machine() {
-        for (url, mode) in [
-            ("postgres://localhost", SslMode::Disable),
-            ("postgresql://127.0.0.1:5433/x", SslMode::Disable),
-            ("postgres://[::1]", SslMode::Disable),
-            ("postgres:///x?host=/run/postgresql", SslMode::Disable),
-            ("postgres://db.example", SslMode::Require),
-            ("postgres://localhost,db.example", SslMode::Require),
-            ("postgres://db.example?sslmode=prefer", SslMode::Prefer),
-            ("postgres://db.example?sslmode=disable", SslMode::Disable),
-            ("postgres://localhost?sslmode=verify-full", SslMode::Require),
-        ] {
-            assert_eq!(settings(url).server.get_ssl_mode(), mode, "{url}");
-        }
-    }
-}
+mod tests;

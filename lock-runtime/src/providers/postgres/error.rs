@@ -16,6 +16,21 @@ pub(super) fn lock_error(error: tokio_postgres::Error) -> LockError {
     LockError::new(kind).with_detail(detail).with_source(error)
 }
 
+/// The same for an error of connecting.
+pub(super) fn connect_error(error: tokio_postgres::Error) -> LockError {
+    match error.to_string().as_str() {
+        "connection closed" | "error communicating with the server" => {
+            LockError::new(LockErrorKind::ProviderUnavailable)
+                .with_detail(format!(
+                    "what answers there is no PostgreSQL server, or hung up ({})",
+                    text(&error)
+                ))
+                .with_source(error)
+        }
+        _ => lock_error(error),
+    }
+}
+
 fn classify(error: &tokio_postgres::Error) -> (LockErrorKind, &'static str) {
     use LockErrorKind::{InvalidConfig, ProviderUnavailable};
     let Some(code) = error.code() else {
@@ -32,6 +47,9 @@ fn classify(error: &tokio_postgres::Error) -> (LockErrorKind, &'static str) {
                 InvalidConfig,
                 "the server does not offer TLS, which is required unless `sslmode=disable` is set",
             ),
+            "error parsing response from server" | "unexpected message from server" => {
+                (InvalidConfig, "what answers there is no PostgreSQL server")
+            }
             "error performing TLS handshake" => (
                 ProviderUnavailable,
                 "the TLS connection to the server failed",

@@ -4,11 +4,17 @@ mod acquire;
 mod config;
 mod error;
 mod key;
+mod life;
 mod opening;
 mod pool;
 mod release;
+mod reservation;
 mod session;
+mod statements;
 mod tls;
+mod undo;
+mod upkeep;
+mod wait;
 
 use std::fmt;
 use std::sync::Arc;
@@ -37,21 +43,33 @@ use crate::{LockError, LockErrorKind};
 /// * **Waiting** happens in the server's own queue, in arrival order and without polling. It takes
 ///   a session, since one that waits can do nothing else; that session then holds the lock. There
 ///   are up to 16 of these
-///   ([`waiting_sessions`](PostgresProviderBuilder::waiting_sessions)). Locks that were free
-///   share up to four sessions for each length of lease in use, however many they are.
+///   ([`waiting_sessions`](PostgresProviderBuilder::waiting_sessions)); who waits for a lock beyond
+///   that looks every 25 to 400 ms. A session that waits holds a snapshot of the database, which
+///   keeps `VACUUM` from removing what has died since. Locks that were free share up to four
+///   sessions for each length of lease in use, however many they are.
 /// * **Fencing tokens** are transaction numbers (`pg_current_xact_id`), counted from the server's
-///   start and from the timeline, so that they go on growing when a crash or a failover forgets
-///   the last of them. Each grant uses up one transaction number.
+///   last restart and from the timeline, so that they go on growing when a crash or a failover
+///   forgets the last of them. Each grant uses up one transaction number.
 /// * **Loss.** When a session ends, its locks are lost, and their holders know it at once.
 ///
 /// # What it relies on
 ///
 /// One primary. After a failover, a primary that was not shut down goes on holding its locks until
-/// nobody reaches it: check the fencing token at the resource where that must do no harm. The
-/// server's clock must not be set back by more than it has run between two starts, or
-/// tokens would not grow. When one process of the server crashes, the others start again without
-/// counting as a start: all locks are lost then, which their holders learn at once, and the
-/// tokens of the last second may be given a second time.
+/// nobody reaches it.
+///
+/// A session that lives until its holder hears of its end. When the *server* ends one at once (it
+/// crashes, somebody calls `pg_terminate_backend`, a middlebox resets the connection), its locks
+/// are free at once, and a holder that is frozen or cut off in that moment does not know before its
+/// lease ends. In both cases, check the fencing token at the resource where that must do no harm.
+///
+/// A clock of the server that is not set back by more than the server has run between two
+/// restarts, or tokens would not grow. They start lower after `pg_upgrade` of a server that had been
+/// a standby once; and on version 14 the crash of a single process of the server can bring those of
+/// the last moments again.
+///
+/// A process that is stopped in the middle of sending a request keeps its session for longer than a
+/// lease, since the server does not count that as idle: until its machine does not answer keep-alive
+/// probes any more, or it goes on.
 ///
 /// A connection pooler before the server must be in session mode; any other is refused.
 ///

@@ -4,18 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::types::{FromSqlOwned, Type};
-use tokio_postgres::{Client, Connection, Socket};
+use tokio_postgres::{Client, Connection, Row, Socket};
 
 use super::config::Settings;
-use super::error::{lock_error, text, unanswered};
-use super::session::{Life, Opened};
+use super::error::{connect_error, lock_error, text, unanswered};
+use super::life::Life;
+use super::session::Backend;
+use super::statements::{RESTARTED, RESTARTED_BEFORE_15, STARTED};
 use super::tls::Encrypted;
 use crate::clock::Timestamp;
 use crate::race::{First, first_of};
 use crate::{LockError, LockErrorKind};
 
 /// The first that ends a session that is idle for too long.
-const OLDEST: i32 = 14_00_00;
+const OLDEST: u32 = 14;
 /// How often the server looks whether a client that waits for a lock is still connected.
 const LOOKS_FOR_CLIENT_EVERY: &str = "5s";
 /// The part of a token that says how often the database has been taken over by a standby stands
@@ -26,114 +28,160 @@ const EPOCH_MICROS: i64 = 1_704_067_200_000_000;
 /// Attempts to catch a pooler that exchanges sessions.
 const POOLER_CHECKS: usize = 3;
 
+/// What was opened.
+pub(super) struct Opened {
+    pub(super) client: Client,
+    pub(super) backend: Backend,
+    pub(super) token_base: i64,
+    /// SQL for when the server last forgot the newest transaction numbers.
+    pub(super) restarted: &'static str,
+    pub(super) lease: Duration,
+    pub(super) life: Arc<Life>,
+    pub(super) sent_at: Timestamp,
+}
+
 /// Opens a session whose server ends it when it has been idle for a lease.
 pub(super) async fn open(settings: &Settings, lease: Duration) -> Result<Opened, LockError> {
-    let limit = settings.connect_timeout;
-    match tokio::time::timeout(limit, connect_and_set_up(settings, lease)).await {
-        Ok(opened) => opened,
-        Err(_) => Err(unanswered(limit)),
-    }
+    within_limit(settings, connect_and_set_up(settings, lease)).await
 }
 
 /// Refuses a connection pooler that gives every transaction or statement another session.
 pub(super) async fn refuse_pooler(settings: &Settings) -> Result<(), LockError> {
+    within_limit(settings, look_for_pooler(settings)).await
+}
+
+async fn within_limit<T>(
+    settings: &Settings,
+    opening: impl Future<Output = Result<T, LockError>>,
+) -> Result<T, LockError> {
     let limit = settings.connect_timeout;
-    match tokio::time::timeout(limit, look_for_pooler(settings)).await {
-        Ok(looked) => looked,
+    let outcome = match tokio::time::timeout(limit, opening).await {
+        Ok(outcome) => outcome,
         Err(_) => Err(unanswered(limit)),
-    }
+    };
+    outcome.map_err(|error| error.about(format_args!("server `{}`", settings.server_name)))
 }
 
 async fn connect_and_set_up(settings: &Settings, lease: Duration) -> Result<Opened, LockError> {
-    let (client, life) = connect(settings).await?;
-    check_server(&client).await?;
-    let token_base = token_base(&client).await?;
-    let sent_at = Timestamp::now();
+    let Connected {
+        client,
+        life,
+        version,
+    } = connect(settings).await?;
     set_up(&client, lease).await.map_err(lock_error)?;
-    let pid = ask(&client, "SELECT pg_backend_pid()")
-        .await
-        .map_err(lock_error)?;
+    let sent_at = Timestamp::now();
+    let sql = format!(
+        "SELECT pg_backend_pid(), {STARTED}, CASE WHEN NOT pg_is_in_recovery() THEN ('x' || \
+         substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int4 END \
+         FROM pg_stat_get_activity(pg_backend_pid())"
+    );
+    let row = ask_row(&client, &sql).await.map_err(lock_error)?;
+    let backend = Backend {
+        pid: row.try_get(0).map_err(lock_error)?,
+        started: row.try_get(1).map_err(lock_error)?,
+    };
+    let timeline: Option<i32> = row.try_get(2).map_err(lock_error)?;
     Ok(Opened {
         client,
-        pid,
-        token_base,
+        backend,
+        token_base: token_base(timeline)?,
+        restarted: match version {
+            OLDEST => RESTARTED_BEFORE_15,
+            _ => RESTARTED,
+        },
         lease,
         life,
         sent_at,
     })
 }
 
-async fn connect(settings: &Settings) -> Result<(Client, Arc<Life>), LockError> {
+struct Connected {
+    client: Client,
+    life: Arc<Life>,
+    version: u32,
+}
+
+async fn connect(settings: &Settings) -> Result<Connected, LockError> {
     let connecting = settings.server.connect(settings.tls.clone());
-    let (client, connection) = connecting.await.map_err(lock_error)?;
-    let life = Arc::<Life>::default();
+    let (client, connection) = connecting.await.map_err(connect_error)?;
+    let version = check_version(connection.parameter("server_version"))?;
+    let life = Life::new();
     tokio::spawn(drive(connection, Arc::clone(&life)));
-    Ok((client, life))
+    Ok(Connected {
+        client,
+        life,
+        version,
+    })
 }
 
 /// Moves the bytes of a session, until it ends or is given up.
 async fn drive(connection: Connection<Socket, Encrypted>, life: Arc<Life>) {
     match first_of(connection, life.ended()).await {
-        First::Left(Ok(())) => life.end("the session was closed"),
+        First::Left(Ok(())) => life.end_by_server("the session was closed"),
         First::Left(Err(error)) => {
-            life.end(&format!("the server ended the session ({})", text(&error)));
+            life.end_by_server(&format!("the server ended the session ({})", text(&error)));
         }
-        First::Right(()) => {}
+        First::Right(_) => {}
     }
 }
 
 /// Unnamed statements, which poolers can take too.
-async fn ask<T: FromSqlOwned>(client: &Client, sql: &str) -> Result<T, tokio_postgres::Error> {
+async fn ask_row(client: &Client, sql: &str) -> Result<Row, tokio_postgres::Error> {
     let no_parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 0] = [];
-    client
-        .query_typed_one(sql, &no_parameters)
-        .await?
-        .try_get(0)
+    client.query_typed_one(sql, &no_parameters).await
 }
 
-async fn check_server(client: &Client) -> Result<(), LockError> {
-    let version = ask(client, "SELECT current_setting('server_version_num')::int4").await;
-    let version: i32 = version.map_err(lock_error)?;
-    if version < OLDEST {
-        return Err(
+async fn ask<T: FromSqlOwned>(client: &Client, sql: &str) -> Result<T, tokio_postgres::Error> {
+    ask_row(client, sql).await?.try_get(0)
+}
+
+/// The first number of a version such as `15.10 (Debian 15.10-0+deb12u1)` or `19devel`.
+fn check_version(version: Option<&str>) -> Result<u32, LockError> {
+    let version = version.unwrap_or("nothing");
+    let end = version
+        .find(|character: char| !character.is_ascii_digit())
+        .unwrap_or(version.len());
+    match version[..end].parse() {
+        Ok(number @ OLDEST..) => Ok(number),
+        _ => Err(
             LockError::new(LockErrorKind::Unsupported).with_detail(format!(
-                "the server is too old: expected PostgreSQL 14 or newer, got {}.{}",
-                version / 10_000,
-                version % 10_000
+                "the server is too old: expected PostgreSQL {OLDEST} or newer, got {version}"
             )),
-        );
+        ),
     }
-    if ask(client, "SELECT pg_is_in_recovery()")
-        .await
-        .map_err(lock_error)?
-    {
+}
+
+/// What makes the numbers of transactions grow over what is forgotten when a standby takes over,
+/// which starts a new timeline.
+fn token_base(timeline: Option<i32>) -> Result<i64, LockError> {
+    let Some(timeline) = timeline else {
         return Err(LockError::new(LockErrorKind::ProviderUnavailable)
             .with_detail("the server is a standby: expected the primary"));
+    };
+    let timeline = i64::from(timeline);
+    if timeline >= 1 << (63 - TIMELINE_SHIFT) {
+        return Err(LockError::new(LockErrorKind::Unsupported)
+            .with_detail("the server has been taken over too often for fencing tokens"));
     }
-    Ok(())
+    Ok((timeline << TIMELINE_SHIFT) - EPOCH_MICROS)
 }
 
-/// What makes the numbers of transactions grow over what they forget: a crash loses those of the
-/// last moments, and so does a standby that takes over, which starts a new timeline.
-async fn token_base(client: &Client) -> Result<u64, LockError> {
-    let sql =
-        "SELECT ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int4";
-    let timeline: i32 = ask(client, sql).await.map_err(lock_error)?;
-    let sql = "SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8";
-    let started: i64 = ask(client, sql).await.map_err(lock_error)?;
-    let since = started.saturating_sub(EPOCH_MICROS).max(0).unsigned_abs();
-    Ok((u64::from(timeline.unsigned_abs()) << TIMELINE_SHIFT) + since)
-}
-
-/// The lease, and nothing else that could end the session or a wait.
+/// The lease, and nothing else that could end the session, hold up a statement, or give our
+/// functions' names another meaning.
 async fn set_up(client: &Client, lease: Duration) -> Result<(), tokio_postgres::Error> {
     let milliseconds = lease.as_nanos().div_ceil(1_000_000);
+    let probes = (lease.as_secs() / 8).clamp(1, 10);
     client
         .batch_execute(&format!(
             "SET idle_session_timeout = {milliseconds};
-             SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN \
-             ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', \
-              'transaction_timeout');"
+             SELECT set_config(name, wanted, false) FROM pg_settings JOIN (VALUES
+                 ('statement_timeout', '0'), ('lock_timeout', '0'), ('transaction_timeout', '0'),
+                 ('idle_in_transaction_session_timeout', '0'), ('search_path', ''),
+                 ('default_transaction_isolation', 'read committed'),
+                 ('default_transaction_deferrable', 'off'), ('stats_fetch_consistency', 'cache'),
+                 ('tcp_keepalives_idle', '{probes}'), ('tcp_keepalives_interval', '{probes}'),
+                 ('tcp_keepalives_count', '3')
+             ) AS settings (name, wanted) USING (name);"
         ))
         .await?;
     // Not every system that a server runs on can do this. It only makes the server forget sooner a
@@ -151,8 +199,8 @@ async fn set_up(client: &Client, lease: Duration) -> Result<(), tokio_postgres::
 /// two sessions, unless somebody between shares them out.
 async fn look_for_pooler(settings: &Settings) -> Result<(), LockError> {
     const PID: &str = "SELECT pg_backend_pid()";
-    let (one, _one) = connect(settings).await?;
-    let (other, _other) = connect(settings).await?;
+    let one = connect(settings).await?.client;
+    let other = connect(settings).await?.client;
     for _ in 0..POOLER_CHECKS {
         let first: i32 = ask(&one, PID).await.map_err(lock_error)?;
         if let Err(error) = other.batch_execute("BEGIN").await {
@@ -179,4 +227,32 @@ fn pooled() -> LockError {
         "a connection pooler exchanges the session on the server between transactions: connect to \
          the server itself, or to a pool in session mode",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_before_14_are_too_old() {
+        for version in ["14.0", "15.10 (Debian 15.10-0+deb12u1)", "19devel", "14"] {
+            assert!(check_version(Some(version)).is_ok(), "{version}");
+        }
+        for version in [Some("13.99"), Some("9.6.24"), Some("unknown"), None] {
+            let error = check_version(version).unwrap_err();
+            assert_eq!(error.kind(), LockErrorKind::Unsupported, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_later_timeline_outweighs_every_start() {
+        let number_of = |timeline, micros_since_1970: i64| {
+            token_base(Some(timeline)).unwrap() + micros_since_1970
+        };
+        let (in_2026, in_2090) = (1_767_225_600_000_000, 3_786_912_000_000_000);
+        assert!(number_of(1, in_2090) < number_of(2, in_2026));
+        assert!(number_of(1, in_2026) < number_of(1, in_2026 + 1));
+        assert!(token_base(Some(4095)).is_ok() && token_base(Some(4096)).is_err());
+        assert!(token_base(None).is_err());
+    }
 }

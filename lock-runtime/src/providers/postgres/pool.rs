@@ -1,7 +1,7 @@
 //! The sessions of a provider: a few that are shared, and those that wait for one lock each.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -9,7 +9,9 @@ use tokio::sync::Semaphore;
 use super::config::Settings;
 use super::key::{AdvisoryKey, advisory_key};
 use super::opening;
+use super::reservation::{Reservation, Reservations};
 use super::session::Session;
+use super::upkeep::upkeep;
 use crate::clock::Timestamp;
 use crate::signal::Signal;
 use crate::{LockError, LockErrorKind, LockName};
@@ -29,7 +31,7 @@ pub(super) struct Pool {
     state: Mutex<State>,
     /// Of sessions that wait for one lock.
     places: Arc<Semaphore>,
-    reserved: Arc<Mutex<HashSet<AdvisoryKey>>>,
+    reservations: Arc<Reservations>,
 }
 
 type Outcome = Result<Arc<Session>, LockError>;
@@ -47,12 +49,6 @@ struct State {
     paused: Option<(Timestamp, LockError)>,
 }
 
-/// A key in use by this provider. Two names may share a key; a session would take it twice.
-pub(super) struct Reservation {
-    reserved: Arc<Mutex<HashSet<AdvisoryKey>>>,
-    pub(super) key: AdvisoryKey,
-}
-
 impl Pool {
     pub(super) fn new(settings: Settings) -> Self {
         let places = Arc::new(Semaphore::new(settings.waiting_sessions));
@@ -60,7 +56,7 @@ impl Pool {
             settings,
             state: Mutex::default(),
             places,
-            reserved: Arc::default(),
+            reservations: Arc::default(),
         }
     }
 
@@ -71,13 +67,10 @@ impl Pool {
         }
     }
 
-    /// The key, unless a lock of this provider has it.
-    pub(super) fn reserve(&self, key: AdvisoryKey) -> Option<Reservation> {
-        let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
-        reserved.insert(key).then(|| Reservation {
-            reserved: Arc::clone(&self.reserved),
-            key,
-        })
+    /// The key, unless a lock of this provider has it: then what is in doubt about that one, if
+    /// anything is.
+    pub(super) fn reserve(&self, key: AdvisoryKey) -> Result<Reservation, Option<LockError>> {
+        self.reservations.take(key)
     }
 
     /// The least busy shared session of this lease, or a new one.
@@ -139,11 +132,7 @@ impl Pool {
         };
         let opened = opening::open(&self.settings, lease).await?;
         let session = Session::new(opened, Some(place));
-        tokio::spawn(upkeep(
-            Arc::downgrade(self),
-            Arc::downgrade(&session),
-            lease,
-        ));
+        tokio::spawn(upkeep(Arc::downgrade(self), &session));
         Ok(Some(session))
     }
 
@@ -189,11 +178,7 @@ impl Pool {
                     state.shared.push(Arc::clone(session));
                     state.failures = 0;
                     state.paused = None;
-                    tokio::spawn(upkeep(
-                        Arc::downgrade(&self),
-                        Arc::downgrade(session),
-                        lease,
-                    ));
+                    tokio::spawn(upkeep(Arc::downgrade(&self), session));
                 }
                 Err(error) => {
                     let pause = if error.is_retryable() {
@@ -214,7 +199,7 @@ impl Pool {
     }
 
     /// Lets go of a session that nobody needs; one is kept, so that the next lock finds it open.
-    fn spare(&self, session: &Arc<Session>) -> bool {
+    pub(super) fn spare(&self, session: &Arc<Session>) -> bool {
         let mut state = self.lock();
         let is_other = |other: &Arc<Session>| !Arc::ptr_eq(other, session);
         if !session.is_of_one_lock()
@@ -233,45 +218,5 @@ impl Pool {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Keeps a session alive that is needed, and lets go of one that is not, or is dead.
-async fn upkeep(pool: Weak<Pool>, session: Weak<Session>, lease: Duration) {
-    loop {
-        tokio::time::sleep(lease / 4).await;
-        let (Some(pool), Some(session)) = (pool.upgrade(), session.upgrade()) else {
-            return;
-        };
-        if session.life.has_ended() {
-            pool.spare(&session);
-            return;
-        }
-        if session.is_waiting() {
-            continue;
-        }
-        if (session.confirmed_at() + lease).has_passed() {
-            session
-                .life
-                .end("the server has not answered for a whole lease");
-            pool.spare(&session);
-            return;
-        }
-        if session.is_unused_for(lease) && pool.spare(&session) {
-            // Closed when the last one who still has it lets go.
-            continue;
-        }
-        if (session.confirmed_at() + lease / 4).has_passed()
-            && let Err(error) = session.confirm(pool.settings.patience(lease)).await
-        {
-            tracing::debug!(%error, "a session did not answer");
-        }
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
-        reserved.remove(&self.key);
     }
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use super::acquire::{Held, NOT_HELD, undo};
+use super::acquire::{Held, NOT_HELD};
 use super::pool::Pool;
 use super::session::Session;
+use super::undo::undo;
 use crate::clock::Timestamp;
 use crate::provider::Grant;
 use crate::{LockError, LockErrorKind};
@@ -39,7 +40,7 @@ pub(super) async fn release(pool: &Arc<Pool>, grant: &Grant) -> Result<(), LockE
         }
         // The session's end has released it too.
         Err(error) => {
-            undo(session, reservation);
+            undo(session, reservation, &error);
             Err(error)
         }
     }

@@ -1,9 +1,7 @@
-//! One session of the server: what is asked on it, until when it is known to live, and who has to
-//! hear of its end.
+//! One session of the server: what is asked on it, and until when it is known to live.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OnceCell, OwnedSemaphorePermit};
@@ -12,26 +10,31 @@ use tokio_postgres::{Client, Row, Statement};
 
 use super::error::{is_cancelled, lock_error, unanswered};
 use super::key::AdvisoryKey;
+use super::life::Life;
+use super::opening::Opened;
+use super::statements::{
+    CANCEL, LOCK, PING, STATEMENTS, Sql, TERMINATE, TOKEN, TRY, UNLOCK, UNLOCK_ALL, WAITS, text,
+};
 use crate::clock::Timestamp;
-use crate::provider::LossReporter;
 use crate::race::both;
-use crate::signal::Signal;
 use crate::{LockError, LockErrorKind};
 
-type Answer<T> = Result<T, tokio_postgres::Error>;
+pub(super) type Answer<T> = Result<T, tokio_postgres::Error>;
 
 /// A session, of the keeper's runtime. Its locks live as long as it does.
 pub(super) struct Session {
     client: Client,
-    /// The server's process.
-    pub(super) pid: i32,
-    /// What is added to a transaction's number to make a token.
-    token_base: u64,
+    pub(super) backend: Backend,
+    /// What is added to the number that the server answers to make a token.
+    token_base: i64,
+    restarted: &'static str,
     pub(super) lease: Duration,
     pub(super) life: Arc<Life>,
-    prepared: [OnceCell<Statement>; SQL.len()],
+    prepared: [OnceCell<Statement>; STATEMENTS],
     /// The server has answered something that was sent then.
     confirmed_at: AtomicU64,
+    /// When its last answer came.
+    heard_at: AtomicU64,
     used_at: AtomicU64,
     under_way: AtomicU32,
     confirming: tokio::sync::Mutex<()>,
@@ -41,68 +44,26 @@ pub(super) struct Session {
     place: Option<OwnedSemaphorePermit>,
 }
 
-/// What the task that drives the connection shares with the session.
-#[derive(Default)]
-pub(super) struct Life {
-    ended: Ended,
-    holds: Mutex<HashMap<AdvisoryKey, LossReporter>>,
-}
-
-struct Ended(Signal<Arc<str>>);
-
-impl Default for Ended {
-    fn default() -> Self {
-        Self(Signal::new())
-    }
-}
-
-/// What was opened.
-pub(super) struct Opened {
-    pub(super) client: Client,
+/// Which process of the server serves a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Backend {
     pub(super) pid: i32,
-    pub(super) token_base: u64,
-    pub(super) lease: Duration,
-    pub(super) life: Arc<Life>,
-    pub(super) sent_at: Timestamp,
+    /// In microseconds since 1970.
+    pub(super) started: i64,
 }
-
-/// Statements, each for both forms of key where it has one. They are prepared when first needed.
-const SQL: [&str; 11] = [
-    // `CASE` evaluates in order: the token is younger than the lock, and a lock that was not to be
-    // had costs no transaction number.
-    "SELECT pg_backend_pid(), \
-     CASE WHEN pg_try_advisory_lock($1) THEN pg_current_xact_id()::text::int8 END",
-    "SELECT pg_backend_pid(), \
-     CASE WHEN pg_try_advisory_lock($1, $2) THEN pg_current_xact_id()::text::int8 END",
-    "SELECT pg_advisory_unlock($1)",
-    "SELECT pg_advisory_unlock($1, $2)",
-    "SELECT 1 FROM pg_advisory_lock($1)",
-    "SELECT 1 FROM pg_advisory_lock($1, $2)",
-    "SELECT pg_backend_pid(), pg_current_xact_id()::text::int8",
-    "SELECT pg_backend_pid()",
-    "SELECT pg_cancel_backend($1)",
-    "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1 AND NOT granted)",
-    "SELECT 1 FROM pg_advisory_unlock_all()",
-];
-const TRY: usize = 0;
-const UNLOCK: usize = 2;
-const LOCK: usize = 4;
-const TOKEN: usize = 6;
-const PING: usize = 7;
-const CANCEL: usize = 8;
-const WAITS: usize = 9;
-const UNLOCK_ALL: usize = 10;
 
 impl Session {
     pub(super) fn new(opened: Opened, place: Option<OwnedSemaphorePermit>) -> Arc<Self> {
         Arc::new(Self {
             client: opened.client,
-            pid: opened.pid,
+            backend: opened.backend,
             token_base: opened.token_base,
+            restarted: opened.restarted,
             lease: opened.lease,
             life: opened.life,
             prepared: Default::default(),
             confirmed_at: AtomicU64::new(opened.sent_at.as_nanos()),
+            heard_at: AtomicU64::new(opened.sent_at.as_nanos()),
             used_at: AtomicU64::new(opened.sent_at.as_nanos()),
             under_way: AtomicU32::new(0),
             confirming: tokio::sync::Mutex::default(),
@@ -113,10 +74,11 @@ impl Session {
     }
 
     /// Tries the lock: when it was asked for, and the token if it was granted.
-    pub(super) async fn try_lock(&self, key: AdvisoryKey) -> Answer<(Timestamp, Option<i64>)> {
+    pub(super) async fn try_lock(&self, key: AdvisoryKey) -> Answer<(Timestamp, Option<u64>)> {
         let (sent_at, row) = self.ask_of_key(TRY, key).await?;
         self.check_pid(&row);
-        Ok((sent_at, row.try_get(1)?))
+        let number: Option<i64> = row.try_get(1)?;
+        Ok((sent_at, number.map(|number| self.token_of(number))))
     }
 
     /// Waits for the lock, as long as it takes; nothing else can be asked meanwhile.
@@ -145,32 +107,33 @@ impl Session {
     pub(super) async fn relock(
         &self,
         key: AdvisoryKey,
-    ) -> Answer<(bool, (Timestamp, Option<i64>))> {
+    ) -> Answer<(bool, (Timestamp, Option<u64>))> {
         // Were it prepared only now, the second request could overtake it.
-        let unlock = match key {
-            AdvisoryKey::Int8(_) => UNLOCK,
-            AdvisoryKey::Int4Pair(..) => UNLOCK + 1,
-        };
-        self.prepare(unlock).await?;
+        self.prepare(of_key(UNLOCK, key)).await?;
         let (unlocked, tried) = both(self.unlock(key), self.try_lock(key)).await;
         Ok((unlocked?, tried?))
     }
 
     /// A token, and when it was asked for: later than the lock was granted.
-    pub(super) async fn token(&self) -> Answer<(Timestamp, i64)> {
+    pub(super) async fn token(&self) -> Answer<(Timestamp, u64)> {
         let (sent_at, row) = self.ask(TOKEN, &[]).await?;
         self.check_pid(&row);
-        Ok((sent_at, row.try_get(1)?))
+        Ok((sent_at, self.token_of(row.try_get(1)?)))
     }
 
-    /// Cancels what another session of this provider is doing; false if it is gone.
-    pub(super) async fn cancel(&self, pid: i32) -> Answer<bool> {
-        self.ask(CANCEL, &[&pid]).await?.1.try_get(0)
+    /// Cancels what another session is doing; false if it is gone.
+    pub(super) async fn cancel(&self, other: Backend) -> Answer<bool> {
+        self.ask_of_backend(CANCEL, other).await
+    }
+
+    /// Ends another session; false if it is gone.
+    pub(super) async fn terminate(&self, other: Backend) -> Answer<bool> {
+        self.ask_of_backend(TERMINATE, other).await
     }
 
     /// Whether another session is waiting for a lock.
-    pub(super) async fn sees_waiting(&self, pid: i32) -> Answer<bool> {
-        self.ask(WAITS, &[&pid]).await?.1.try_get(0)
+    pub(super) async fn sees_waiting(&self, other: Backend) -> Answer<bool> {
+        self.ask_of_backend(WAITS, other).await
     }
 
     /// Makes sure that the server knows the session to be alive, and says since when it does. Calls
@@ -214,12 +177,15 @@ impl Session {
         }
     }
 
-    pub(super) fn fencing_token(&self, transaction: i64) -> u64 {
-        self.token_base.saturating_add(transaction.unsigned_abs())
-    }
-
     pub(super) fn confirmed_at(&self) -> Timestamp {
         Timestamp::from_nanos(self.confirmed_at.load(Ordering::Relaxed))
+    }
+
+    /// Whether a whole lease has passed since the last answer. One that has just waited for long was
+    /// heard of later than of any request that it confirms.
+    pub(super) fn is_silent(&self) -> bool {
+        let heard_at = Timestamp::from_nanos(self.heard_at.load(Ordering::Relaxed));
+        (heard_at + self.lease).has_passed()
     }
 
     /// Whether it can be asked for a new lock.
@@ -243,23 +209,35 @@ impl Session {
     /// Whether it holds nothing, and has held nothing for this long.
     pub(super) fn is_unused_for(&self, span: Duration) -> bool {
         let used_at = Timestamp::from_nanos(self.used_at.load(Ordering::Relaxed));
-        self.requests_under_way() == 0
-            && self.life.holds().is_empty()
-            && (used_at + span).has_passed()
+        self.requests_under_way() == 0 && self.life.holds_nothing() && (used_at + span).has_passed()
     }
 
-    async fn ask_of_key(&self, statement: usize, key: AdvisoryKey) -> Answer<(Timestamp, Row)> {
+    fn token_of(&self, number: i64) -> u64 {
+        self.token_base
+            .saturating_add(number)
+            .try_into()
+            .unwrap_or(0)
+    }
+
+    async fn ask_of_key(&self, statement: Sql, key: AdvisoryKey) -> Answer<(Timestamp, Row)> {
         self.used_at
             .store(Timestamp::now().as_nanos(), Ordering::Relaxed);
+        let statement = of_key(statement, key);
         match key {
             AdvisoryKey::Int8(key) => self.ask(statement, &[&key]).await,
-            AdvisoryKey::Int4Pair(high, low) => self.ask(statement + 1, &[&high, &low]).await,
+            AdvisoryKey::Int4Pair(high, low) => self.ask(statement, &[&high, &low]).await,
         }
+    }
+
+    async fn ask_of_backend(&self, statement: Sql, other: Backend) -> Answer<bool> {
+        let asked = self.ask(statement, &[&other.pid, &other.started]).await;
+        let count: i64 = asked?.1.try_get(0)?;
+        Ok(count > 0)
     }
 
     async fn ask(
         &self,
-        statement: usize,
+        statement: Sql,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Answer<(Timestamp, Row)> {
         self.under_way.fetch_add(1, Ordering::Relaxed);
@@ -267,66 +245,31 @@ impl Session {
         let prepared = self.prepare(statement).await?;
         let sent_at = Timestamp::now();
         let row = self.client.query_one(prepared, parameters).await?;
+        self.heard_at
+            .store(Timestamp::now().as_nanos(), Ordering::Relaxed);
         self.confirmed_at
             .fetch_max(sent_at.as_nanos(), Ordering::Relaxed);
         Ok((sent_at, row))
     }
 
-    async fn prepare(&self, statement: usize) -> Answer<&Statement> {
-        let preparing = || self.client.prepare(SQL[statement]);
-        self.prepared[statement].get_or_try_init(preparing).await
+    async fn prepare(&self, statement: Sql) -> Answer<&Statement> {
+        let preparing = || async { self.client.prepare(&text(statement, self.restarted)).await };
+        self.prepared[statement.0].get_or_try_init(preparing).await
     }
 
     /// A pooler that changes the server's session under ours makes all locks worthless.
     fn check_pid(&self, row: &Row) {
-        if row.try_get::<_, i32>(0).ok() != Some(self.pid) {
+        if row.try_get::<_, i32>(0).ok() != Some(self.backend.pid) {
             self.life
                 .end("a connection pooler has exchanged the session on the server");
         }
     }
 }
 
-impl Life {
-    /// From here on, the end of the session is the loss of this lock; false if it has ended.
-    pub(super) fn hold(&self, key: AdvisoryKey, loss: LossReporter) -> bool {
-        let mut holds = self.holds();
-        // Looked at under the lock that whoever ends it takes afterwards.
-        let alive = !self.has_ended();
-        if alive {
-            holds.insert(key, loss);
-        }
-        alive
-    }
-
-    /// The end of the session is not the loss of this lock any more.
-    pub(super) fn let_go(&self, key: AdvisoryKey) {
-        self.holds().remove(&key);
-    }
-
-    /// Ends the session, and with it all of its locks.
-    pub(super) fn end(&self, why: &str) {
-        if self.ended.0.set(why.into()) {
-            let holds = std::mem::take(&mut *self.holds());
-            for loss in holds.into_values() {
-                loss.report(why);
-            }
-        }
-    }
-
-    pub(super) fn has_ended(&self) -> bool {
-        self.ended.0.get().is_some()
-    }
-
-    pub(super) fn why_ended(&self) -> Option<&str> {
-        self.ended.0.get().map(|why| &**why)
-    }
-
-    pub(super) async fn ended(&self) {
-        self.ended.0.wait().await;
-    }
-
-    fn holds(&self) -> MutexGuard<'_, HashMap<AdvisoryKey, LossReporter>> {
-        self.holds.lock().unwrap_or_else(PoisonError::into_inner)
+fn of_key(statement: Sql, key: AdvisoryKey) -> Sql {
+    match key {
+        AdvisoryKey::Int8(_) => statement,
+        AdvisoryKey::Int4Pair(..) => Sql(statement.0 + 1),
     }
 }
 

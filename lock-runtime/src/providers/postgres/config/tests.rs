@@ -1,0 +1,38 @@
+use super::*;
+
+fn settings(url: &str) -> Settings {
+    PostgresProviderBuilder::new(url.to_owned())
+        .settings()
+        .unwrap_or_else(|error| panic!("{url}: {error}"))
+}
+
+#[test]
+fn what_the_builder_says_wins_over_the_url() {
+    let builder = PostgresProviderBuilder::new(
+        "postgres://localhost/db?key_prefix=A+b:&lease=5s&connect_timeout=3&options=-c%20a%3Db"
+            .to_owned(),
+    );
+    let settings = builder.lease(Duration::from_secs(7)).settings().unwrap();
+    assert_eq!(settings.key_prefix, "A b:");
+    assert_eq!(settings.lease, Duration::from_secs(7));
+    assert_eq!(settings.connect_timeout, Duration::from_secs(3));
+    assert_eq!(settings.server.get_options(), Some("-c a=b"));
+    assert_eq!(settings.server.get_dbname(), Some("db"));
+}
+
+#[test]
+fn tls_is_required_off_the_machine() {
+    for (url, mode) in [
+        ("postgres://localhost", SslMode::Disable),
+        ("postgresql://127.0.0.1:5433/x", SslMode::Disable),
+        ("postgres://[::1]", SslMode::Disable),
+        ("postgres:///x?host=/run/postgresql", SslMode::Disable),
+        ("postgres://db.example", SslMode::Require),
+        ("postgres://localhost,db.example", SslMode::Require),
+        ("postgres://db.example?sslmode=prefer", SslMode::Prefer),
+        ("postgres://db.example?sslmode=disable", SslMode::Disable),
+        ("postgres://localhost?sslmode=verify-full", SslMode::Require),
+    ] {
+        assert_eq!(settings(url).server.get_ssl_mode(), mode, "{url}");
+    }
+}

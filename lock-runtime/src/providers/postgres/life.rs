@@ -1,0 +1,90 @@
+//! Until when a session lives, and who has to hear of its end.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::key::AdvisoryKey;
+use crate::provider::LossReporter;
+use crate::signal::Signal;
+
+/// What the task that drives a connection shares with the session.
+pub(super) struct Life {
+    ended: Signal<End>,
+    holds: Mutex<HashMap<AdvisoryKey, LossReporter>>,
+}
+
+struct End {
+    why: Arc<str>,
+    /// The server has ended it, or was told so by a connection that worked.
+    known_to_server: bool,
+}
+
+impl Life {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            ended: Signal::new(),
+            holds: Mutex::default(),
+        })
+    }
+
+    /// From here on, the end of the session is the loss of this lock; false if it has ended.
+    pub(super) fn hold(&self, key: AdvisoryKey, loss: LossReporter) -> bool {
+        let mut holds = self.holds();
+        // Looked at under the lock that whoever ends it takes afterwards.
+        let alive = !self.has_ended();
+        if alive {
+            holds.insert(key, loss);
+        }
+        alive
+    }
+
+    /// The end of the session is not the loss of this lock any more.
+    pub(super) fn let_go(&self, key: AdvisoryKey) {
+        self.holds().remove(&key);
+    }
+
+    pub(super) fn holds_nothing(&self) -> bool {
+        self.holds().is_empty()
+    }
+
+    /// Gives the session up, and with it all of its locks. Whether the server hears of it is not
+    /// sure.
+    pub(super) fn end(&self, why: &str) {
+        self.set_end(why, false);
+    }
+
+    /// The connection is gone.
+    pub(super) fn end_by_server(&self, why: &str) {
+        self.set_end(why, true);
+    }
+
+    fn set_end(&self, why: &str, known_to_server: bool) {
+        let end = End {
+            why: why.into(),
+            known_to_server,
+        };
+        if self.ended.set(end) {
+            let holds = std::mem::take(&mut *self.holds());
+            for loss in holds.into_values() {
+                loss.report(why);
+            }
+        }
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.get().is_some()
+    }
+
+    pub(super) fn why_ended(&self) -> Option<&str> {
+        self.ended.get().map(|end| &*end.why)
+    }
+
+    /// Resolves when it has ended: whether the server knows.
+    pub(super) async fn ended(&self) -> bool {
+        self.ended.wait().await.known_to_server
+    }
+
+    fn holds(&self) -> MutexGuard<'_, HashMap<AdvisoryKey, LossReporter>> {
+        self.holds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

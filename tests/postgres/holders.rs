@@ -1,0 +1,180 @@
+//! Holders that stop, end or are cut off, as the overlap checker and a fenced register see it.
+
+use std::time::Duration;
+
+use lock_runtime::LockErrorKind;
+use lock_tests::history::Held;
+use lock_tests::proxy::{Fault, Flow};
+use lock_tests::{FencedRegister, History, boot_nanos};
+
+use crate::common::{BOUND, lock, probe, proxied, take, token, with_server};
+
+const LEASE: Duration = Duration::from_secs(2);
+const LONG: Duration = Duration::from_secs(600);
+
+/// What became of a holder, and of the one after it.
+struct Judges {
+    history: History,
+    register: FencedRegister,
+}
+
+impl Judges {
+    fn over(first: (u64, u64, u64), next: (u64, u64)) -> Self {
+        let judges = Self {
+            history: History::default(),
+            register: FencedRegister::default(),
+        };
+        let held = |holder: &str, from, until, token| Held {
+            name: "order".to_owned(),
+            holder: holder.to_owned(),
+            from,
+            until,
+            token: Some(token),
+        };
+        judges
+            .history
+            .record(held("first", first.0, first.1, first.2));
+        judges
+            .history
+            .record(held("next", next.0, boot_nanos(), next.1));
+        judges.history.check();
+        assert!(judges.register.write("order", next.1));
+        assert!(!judges.register.write("order", first.2), "a stale write");
+        judges
+    }
+}
+
+fn number(word: &str) -> u64 {
+    word.parse().unwrap()
+}
+
+/// It believes to hold it up to its end, and no longer: not either when it wakes.
+#[test]
+fn a_frozen_holder_frees_the_lock_within_its_lease() {
+    with_server(|server| async move {
+        let provider = server.provider().await;
+        let mut first = probe(&server.process, LEASE, "order");
+        let answer = first.ask("acquire", "acquired", BOUND).await;
+        let valid = first.ask("is-lost", "valid", BOUND).await;
+        first.freeze();
+        let frozen = boot_nanos();
+        let next = take(&provider, "order").await;
+        let from = boot_nanos();
+        assert!(Duration::from_nanos(from - frozen) < LEASE + BOUND / 2);
+        first.thaw();
+        first.ask("is-lost", "lost", BOUND).await;
+        let held = (number(&answer[1]), number(&valid[1]), number(&answer[2]));
+        Judges::over(held, (from, token(&next)));
+        next.release().await.unwrap();
+    });
+}
+
+#[test]
+fn a_holder_that_is_killed_frees_the_lock_at_once() {
+    with_server(|server| async move {
+        let provider = server.provider().await;
+        let mut first = probe(&server.process, LONG, "order");
+        let answer = first.ask("acquire", "acquired", BOUND).await;
+        let valid = first.ask("is-lost", "valid", BOUND).await;
+        first.kill();
+        let next = take(&provider, "order").await;
+        let held = (number(&answer[1]), number(&valid[1]), number(&answer[2]));
+        Judges::over(held, (boot_nanos(), token(&next)));
+        next.release().await.unwrap();
+    });
+}
+
+/// What fails, the holder's lease, and how it is done.
+type Case = (&'static str, Duration, fn(&mut Fault));
+
+/// Whichever direction fails, and whether it is closed or goes silent; a holder whose connection is
+/// closed knows at once, and one that hears nothing any more by its lease.
+#[test]
+fn a_holder_that_is_cut_off_knows_before_it_is_anothers() {
+    let faults: [Case; 6] = [
+        ("requests cut", LONG, |fault| fault.to_server = Flow::Cut),
+        ("answers cut", LONG, |fault| fault.to_client = Flow::Cut),
+        ("requests swallowed", LEASE, |fault| {
+            fault.to_server = Flow::Swallow;
+        }),
+        ("answers swallowed", LEASE, |fault| {
+            fault.to_client = Flow::Swallow;
+        }),
+        ("all held up", LEASE, |fault| {
+            fault.to_server = Flow::Hold;
+            fault.to_client = Flow::Hold;
+        }),
+        ("all swallowed, ends too", LEASE, |fault| {
+            fault.to_server = Flow::Swallow;
+            fault.to_client = Flow::Swallow;
+            fault.hides_close = true;
+        }),
+    ];
+    with_server(move |server| async move {
+        for (what, lease, fault) in faults {
+            let (proxy, provider) = proxied(&server.process, lease).await;
+            let first = take(&provider, "order").await;
+            let from = boot_nanos();
+            let other = server.provider().await;
+            let waiting = tokio::spawn(async move {
+                let next = take(&other, "order").await;
+                (boot_nanos(), next)
+            });
+            server.until_waiting(1).await;
+            let token_of_first = token(&first);
+            // Its body: it goes on for as long as it may.
+            let working = tokio::spawn(async move {
+                first.lost().await;
+                assert!(first.is_lost());
+                let until = boot_nanos();
+                let error = first.release().await.unwrap_err();
+                assert_eq!(error.kind(), LockErrorKind::Lost, "{error}");
+                until
+            });
+            proxy.set(fault);
+            let until = tokio::time::timeout(BOUND, working).await;
+            let until = until.unwrap_or_else(|_| panic!("{what}: no loss")).unwrap();
+            let (next_from, next) = waiting.await.unwrap();
+            // Where the connection is closed, both learn it at the same time.
+            let until = match lease {
+                LONG => until.min(next_from),
+                _ => until,
+            };
+            println!("{what}: {} ms between", (next_from - until) / 1_000_000);
+            Judges::over((from, until, token_of_first), (next_from, token(&next)));
+            let (changed, counts) = (proxy.swallowed() > 0, proxy.counts());
+            let broken = counts.broken.load(std::sync::atomic::Ordering::Relaxed) > 0;
+            let held_up = what.contains("held up");
+            assert!(changed || broken || held_up, "{what}: the fault happened");
+            next.release().await.unwrap();
+        }
+    });
+}
+
+/// Sessions let their own process in twice; the library does not.
+#[test]
+fn two_tasks_of_a_process_do_not_both_hold() {
+    with_server(|server| async move {
+        let provider = server.provider().await;
+        let first = take(&provider, "order").await;
+        // What the server would say to the same session:
+        let twice = "SELECT pg_advisory_lock(7); SELECT pg_try_advisory_lock(7)::text";
+        let answer = server.process.psql("app", twice).unwrap();
+        assert!(answer.ends_with("true"), "{answer}");
+        let clone = std::sync::Arc::new((*provider).clone());
+        for provider in [&provider, &clone, &server.provider().await] {
+            let tried = lock(provider, "order").try_acquire().await.unwrap();
+            assert!(tried.is_none());
+        }
+        let from = boot_nanos();
+        let second = tokio::spawn(async move {
+            let second = take(&clone, "order").await;
+            (boot_nanos(), second)
+        });
+        let until = boot_nanos();
+        let token_of_first = token(&first);
+        first.release().await.unwrap();
+        let (second_from, second) = second.await.unwrap();
+        Judges::over((from, until, token_of_first), (second_from, token(&second)));
+    });
+}

@@ -1,0 +1,38 @@
+//! Running a server as somebody else where the tests run as root.
+
+use std::io;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+/// Servers of this kind refuse to run as root: there they run as the user their package makes.
+pub(crate) fn unprivileged(mut command: Command) -> Command {
+    if let Some((user, group)) = other_user() {
+        command.uid(user).gid(group);
+    }
+    command
+}
+
+/// Makes a file or directory one that [`unprivileged`] processes own.
+pub(crate) fn give(path: &Path, mode: u32) -> io::Result<()> {
+    if let Some((user, group)) = other_user() {
+        chown(path, Some(user), Some(group))?;
+    }
+    std::fs::set_permissions(path, PermissionsExt::from_mode(mode))
+}
+
+fn other_user() -> Option<(u32, u32)> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let users = std::fs::read_to_string("/etc/passwd").ok()?;
+    let find = |name: &str| {
+        let line = users
+            .lines()
+            .find(|line| line.split(':').next() == Some(name))?;
+        let mut fields = line.split(':').skip(2);
+        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+    };
+    find("postgres").or_else(|| find("nobody"))
+}
