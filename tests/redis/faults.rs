@@ -163,15 +163,17 @@ fn a_waiter_whose_connection_is_killed_gets_its_grant() {
 #[test]
 fn scripts_may_be_forgotten_at_any_time() {
     with_server(|server| async move {
-        let builder = server.builder().lease(Duration::from_millis(300));
+        let lease = Duration::from_millis(1200);
         let (first, second) = (
-            connected(builder).await,
+            connected(server.builder().lease(lease)).await,
             server.provider_with_long_lease().await,
         );
         let flushing = {
             let raw = server.raw.clone();
             tokio::spawn(async move {
-                for _ in 0..500 {
+                // Nobody holds a lock for longer than its lease without renewing it.
+                let began = Instant::now();
+                while began.elapsed() < lease * 3 / 2 {
                     raw.ask::<String>("SCRIPT FLUSH").await;
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
