@@ -1,6 +1,7 @@
 //! Waiting in the server's queue, and leaving it.
 
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use lock_runtime::LockErrorKind;
@@ -223,5 +224,74 @@ fn waiters_without_a_session_are_served_too() {
             guard.release().await.unwrap();
         }
         assert_eq!(waiting.join_all().await.len(), names.len());
+    });
+}
+
+/// An administrator's limits are for statements of applications, not for waiters.
+#[test]
+fn settings_of_the_role_end_no_wait() {
+    with_server(|server| async move {
+        for setting in [
+            "statement_timeout = '300ms'",
+            "lock_timeout = '200ms'",
+            "idle_session_timeout = '1s'",
+            "idle_in_transaction_session_timeout = '1s'",
+            "default_transaction_isolation = 'serializable'",
+            "default_transaction_read_only = on",
+            "search_path = trap, pg_catalog",
+        ] {
+            let sql = format!("ALTER ROLE app SET {setting}");
+            server.raw.batch_execute(&sql).await.unwrap();
+        }
+        // One who may create functions must not be asked in place of the server's own.
+        let trap = "CREATE SCHEMA trap; GRANT USAGE ON SCHEMA trap TO app;
+             CREATE FUNCTION trap.pg_try_advisory_lock(int, int) RETURNS bool
+             LANGUAGE SQL AS 'SELECT true'";
+        server.raw.batch_execute(trap).await.unwrap();
+        let (holder, provider) = (server.provider().await, server.provider().await);
+        let guard = take(&holder, "order").await;
+        assert_eq!(server.locks(true).await, 1);
+        let waiting = tokio::spawn(async move { take(&provider, "order").await });
+        server.until_waiting(1).await;
+        let pid = "SELECT pid::int8 FROM pg_locks WHERE locktype = 'advisory' AND granted = ";
+        let waits = server.count(&format!("{pid}false")).await;
+        // As long as all of these, and a little more.
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        assert!(!guard.is_lost());
+        guard.release().await.unwrap();
+        let next = waiting.await.unwrap();
+        assert_eq!(server.count(&format!("{pid}true")).await, waits);
+        next.release().await.unwrap();
+    });
+}
+
+/// A session that has waited for longer than a lease is not taken for dead when it is granted.
+#[test]
+fn a_long_wait_keeps_its_session() {
+    with_server(|server| async move {
+        const LEASE: Duration = Duration::from_secs(3);
+        let holder = server.provider().await;
+        let (proxy, provider) = proxied(&server.process, LEASE).await;
+        let names: Vec<_> = (0..10).map(|number| format!("order:{number}")).collect();
+        let mut guards = Vec::new();
+        for name in &names {
+            guards.push(take(&holder, name).await);
+        }
+        let mut waiting = tokio::task::JoinSet::new();
+        for name in names {
+            let provider = provider.clone();
+            waiting.spawn(async move { take(&provider, &name).await });
+        }
+        server.until_waiting(10).await;
+        let opened = proxy.counts().connections.load(Ordering::Relaxed);
+        tokio::time::sleep(LEASE + LEASE / 4).await;
+        let slow = Flow::Delay(Duration::from_millis(80));
+        proxy.set(|fault| fault.to_client = slow);
+        for guard in guards {
+            guard.release().await.unwrap();
+        }
+        assert_eq!(waiting.join_all().await.len(), 10);
+        let later = proxy.counts().connections.load(Ordering::Relaxed);
+        assert_eq!(later, opened, "none was opened again");
     });
 }

@@ -113,25 +113,30 @@ fn a_creation_that_nobody_wants_any_more_is_undone() {
 #[test]
 fn a_node_of_another_session_is_not_adopted() {
     with_server(|place| async move {
-        let (proxy, provider) = place
-            .behind_proxy(|builder| builder.connect_timeout(SHORT))
-            .await;
-        take(&provider, "warm-up").await.release().await.unwrap();
-        proxy.set(|fault| fault.to_client = Flow::Hold);
-        let taking = waiting(&provider, "order");
-        let children = place.until_children("order", 1).await;
-        let (owner, stat) = place.child("order", &children[0]).await;
-        let look_alike = place.queue("order", "lock-", &owner).await;
-        close_session(place.port, stat.ephemeral_owner);
-        break_off(&proxy).await;
-        // On a new session it queues behind the look-alike.
-        let children = place.until_children("order", 2).await;
-        assert!(look_alike.ends_with(&children[0]));
-        assert_eq!(place.child("order", &children[1]).await.0, owner);
-        assert!(!taking.is_finished());
-        place.raw.delete(&look_alike, None).await.unwrap();
-        taking.await.unwrap().release().await.unwrap();
-        place.until_gone("order").await;
+        for session_ends in [true, false] {
+            let (proxy, provider) = place.behind_proxy(|builder| builder).await;
+            take(&provider, "warm-up").await.release().await.unwrap();
+            proxy.set(|fault| fault.to_client = Flow::Hold);
+            let taking = waiting(&provider, "order");
+            let children = place.until_children("order", 1).await;
+            let (owner, stat) = place.child("order", &children[0]).await;
+            let look_alike = place.queue("order", "lock-", &owner).await;
+            if session_ends {
+                close_session(place.port, stat.ephemeral_owner);
+            } else {
+                let own = format!("{}/{}", place.node("order"), children[0]);
+                place.raw.delete(&own, None).await.unwrap();
+            }
+            break_off(&proxy).await;
+            // It queues again, behind the look-alike.
+            let children = place.until_children("order", 2).await;
+            assert!(look_alike.ends_with(&children[0]));
+            assert_eq!(place.child("order", &children[1]).await.0, owner);
+            assert!(!taking.is_finished());
+            place.raw.delete(&look_alike, None).await.unwrap();
+            taking.await.unwrap().release().await.unwrap();
+            place.until_gone("order").await;
+        }
     });
 }
 

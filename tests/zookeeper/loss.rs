@@ -88,7 +88,7 @@ fn a_session_that_another_client_closes() {
         let start = boot_nanos();
         close_session(place.port, session);
         // By evidence: the deadline is far away.
-        trial.lost_within(LONG / 4, start).await.end().await;
+        trial.lost_within(LONG / 8, start).await.end().await;
     });
 }
 
@@ -99,7 +99,7 @@ fn a_node_that_another_client_deletes() {
         let (path, _) = trial.node().await;
         let start = boot_nanos();
         place.raw.delete(&path, None).await.unwrap();
-        trial.lost_within(LONG / 4, start).await.end().await;
+        trial.lost_within(LONG / 8, start).await.end().await;
     });
 }
 

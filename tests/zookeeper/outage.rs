@@ -102,14 +102,10 @@ fn a_try_answers_within_one_connect_timeout() {
         let guard = take(&provider, "order").await;
         let children = place.children("order").await;
         let session = place.child("order", &children[0]).await.1.ephemeral_owner;
-        proxy.set(|fault| fault.refuse = true);
         close_session(place.port, session);
-        proxy.reset();
-        // It connects, and gets no answer.
-        proxy.set(|fault| {
-            fault.refuse = false;
-            fault.to_client = Flow::Hold;
-        });
+        guard.lost().await;
+        // Now it needs a new one, and gets no answer.
+        proxy.set(|fault| fault.to_client = Flow::Hold);
         drop(guard);
         let start = Instant::now();
         let first = {

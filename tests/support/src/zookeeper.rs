@@ -49,6 +49,9 @@ impl Installation {
             .args(["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
             .args(["-Dzookeeper.admin.enableServer=false"])
             .args(["-Dzookeeper.4lw.commands.whitelist=*"])
+            // Those that elect a leader ask each other again soon, also when one does not answer.
+            .args(["-Dzookeeper.fastleader.maxNotificationInterval=400"])
+            .args(["-Dzookeeper.cnxTimeout=1000"])
             // A server that is killed loses nothing that the system has.
             .args(["-Dzookeeper.forceSync=no"])
             .args([

@@ -19,6 +19,8 @@ const LAST_POLL: Duration = Duration::from_millis(400);
 /// wait.
 const CHECKS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(500)..=Duration::from_secs(2);
+/// A session takes no longer to open, or something is wrong.
+const LONG_OPENING: Duration = Duration::from_secs(1);
 /// Somebody who gives up is kept waiting no longer than about this.
 const WITHDRAWAL: Duration = Duration::from_millis(800);
 const CANCELS_EVERY: Duration = Duration::from_millis(30);
@@ -59,14 +61,20 @@ impl Acquisition<'_> {
         }
     }
 
+    /// The server has just said that somebody holds the lock, so it is no trouble yet that opening a
+    /// session takes a moment.
     async fn session_for_it(&self) -> Result<Option<Arc<Session>>, LockError> {
-        self.request.report_unanswered(true);
         let opening = self.pool.for_one_lock(self.request.lease());
-        let opened = first_of(opening, self.request.abandoned()).await;
+        let long = async {
+            tokio::time::sleep(LONG_OPENING).await;
+            self.request.report_unanswered(true);
+            self.request.abandoned().await;
+        };
+        let opened = first_of(opening, first_of(self.request.abandoned(), long)).await;
         self.request.report_unanswered(false);
         match opened {
             First::Left(opened) => opened,
-            First::Right(()) => Err(LockErrorKind::Contended.into()),
+            First::Right(_) => Err(LockErrorKind::Contended.into()),
         }
     }
 

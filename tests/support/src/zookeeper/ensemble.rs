@@ -47,7 +47,7 @@ impl Ensemble {
         let mut ways = Vec::new();
         let mut servers = Vec::new();
         for from in 0..size {
-            let mut settings = vec!["initLimit=50".to_owned(), format!("syncLimit={sync_limit}")];
+            let mut settings = vec!["initLimit=20".to_owned(), format!("syncLimit={sync_limit}")];
             for (to, &(mut quorum, mut election)) in ports.iter().enumerate() {
                 if from != to {
                     let way = Way {
