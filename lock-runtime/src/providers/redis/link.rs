@@ -46,9 +46,9 @@ impl Link {
     /// To be called on the keeper's runtime.
     pub(super) fn new(settings: Settings, naming: Naming) -> Self {
         Self {
+            grants: Arc::new(Grants::new(settings.response_timeout)),
             settings,
             naming,
-            grants: Arc::default(),
             runtime: Handle::current(),
             state: Mutex::default(),
         }
