@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use lock_runtime::LockErrorKind;
 use lock_tests::eventually;
 use lock_tests::proxy::Flow;
 
@@ -187,5 +188,28 @@ fn a_late_grant_makes_no_longer_lease() {
         proxy.set(|fault| fault.to_client = Flow::Pass);
         let guard = waiting.await.unwrap();
         until_lost_and_gone(&guard, &server.raw, "order", LEASE * 2).await;
+    });
+}
+
+/// A key that is no lock refuses the acquisition, and what would undo it as well.
+#[test]
+fn refused_acquisitions_are_no_storm() {
+    with_server(|server| async move {
+        const TRIES: u64 = 500;
+        // With a long lease, so that no repetition ends by itself.
+        let provider = server.provider_with_long_lease().await;
+        server.raw.ask::<u8>("HSET order field value").await;
+        let before = calls(&server.raw, "eval").await;
+        for _ in 0..TRIES {
+            let error = lock(&provider, "order").try_acquire().await.unwrap_err();
+            assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
+        }
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let undone = calls(&server.raw, "eval").await - before;
+        assert!(undone >= TRIES, "each may have come half-way: {undone}");
+        assert!(undone <= 2 * TRIES, "{undone} requests to undo {TRIES}");
+        // Nothing else is harmed.
+        server.raw.ask::<u8>("DEL order").await;
+        take(&provider, "order").await.release().await.unwrap();
     });
 }

@@ -129,12 +129,11 @@ impl RedisProvider {
 
     async fn open(settings: Settings) -> Result<Self, LockError> {
         let naming = Naming::new(&settings.key_prefix)?;
-        let link = Arc::new(Link::new(settings, naming));
-        let connecting = Arc::clone(&link);
-        run_on_keeper(async move {
-            let connection = connecting.connection().await?;
+        let link = run_on_keeper(async move {
+            let link = Arc::new(Link::new(settings, naming));
+            let connection = link.connection().await?;
             connection.warn_of_eviction().await;
-            Ok::<_, LockError>(())
+            Ok::<_, LockError>(link)
         })
         .await??;
         Ok(Self { link })
