@@ -4,8 +4,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lock_runtime::{LockError, LockErrorKind, LockProvider, distributed_lock};
-use lock_tests::eventually;
+use lock_runtime::{AcquireRequest, LockError, LockErrorKind, LockProvider, distributed_lock};
+use lock_tests::{eventually, poll_once};
 
 use crate::common::{BOUND, connected, lock, take, with_server};
 use crate::watch::calls;
@@ -60,7 +60,7 @@ fn a_body_that_hangs_gives_the_lock_back() {
             server.provider_with_long_lease().await,
         );
         let mut call = pin!(hangs(first));
-        assert!(lock_tests::poll_once(call.as_mut()).await.is_none());
+        assert!(poll_once(call.as_mut()).await.is_none());
         eventually("it is held", BOUND, || async {
             server.raw.get("order").await.is_some()
         })
@@ -86,7 +86,7 @@ fn a_forgotten_call_gives_the_lock_back() {
         }
         // The body runs by now, or very soon.
         for _ in 0..20 {
-            assert!(lock_tests::poll_once(call.as_mut()).await.is_none());
+            assert!(poll_once(call.as_mut()).await.is_none());
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         std::mem::forget(call);
@@ -108,5 +108,37 @@ fn a_forgotten_guard_is_a_held_one() {
         .await;
         let other = server.provider().await;
         assert!(lock(&other, "order").try_acquire().await.unwrap().is_none());
+    });
+}
+
+/// A provider may be called from any runtime, and by hand; one that ends with a call half-way
+/// leaves the connection, or the attempt to make one, to the others.
+#[test]
+fn a_runtime_that_ends_takes_no_connection_with_it() {
+    with_server(|server| async move {
+        let provider = server.provider().await;
+        for connected in [true, false] {
+            if !connected {
+                assert_eq!(server.raw.ask::<u64>("CLIENT KILL TYPE pubsub").await, 1);
+                // Until the client has noticed.
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            let called = provider.clone();
+            std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .unwrap();
+                let name = format!("elsewhere{connected}");
+                let (request, _interest) =
+                    AcquireRequest::new(name, Duration::from_secs(5), false).unwrap();
+                let mut call = called.acquire(&request);
+                let polled = runtime.block_on(poll_once(call.as_mut()));
+                assert!(polled.is_none(), "it is half-way");
+            })
+            .join()
+            .unwrap();
+            take(&provider, "order").await.release().await.unwrap();
+        }
     });
 }

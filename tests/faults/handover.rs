@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use lock_tests::proxy::Flow;
 use lock_tests::{Probe, eventually};
 
-use crate::common::{BOUND, connected, take, with_server};
+use crate::common::{BOUND, DEADLINE, connected, lock, take, with_server};
 use crate::network::{builder_behind, count, proxy_of};
 use crate::watch::{calls, take_as_foreigner};
 
@@ -195,5 +195,50 @@ fn a_waiter_that_is_frozen_for_longer_than_its_entry_lives_is_passed_over() {
         raw.until_waiting("order", 1).await;
         guard.release().await.unwrap();
         frozen.expect("acquired", BOUND).await;
+    });
+}
+
+/// The grants come together with the answers that their waiters are in the queue.
+#[test]
+fn many_grants_that_come_with_the_answers_are_all_heard() {
+    with_server(|server| async move {
+        const NAMES: usize = 600;
+        let holder = server.provider_with_long_lease().await;
+        let mut held = Vec::new();
+        for name in 0..NAMES {
+            held.push(take(&holder, &format!("order{name}")).await);
+        }
+        let proxy = proxy_of(&server).await;
+        // Whoever does not hear its grant finds it after a third of that.
+        let builder = builder_behind(&proxy)
+            .lease(Duration::from_secs(600))
+            .response_timeout(DEADLINE);
+        let waiter = connected(builder).await;
+        take(&waiter, "warm-up").await.release().await.unwrap();
+        proxy.set(|fault| fault.to_client = Flow::Hold);
+        let waiting: Vec<_> = (0..NAMES)
+            .map(|name| {
+                let waiter = waiter.clone();
+                tokio::spawn(async move {
+                    let order = lock(&waiter, &format!("order{name}"));
+                    order.acquire_for(DEADLINE).await
+                })
+            })
+            .collect();
+        eventually("all wait", BOUND, || async {
+            let queues: Vec<String> = server.raw.ask("KEYS *waiters").await;
+            queues.len() == NAMES
+        })
+        .await;
+        for guard in held {
+            guard.release().await.unwrap();
+        }
+        proxy.heal();
+        let heal = Instant::now();
+        for waiter in waiting {
+            let remaining = (3 * BOUND).saturating_sub(heal.elapsed());
+            let heard = tokio::time::timeout(remaining, waiter).await;
+            drop(heard.expect("its grant is heard").unwrap().unwrap());
+        }
     });
 }

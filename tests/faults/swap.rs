@@ -203,3 +203,57 @@ fn a_lock_that_the_new_server_never_heard_of_is_a_loss_and_fenced_off() {
         next.release().await.unwrap();
     });
 }
+
+fn token(guard: &LockGuard) -> u64 {
+    guard.fencing_token().expect("Redis gives tokens").get()
+}
+
+/// The new server's counter is behind, and who was connected to it all the time raises nothing.
+#[test]
+fn tokens_grow_over_a_failover_that_some_see_late() {
+    with_server(|old| async move {
+        let Some(servers) = Servers::from(old).await else {
+            return;
+        };
+        servers.new.raw.ask::<String>("REPLICAOF NO ONE").await;
+        let early = servers.new.provider().await;
+        take(&early, "other").await.release().await.unwrap();
+        let late = servers.old.provider().await;
+        let guard = take(&late, "order").await;
+        let last = token(&guard);
+        guard.release().await.unwrap();
+        servers.swap(&[]).await;
+        let next = token(&take(&early, "order").await);
+        assert!(next > last, "{next} after {last}");
+    });
+}
+
+/// The old server takes over again, without the last increments, and its connections stay open.
+#[test]
+fn tokens_grow_over_a_failover_and_back() {
+    with_server(|old| async move {
+        let Some(servers) = Servers::from(old).await else {
+            return;
+        };
+        let Servers { old, new, .. } = &servers;
+        let provider = old.provider().await;
+        take(&provider, "order").await.release().await.unwrap();
+        assert_eq!(old.raw.ask::<u64>("WAIT 1 30000").await, 1);
+        servers
+            .replication
+            .set(|fault| fault.to_client = Flow::Swallow);
+        let mut last = 0;
+        for _ in 0..5 {
+            let guard = take(&provider, "order").await;
+            last = token(&guard);
+            guard.release().await.unwrap();
+        }
+        let _back = {
+            new.raw.ask::<String>("REPLICAOF NO ONE").await;
+            follow(new, old).await
+        };
+        old.raw.ask::<String>("REPLICAOF NO ONE").await;
+        let next = token(&take(&provider, "order").await);
+        assert!(next > last, "{next} after {last}");
+    });
+}

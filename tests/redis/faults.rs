@@ -163,7 +163,7 @@ fn a_waiter_whose_connection_is_killed_gets_its_grant() {
 #[test]
 fn scripts_may_be_forgotten_at_any_time() {
     with_server(|server| async move {
-        let lease = Duration::from_millis(1200);
+        let lease = Duration::from_secs(3);
         let (first, second) = (
             connected(server.builder().lease(lease)).await,
             server.provider_with_long_lease().await,

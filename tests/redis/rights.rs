@@ -32,7 +32,7 @@ fn url(server: &Server, password: &str) -> String {
 fn the_documented_rights_are_enough() {
     with_users(|server| async move {
         let url = url(&server, "very-secret");
-        let lease = Duration::from_millis(600);
+        let lease = Duration::from_secs(2);
         let first = connected(RedisProvider::builder(&url).lease(lease)).await;
         let second = connected(RedisProvider::builder(&url).lease(lease)).await;
         let guard = take(&first, "order").await;

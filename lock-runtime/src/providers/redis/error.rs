@@ -1,6 +1,8 @@
 //! What the client's errors mean for a lock.
 
-use redis::{ErrorKind, RedisError, ServerErrorKind};
+use std::borrow::Cow;
+
+use redis::{ErrorKind, RedisError};
 
 use crate::{LockError, LockErrorKind};
 
@@ -30,31 +32,46 @@ pub(super) fn fault(error: &RedisError) -> Fault {
         return Fault::Unanswered;
     }
     match error.kind() {
-        ErrorKind::Io | ErrorKind::Parse | ErrorKind::AuthenticationFailed => Fault::Broken,
-        ErrorKind::Server(
-            // A demoted, loading or cut-off server: behind the same name there may be another one.
-            ServerErrorKind::ReadOnly
-            | ServerErrorKind::BusyLoading
-            | ServerErrorKind::MasterDown
-            | ServerErrorKind::ClusterDown
-            | ServerErrorKind::TryAgain
-            | ServerErrorKind::Moved
-            | ServerErrorKind::Ask,
+        ErrorKind::Io | ErrorKind::Parse | ErrorKind::AuthenticationFailed => return Fault::Broken,
+        _ => {}
+    }
+    match code(error).as_deref() {
+        // A demoted, loading or cut-off server: behind the same name there may be another one.
+        Some(
+            "NOAUTH" | "READONLY" | "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "MOVED"
+            | "ASK",
         ) => Fault::Broken,
-        _ => match error.code() {
-            Some("NOAUTH") => Fault::Broken,
-            Some("OOM" | "BUSY" | "MISCONF" | "NOREPLICAS") => Fault::Busy,
-            _ => Fault::Refused,
-        },
+        Some("OOM" | "BUSY" | "MISCONF" | "NOREPLICAS") => Fault::Busy,
+        _ => Fault::Refused,
     }
 }
+
+/// The code of an error, also of one that was raised within a script: there Redis 6.2 puts other
+/// words before it.
+fn code(error: &RedisError) -> Option<Cow<'_, str>> {
+    let code = error.code()?;
+    if code != "ERR" && !code.starts_with(IN_SCRIPT) {
+        return Some(code.into());
+    }
+    let text = format!("{code} {}", error.detail().unwrap_or_default());
+    let within = text.rsplit_once(IN_SCRIPT).and_then(|(_, rest)| {
+        // The line, and then the error as the command gave it.
+        let (line, error) = rest.trim_start().split_once(": ")?;
+        let word = error.trim_start_matches('-').split(' ').next()?;
+        let is_code = word.len() > 1 && word.bytes().all(|byte| byte.is_ascii_uppercase());
+        (line.parse::<u32>().is_ok() && is_code).then(|| word.to_owned())
+    });
+    Some(within.map_or(code.into(), Cow::Owned))
+}
+
+const IN_SCRIPT: &str = "@user_script:";
 
 /// Whether the ACL forbids a command, outside a script or within: there the answer is an `ERR`
 /// with a text that depends on the version.
 fn is_forbidden(error: &RedisError) -> bool {
     let within = ["user executing the script can't", "ACL failure in script"];
     let text = error.detail().unwrap_or_default();
-    error.code() == Some("NOPERM") || within.iter().any(|words| text.contains(words))
+    code(error).as_deref() == Some("NOPERM") || within.iter().any(|words| text.contains(words))
 }
 
 /// The library's error for one of the client's. The client's errors hold no password, but a server
@@ -65,7 +82,8 @@ pub(super) fn lock_error(error: RedisError) -> LockError {
         let kind = LockErrorKind::Unsupported;
         return LockError::new(kind).with_detail(format!("{TOO_OLD} ({unknown})"));
     }
-    let (kind, detail) = match (error.kind(), error.code()) {
+    let code = code(&error);
+    let (kind, detail) = match (error.kind(), code.as_deref()) {
         (ErrorKind::AuthenticationFailed, _) | (_, Some("WRONGPASS")) => (
             LockErrorKind::InvalidConfig,
             "the server refuses the user name or password",
@@ -119,3 +137,59 @@ pub(super) fn lock_error(error: RedisError) -> LockError {
 }
 
 pub(super) const TOO_OLD: &str = "the server is too old: expected Redis 6.2 or newer, or Valkey";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(answer: &str) -> RedisError {
+        let answer = redis::parse_redis_value(format!("-{answer}\r\n").as_bytes());
+        answer.unwrap().extract_error().unwrap_err()
+    }
+
+    #[test]
+    fn errors_within_scripts_keep_their_code_whatever_the_version() {
+        let cases = [
+            (
+                "READONLY You can't write against a read only replica.",
+                "READONLY",
+            ),
+            (
+                "READONLY You can't write against a read only replica. script: f0, on @user_script:7.",
+                "READONLY",
+            ),
+            (
+                "@user_script: 7: -READONLY You can't write against a read only replica.",
+                "READONLY",
+            ),
+            (
+                "ERR Error running script (call to f0): @user_script:4: @user_script: 4: -READONLY You can't write",
+                "READONLY",
+            ),
+            (
+                "ERR Error running script (call to f0): @user_script:135: WRONGTYPE Operation against a key",
+                "WRONGTYPE",
+            ),
+            (
+                "@user_script: 7: -OOM command not allowed when used memory > 'maxmemory'.",
+                "OOM",
+            ),
+            (
+                "@user_script: 7: -NOREPLICAS Not enough good replicas",
+                "NOREPLICAS",
+            ),
+            ("ERR unknown command", "ERR"),
+            (
+                "ERR Error running script (call to f0): @user_script:4: bad argument",
+                "ERR",
+            ),
+        ];
+        for (answer, expected) in cases {
+            assert_eq!(code(&error(answer)).as_deref(), Some(expected), "{answer}");
+        }
+        assert_eq!(fault(&error(cases[2].0)), Fault::Broken);
+        assert_eq!(fault(&error(cases[3].0)), Fault::Broken);
+        assert_eq!(fault(&error(cases[5].0)), Fault::Busy);
+        assert_eq!(fault(&error(cases[4].0)), Fault::Refused);
+    }
+}

@@ -3,24 +3,30 @@
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use redis::Value;
 use tokio::sync::Notify;
 
-/// How many letters are kept that came before their owner expected any.
-const UNCLAIMED: usize = 256;
+use crate::clock::Timestamp;
 
 /// The waiters of one provider instance, by owner.
-#[derive(Default)]
-pub(super) struct Grants(Mutex<Letters>);
+pub(super) struct Grants {
+    letters: Mutex<Letters>,
+    /// How long letters are kept that come before their owner expects any: as long as a request
+    /// may take, since one that was not answered in this time is repeated, and finds the grant.
+    keeps_unclaimed: Duration,
+}
 
 #[derive(Default)]
 struct Letters {
     expected: HashMap<Arc<str>, Arc<Letterbox>>,
     /// A grant may be read in the same moment as the answer that its waiter is in the queue, and
-    /// so before the waiter has seen that answer. Should one be dropped, its waiter finds the
-    /// grant when it looks again.
-    unclaimed: VecDeque<(Box<str>, Letter)>,
+    /// so before the waiter has seen that answer. There are as many as requests were on their way,
+    /// be it thousands.
+    unclaimed: HashMap<Arc<str>, (Letter, Timestamp)>,
+    /// The owners of the unclaimed, and of some that were claimed, as they came.
+    ages: VecDeque<(Timestamp, Arc<str>)>,
 }
 
 /// One waiter's entry; it is taken out when this is dropped.
@@ -45,13 +51,18 @@ pub(super) enum Letter {
 }
 
 impl Grants {
+    pub(super) fn new(keeps_unclaimed: Duration) -> Self {
+        Self {
+            letters: Mutex::default(),
+            keeps_unclaimed,
+        }
+    }
+
     /// From here on grants for this owner are kept for it, and the one that has just come.
     pub(super) fn expect(self: &Arc<Self>, owner: &str) -> Expected {
         let mut letters = self.lock();
-        let early = letters.unclaimed.iter().position(|(of, _)| **of == *owner);
-        let latest = early
-            .and_then(|at| letters.unclaimed.remove(at))
-            .map(|(_, letter)| letter);
+        letters.drop_old(self.keeps_unclaimed);
+        let latest = letters.unclaimed.remove(owner).map(|(letter, _)| letter);
         let owner: Arc<str> = owner.into();
         let letterbox = Arc::new(Letterbox {
             latest: Mutex::new(latest),
@@ -78,10 +89,8 @@ impl Grants {
         };
         let mut letters = self.lock();
         let Some(letterbox) = letters.expected.get(owner).cloned() else {
-            if letters.unclaimed.len() == UNCLAIMED {
-                letters.unclaimed.pop_front();
-            }
-            letters.unclaimed.push_back((owner.into(), letter));
+            letters.drop_old(self.keeps_unclaimed);
+            letters.keep(owner.into(), letter);
             return;
         };
         drop(letters);
@@ -93,7 +102,27 @@ impl Grants {
     }
 
     fn lock(&self) -> MutexGuard<'_, Letters> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.letters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Letters {
+    fn keep(&mut self, owner: Arc<str>, letter: Letter) {
+        let now = Timestamp::now();
+        self.unclaimed.insert(Arc::clone(&owner), (letter, now));
+        self.ages.push_back((now, owner));
+    }
+
+    fn drop_old(&mut self, age: Duration) {
+        while let Some((came, owner)) = self.ages.front()
+            && (*came + age).has_passed()
+        {
+            // A later one of the same owner stays.
+            if self.unclaimed.get(owner).is_some_and(|(_, at)| at <= came) {
+                self.unclaimed.remove(owner);
+            }
+            self.ages.pop_front();
+        }
     }
 }
 
@@ -169,7 +198,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_grant_may_come_before_it_is_expected() {
-        let grants = Arc::<Grants>::default();
+        let grants = Arc::new(Grants::new(Duration::from_secs(60)));
         grants.deliver(&message("a|17|1"));
         grants.deliver(&message("b|18|1"));
         let expected = grants.expect("a");
@@ -195,10 +224,18 @@ mod tests {
 
     #[test]
     fn what_nobody_claims_is_dropped_in_time() {
-        let grants = Arc::<Grants>::default();
+        let age = Duration::from_millis(500);
+        let grants = Arc::new(Grants::new(age));
         for number in 0..1_000 {
             grants.deliver(&message(&format!("{number}|17|1")));
         }
-        assert_eq!(grants.lock().unclaimed.len(), UNCLAIMED);
+        std::thread::sleep(age);
+        grants.deliver(&message("1000|17|1"));
+        let letters = grants.lock();
+        assert_eq!((letters.unclaimed.len(), letters.ages.len()), (1, 1));
+        drop(letters);
+        std::thread::sleep(age);
+        drop(grants.expect("another"));
+        assert!(grants.lock().unclaimed.is_empty());
     }
 }

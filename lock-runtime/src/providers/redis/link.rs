@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+
 use super::config::Settings;
 use super::connection::Connection;
 use super::grants::Grants;
@@ -23,6 +25,8 @@ pub(super) struct Link {
     pub(super) settings: Settings,
     pub(super) naming: Naming,
     pub(super) grants: Arc<Grants>,
+    /// The keeper's: connections must not end with the runtime of whoever asked for them.
+    runtime: Handle,
     state: Mutex<State>,
 }
 
@@ -39,11 +43,13 @@ struct State {
 }
 
 impl Link {
+    /// To be called on the keeper's runtime.
     pub(super) fn new(settings: Settings, naming: Naming) -> Self {
         Self {
+            grants: Arc::new(Grants::new(settings.response_timeout)),
             settings,
             naming,
-            grants: Arc::default(),
+            runtime: Handle::current(),
             state: Mutex::default(),
         }
     }
@@ -82,7 +88,8 @@ impl Link {
                     let pause = paused.as_ref().map(|(until, _)| until.remaining());
                     let attempt = Arc::new(Signal::new());
                     state.attempt = Some(Arc::clone(&attempt));
-                    tokio::spawn(Arc::clone(self).attempt(pause.unwrap_or_default()));
+                    let attempting = Arc::clone(self).attempt(pause.unwrap_or_default());
+                    self.runtime.spawn(attempting);
                     attempt
                 }
             }

@@ -43,9 +43,9 @@ use crate::{LockError, LockErrorKind};
 ///   first that is alive, by a published message: hand-over takes one round trip, and is in
 ///   arrival order. A holder of another library hands nothing over; the head of the queue looks
 ///   whether its key is gone every 25 to 100 ms.
-/// * **Fencing tokens** come from one counter for the key prefix, which is never below the
-///   server's clock in microseconds when a client connects: they go on growing over a restart
-///   without data and a failover, as long as the clocks of the servers agree.
+/// * **Fencing tokens** come from one counter for the key prefix, which every grant raises to the
+///   server's clock in microseconds: they go on growing over a restart without data and a
+///   failover, as long as the clocks of the servers agree.
 /// * **Connections** belong to the library's own thread and are made anew when they break. A
 ///   request whose answer is lost is undone.
 ///
@@ -63,7 +63,7 @@ use crate::{LockError, LockErrorKind};
 ///
 /// ```text
 /// user myapp on >secret resetchannels ~MyApp1:* ~{MyApp1:* &MyApp1:lk1:grants:*
-///     +hello +eval +evalsha +subscribe +publish +time +get +set +del +exists +incrby
+///     +hello +eval +evalsha +subscribe +publish +time +get +set +del +exists
 ///     +pexpire +pttl +lpop +rpush +lpos +lrange +lindex +lset +lrem
 /// ```
 ///
@@ -129,12 +129,11 @@ impl RedisProvider {
 
     async fn open(settings: Settings) -> Result<Self, LockError> {
         let naming = Naming::new(&settings.key_prefix)?;
-        let link = Arc::new(Link::new(settings, naming));
-        let connecting = Arc::clone(&link);
-        run_on_keeper(async move {
-            let connection = connecting.connection().await?;
+        let link = run_on_keeper(async move {
+            let link = Arc::new(Link::new(settings, naming));
+            let connection = link.connection().await?;
             connection.warn_of_eviction().await;
-            Ok::<_, LockError>(())
+            Ok::<_, LockError>(link)
         })
         .await??;
         Ok(Self { link })

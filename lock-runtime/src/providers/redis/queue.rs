@@ -155,7 +155,14 @@ impl<'a> Acquisition<'a> {
                         _ => self.bears(&mut outage, &error),
                     };
                     if !again {
-                        self.undo(last_used, strays);
+                        // Without an entry, and with nothing to give up, the server has nothing
+                        // of this owner's but what the refused request did.
+                        if fault == Fault::Refused && entry.is_none() && self.gives_up.is_none() {
+                            let undo = self.undoing(sent_at, connection).and(strays).refused();
+                            undo.in_the_background();
+                        } else {
+                            self.undo(last_used, strays);
+                        }
                         return Err(error);
                     }
                     if fault.is_the_connections() {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, Value};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 /// No more than this are sent together: the answers to all of them come together too.
@@ -15,6 +16,8 @@ const TOGETHER: usize = 64;
 
 pub(super) struct Requests {
     connection: MultiplexedConnection,
+    /// That of the connection: a call may be polled on another, which may end before its turn.
+    runtime: Handle,
     due: Mutex<Vec<Request>>,
 }
 
@@ -24,9 +27,11 @@ struct Request {
 }
 
 impl Requests {
+    /// On the runtime that the connection is to live on.
     pub(super) fn new(connection: MultiplexedConnection) -> Arc<Self> {
         Arc::new(Self {
             connection,
+            runtime: Handle::current(),
             due: Mutex::default(),
         })
     }
@@ -45,7 +50,7 @@ impl Requests {
         };
         if first {
             // What else is asked for until this task's turn comes goes with it.
-            tokio::spawn(Arc::clone(self).send());
+            self.runtime.spawn(Arc::clone(self).send());
         }
         answered.await.unwrap_or_else(|_| Err(gone()))
     }
@@ -84,7 +89,7 @@ impl Requests {
         let mut due = self.due();
         let requests = if due.len() > TOGETHER {
             // The rest has its turn after this.
-            tokio::spawn(Arc::clone(self).send());
+            self.runtime.spawn(Arc::clone(self).send());
             due.drain(..TOGETHER).collect()
         } else {
             mem::take(&mut *due)

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::RedisResult;
+use redis::{RedisError, RedisResult};
 
 use super::connection::Connection;
-use super::error::fault;
+use super::error::{Fault, fault};
 use super::keys::Keys;
 use super::link::Link;
 use super::script::LEAVE;
@@ -29,6 +29,8 @@ pub(super) struct Undo {
     lease: Duration,
     connection: Option<Arc<Connection>>,
     strays: Option<Strays>,
+    /// The request to undo was refused, so that there is probably nothing.
+    refused: bool,
     /// That of the first owner in the queue, or nothing.
     entry: String,
 }
@@ -51,6 +53,7 @@ impl Undo {
             lease,
             connection: None,
             strays: None,
+            refused: false,
             entry: String::new(),
         }
     }
@@ -65,6 +68,13 @@ impl Undo {
     /// And so were others before it.
     pub(super) fn and(mut self, strays: Option<Strays>) -> Self {
         self.strays = strays;
+        self
+    }
+
+    /// The request to undo was answered with a refusal; what it did before that, if anything, is all
+    /// there is.
+    pub(super) fn refused(mut self) -> Self {
+        self.refused = true;
         self
     }
 
@@ -103,9 +113,18 @@ impl Undo {
                 if fault(&error).is_the_connections() {
                     self.link.retire(&connection);
                 }
+                if self.is_pointless_after(&error) {
+                    return Ok(());
+                }
                 Err(self)
             }
         }
+    }
+
+    /// Whether to leave it at that. What is refused is refused the same next time; but where a
+    /// request has done something, or may still come to do it, the lock is worth another try.
+    fn is_pointless_after(&self, error: &RedisError) -> bool {
+        self.refused && self.strays.is_none() && fault(error) == Fault::Refused
     }
 
     /// Undoes it without keeping anybody waiting: on the same connection; or else, since the lost
@@ -148,14 +167,15 @@ impl Undo {
         let Ok(connection) = self.link.connection().await else {
             return false;
         };
-        let left = self.leave(&connection).await;
-        if left
-            .as_ref()
-            .is_err_and(|error| fault(error).is_the_connections())
-        {
+        let Err(error) = self.leave(&connection).await else {
+            return true;
+        };
+        let fault = fault(&error);
+        if fault.is_the_connections() {
             self.link.retire(&connection);
         }
-        left.is_ok()
+        // A refusal is an answer: nobody is to wait for a better one.
+        fault == Fault::Refused
     }
 
     async fn leave(&self, connection: &Connection) -> RedisResult<()> {

@@ -6,6 +6,12 @@
 -- did not queue; or else as `wait_in_line`.
 local took = redis.pcall('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2])
 if took and not took.err and ARGV[3] == '1' and redis.call('EXISTS', KEYS[2]) == 0 then
-  local token = redis.pcall('INCRBY', KEYS[3], 1)
-  if type(token) == 'number' and token >= 1e15 and token < 9e15 then return token end
+  local time = redis.call('TIME')
+  local now = time[1] * 1000000 + time[2]
+  local last = redis.pcall('GET', KEYS[3])
+  last = type(last) == 'string' and tonumber(last)
+  if last and last < now then
+    redis.call('SET', KEYS[3], string.format('%.0f', now), 'PX', 691200000)
+    return now
+  end
 end

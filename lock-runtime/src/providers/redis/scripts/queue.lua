@@ -8,17 +8,16 @@ local function clock()
   return time[1] * 1000000 + time[2]
 end
 
--- New fencing tokens: the first, and how many. Several only as far as the counter stays below the
--- clock: single grants cost more than a microsecond each and cannot outrun it, blocks could.
+-- New fencing tokens: the first, and how many. They are the clock's: what a server never heard of,
+-- because another one granted it, was before. Several only as far as the clock has moved on since
+-- the last: single grants cost more than a microsecond each and cannot outrun it, blocks could.
 local function take_tokens(wanted)
   local now = clock()
-  local last = read_counter(fence)
-  if not last then
-    redis.call('SET', fence, string.format('%.0f', now), 'PX', 691200000)
-    last = now
-  end
+  local last = read_counter(fence) or now
   local count = math.max(1, math.min(wanted, now - last))
-  return redis.call('INCRBY', fence, count) - count + 1, count
+  local first = math.max(last + 1, now - count + 1)
+  redis.call('SET', fence, string.format('%.0f', first + count - 1), 'PX', 691200000)
+  return first, count
 end
 
 -- An entry is owner|channel|lease_ms|tokens_wanted|expires_at_ms; only the channel may hold a bar.
