@@ -1,11 +1,12 @@
 //! Holders that stop, end or are cut off, as the overlap checker and a fenced register see it.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use lock_runtime::LockErrorKind;
 use lock_tests::history::Held;
 use lock_tests::proxy::{Fault, Flow};
-use lock_tests::{FencedRegister, History, boot_nanos};
+use lock_tests::{FencedRegister, History, boot_nanos, eventually};
 
 use crate::common::{BOUND, lock, probe, proxied, take, token, with_server};
 
@@ -143,9 +144,55 @@ fn a_holder_that_is_cut_off_knows_before_it_is_anothers() {
             println!("{what}: {} ms between", (next_from - until) / 1_000_000);
             Judges::over((from, until, token_of_first), (next_from, token(&next)));
             let (changed, counts) = (proxy.swallowed() > 0, proxy.counts());
-            let broken = counts.broken.load(std::sync::atomic::Ordering::Relaxed) > 0;
+            let broken = counts.broken.load(Ordering::Relaxed) > 0;
             let held_up = what.contains("held up");
             assert!(changed || broken || held_up, "{what}: the fault happened");
+            next.release().await.unwrap();
+        }
+    });
+}
+
+/// A renewal counts from when it was asked for: the server has counted since then, not since its
+/// answer came.
+#[test]
+fn a_late_answer_makes_no_longer_lease() {
+    const LEASE: Duration = Duration::from_secs(3);
+    with_server(|server| async move {
+        // What keeps the session alive and what renews the lock are asked in turn.
+        for requests in 1..=4 {
+            let (proxy, provider) = proxied(&server.process, LEASE).await;
+            let first = take(&provider, "order").await;
+            let (from, stale) = (boot_nanos(), token(&first));
+            let counts = proxy.counts();
+            let late = Flow::Delay(Duration::from_millis(500));
+            proxy.set(|fault| fault.to_client = late);
+            for _ in 0..requests {
+                let before = counts.to_server.load(Ordering::Relaxed);
+                eventually("something is asked", BOUND, || async {
+                    counts.to_server.load(Ordering::Relaxed) > before
+                })
+                .await;
+            }
+            // The last that the server hears of it; the answer still comes.
+            proxy.set(|fault| {
+                fault.to_server = Flow::Swallow;
+                fault.hides_close = true;
+            });
+            let other = server.provider().await;
+            let waiting = tokio::spawn(async move {
+                let next = take(&other, "order").await;
+                (boot_nanos(), next)
+            });
+            tokio::time::timeout(BOUND, first.lost())
+                .await
+                .expect("lost");
+            let until = boot_nanos();
+            let (next_from, next) = waiting.await.unwrap();
+            println!(
+                "{requests} requests: {} ms between",
+                (next_from as i64 - until as i64) / 1_000_000
+            );
+            Judges::over((from, until, stale), (next_from, token(&next)));
             next.release().await.unwrap();
         }
     });
