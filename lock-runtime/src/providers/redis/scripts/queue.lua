@@ -2,12 +2,6 @@
 
 local lock, waiters, fence = KEYS[1], KEYS[2], KEYS[3]
 
--- The server's clock in microseconds.
-local function clock()
-  local time = redis.call('TIME')
-  return time[1] * 1000000 + time[2]
-end
-
 -- New fencing tokens: the first, and how many. They are the clock's: what a server never heard of,
 -- because another one granted it, was before. Several only as far as the clock has moved on since
 -- the last: single grants cost more than a microsecond each and cannot outrun it, blocks could.

@@ -1,8 +1,6 @@
 -- Raises the fencing counter to the server's clock in microseconds, and renews its life.
 -- KEYS: the fencing counter.
-local time = redis.call('TIME')
-local clock = time[1] * 1000000 + time[2]
-local counter = math.max(read_counter(KEYS[1]) or 0, clock)
+local counter = math.max(read_counter(KEYS[1]) or 0, clock())
 local set = { 'SET', KEYS[1], string.format('%.0f', counter), 'PX', 691200000 }
 if redis.pcall(unpack(set)).err then
   -- A server whose memory is full refuses a script's first write if that may need some. Whoever
