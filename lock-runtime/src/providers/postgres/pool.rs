@@ -12,7 +12,7 @@ use super::opening;
 use super::reservation::{Reservation, Reservations};
 use super::session::Session;
 use super::upkeep::upkeep;
-use crate::clock::Timestamp;
+use crate::providers::pause::Attempts;
 use crate::signal::Signal;
 use crate::{LockError, LockErrorKind, LockName};
 
@@ -20,11 +20,6 @@ use crate::{LockError, LockErrorKind, LockName};
 const MOST_SHARED: usize = 4;
 /// With so many requests under way on each, another one is opened.
 const BUSY: u32 = 8;
-/// Pauses between attempts: none before the first, then these, doubled from one to the other.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// After an error that no repetition mends, such as a wrong password.
-const PAUSE_AFTER_REFUSAL: Duration = Duration::from_secs(10);
 
 pub(super) struct Pool {
     pub(super) settings: Settings,
@@ -43,10 +38,7 @@ struct State {
     spare: Vec<Arc<Session>>,
     /// Shared ones being opened, by lease: one attempt at a time serves all who ask.
     attempts: HashMap<Duration, Arc<Signal<Outcome>>>,
-    /// Attempts that failed in a row.
-    failures: u32,
-    /// When the next attempt may be made, and why not yet.
-    paused: Option<(Timestamp, LockError)>,
+    connecting: Attempts,
 }
 
 impl Pool {
@@ -89,20 +81,13 @@ impl Pool {
                 .cloned();
             if let Some(best) = best {
                 let busy = best.requests_under_way() >= BUSY && count < MOST_SHARED;
-                if busy && state.paused.is_none() {
+                if busy && !state.connecting.have_failed() {
                     self.start_attempt(&mut state, lease, Duration::ZERO);
                 }
                 return Ok(best);
             }
-            match &state.paused {
-                Some((until, error)) if until.remaining() > LONGEST_PAUSE => {
-                    return Err(error.clone());
-                }
-                paused => {
-                    let pause = paused.as_ref().map(|(until, _)| until.remaining());
-                    self.start_attempt(&mut state, lease, pause.unwrap_or_default())
-                }
-            }
+            let pause = state.connecting.next()?;
+            self.start_attempt(&mut state, lease, pause)
         };
         attempt.wait().await.clone()
     }
@@ -172,24 +157,11 @@ impl Pool {
         };
         let attempt = {
             let mut state = self.lock();
-            match &outcome {
-                Ok(session) => {
-                    state.shared.retain(|session| !session.life.has_ended());
-                    state.shared.push(Arc::clone(session));
-                    state.failures = 0;
-                    state.paused = None;
-                    tokio::spawn(upkeep(Arc::downgrade(&self), session));
-                }
-                Err(error) => {
-                    let pause = if error.is_retryable() {
-                        let doubled = SHORTEST_PAUSE.saturating_mul(1 << state.failures.min(10));
-                        doubled.min(LONGEST_PAUSE)
-                    } else {
-                        PAUSE_AFTER_REFUSAL
-                    };
-                    state.failures = state.failures.saturating_add(1);
-                    state.paused = Some((Timestamp::now() + pause, error.clone()));
-                }
+            state.connecting.made(&outcome);
+            if let Ok(session) = &outcome {
+                state.shared.retain(|session| !session.life.has_ended());
+                state.shared.push(Arc::clone(session));
+                tokio::spawn(upkeep(Arc::downgrade(&self), session));
             }
             state.attempts.remove(&lease)
         };

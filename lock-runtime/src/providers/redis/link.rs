@@ -9,15 +9,9 @@ use super::config::Settings;
 use super::connection::Connection;
 use super::grants::Grants;
 use super::keys::Naming;
-use crate::clock::Timestamp;
+use crate::providers::pause::Attempts;
 use crate::signal::Signal;
 use crate::{LockError, LockErrorKind};
-
-/// Pauses between attempts: none before the first, then these, doubled from one to the other.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// After an error that no repetition mends, such as a wrong password.
-const PAUSE_AFTER_REFUSAL: Duration = Duration::from_secs(10);
 
 /// Connects when somebody asks and there is no connection; one attempt at a time serves all who
 /// ask. Every attempt resolves the server's name again.
@@ -36,10 +30,7 @@ type Outcome = Result<Arc<Connection>, LockError>;
 struct State {
     current: Option<Arc<Connection>>,
     attempt: Option<Arc<Signal<Outcome>>>,
-    /// Attempts that failed in a row.
-    failures: u32,
-    /// When the next attempt may be made, and why not yet.
-    paused: Option<(Timestamp, LockError)>,
+    attempts: Attempts,
 }
 
 impl Link {
@@ -79,17 +70,13 @@ impl Link {
                 return Ok(Arc::clone(current));
             }
             state.current = None;
-            match (&state.attempt, &state.paused) {
-                (Some(attempt), _) => Arc::clone(attempt),
-                (None, Some((until, error))) if until.remaining() > LONGEST_PAUSE => {
-                    return Err(error.clone());
-                }
-                (None, paused) => {
-                    let pause = paused.as_ref().map(|(until, _)| until.remaining());
+            match &state.attempt {
+                Some(attempt) => Arc::clone(attempt),
+                None => {
+                    let pause = state.attempts.next()?;
                     let attempt = Arc::new(Signal::new());
                     state.attempt = Some(Arc::clone(&attempt));
-                    let attempting = Arc::clone(self).attempt(pause.unwrap_or_default());
-                    self.runtime.spawn(attempting);
+                    self.runtime.spawn(Arc::clone(self).attempt(pause));
                     attempt
                 }
             }
@@ -127,22 +114,9 @@ impl Link {
         let outcome = outcome.map_err(|error| error.about(format_args!("server `{server}`")));
         let attempt = {
             let mut state = self.lock();
-            match &outcome {
-                Ok(connection) => {
-                    state.current = Some(Arc::clone(connection));
-                    state.failures = 0;
-                    state.paused = None;
-                }
-                Err(error) => {
-                    let pause = if error.is_retryable() {
-                        let doubled = SHORTEST_PAUSE.saturating_mul(1 << state.failures.min(10));
-                        doubled.min(LONGEST_PAUSE)
-                    } else {
-                        PAUSE_AFTER_REFUSAL
-                    };
-                    state.failures = state.failures.saturating_add(1);
-                    state.paused = Some((Timestamp::now() + pause, error.clone()));
-                }
+            state.attempts.made(&outcome);
+            if let Ok(connection) = &outcome {
+                state.current = Some(Arc::clone(connection));
             }
             state.attempt.take()
         };
