@@ -13,6 +13,8 @@ pub(crate) mod zookeeper;
 // What several of them need.
 #[cfg(any(feature = "redis", feature = "zookeeper"))]
 mod host;
+#[cfg(any(feature = "postgres", feature = "redis", feature = "zookeeper"))]
+mod limits;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod pause;
 #[cfg(any(feature = "postgres", feature = "redis", feature = "zookeeper"))]

@@ -18,6 +18,18 @@ pub(crate) fn split(url: &str) -> (String, String) {
     (format!("{address}{fragment}"), query.to_owned())
 }
 
+const UNESCAPED: &str = "wrong URL parameter; a `?`, `#`, `/` or `@` in a user name or password is \
+                         written as `%3F`, `%23`, `%2F` or `%40`";
+
+/// What was read from this query. What is wrong with it is not repeated where it may be a part of a
+/// password.
+pub(crate) fn without_secrets<T>(query: &str, read: Result<T, LockError>) -> Result<T, LockError> {
+    match read {
+        Err(_) if query.contains('@') => Err(invalid(UNESCAPED)),
+        read => read,
+    }
+}
+
 /// Sets a duration of the URL, unless the builder has set it.
 pub(crate) fn set_duration(
     slot: &mut Option<Duration>,

@@ -9,14 +9,10 @@ use super::PostgresProvider;
 use super::error::text;
 use super::tls::{Identity, Tls};
 use crate::LockError;
-use crate::providers::invalid;
-use crate::providers::url::{set_duration, split};
+use crate::providers::limits::DeadPeers;
+use crate::providers::url::{set_duration, split, without_secrets};
+use crate::providers::{invalid, limits};
 
-const DEFAULT_LEASE: Duration = Duration::from_secs(30);
-const LEASES: std::ops::RangeInclusive<Duration> =
-    Duration::from_millis(100)..=Duration::from_secs(24 * 60 * 60);
-const LONGEST_DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const SHORTEST_DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const LONGEST_DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 const DEFAULT_WAITING_SESSIONS: usize = 16;
 
@@ -167,28 +163,27 @@ impl PostgresProviderBuilder {
 
     fn settings(mut self) -> Result<Settings, LockError> {
         let (address, parameters) = split(&self.url);
-        let (rest, ssl_mode) = self.read_parameters(&parameters)?;
-        let mut server: tokio_postgres::Config =
-            format!("{address}?{rest}").parse().map_err(|error| {
-                // The client's error names the mistake and never the URL.
-                invalid(format!(
-                    "expected a URL like postgres://user:password@host:5432/database: {}",
-                    text(&error)
-                ))
-            })?;
-        let lease = self.lease.unwrap_or(DEFAULT_LEASE);
-        if !LEASES.contains(&lease) {
-            return Err(invalid(format!(
-                "expected a lease of 100 ms to 24 h, got {lease:?}"
-            )));
-        }
+        let read = self
+            .read_parameters(&parameters)
+            .and_then(|(rest, ssl_mode)| {
+                let server: tokio_postgres::Config =
+                    format!("{address}?{rest}").parse().map_err(|error| {
+                        // The client's error names the mistake and never the URL.
+                        invalid(format!(
+                            "expected a URL like postgres://user:password@host:5432/database: {}",
+                            text(&error)
+                        ))
+                    })?;
+                Ok((server, ssl_mode))
+            });
+        let (mut server, ssl_mode) = without_secrets(&parameters, read)?;
+        let lease = limits::lease(self.lease)?;
         let response_timeout = self
             .response_timeout
             .unwrap_or(LONGEST_DEFAULT_RESPONSE_TIMEOUT);
-        let connect_timeout = self.connect_timeout.unwrap_or((lease / 3).clamp(
-            SHORTEST_DEFAULT_CONNECT_TIMEOUT,
-            LONGEST_DEFAULT_CONNECT_TIMEOUT,
-        ));
+        let connect_timeout = self
+            .connect_timeout
+            .unwrap_or_else(|| limits::default_connect_timeout(lease));
         if response_timeout.is_zero() || connect_timeout.is_zero() {
             return Err(invalid("expected timeouts above zero"));
         }
@@ -313,15 +308,14 @@ fn default_ssl_mode(server: &tokio_postgres::Config) -> SslMode {
     }
 }
 
-/// A peer that is gone without a word must be noticed before the next renewal is due.
 fn notice_dead_peers(server: &mut tokio_postgres::Config, lease: Duration) {
-    let patience = (lease / 4).min(Duration::from_secs(10));
+    let noticed = DeadPeers::noticed_within(lease);
     server
         .keepalives(true)
-        .keepalives_idle((patience / 2).max(Duration::from_secs(1)))
-        .keepalives_interval((patience / 4).max(Duration::from_secs(1)))
-        .keepalives_retries(2)
-        .tcp_user_timeout(patience);
+        .keepalives_idle(noticed.idle)
+        .keepalives_interval(noticed.interval)
+        .keepalives_retries(noticed.probes)
+        .tcp_user_timeout(noticed.patience);
 }
 
 impl fmt::Debug for PostgresProviderBuilder {

@@ -11,18 +11,11 @@ use redis::{
 
 use super::RedisProvider;
 use crate::LockError;
-use crate::providers::invalid;
-use crate::providers::url::{set_duration, split};
+use crate::providers::limits::DeadPeers;
+use crate::providers::url::{set_duration, split, without_secrets};
+use crate::providers::{invalid, limits};
 
-const DEFAULT_LEASE: Duration = Duration::from_secs(30);
-const LEASES: std::ops::RangeInclusive<Duration> =
-    Duration::from_millis(100)..=Duration::from_secs(24 * 60 * 60);
-const LONGEST_DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const SHORTEST_DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const LONGEST_DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
-
-const UNESCAPED: &str = "wrong URL parameter; a `?`, `#`, `/` or `@` in a user name or password is \
-                         written as `%3F`, `%23`, `%2F` or `%40`";
 
 /// Settings of a [`RedisProvider`]; made by [`RedisProvider::builder`].
 ///
@@ -162,11 +155,7 @@ impl RedisProviderBuilder {
                 Source::Client(client) => client.get_connection_info().clone(),
                 Source::Url(url) => {
                     let (address, parameters) = split(url);
-                    self.read_parameters(&parameters).map_err(|error| {
-                        // What is wrong is not repeated where it may be a part of a password.
-                        let secret = parameters.contains('@');
-                        if secret { invalid(UNESCAPED) } else { error }
-                    })?;
+                    without_secrets(&parameters, self.read_parameters(&parameters))?;
                     address.as_str().into_connection_info().map_err(|error| {
                     // The client's error names the mistake and never the URL.
                     let why = error.detail().map(str::to_owned).unwrap_or_else(|| plain(&error));
@@ -176,19 +165,13 @@ impl RedisProviderBuilder {
                 })?
                 }
             };
-        let lease = self.lease.unwrap_or(DEFAULT_LEASE);
-        if !LEASES.contains(&lease) {
-            return Err(invalid(format!(
-                "expected a lease of 100 ms to 24 h, got {lease:?}"
-            )));
-        }
+        let lease = limits::lease(self.lease)?;
         let response_timeout = self
             .response_timeout
             .unwrap_or(LONGEST_DEFAULT_RESPONSE_TIMEOUT.min(lease / 3));
-        let connect_timeout = self.connect_timeout.unwrap_or((lease / 3).clamp(
-            SHORTEST_DEFAULT_CONNECT_TIMEOUT,
-            LONGEST_DEFAULT_CONNECT_TIMEOUT,
-        ));
+        let connect_timeout = self
+            .connect_timeout
+            .unwrap_or_else(|| limits::default_connect_timeout(lease));
         if response_timeout.is_zero() || connect_timeout.is_zero() {
             return Err(invalid("expected timeouts above zero"));
         }
@@ -272,24 +255,23 @@ impl fmt::Debug for RedisProviderBuilder {
     }
 }
 
-/// A peer that is gone without a word must be noticed before the next renewal is due.
 fn tcp_settings(lease: Duration) -> TcpSettings {
-    let patience = (lease / 4).min(Duration::from_secs(10));
-    let keepalive = TcpKeepalive::new().with_time((patience / 2).max(Duration::from_secs(1)));
+    let noticed = DeadPeers::noticed_within(lease);
+    let keepalive = TcpKeepalive::new().with_time(noticed.idle);
     #[cfg(any(
         target_os = "linux",
         target_os = "android",
         target_vendor = "apple",
         windows
     ))]
-    let keepalive = keepalive.with_interval((patience / 4).max(Duration::from_secs(1)));
+    let keepalive = keepalive.with_interval(noticed.interval);
     #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
-    let keepalive = keepalive.with_retries(2);
+    let keepalive = keepalive.with_retries(noticed.probes);
     let settings = TcpSettings::default()
         .set_nodelay(true)
         .set_keepalive(keepalive);
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    let settings = settings.set_user_timeout(patience);
+    let settings = settings.set_user_timeout(noticed.patience);
     settings
 }
 
@@ -302,6 +284,7 @@ fn plain(error: &redis::RedisError) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::providers::limits::{DEFAULT_LEASE, LEASES};
 
     #[test]
     fn what_the_builder_says_wins_over_the_url() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::config::ZooKeeperAcl;
 use crate::LockError;
 use crate::providers::invalid;
-use crate::providers::url::{set_duration, split};
+use crate::providers::url::{set_duration, split, without_secrets};
 
 pub(super) const DEFAULT_PORT: u16 = 2181;
 
@@ -69,7 +69,11 @@ impl Address {
 
 impl Parameters {
     /// Sets what the builder has not set.
-    pub(super) fn fill_from(&mut self, query: String) -> Result<(), LockError> {
+    pub(super) fn fill_from(&mut self, query: &str) -> Result<(), LockError> {
+        without_secrets(query, self.read(query))
+    }
+
+    fn read(&mut self, query: &str) -> Result<(), LockError> {
         for (key, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*key {
                 "key_prefix" => {
@@ -178,7 +182,7 @@ mod tests {
             assert!(Address::parse(wrong).is_err(), "{wrong}");
         }
         let mut parameters = Parameters::default();
-        assert!(parameters.fill_from("leas=5s".to_owned()).is_err());
-        assert!(parameters.fill_from("acl=everybody".to_owned()).is_err());
+        assert!(parameters.fill_from("leas=5s").is_err());
+        assert!(parameters.fill_from("acl=everybody").is_err());
     }
 }

@@ -9,13 +9,8 @@ use super::ZooKeeperProvider;
 use super::address::{Address, Parameters};
 use super::path::checked_directory;
 use crate::LockError;
-use crate::providers::invalid;
+use crate::providers::{invalid, limits};
 
-const DEFAULT_LEASE: Duration = Duration::from_secs(30);
-const LEASES: std::ops::RangeInclusive<Duration> =
-    Duration::from_millis(100)..=Duration::from_secs(24 * 60 * 60);
-const LONGEST_DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const SHORTEST_DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The client doubles its pause after every round over its hosts, and soon sleeps as long as an
 /// outage has lasted. Hosts are repeated to make rounds of so many attempts, a second apart at most.
 const ROUND: usize = 16;
@@ -163,20 +158,14 @@ impl ZooKeeperProviderBuilder {
 
     fn settings(mut self) -> Result<Settings, LockError> {
         let address = Address::parse(&self.url)?;
-        self.parameters.fill_from(address.parameters)?;
+        self.parameters.fill_from(&address.parameters)?;
         let parameters = self.parameters;
         let directory = parameters.directory.unwrap_or(address.directory);
         checked_directory(&directory)?;
-        let lease = parameters.lease.unwrap_or(DEFAULT_LEASE);
-        if !LEASES.contains(&lease) {
-            return Err(invalid(format!(
-                "expected a lease of 100 ms to 24 h, got {lease:?}"
-            )));
-        }
-        let connect_timeout = parameters.connect_timeout.unwrap_or((lease / 3).clamp(
-            SHORTEST_DEFAULT_CONNECT_TIMEOUT,
-            LONGEST_DEFAULT_CONNECT_TIMEOUT,
-        ));
+        let lease = limits::lease(parameters.lease)?;
+        let connect_timeout = parameters
+            .connect_timeout
+            .unwrap_or_else(|| limits::default_connect_timeout(lease));
         if connect_timeout.is_zero() {
             return Err(invalid("expected a connect timeout above zero"));
         }
@@ -299,6 +288,8 @@ mod tests {
             "zookeeper://user:hunter2@a:port",
             "zookeeper://:hunter2@a",
             "zookeeper://user:hunter2@a//",
+            "zookeeper://user:2181?hunter2@a",
+            "zookeeper://user:2181?lease=hunter2@a",
         ] {
             let error = ZooKeeperProviderBuilder::from_url(wrong.to_owned()).settings();
             let error = error.err().expect(wrong);

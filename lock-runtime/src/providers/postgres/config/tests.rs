@@ -36,3 +36,17 @@ fn tls_is_required_off_the_machine() {
         assert_eq!(settings(url).server.get_ssl_mode(), mode, "{url}");
     }
 }
+
+#[test]
+fn what_may_be_a_part_of_a_password_is_not_repeated() {
+    for wrong in [
+        "postgres://user:pass?lease=hunter2@host/db",
+        "postgres://user:5432?hunter2@host/db",
+        "postgres://user:5432?sslmode=hunter2@host/db",
+    ] {
+        let builder = PostgresProviderBuilder::new(wrong.to_owned());
+        let error = builder.settings().err().expect(wrong).to_string();
+        assert!(!error.contains("hunter2"), "{error}");
+        assert!(error.contains("%40"), "{error}");
+    }
+}
