@@ -45,6 +45,14 @@ impl Servers {
         (guard, waiting)
     }
 
+    /// Waits until the new server knows who holds the lock and who waits, and answers the owner.
+    async fn replicated(&self) -> Option<String> {
+        self.new.raw.until_waiting("order", 1).await;
+        let owner = self.old.raw.get("order").await;
+        assert_eq!(self.new.raw.get("order").await, owner);
+        owner
+    }
+
     fn client(&self, address: &FaultProxy) -> RedisProviderBuilder {
         let patience = Duration::from_secs(30);
         builder_behind(address)
@@ -61,6 +69,10 @@ impl Servers {
         let demote = format!("REPLICAOF 127.0.0.1 {}", self.new.process.port());
         self.old.raw.ask::<String>(&demote).await;
     }
+}
+
+fn token(guard: &LockGuard) -> u64 {
+    guard.fencing_token().expect("Redis gives tokens").get()
 }
 
 /// Says for how long the guard was known to be valid.
@@ -106,9 +118,7 @@ fn a_lock_that_the_new_server_knows_is_kept_and_handed_on() {
     with_servers(|servers| async move {
         let (guard, waiting) = servers.hold_and_wait().await;
         let new = &servers.new.raw;
-        new.until_waiting("order", 1).await;
-        let owner = servers.old.raw.get("order").await;
-        assert_eq!(new.get("order").await, owner);
+        let owner = servers.replicated().await;
         servers.swap(&[&servers.holders, &servers.waiters]).await;
         let swapped = Instant::now();
         eventually("a lease is over", LEASE + BOUND, || async {
@@ -133,9 +143,7 @@ fn a_holder_that_stays_behind_is_lost_before_the_new_server_gives_its_lock_away(
     with_servers(|servers| async move {
         let (guard, waiting) = servers.hold_and_wait().await;
         let new = &servers.new.raw;
-        new.until_waiting("order", 1).await;
-        let owner = servers.old.raw.get("order").await;
-        assert_eq!(new.get("order").await, owner);
+        let owner = servers.replicated().await;
         let holding = watch(guard, "who stayed");
         servers.swap(&[&servers.waiters]).await;
         let (swapped, at) = (Instant::now(), boot_nanos());
@@ -195,7 +203,6 @@ fn a_lock_that_the_new_server_never_heard_of_is_a_loss_and_fenced_off() {
         // The next renewal is due after a third of the lease at most, the deadline after two.
         assert!(told < LEASE * 5 / 8, "told after {told:?}");
         let register = FencedRegister::default();
-        let token = |guard: &LockGuard| guard.fencing_token().expect("a token").get();
         assert!(register.write("order", token(&next)));
         assert!(!register.write("order", token(&guard)), "the stale one");
         drop(guard);
@@ -204,17 +211,10 @@ fn a_lock_that_the_new_server_never_heard_of_is_a_loss_and_fenced_off() {
     });
 }
 
-fn token(guard: &LockGuard) -> u64 {
-    guard.fencing_token().expect("Redis gives tokens").get()
-}
-
 /// The new server's counter is behind, and who was connected to it all the time raises nothing.
 #[test]
 fn tokens_grow_over_a_failover_that_some_see_late() {
-    with_server(|old| async move {
-        let Some(servers) = Servers::from(old).await else {
-            return;
-        };
+    with_servers(|servers| async move {
         servers.new.raw.ask::<String>("REPLICAOF NO ONE").await;
         let early = servers.new.provider().await;
         take(&early, "other").await.release().await.unwrap();
@@ -231,10 +231,7 @@ fn tokens_grow_over_a_failover_that_some_see_late() {
 /// The old server takes over again, without the last increments, and its connections stay open.
 #[test]
 fn tokens_grow_over_a_failover_and_back() {
-    with_server(|old| async move {
-        let Some(servers) = Servers::from(old).await else {
-            return;
-        };
+    with_servers(|servers| async move {
         let Servers { old, new, .. } = &servers;
         let provider = old.provider().await;
         take(&provider, "order").await.release().await.unwrap();

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use lock_runtime::{LockErrorKind, LockProvider, PostgresProvider};
+use lock_tests::Deaf;
 use lock_tests::pgbouncer::PgBouncer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpListener;
 
 use crate::common::{BOUND, DEADLINE, take, with_server};
 
@@ -61,10 +62,8 @@ fn wrong_settings_are_named() {
             assert_eq!(kind, LockErrorKind::InvalidConfig, "{text}");
             assert!(text.contains(expected), "{text}");
         }
-        // Nobody listens there, and nobody else can.
-        let deaf = TcpSocket::new_v4().unwrap();
-        deaf.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let url = format!("postgres://u:secret@{}/d", deaf.local_addr().unwrap());
+        let deaf = Deaf::new();
+        let url = format!("postgres://u:secret@{}/d", deaf.address());
         let (kind, text) = refused(&url).await;
         assert_eq!(kind, LockErrorKind::ProviderUnavailable, "{text}");
         assert!(text.contains("refused"), "{text}");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lock_runtime::{LockErrorKind, LockProvider, RedisProvider};
 use lock_tests::redis::RedisOptions;
-use lock_tests::unique;
+use lock_tests::{Deaf, unique};
 
 use crate::common::{DEADLINE, Server, take, with_server};
 
@@ -87,10 +87,8 @@ fn wrong_settings_are_named() {
 fn an_unreachable_server_is_said() {
     lock_tests::run(DEADLINE, async {
         // Nobody listens, and nobody else can: other tests start servers meanwhile.
-        let deaf = tokio::net::TcpSocket::new_v4().unwrap();
-        deaf.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let port = deaf.local_addr().unwrap().port();
-        let (kind, text) = refused(&format!("redis://:secret@127.0.0.1:{port}")).await;
+        let deaf = Deaf::new();
+        let (kind, text) = refused(&format!("redis://:secret@{}", deaf.address())).await;
         assert_eq!(kind, LockErrorKind::ProviderUnavailable, "{text}");
         assert!(
             text.contains("server `127.0.0.1:") && text.contains("refused"),

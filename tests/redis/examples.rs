@@ -1,24 +1,11 @@
 //! The examples that need a server do what they say.
 
-use std::process::{Command, Output};
+use lock_tests::Deaf;
+use lock_tests::example::{printed, run};
 
 use crate::common::with_server;
 
-fn run(program: &str, arguments: &[&str], url: &str) -> Output {
-    let mut command = Command::new(program);
-    command.args(arguments).env("REDIS_URL", url);
-    command.output().expect("the example runs")
-}
-
-/// What an example prints that ends well.
-async fn said(program: &'static str, arguments: &'static [&str], url: String) -> String {
-    let running = tokio::task::spawn_blocking(move || run(program, arguments, &url));
-    let output = running.await.unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{text}\n{errors}");
-    text
-}
+const VARIABLE: &str = "REDIS_URL";
 
 /// The words of a line such as `1.52 s  tick 3: replica 2 is at it (fencing token 17…)`: the tick,
 /// the replica and the token.
@@ -38,7 +25,12 @@ fn at_it(line: &str) -> Option<(usize, usize, u64)> {
 fn workers_do_each_tick_once_although_one_is_killed() {
     with_server(|server| async move {
         let program = env!("CARGO_BIN_EXE_example-workers");
-        let text = said(program, &["--replicas", "3"], server.process.url()).await;
+        let text = printed(
+            program,
+            &["--replicas", "3"],
+            (VARIABLE, server.process.url()),
+        )
+        .await;
         let begun: Vec<_> = text.lines().filter_map(at_it).collect();
         let ticks: Vec<_> = begun.iter().map(|&(tick, ..)| tick).collect();
         // The fourth is begun by one who is killed, and by another one after that.
@@ -64,7 +56,7 @@ fn workers_do_each_tick_once_although_one_is_killed() {
 fn two_instances_share_a_balance_and_a_report() {
     with_server(|server| async move {
         let program = env!("CARGO_BIN_EXE_example-redis");
-        let text = said(program, &[], server.process.url()).await;
+        let text = printed(program, &[], (VARIABLE, server.process.url())).await;
         assert!(text.contains("the balance is 4000 of 4000"), "{text}");
         assert!(text.contains("handed over by push"), "{text}");
         let reports = ["one: sent", "the other: sent"];
@@ -78,15 +70,13 @@ fn two_instances_share_a_balance_and_a_report() {
 
 #[test]
 fn examples_say_that_they_need_a_server_and_no_password() {
-    // Nobody listens there, and nobody else can.
-    let deaf = tokio::net::TcpSocket::new_v4().unwrap();
-    deaf.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let url = format!("redis://:secret@{}/0", deaf.local_addr().unwrap());
+    let deaf = Deaf::new();
+    let url = format!("redis://:secret@{}/0", deaf.address());
     for program in [
         env!("CARGO_BIN_EXE_example-redis"),
         env!("CARGO_BIN_EXE_example-workers"),
     ] {
-        let output = run(program, &[], &url);
+        let output = run(program, &[], (VARIABLE, &url));
         assert!(!output.status.success());
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(errors.contains("needs a Redis server"), "{errors}");

@@ -1,25 +1,18 @@
 //! The example does what it says.
 
-use std::process::{Command, Output};
-
-use tokio::net::TcpSocket;
+use lock_tests::Deaf;
+use lock_tests::example::{printed, run};
 
 use crate::common::with_server;
 
-fn run(url: String) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_example-zookeeper"));
-    command.env("ZOOKEEPER_URL", url);
-    command.output().expect("the example runs")
-}
+const PROGRAM: &str = env!("CARGO_BIN_EXE_example-zookeeper");
+const VARIABLE: &str = "ZOOKEEPER_URL";
 
 #[test]
 fn replicas_lead_one_after_another() {
     with_server(|place| async move {
         let url = format!("zookeeper://127.0.0.1:{}", place.port);
-        let output = tokio::task::spawn_blocking(move || run(url)).await.unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{text}\n{errors}");
+        let text = printed(PROGRAM, &[], (VARIABLE, url)).await;
         let terms: Vec<_> = text
             .lines()
             .filter(|line| line.contains(" s  replica "))
@@ -38,11 +31,10 @@ fn replicas_lead_one_after_another() {
 
 #[test]
 fn it_says_that_it_needs_a_server_and_no_password() {
-    // Nobody listens there, and nobody else can.
-    let deaf = TcpSocket::new_v4().unwrap();
-    deaf.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let address = deaf.local_addr().unwrap();
-    let output = run(format!("zookeeper://user:hunter2@{address}"));
+    let deaf = Deaf::new();
+    let address = deaf.address();
+    let url = format!("zookeeper://user:hunter2@{address}");
+    let output = run(PROGRAM, &[], (VARIABLE, &url));
     assert!(!output.status.success());
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(errors.contains("needs a ZooKeeper server"), "{errors}");

@@ -4,11 +4,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use lock_tests::history::Held;
+use lock_tests::frozen::outlived;
 use lock_tests::proxy::Flow;
-use lock_tests::{
-    FaultProxy, FencedRegister, History, Probe, ZooKeeperServer, boot_nanos, eventually,
-};
+use lock_tests::{FaultProxy, Probe, ZooKeeperServer, boot_nanos, eventually};
 
 use crate::common::{BOUND, DEADLINE, LONG, Place, connected, silence, take, token, with_server};
 use crate::thief::close_session;
@@ -125,49 +123,11 @@ fn a_server_that_is_killed_and_started_again() {
 fn a_holder_frozen_for_three_leases() {
     with_server(|place| async move {
         let url = place.url(&place.port.to_string(), LEASE);
-        let mut frozen = Probe::start(Path::new(PROBE), &url, "order");
+        let frozen = Probe::start(Path::new(PROBE), &url, "order");
         let other = place.provider().await;
-        let (register, history) = (FencedRegister::default(), History::default());
-        let answer = frozen.ask("acquire", "acquired", BOUND).await;
-        let stale: u64 = answer[2].parse().unwrap();
-        assert!(register.write("order", stale));
-        let valid = frozen.ask("is-lost", "valid", BOUND).await;
-        frozen.freeze();
-        let stopped = Instant::now();
-        history.record(Held {
-            name: "order".to_owned(),
-            holder: "frozen".to_owned(),
-            from: answer[1].parse().unwrap(),
-            until: valid[1].parse().unwrap(),
-            token: Some(stale),
-        });
-        while stopped.elapsed() < LEASE * 3 {
-            let guard = take(&other, "order").await;
-            let from = boot_nanos();
-            assert!(register.write("order", token(&guard)));
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            let held = Held {
-                name: "order".to_owned(),
-                holder: "other".to_owned(),
-                from,
-                until: boot_nanos(),
-                token: Some(token(&guard)),
-            };
-            assert!(!guard.is_lost());
-            guard.release().await.unwrap();
-            history.record(held);
-        }
-        let last = take(&other, "order").await;
-        frozen.thaw();
-        frozen.ask("is-lost", "lost", BOUND).await;
-        assert!(!register.write("order", stale), "too late");
-        frozen.ask("release", "releasing", BOUND).await;
-        assert_eq!(frozen.expect("failed", BOUND).await[1], "Lost");
-        assert!(!last.is_lost());
+        let last = outlived(frozen, LEASE, BOUND, || take(&other, "order")).await;
         assert_eq!(place.children("order").await.len(), 1, "nor taken away");
         last.release().await.unwrap();
-        history.check();
-        assert!(history.len() > 2 && history.changes_of_holder() == 1);
     });
 }
 

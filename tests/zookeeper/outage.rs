@@ -1,13 +1,11 @@
 //! An ensemble that is out of reach: who tries, and who waits, is told so, and in time.
 
-use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use lock_runtime::{LockErrorKind, ZooKeeperProvider};
 use lock_tests::proxy::Flow;
-use lock_tests::{ZooKeeperServer, eventually};
-use tokio::net::TcpSocket;
+use lock_tests::{Deaf, ZooKeeperServer, eventually};
 
 use crate::common::{BOUND, DEADLINE, Place, connected, lock, take, with_server};
 use crate::thief::close_session;
@@ -159,15 +157,8 @@ fn a_server_that_is_gone_is_told_within_the_connect_timeout() {
 #[test]
 fn nobody_listening_is_an_error_at_once() {
     lock_tests::run(DEADLINE, async {
-        // Nobody else can listen there.
-        let deaf = [0; 2].map(|port| {
-            let socket = TcpSocket::new_v4().unwrap();
-            socket.bind((Ipv4Addr::LOCALHOST, port).into()).unwrap();
-            socket
-        });
-        let hosts = deaf
-            .each_ref()
-            .map(|socket| socket.local_addr().unwrap().to_string());
+        let deaf = [Deaf::new(), Deaf::new()];
+        let hosts = deaf.each_ref().map(|deaf| deaf.address().to_string());
         let hosts = hosts.join(",");
         let start = Instant::now();
         let error = ZooKeeperProvider::connect(format!("zookeeper://user:hunter2@{hosts}")).await;

@@ -1,60 +1,24 @@
 //! TLS, with an authority of the test's own.
 
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use lock_runtime::{LockErrorKind, ZooKeeperProvider};
 use lock_tests::policy::skip;
-use lock_tests::{Scratch, ZooKeeperServer};
+use lock_tests::{Scratch, ZooKeeperServer, certificates};
 
 use crate::common::{DEADLINE, connected, take};
-
-fn openssl(directory: &Path, arguments: &str) -> bool {
-    let mut command = Command::new("openssl");
-    command
-        .args(arguments.split_whitespace())
-        .current_dir(directory);
-    command.output().is_ok_and(|output| output.status.success())
-}
-
-/// Two authorities, and by the first one a certificate for 127.0.0.1 as ZooKeeper takes it.
-fn certificates(directory: &Path) -> bool {
-    std::fs::write(directory.join("names"), "subjectAltName=IP:127.0.0.1\n").unwrap();
-    ["ca", "other"].iter().all(|authority| {
-        openssl(
-            directory,
-            &format!(
-                "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={authority} \
-                 -addext basicConstraints=critical,CA:TRUE \
-                 -keyout {authority}.key -out {authority}.pem"
-            ),
-        )
-    }) && openssl(
-        directory,
-        "req -newkey rsa:2048 -nodes -subj /CN=zookeeper -keyout server.key -out server.csr",
-    ) && openssl(
-        directory,
-        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 \
-         -extfile names -out server.pem",
-    ) && openssl(
-        directory,
-        "pkcs12 -export -in server.pem -inkey server.key -passout pass:secret -out server.p12",
-    )
-}
 
 #[test]
 fn certificates_of_a_given_authority_are_trusted_and_others_not() {
     lock_tests::run(DEADLINE, async {
         let scratch = Scratch::new();
-        if !certificates(scratch.path()) {
+        let Some(tls) = certificates::make(scratch.path()) else {
             return skip("openssl could not make certificates");
-        }
-        let Some(server) = ZooKeeperServer::start_with_tls(
-            &scratch.join("server.p12"),
-            "secret",
-            &scratch.join("ca.pem"),
-        ) else {
+        };
+        let Some(keys) = certificates::key_store(&tls, "secret") else {
+            return skip("openssl could not make a key store");
+        };
+        let Some(server) = ZooKeeperServer::start_with_tls(&keys, "secret", &tls.ca) else {
             return;
         };
         let url = format!("zookeeper://127.0.0.1:{}", server.tls_port());

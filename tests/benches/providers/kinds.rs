@@ -11,7 +11,8 @@ use sqlx::PgPool;
 use sqlx::postgres::PgAdvisoryLock;
 use tokio::sync::OnceCell;
 
-use crate::locks::{Lock, RawFile, ours};
+use crate::lock::Lock;
+use crate::locks::{RawFile, ours};
 use crate::peers::{self, Sqlx};
 use crate::postgres::RawPostgres;
 use crate::redis::Raw as RawRedis;

@@ -13,6 +13,8 @@
 #[path = "../child.rs"]
 mod child;
 mod kinds;
+#[path = "../lock.rs"]
+mod lock;
 mod locks;
 mod peers;
 mod postgres;
@@ -20,6 +22,8 @@ mod postgres;
 #[allow(dead_code, reason = "another bench uses the rest")]
 mod redis;
 mod servers;
+#[path = "../started.rs"]
+mod started;
 #[path = "../table.rs"]
 mod table;
 mod works;
@@ -27,7 +31,7 @@ mod zookeeper;
 
 use std::process::ExitCode;
 
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 
 use child::SERVERS;
 use kinds::{Clients, Kind};
@@ -35,40 +39,21 @@ use servers::{Servers, Urls};
 use works::{Bench, Scale};
 
 fn main() -> ExitCode {
-    let runtime = runtime();
+    let runtime = started::runtime();
     if let Ok(urls) = std::env::var(SERVERS) {
         serve(&runtime, Urls::parse(&urls));
         return ExitCode::SUCCESS;
     }
-    // `cargo bench` says so; `cargo test --benches` only wants to see that it runs.
-    let measures = std::env::args().any(|argument| argument == "--bench");
     let Some(servers) = Servers::start() else {
-        return if measures {
-            ExitCode::FAILURE
-        } else {
-            ExitCode::SUCCESS
-        };
+        return started::without_server();
     };
-    let scale = if measures {
+    let scale = if started::measures() {
         Scale::full()
     } else {
         Scale::quick()
     };
-    let filters: Vec<_> = std::env::args().skip(1).collect();
-    let filters: Vec<_> = filters.iter().filter(|it| !it.starts_with("--")).collect();
-    let wanted = |title: &str| {
-        filters.is_empty() || filters.iter().any(|filter| title.contains(filter.as_str()))
-    };
-    Bench::start(runtime, servers.urls(), scale).run(wanted);
+    Bench::start(runtime, servers.urls(), scale).run(started::wants);
     ExitCode::SUCCESS
-}
-
-fn runtime() -> Runtime {
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build();
-    runtime.expect("a runtime starts")
 }
 
 /// The life of another process: each line names a kind of lock and its number. It waits for that

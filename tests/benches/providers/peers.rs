@@ -8,7 +8,7 @@ use distributed_lock_postgres::lock::PostgresDistributedLock;
 use sqlx::PgPool;
 use sqlx::postgres::{PgAdvisoryLock, PgPoolOptions};
 
-use crate::locks::Lock;
+use crate::lock::Lock;
 
 pub(crate) async fn pool(url: &str) -> PgPool {
     // Those who hold a lock and those who wait for it take a connection each.

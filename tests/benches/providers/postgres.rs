@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls, Statement};
 
-use crate::locks::Lock;
+use crate::lock::Lock;
 
 const LOCK: &str = "SELECT pg_try_advisory_lock($1)";
 const LOCK_WITH_TOKEN: &str =

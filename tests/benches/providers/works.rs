@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lock_tests::boot_nanos;
+use lock_tests::{Seeded, boot_nanos};
 use tokio::runtime::Runtime;
 
 use crate::child::Process;
@@ -101,7 +101,7 @@ pub(crate) struct Bench {
     other: Process,
     scale: Scale,
     last_number: u64,
-    random: u64,
+    seeded: Seeded,
 }
 
 impl Bench {
@@ -112,7 +112,7 @@ impl Bench {
             clients: Clients::new(urls),
             scale,
             last_number: 0,
-            random: boot_nanos(),
+            seeded: Seeded::new(boot_nanos()),
         }
     }
 
@@ -170,7 +170,8 @@ impl Bench {
         for at in 0..=self.scale.hand_overs {
             let number = self.next_number();
             // What looks now and then is met at any moment of its pause.
-            let quiet = QUIET + QUIET.mul_f64(self.random());
+            let quiet = self.seeded.within(0..QUIET.as_nanos() as u64);
+            let quiet = QUIET + Duration::from_nanos(quiet);
             let other = &mut self.other;
             let held = self.clients.hold(kind, number, async {
                 other.tell(&[&kind.name(), &number]);
@@ -190,14 +191,5 @@ impl Bench {
     fn next_number(&mut self) -> u64 {
         self.last_number += 1;
         self.last_number
-    }
-
-    /// At least 0, less than 1.
-    fn random(&mut self) -> f64 {
-        self.random = self
-            .random
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (self.random >> 11) as f64 / (1_u64 << 53) as f64
     }
 }

@@ -8,7 +8,7 @@ use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 use zookeeper_client::{Acls, Client, CreateMode, CreateOptions};
 
-use crate::locks::Lock;
+use crate::lock::Lock;
 
 const PERSISTENT: CreateOptions<'static> = CreateMode::Persistent.with_acls(Acls::anyone_all());
 const SEQUENTIAL: CreateOptions<'static> =

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::iter::{once, repeat_n};
 use std::time::{Duration, Instant};
 
-use lock_tests::boot_nanos;
+use lock_tests::{Seeded, boot_nanos};
 use tokio::runtime::Runtime;
 
 use crate::Scale;
@@ -35,7 +35,7 @@ pub(crate) struct Bench {
     last_number: u64,
     /// As counted when the processes competed last.
     requests: BTreeMap<Kind, f64>,
-    random: u64,
+    seeded: Seeded,
 }
 
 impl Bench {
@@ -51,7 +51,7 @@ impl Bench {
             processes,
             last_number: 0,
             requests: BTreeMap::new(),
-            random: boot_nanos(),
+            seeded: Seeded::new(boot_nanos()),
         }
     }
 
@@ -170,7 +170,8 @@ impl Bench {
         let mut times = Vec::new();
         for at in 0..=count {
             // Any moment of a pause is as likely as any other.
-            let quiet = QUIET + way.retry.mul_f64(self.random());
+            let quiet = self.seeded.within(0..(way.retry.as_nanos() as u64).max(1));
+            let quiet = QUIET + Duration::from_nanos(quiet);
             let (from, until) = match way.kind {
                 Kind::Raw => self.publish(raw.clone(), quiet),
                 _ => self.hand_lock_over(way, quiet),
@@ -255,14 +256,5 @@ impl Bench {
         let first = self.last_number + 1;
         self.last_number += count;
         first..first + count
-    }
-
-    /// At least 0, less than 1.
-    fn random(&mut self) -> f64 {
-        self.random = self
-            .random
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (self.random >> 11) as f64 / (1_u64 << 53) as f64
     }
 }

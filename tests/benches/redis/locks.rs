@@ -10,10 +10,8 @@ use lock_runtime::{DistributedLock, LockError, RedisProvider, distributed_lock};
 use rslock::LockManager;
 use tokio::sync::OnceCell;
 
+use crate::lock::{LEASE, Lock};
 use crate::raw::Raw;
-
-/// As this library's default.
-pub(crate) const LEASE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
@@ -93,13 +91,6 @@ impl Way {
             (Kind::DistributedLock, retry) => format!("distributed-lock, polled {retry} ms"),
         }
     }
-}
-
-/// One lock, as one task uses it.
-pub(crate) trait Lock: Send + 'static {
-    /// Acquires it, however long that takes, runs the section, and releases it.
-    fn with(&mut self, section: impl Future<Output = ()> + Send)
-    -> impl Future<Output = ()> + Send;
 }
 
 /// What is done with locks of any kind, each in a task of its own.
@@ -237,14 +228,6 @@ impl Lock for Annotated {
             Ok(())
         }
         locked(self.0, section).await.expect("it comes free");
-    }
-}
-
-impl Lock for DistributedLock {
-    async fn with(&mut self, section: impl Future<Output = ()> + Send) {
-        let guard = self.acquire().await.expect("the server answers");
-        section.await;
-        guard.release().await.expect("it was held");
     }
 }
 

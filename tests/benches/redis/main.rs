@@ -16,9 +16,13 @@ mod bench;
 #[path = "../child.rs"]
 mod child;
 mod leases;
+#[path = "../lock.rs"]
+mod lock;
 mod locks;
 mod process;
 mod raw;
+#[path = "../started.rs"]
+mod started;
 #[path = "../table.rs"]
 mod table;
 mod usage;
@@ -28,7 +32,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use lock_tests::RedisServer;
-use tokio::runtime::{Builder, Runtime};
 
 use bench::Bench;
 
@@ -87,44 +90,25 @@ impl Scale {
 }
 
 fn main() -> ExitCode {
-    let runtime = runtime();
+    let runtime = started::runtime();
     if let Some(code) = process::serve(&runtime) {
         return code;
     }
-    // `cargo bench` says so; `cargo test --benches` only wants to see that it runs.
-    let measures = std::env::args().any(|argument| argument == "--bench");
     let Some(server) = RedisServer::start_plain() else {
-        return if measures {
-            ExitCode::FAILURE
-        } else {
-            ExitCode::SUCCESS
-        };
+        return started::without_server();
     };
-    let scale = if measures {
+    let scale = if started::measures() {
         Scale::full()
     } else {
         Scale::quick()
     };
-    let bench = Bench::start(runtime, &server.url(), scale);
-    let filters: Vec<_> = std::env::args().skip(1).collect();
-    let filters: Vec<_> = filters.iter().filter(|it| !it.starts_with("--")).collect();
-    run(bench, |title| {
-        filters.is_empty() || filters.iter().any(|filter| title.contains(*filter))
-    });
+    run(Bench::start(runtime, &server.url(), scale));
     ExitCode::SUCCESS
 }
 
-fn runtime() -> Runtime {
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build();
-    runtime.expect("a runtime starts")
-}
-
-fn run(mut bench: Bench, wanted: impl Fn(&str) -> bool) {
+fn run(mut bench: Bench) {
     let mut works = works::all();
-    works.retain(|work| wanted(&work.title));
+    works.retain(|work| started::wants(&work.title));
     for work in &mut works {
         work.find_best_pauses(&mut bench);
     }
@@ -138,7 +122,7 @@ fn run(mut bench: Bench, wanted: impl Fn(&str) -> bool) {
     for work in &works {
         table::print_rows(&work.title, work.rows());
     }
-    if wanted(LEASES) {
+    if started::wants(LEASES) {
         let Scale { leases, lease, .. } = bench.scale;
         println!("{leases} {LEASES} of {lease:?}, held for three times that, once\n");
         for (title, rows) in bench.leases() {

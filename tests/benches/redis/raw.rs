@@ -11,7 +11,7 @@ use tokio::runtime::Builder;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::{Mutex, oneshot};
 
-use crate::locks::{LEASE, Lock};
+use crate::lock::{LEASE, Lock};
 
 const COUNTER: &str = "raw:counter";
 const OWNER: &str = "raw:owner:0123456789abcdef0123456789abcdef";

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use lock_tests::boot_nanos;
 use tokio::task::JoinSet;
 
-use crate::locks::{Lock, Usage};
+use crate::lock::Lock;
+use crate::locks::Usage;
 
 /// Every task takes its lock so many times. The answer is how long all of it took.
 pub(crate) struct Repeat(pub(crate) u64);

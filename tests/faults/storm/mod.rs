@@ -1,9 +1,8 @@
 //! Everything at once: processes contend for a few locks while the network, the server and the
 //! processes themselves fail. Afterwards an overlap checker and a fenced register judge.
 //!
-//! `LOCK_STORM_SECONDS` says for how long each storm goes on (8), `LOCK_STORM_SEEDS` how many
-//! there are (1), `LOCK_STORM_SEED` the seed of the first (1). A seed repeats the choices, though
-//! not the timing.
+//! The environment says for how long (8 seconds), how often and with which seeds: see
+//! [`lock_tests::storm`].
 
 mod weather;
 
@@ -11,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use lock_tests::crew::{Crew, LEASES, Orders};
 use lock_tests::redis::RedisOptions;
-use lock_tests::{History, Seeded, ServedRegister, eventually};
+use lock_tests::storm::{self, Weather};
+use lock_tests::{Seeded, ServedRegister, eventually};
 
 use crate::common::{BOUND, Raw, Server, connected, take};
-use weather::Weather;
+use weather::Sea;
 
 /// What is contended for, in one storm.
 #[derive(Clone, Copy)]
@@ -45,25 +45,12 @@ const LONGEST: Duration = LEASES[2];
 /// What a storm may take besides its own time.
 const AROUND: Duration = Duration::from_secs(60);
 
-fn from_environment(variable: &str, default: u64) -> u64 {
-    match std::env::var(variable) {
-        Ok(text) => text
-            .parse()
-            .unwrap_or_else(|_| panic!("{variable} is a number")),
-        Err(_) => default,
-    }
-}
-
 #[test]
 fn nothing_is_broken_by_a_storm() {
-    let length = Duration::from_secs(from_environment("LOCK_STORM_SECONDS", 8));
-    let first = from_environment("LOCK_STORM_SEED", 1);
-    for seed in first..first + from_environment("LOCK_STORM_SEEDS", 1) {
-        lock_tests::run(length + AROUND, storm(seed, length));
-    }
+    storm::for_each_seed(8, AROUND, rage);
 }
 
-async fn storm(seed: u64, length: Duration) {
+async fn rage(seed: u64, length: Duration) {
     // What a server has answered it still knows after a restart; without that, two can hold a lock.
     let Some(server) = RedisOptions::default().persistent().start() else {
         return;
@@ -79,44 +66,30 @@ async fn storm(seed: u64, length: Duration) {
         register_port: register.port(),
     };
     let mut crew = Crew::sail(server.port(), orders, seeded.number()).await;
-    let mut weather = Weather::over(server, locks.counter(), seeded);
+    let mut sea = Sea {
+        server,
+        weather: Weather::new(seeded),
+        counter: locks.counter(),
+    };
 
     let start = Instant::now();
     while start.elapsed() < length {
-        weather.strike(&mut crew).await;
+        sea.strike(&mut crew).await;
     }
-    weather.clear(&mut crew).await;
+    sea.weather.clear(&mut crew);
     let (history, refused_to_holders) = crew.land().await;
 
-    let Weather { server, struck, .. } = weather;
+    let Sea {
+        server, weather, ..
+    } = sea;
     let server = Server::of(server).await;
-    let register = register.register();
-    println!(
-        "storm {seed} over {:?}: {} grants, {} changes of holder, {} writes, {} stale ones, faults {struck:?}",
-        locks.names.map(|name| format!("{}{name}", locks.prefix)),
-        history.len(),
-        history.changes_of_holder(),
-        register.accepted(),
-        register.refused(),
-    );
-    judge(&history, &refused_to_holders);
-    assert!(struck.len() >= 4, "it was a storm: {struck:?}");
+    let names = locks.names.map(|name| format!("{}{name}", locks.prefix));
+    let what = format!("{seed} over {names:?}");
+    storm::tell(what, &history, register.register(), &weather);
+    storm::broke_nothing(&history, &refused_to_holders);
+    storm::was_one(&history, 20, &weather);
     nothing_is_left(&server.raw, locks).await;
     calm_again(&server, locks).await;
-}
-
-fn judge(history: &History, refused_to_holders: &[String]) {
-    history.check();
-    assert!(
-        refused_to_holders.is_empty(),
-        "holders were refused, so others had written with later tokens: {refused_to_holders:?}"
-    );
-    assert!(
-        history.len() > 20,
-        "{} grants are no progress",
-        history.len()
-    );
-    assert!(history.changes_of_holder() > 5, "nobody contended");
 }
 
 async fn nothing_is_left(raw: &Raw, locks: Locks) {

@@ -1,31 +1,16 @@
 //! What fails, when, and for how long.
 
-use std::collections::BTreeMap;
-use std::time::Instant;
-
+use lock_tests::RedisServer;
 use lock_tests::crew::Crew;
-use lock_tests::proxy::{Fault, Flow};
-use lock_tests::{RedisServer, Seeded};
+use lock_tests::storm::Weather;
 
 use crate::common::Raw;
 
-/// Between one fault and the next.
-const PAUSE: std::ops::Range<u64> = 20..250;
-
-pub(super) struct Weather {
+pub(super) struct Sea {
     pub(super) server: RedisServer,
-    /// How often each fault came.
-    pub(super) struck: BTreeMap<&'static str, u64>,
-    counter: String,
-    seeded: Seeded,
-    /// What passes by itself, when, and whom it concerns.
-    passing: Vec<(Instant, Passing, usize)>,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Passing {
-    Network,
-    Frozen,
+    pub(super) weather: Weather,
+    /// The key of the fencing tokens.
+    pub(super) counter: String,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -64,45 +49,29 @@ const BLOWS: [Blow; 17] = [
     Blow::RestartServer,
 ];
 
-impl Weather {
-    /// `counter` is the key of the fencing tokens.
-    pub(super) fn over(server: RedisServer, counter: String, seeded: Seeded) -> Self {
-        Self {
-            server,
-            struck: BTreeMap::new(),
-            counter,
-            seeded,
-            passing: Vec::new(),
-        }
-    }
-
+impl Sea {
     /// One more fault, and the end of those whose time is over.
     pub(super) async fn strike(&mut self, crew: &mut Crew) {
-        tokio::time::sleep(self.seeded.millis(PAUSE)).await;
-        self.pass(crew, Instant::now());
-        let place = self.seeded.within(0..crew.sailors.len() as u64) as usize;
-        let blow = self.seeded.one_of(&BLOWS);
+        let weather = &mut self.weather;
+        let place = weather.gather(crew).await;
+        let blow = weather.seeded.one_of(&BLOWS);
         match blow {
-            Blow::Network => self.network(crew, place),
-            Blow::Reset => {
-                crew.sailors[place].proxy.reset();
-                self.count("connections reset", 1);
+            Blow::Network => {
+                let flow = weather.any_flow();
+                weather.network(crew, place, flow, 20..2_500);
             }
-            Blow::Freeze => self.freeze(crew, place),
-            Blow::Kill => {
-                self.passing.retain(|&(_, _, whom)| whom != place);
-                crew.replace(place).await;
-                self.count("processes killed", 1);
-            }
+            Blow::Reset => weather.reset(crew, place),
+            Blow::Freeze => weather.freeze(crew, place, 20..3_000),
+            Blow::Kill => weather.kill(crew, place).await,
             Blow::FreezeServer => {
                 self.server.process().freeze();
-                tokio::time::sleep(self.seeded.millis(50..1_200)).await;
+                tokio::time::sleep(weather.seeded.millis(50..1_200)).await;
                 self.server.process().thaw();
-                self.count("server frozen", 1);
+                weather.count("server frozen", 1);
             }
             Blow::RestartServer => {
                 tokio::task::block_in_place(|| self.server.restart());
-                self.count("server restarted", 1);
+                weather.count("server restarted", 1);
             }
             Blow::ClientKill
             | Blow::ClientPause
@@ -112,112 +81,37 @@ impl Weather {
         }
     }
 
-    /// Everything works again.
-    pub(super) async fn clear(&mut self, crew: &mut Crew) {
-        let latest = self.passing.iter().map(|&(at, ..)| at).max();
-        if let Some(latest) = latest {
-            self.pass(crew, latest);
-        }
-        let swallowed = crew.sailors.iter().map(|sailor| sailor.proxy.swallowed());
-        let swallowed = swallowed.sum();
-        self.count("bytes swallowed", swallowed);
-    }
-
-    fn pass(&mut self, crew: &mut Crew, now: Instant) {
-        self.passing.retain(|&(at, what, place)| {
-            let over = at <= now;
-            if over {
-                match what {
-                    Passing::Network => crew.sailors[place].proxy.heal(),
-                    Passing::Frozen => crew.sailors[place].probe.thaw(),
-                }
-            }
-            !over
-        });
-    }
-
-    fn network(&mut self, crew: &mut Crew, place: usize) {
-        let delay = self.seeded.millis(5..400);
-        let flow = self.seeded.one_of(&[
-            Flow::Delay(delay),
-            Flow::Delay(delay / 10),
-            Flow::Swallow,
-            Flow::Hold,
-            Flow::Cut,
-        ]);
-        let change: fn(&mut Fault, Flow) = self.seeded.one_of(&[
-            (|fault, flow| fault.to_server = flow) as fn(&mut Fault, Flow),
-            |fault, flow| fault.to_client = flow,
-            |fault, flow| {
-                fault.to_server = flow;
-                fault.to_client = flow;
-            },
-        ]);
-        let refuse = self.seeded.within(0..4) == 0;
-        crew.sailors[place].proxy.set(|fault| {
-            change(fault, flow);
-            fault.refuse |= refuse;
-        });
-        let name = match flow {
-            Flow::Delay(_) => "network slow",
-            Flow::Swallow => "network swallows",
-            Flow::Hold => "network stands still",
-            Flow::Cut | Flow::Pass => "network cut",
-        };
-        self.count(name, 1);
-        self.later(20..2_500, Passing::Network, place);
-    }
-
-    fn freeze(&mut self, crew: &mut Crew, place: usize) {
-        let frozen = |&(_, what, whom): &_| what == Passing::Frozen && whom == place;
-        if self.passing.iter().any(frozen) {
-            return;
-        }
-        crew.sailors[place].probe.freeze();
-        self.count("processes frozen", 1);
-        self.later(20..3_000, Passing::Frozen, place);
-    }
-
     async fn command(&mut self, blow: Blow) {
         let raw = Raw::connect(&self.server.url()).await;
         match blow {
             Blow::ClientKill => {
-                let kind = self.seeded.one_of(&["pubsub", "normal"]);
+                let kind = self.weather.seeded.one_of(&["pubsub", "normal"]);
                 let killed = raw.ask(&format!("CLIENT KILL TYPE {kind}")).await;
-                self.count("clients killed", killed);
+                self.weather.count("clients killed", killed);
             }
             Blow::ClientPause => {
-                let pause = self.seeded.millis(20..600);
-                let which = self.seeded.one_of(&["ALL", "WRITE"]);
+                let pause = self.weather.seeded.millis(20..600);
+                let which = self.weather.seeded.one_of(&["ALL", "WRITE"]);
                 let pausing = format!("CLIENT PAUSE {} {which}", pause.as_millis());
                 raw.ask::<String>(&pausing).await;
                 // Nobody can connect meanwhile, not even who is to come next.
                 tokio::time::sleep(pause).await;
-                self.count("clients paused", 1);
+                self.weather.count("clients paused", 1);
             }
             Blow::ScriptFlush => {
                 raw.ask::<String>("SCRIPT FLUSH").await;
-                self.count("scripts flushed", 1);
+                self.weather.count("scripts flushed", 1);
             }
             Blow::FullServer => {
                 raw.ask::<String>("CONFIG SET maxmemory 1").await;
-                tokio::time::sleep(self.seeded.millis(20..1_500)).await;
+                tokio::time::sleep(self.weather.seeded.millis(20..1_500)).await;
                 raw.ask::<String>("CONFIG SET maxmemory 0").await;
-                self.count("memory full", 1);
+                self.weather.count("memory full", 1);
             }
             _ => {
                 let deleted = raw.ask(&format!("DEL {}", self.counter)).await;
-                self.count("counter deleted", deleted);
+                self.weather.count("counter deleted", deleted);
             }
         }
-    }
-
-    fn count(&mut self, what: &'static str, times: u64) {
-        *self.struck.entry(what).or_default() += times;
-    }
-
-    fn later(&mut self, span: std::ops::Range<u64>, what: Passing, place: usize) {
-        let at = Instant::now() + self.seeded.millis(span);
-        self.passing.push((at, what, place));
     }
 }

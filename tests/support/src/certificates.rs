@@ -50,3 +50,17 @@ pub fn make(directory: &Path) -> Option<Tls> {
         key: directory.join("server.key"),
     })
 }
+
+/// The certificate and its key in one file, as Java takes them, under this password. `None` if
+/// `openssl` cannot do that.
+pub fn key_store(tls: &Tls, password: &str) -> Option<PathBuf> {
+    let directory = tls.certificate.parent().expect("a file in a directory");
+    let made = openssl(
+        directory,
+        &format!(
+            "pkcs12 -export -in server.pem -inkey server.key -passout pass:{password} \
+             -out server.p12"
+        ),
+    );
+    made.then(|| directory.join("server.p12"))
+}

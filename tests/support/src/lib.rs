@@ -4,6 +4,8 @@
 pub mod certificates;
 pub mod child;
 pub mod crew;
+pub mod example;
+pub mod frozen;
 pub mod history;
 pub mod pgbouncer;
 pub mod policy;
@@ -16,6 +18,7 @@ pub mod run;
 pub mod scratch;
 pub mod seeded;
 pub mod served;
+pub mod storm;
 mod unprivileged;
 pub mod zookeeper;
 
@@ -26,7 +29,7 @@ pub use proxy::FaultProxy;
 pub use redis::RedisServer;
 pub use register::FencedRegister;
 pub use run::{eventually, poll_once, run};
-pub use scratch::{Scratch, free_port, unique};
+pub use scratch::{Deaf, Scratch, free_port, unique};
 pub use seeded::Seeded;
 pub use served::{RemoteRegister, ServedRegister};
 pub use zookeeper::ZooKeeperServer;

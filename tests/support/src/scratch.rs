@@ -1,7 +1,9 @@
 //! Space of a test's own: directories, ports, names.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+
+use tokio::net::TcpSocket;
 
 /// A text that no other test, run or process has: 16 hexadecimal digits.
 pub fn unique() -> String {
@@ -19,6 +21,31 @@ pub fn free_port() -> u16 {
         .local_addr()
         .expect("a bound socket has an address")
         .port()
+}
+
+/// A loopback address at which nobody listens, and nobody else can until this is dropped.
+#[derive(Debug)]
+pub struct Deaf(TcpSocket);
+
+impl Deaf {
+    /// An address that nobody has.
+    pub fn new() -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        socket.bind(any).expect("a free loopback port");
+        Self(socket)
+    }
+
+    /// Which one it is.
+    pub fn address(&self) -> SocketAddr {
+        self.0.local_addr().expect("a bound socket has an address")
+    }
+}
+
+impl Default for Deaf {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// A directory that is removed, with everything in it, when this is dropped.

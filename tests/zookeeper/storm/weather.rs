@@ -1,29 +1,12 @@
 //! What fails, when, and for how long.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
-use std::time::Instant;
-
+use lock_tests::ZooKeeperServer;
 use lock_tests::crew::Crew;
-use lock_tests::proxy::{Fault, Flow};
-use lock_tests::{Seeded, ZooKeeperServer};
+use lock_tests::storm::Weather;
 
-/// Between one fault and the next.
-const PAUSE: Range<u64> = 20..250;
-
-pub(super) struct Weather {
-    server: ZooKeeperServer,
-    /// How often each fault came.
-    pub(super) struck: BTreeMap<&'static str, u64>,
-    seeded: Seeded,
-    /// What passes by itself, when, and whom it concerns.
-    passing: Vec<(Instant, Passing, usize)>,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Passing {
-    Network,
-    Frozen,
+pub(super) struct Sea {
+    pub(super) server: ZooKeeperServer,
+    pub(super) weather: Weather,
 }
 
 #[derive(Clone, Copy)]
@@ -56,121 +39,32 @@ const BLOWS: [Blow; 15] = [
     Blow::RestartServer,
 ];
 
-impl Weather {
-    pub(super) fn over(server: ZooKeeperServer, seeded: Seeded) -> Self {
-        Self {
-            server,
-            struck: BTreeMap::new(),
-            seeded,
-            passing: Vec::new(),
-        }
-    }
-
+impl Sea {
     /// One more fault, and the end of those whose time is over.
     pub(super) async fn strike(&mut self, crew: &mut Crew) {
-        tokio::time::sleep(self.seeded.millis(PAUSE)).await;
-        self.pass(crew, Instant::now());
-        let place = self.seeded.within(0..crew.sailors.len() as u64) as usize;
-        match self.seeded.one_of(&BLOWS) {
-            Blow::Network => self.network(crew, place),
-            Blow::Reset => {
-                crew.sailors[place].proxy.reset();
-                self.count("connections reset", 1);
+        let weather = &mut self.weather;
+        let place = weather.gather(crew).await;
+        match weather.seeded.one_of(&BLOWS) {
+            Blow::Network => {
+                let flow = weather.any_flow();
+                weather.network(crew, place, flow, 20..4_000);
             }
-            Blow::Freeze => self.freeze(crew, place),
-            Blow::Kill => {
-                self.passing.retain(|&(_, _, whom)| whom != place);
-                crew.replace(place).await;
-                self.count("processes killed", 1);
-            }
+            Blow::Reset => weather.reset(crew, place),
+            Blow::Freeze => weather.freeze(crew, place, 20..5_000),
+            Blow::Kill => weather.kill(crew, place).await,
             Blow::FreezeServer => {
                 self.server.process().freeze();
-                tokio::time::sleep(self.seeded.millis(50..3_000)).await;
+                tokio::time::sleep(weather.seeded.millis(50..3_000)).await;
                 self.server.process().thaw();
-                self.count("server frozen", 1);
+                weather.count("server frozen", 1);
             }
             Blow::RestartServer => {
                 tokio::task::block_in_place(|| {
                     self.server.kill();
                     self.server.start_again();
                 });
-                self.count("server restarted", 1);
+                weather.count("server restarted", 1);
             }
         }
-    }
-
-    /// Everything works again.
-    pub(super) async fn clear(&mut self, crew: &mut Crew) {
-        let latest = self.passing.iter().map(|&(at, ..)| at).max();
-        if let Some(latest) = latest {
-            self.pass(crew, latest);
-        }
-        let swallowed = crew.sailors.iter().map(|sailor| sailor.proxy.swallowed());
-        let swallowed = swallowed.sum();
-        self.count("bytes swallowed", swallowed);
-    }
-
-    fn pass(&mut self, crew: &mut Crew, now: Instant) {
-        self.passing.retain(|&(at, what, place)| {
-            let over = at <= now;
-            if over {
-                match what {
-                    Passing::Network => crew.sailors[place].proxy.heal(),
-                    Passing::Frozen => crew.sailors[place].probe.thaw(),
-                }
-            }
-            !over
-        });
-    }
-
-    fn network(&mut self, crew: &mut Crew, place: usize) {
-        let delay = self.seeded.millis(5..400);
-        let flow = self.seeded.one_of(&[
-            Flow::Delay(delay),
-            Flow::Delay(delay / 10),
-            Flow::Swallow,
-            Flow::Hold,
-            Flow::Cut,
-        ]);
-        let change: fn(&mut Fault, Flow) = self.seeded.one_of(&[
-            (|fault, flow| fault.to_server = flow) as fn(&mut Fault, Flow),
-            |fault, flow| fault.to_client = flow,
-            |fault, flow| {
-                fault.to_server = flow;
-                fault.to_client = flow;
-            },
-        ]);
-        let refuse = self.seeded.within(0..4) == 0;
-        crew.sailors[place].proxy.set(|fault| {
-            change(fault, flow);
-            fault.refuse |= refuse;
-        });
-        let name = match flow {
-            Flow::Delay(_) => "network slow",
-            Flow::Swallow => "network swallows",
-            Flow::Hold => "network stands still",
-            Flow::Cut | Flow::Pass => "network cut",
-        };
-        self.count(name, 1);
-        self.later(20..4_000, Passing::Network, place);
-    }
-
-    fn freeze(&mut self, crew: &mut Crew, place: usize) {
-        let frozen = |&(_, what, whom): &_| what == Passing::Frozen && whom == place;
-        if self.passing.iter().any(frozen) {
-            return;
-        }
-        crew.sailors[place].probe.freeze();
-        self.count("processes frozen", 1);
-        self.later(20..5_000, Passing::Frozen, place);
-    }
-
-    fn count(&mut self, what: &'static str, times: u64) {
-        *self.struck.entry(what).or_default() += times;
-    }
-
-    fn later(&mut self, span: Range<u64>, what: Passing, place: usize) {
-        let at = Instant::now() + self.seeded.millis(span);
-        self.passing.push((at, what, place));
     }
 }

@@ -1,0 +1,29 @@
+//! Running the examples, as a person would.
+
+use std::process::{Command, Output};
+
+/// Runs an example that finds its server by the variable, to its end.
+pub fn run(program: &str, arguments: &[&str], (variable, url): (&str, &str)) -> Output {
+    let mut command = Command::new(program);
+    command.args(arguments).env(variable, url);
+    command.output().expect("the example runs")
+}
+
+/// What it prints.
+///
+/// # Panics
+///
+/// If it fails.
+pub async fn printed(
+    program: &'static str,
+    arguments: &'static [&'static str],
+    (variable, url): (&'static str, String),
+) -> String {
+    let running =
+        tokio::task::spawn_blocking(move || run(program, arguments, (variable, url.as_str())));
+    let output = running.await.expect("it does not panic");
+    let text = String::from_utf8(output.stdout).expect("text");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}\n{errors}");
+    text
+}
