@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
 use super::PostgresProvider;
@@ -32,6 +33,8 @@ pub struct PostgresProviderBuilder {
     root_certificates: Option<Vec<u8>>,
     client_certificate: Option<Identity>,
 }
+
+const EXPECTED: &str = "expected a URL like postgres://user:password@host:5432/database";
 
 /// What the rest of the provider goes by; all checked.
 pub(super) struct Settings {
@@ -162,21 +165,31 @@ impl PostgresProviderBuilder {
     }
 
     fn settings(mut self) -> Result<Settings, LockError> {
+        if self.url.contains('#') {
+            return Err(invalid(
+                "expected no fragment in the URL: a `#` that belongs to it is written as `%23`",
+            ));
+        }
         let (address, parameters) = split(&self.url);
+        let address = with_scheme(&address)?;
         let read = self
             .read_parameters(&parameters)
             .and_then(|(rest, ssl_mode)| {
                 let server: tokio_postgres::Config =
                     format!("{address}?{rest}").parse().map_err(|error| {
                         // The client's error names the mistake and never the URL.
-                        invalid(format!(
-                            "expected a URL like postgres://user:password@host:5432/database: {}",
-                            text(&error)
-                        ))
+                        invalid(format!("{EXPECTED}: {}", text(&error)))
                     })?;
                 Ok((server, ssl_mode))
             });
         let (mut server, ssl_mode) = without_secrets(&parameters, read)?;
+        // It would be shown with the host's name.
+        let is_cut_off = |host: &Host| matches!(host, Host::Tcp(name) if name.contains('@'));
+        if server.get_hosts().iter().any(is_cut_off) {
+            return Err(invalid(
+                "expected one `@` in the URL: in a user name or password it is written as `%40`",
+            ));
+        }
         let lease = limits::lease(self.lease)?;
         let response_timeout = self
             .response_timeout
@@ -221,7 +234,10 @@ impl PostgresProviderBuilder {
             lease,
             connect_timeout,
             response_timeout,
-            waiting_sessions: self.waiting_sessions.unwrap_or(DEFAULT_WAITING_SESSIONS),
+            waiting_sessions: self
+                .waiting_sessions
+                .unwrap_or(DEFAULT_WAITING_SESSIONS)
+                .min(Semaphore::MAX_PERMITS),
         })
     }
 
@@ -254,6 +270,18 @@ impl PostgresProviderBuilder {
         }
         // The client reads `+` as it stands.
         Ok((rest.finish().replace('+', "%20"), ssl_mode))
+    }
+}
+
+/// The address as the client takes it for a URL. Anything else it would take for a list of `key=value`,
+/// and repeat what it does not know, which may hold a password.
+fn with_scheme(address: &str) -> Result<String, LockError> {
+    let scheme_and_rest = address.split_once("://");
+    match scheme_and_rest.map(|(scheme, rest)| (scheme.to_ascii_lowercase(), rest)) {
+        Some((scheme, rest)) if scheme == "postgres" || scheme == "postgresql" => {
+            Ok(format!("{scheme}://{rest}"))
+        }
+        _ => Err(invalid(EXPECTED)),
     }
 }
 

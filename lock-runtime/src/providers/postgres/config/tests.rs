@@ -50,3 +50,51 @@ fn what_may_be_a_part_of_a_password_is_not_repeated() {
         assert!(error.contains("%40"), "{error}");
     }
 }
+
+/// What the client would not take for a URL is not repeated by it either.
+#[test]
+fn what_is_no_url_is_not_repeated() {
+    for wrong in [
+        "postgres:u:hunter2@h/d?application_name=x",
+        "postgres:/u:hunter2=@h/d",
+        "postgress://u:hunter2@h/d?application_name=x",
+        " postgres://u:hunter2@h/d?application_name=x",
+        "\"postgres://u:hunter2@h/d?application_name=x",
+        "u:hunter2@h/d?application_name=x",
+        "host=h password=hunter2 nonsense=x",
+        "postgres://u:hunter2#x@h/d",
+        "postgres://u:p@hunter2@h/d",
+        "postgres://u:p@hunter2@h,other/d",
+    ] {
+        let builder = PostgresProviderBuilder::new(wrong.to_owned());
+        let error = builder.settings().err().expect(wrong);
+        assert_eq!(error.kind(), crate::LockErrorKind::InvalidConfig, "{wrong}");
+        let shown = format!("{error} {error:?}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+}
+
+#[test]
+fn the_scheme_may_be_in_any_case() {
+    for url in [
+        "POSTGRES://app@db.example/d",
+        "PostgreSQL://app@db.example/d",
+    ] {
+        assert_eq!(settings(url).server_name, "db.example:5432", "{url}");
+    }
+}
+
+#[test]
+fn a_fragment_is_refused_and_not_cut_off() {
+    for wrong in ["postgres://h/d?key_prefix=A#1", "postgres://h/d#1"] {
+        let builder = PostgresProviderBuilder::new(wrong.to_owned());
+        let error = builder.settings().err().expect(wrong).to_string();
+        assert!(error.contains("%23"), "{error}");
+    }
+}
+
+#[test]
+fn there_may_be_as_many_waiting_sessions_as_can_be_counted() {
+    let url = format!("postgres://localhost?waiting_sessions={}", usize::MAX);
+    drop(super::super::pool::Pool::new(settings(&url)));
+}
