@@ -231,6 +231,21 @@ fn waiters_without_a_session_are_served_too() {
 #[test]
 fn settings_of_the_role_end_no_wait() {
     with_server(|server| async move {
+        // One who may create functions must not be asked in place of the server's own.
+        let trap = "CREATE SCHEMA trap; GRANT USAGE ON SCHEMA trap TO public;
+             CREATE ROLE owner; GRANT owner TO app;
+             CREATE FUNCTION trap.pg_try_advisory_lock(int, int) RETURNS bool
+             LANGUAGE SQL AS 'SELECT true';
+             CREATE FUNCTION trap.set_config(text, text, bool) RETURNS text
+             LANGUAGE SQL AS 'SELECT $2';
+             CREATE FUNCTION trap.pg_backend_pid() RETURNS int
+             LANGUAGE SQL AS 'SELECT 1';
+             CREATE FUNCTION trap.equal(text, text) RETURNS bool
+             LANGUAGE SQL AS 'SELECT false';
+             CREATE OPERATOR trap.= (FUNCTION = trap.equal, LEFTARG = text, RIGHTARG = text);
+             CREATE VIEW trap.pg_settings AS SELECT 'name' AS name WHERE false;
+             GRANT SELECT ON trap.pg_settings TO public";
+        server.raw.batch_execute(trap).await.unwrap();
         for setting in [
             "statement_timeout = '300ms'",
             "lock_timeout = '200ms'",
@@ -239,15 +254,12 @@ fn settings_of_the_role_end_no_wait() {
             "default_transaction_isolation = 'serializable'",
             "default_transaction_read_only = on",
             "search_path = trap, pg_catalog",
+            // Of others than one's own, a role does not see when they were started.
+            "role = owner",
         ] {
             let sql = format!("ALTER ROLE app SET {setting}");
             server.raw.batch_execute(&sql).await.unwrap();
         }
-        // One who may create functions must not be asked in place of the server's own.
-        let trap = "CREATE SCHEMA trap; GRANT USAGE ON SCHEMA trap TO app;
-             CREATE FUNCTION trap.pg_try_advisory_lock(int, int) RETURNS bool
-             LANGUAGE SQL AS 'SELECT true'";
-        server.raw.batch_execute(trap).await.unwrap();
         let (holder, provider) = (server.provider().await, server.provider().await);
         let guard = take(&holder, "order").await;
         assert_eq!(server.locks(true).await, 1);

@@ -166,9 +166,14 @@ fn token_base(timeline: Option<i32>) -> Result<i64, LockError> {
     Ok((timeline << TIMELINE_SHIFT) - EPOCH_MICROS)
 }
 
-/// The lease, and nothing else that could end the session, hold up a statement, or give our
-/// functions' names another meaning.
+/// The lease, and nothing else that could end the session, hold up a statement, hide the session
+/// from itself, or give our functions' names another meaning.
 async fn set_up(client: &Client, lease: Duration) -> Result<(), tokio_postgres::Error> {
+    // Whatever a role's settings say. Until this is done, nothing may be named that the role's path
+    // or the role that it is switched to can give another meaning.
+    client
+        .batch_execute("SET search_path = pg_catalog, pg_temp; SET ROLE NONE")
+        .await?;
     let milliseconds = lease.as_nanos().div_ceil(1_000_000);
     let probes = (lease.as_secs() / 8).clamp(1, 10);
     client
@@ -176,7 +181,7 @@ async fn set_up(client: &Client, lease: Duration) -> Result<(), tokio_postgres::
             "SET idle_session_timeout = {milliseconds};
              SELECT set_config(name, wanted, false) FROM pg_settings JOIN (VALUES
                  ('statement_timeout', '0'), ('lock_timeout', '0'), ('transaction_timeout', '0'),
-                 ('idle_in_transaction_session_timeout', '0'), ('search_path', ''),
+                 ('idle_in_transaction_session_timeout', '0'),
                  ('default_transaction_isolation', 'read committed'),
                  ('default_transaction_deferrable', 'off'), ('stats_fetch_consistency', 'cache'),
                  ('tcp_keepalives_idle', '{probes}'), ('tcp_keepalives_interval', '{probes}'),
@@ -198,11 +203,17 @@ async fn set_up(client: &Client, lease: Duration) -> Result<(), tokio_postgres::
 /// Two clients that are connected at the same time, one of them inside a transaction, are served by
 /// two sessions, unless somebody between shares them out.
 async fn look_for_pooler(settings: &Settings) -> Result<(), LockError> {
-    const PID: &str = "SELECT pg_backend_pid()";
+    // The role's search path applies here.
+    const PID: &str = "SELECT pg_catalog.pg_backend_pid()";
     let one = connect(settings).await?.client;
     let other = connect(settings).await?.client;
     for _ in 0..POOLER_CHECKS {
         let first: i32 = ask(&one, PID).await.map_err(lock_error)?;
+        // One that serves its sessions in turn changes it here, one that prefers the last further on.
+        let next: i32 = ask(&one, PID).await.map_err(lock_error)?;
+        if first != next {
+            return Err(pooled());
+        }
         if let Err(error) = other.batch_execute("BEGIN").await {
             return Err(match error.as_db_error() {
                 Some(answer) if answer.message().contains("pool") => pooled(),
