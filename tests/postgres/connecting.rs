@@ -110,14 +110,14 @@ fn what_the_server_refuses_is_named() {
 fn a_pooler_that_exchanges_sessions_is_refused() {
     with_server(|server| async move {
         for mode in ["transaction", "statement"] {
-            let Some(pooler) = PgBouncer::start(&server.process, mode) else {
+            let Some(pooler) = PgBouncer::start(&server.process, mode, "") else {
                 return;
             };
             let (kind, text) = refused(&pooler.url()).await;
             assert_eq!(kind, LockErrorKind::Unsupported, "{mode}: {text}");
             assert!(text.contains("pooler"), "{mode}: {text}");
         }
-        let Some(pooler) = PgBouncer::start(&server.process, "session") else {
+        let Some(pooler) = PgBouncer::start(&server.process, "session", "") else {
             return;
         };
         let provider = PostgresProvider::connect(pooler.url()).await.unwrap();
@@ -126,6 +126,33 @@ fn a_pooler_that_exchanges_sessions_is_refused() {
         assert_eq!(server.locks(true).await, 1);
         guard.release().await.unwrap();
         assert_eq!(server.locks(true).await, 0);
+    });
+}
+
+/// Two sessions on the server, served in turn: each client's next request but one meets the same again.
+#[test]
+fn a_pooler_that_exchanges_sessions_in_turn_is_refused() {
+    with_server(|server| async move {
+        let in_turn = "server_round_robin = 1";
+        let Some(pooler) = PgBouncer::start(&server.process, "transaction", in_turn) else {
+            return;
+        };
+        let mut clients = Vec::new();
+        for _ in 0..2 {
+            let url = pooler.url();
+            let connecting = tokio_postgres::connect(&url, tokio_postgres::NoTls);
+            let (client, connection) = connecting.await.unwrap();
+            tokio::spawn(connection);
+            client.batch_execute("BEGIN").await.unwrap();
+            clients.push(client);
+        }
+        for client in &clients {
+            client.batch_execute("ROLLBACK").await.unwrap();
+        }
+        assert_eq!(server.sessions().await, 2);
+        let (kind, text) = refused(&pooler.url()).await;
+        assert_eq!(kind, LockErrorKind::Unsupported, "{text}");
+        assert!(text.contains("pooler"), "{text}");
     });
 }
 

@@ -24,9 +24,9 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// Starts one in this mode, `session`, `transaction` or `statement`; `None` where none is
-    /// installed, see [`policy`].
-    pub fn start(server: &PostgresServer, mode: &str) -> Option<Self> {
+    /// Starts one in this mode, `session`, `transaction` or `statement`, with these further lines of
+    /// configuration; `None` where none is installed, see [`policy`].
+    pub fn start(server: &PostgresServer, mode: &str, lines: &str) -> Option<Self> {
         let programs = ["pgbouncer", "/usr/sbin/pgbouncer"];
         let program = policy::find_server("pgbouncer", PROGRAM, &programs)?;
         for _ in 0..5 {
@@ -36,7 +36,7 @@ impl PgBouncer {
             let text = format!(
                 "[databases]\npostgres = host=127.0.0.1 port={} user=app\n[pgbouncer]\n\
                  listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
-                 auth_type = any\npool_mode = {mode}\n",
+                 auth_type = any\npool_mode = {mode}\n{lines}\n",
                 server.port()
             );
             std::fs::write(&ini, text).expect("the temporary directory is writable");
