@@ -84,7 +84,10 @@ pub(super) async fn renew_all(
     places.into_iter().map(answer).collect()
 }
 
-async fn confirm(session: &Session, patience: std::time::Duration) -> Result<Timestamp, LockError> {
+async fn confirm(
+    session: &Arc<Session>,
+    patience: std::time::Duration,
+) -> Result<Timestamp, LockError> {
     let answer = match session.life.why_ended() {
         None => session.confirm(patience).await,
         Some(why) => return Err(lost(why)),

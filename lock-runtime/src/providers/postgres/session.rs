@@ -1,7 +1,7 @@
 //! One session of the server: what is asked on it, and until when it is known to live.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OnceCell, OwnedSemaphorePermit};
@@ -17,8 +17,10 @@ use super::statements::{
 };
 use crate::clock::Timestamp;
 use crate::race::both;
+use crate::signal::Signal;
 use crate::{LockError, LockErrorKind};
 
+type Ping = Signal<Result<Timestamp, LockError>>;
 pub(super) type Answer<T> = Result<T, tokio_postgres::Error>;
 
 /// A session, of the keeper's runtime. Its locks live as long as it does.
@@ -37,7 +39,8 @@ pub(super) struct Session {
     heard_at: AtomicU64,
     used_at: AtomicU64,
     under_way: AtomicU32,
-    confirming: tokio::sync::Mutex<()>,
+    /// The request by which it shows that it lives, while that is not answered.
+    ping: Mutex<Option<Arc<Ping>>>,
     doubtful: AtomicBool,
     waiting: AtomicBool,
     /// Of a session that waits for one lock, and then holds it.
@@ -66,7 +69,7 @@ impl Session {
             heard_at: AtomicU64::new(opened.sent_at.as_nanos()),
             used_at: AtomicU64::new(opened.sent_at.as_nanos()),
             under_way: AtomicU32::new(0),
-            confirming: tokio::sync::Mutex::default(),
+            ping: Mutex::default(),
             doubtful: AtomicBool::new(false),
             waiting: AtomicBool::new(false),
             place,
@@ -137,17 +140,52 @@ impl Session {
     }
 
     /// Makes sure that the server knows the session to be alive, and says since when it does. Calls
-    /// at the same time share one request.
-    pub(super) async fn confirm(&self, patience: Duration) -> Result<Timestamp, LockError> {
-        let _one = self.confirming.lock().await;
-        let last = self.confirmed_at();
-        if !(last + self.lease / 10).has_passed() {
-            return Ok(last);
+    /// at the same time share one request; its answer counts even if it comes when nobody waits for
+    /// it any more, and the next call has it.
+    pub(super) async fn confirm(
+        self: &Arc<Self>,
+        patience: Duration,
+    ) -> Result<Timestamp, LockError> {
+        let (confirmed_at, recently) = (self.confirmed_at(), self.lease / 10);
+        if !(confirmed_at + recently).has_passed() || !(self.heard_at() + recently).has_passed() {
+            return Ok(confirmed_at);
         }
-        let (sent_at, row) = self.within(patience, self.ask(PING, &[])).await?;
-        self.check_pid(&row);
-        self.doubtful.store(false, Ordering::Relaxed);
-        Ok(sent_at)
+        let ping = self.ping();
+        match tokio::time::timeout(patience, ping.wait()).await {
+            Ok(answer) => answer.clone(),
+            Err(_) => Err(self.unanswered(patience)),
+        }
+    }
+
+    /// The one under way, or a new one.
+    fn ping(self: &Arc<Self>) -> Arc<Ping> {
+        let mut slot = self.ping_slot();
+        if let Some(ping) = &*slot {
+            return Arc::clone(ping);
+        }
+        let ping = Arc::new(Ping::new());
+        *slot = Some(Arc::clone(&ping));
+        let (session, answered) = (Arc::clone(self), Arc::clone(&ping));
+        tokio::spawn(async move {
+            // An answer that takes as long as a lease is worth nothing.
+            let asked = tokio::time::timeout(session.lease, session.ask(PING, &[])).await;
+            let answer = match asked {
+                Ok(Ok((sent_at, row))) => {
+                    session.check_pid(&row);
+                    session.doubtful.store(false, Ordering::Relaxed);
+                    Ok(sent_at)
+                }
+                Ok(Err(error)) => Err(session.explain(error)),
+                Err(_) => Err(session.unanswered(session.lease)),
+            };
+            *session.ping_slot() = None;
+            answered.set(answer);
+        });
+        ping
+    }
+
+    fn ping_slot(&self) -> MutexGuard<'_, Option<Arc<Ping>>> {
+        self.ping.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The answer to a request that must be quick. Without one, the session is not to be used for
@@ -160,11 +198,13 @@ impl Session {
         match tokio::time::timeout(patience, request).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(self.explain(error)),
-            Err(_) => {
-                self.doubtful.store(true, Ordering::Relaxed);
-                Err(unanswered(patience))
-            }
+            Err(_) => Err(self.unanswered(patience)),
         }
+    }
+
+    fn unanswered(&self, patience: Duration) -> LockError {
+        self.doubtful.store(true, Ordering::Relaxed);
+        unanswered(patience)
     }
 
     /// The error, with why the session ended if that is what happened.
@@ -184,8 +224,11 @@ impl Session {
     /// Whether a whole lease has passed since the last answer. One that has just waited for long was
     /// heard of later than of any request that it confirms.
     pub(super) fn is_silent(&self) -> bool {
-        let heard_at = Timestamp::from_nanos(self.heard_at.load(Ordering::Relaxed));
-        (heard_at + self.lease).has_passed()
+        (self.heard_at() + self.lease).has_passed()
+    }
+
+    fn heard_at(&self) -> Timestamp {
+        Timestamp::from_nanos(self.heard_at.load(Ordering::Relaxed))
     }
 
     /// Whether it can be asked for a new lock.
