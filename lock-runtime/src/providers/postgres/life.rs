@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::key::AdvisoryKey;
+use crate::keeper::survive;
 use crate::provider::LossReporter;
 use crate::signal::Signal;
 
@@ -66,7 +67,8 @@ impl Life {
         if self.ended.set(end) {
             let holds = std::mem::take(&mut *self.holds());
             for loss in holds.into_values() {
-                loss.report(why);
+                // It wakes whoever waits for it, and the others must hear of it all the same.
+                survive(|| loss.report(why));
             }
         }
     }
