@@ -66,6 +66,12 @@ impl Server {
         self.count(of_ours).await
     }
 
+    /// Lets the library open no session beyond so many.
+    pub(crate) async fn allow_sessions(&self, sessions: i64) {
+        let sql = format!("ALTER ROLE app CONNECTION LIMIT {sessions}");
+        self.raw.batch_execute(&sql).await.unwrap();
+    }
+
     /// How many advisory locks are held, or waited for.
     pub(crate) async fn locks(&self, granted: bool) -> i64 {
         let sql = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted = ";

@@ -307,3 +307,95 @@ fn a_long_wait_keeps_its_session() {
         assert_eq!(later, opened, "none was opened again");
     });
 }
+
+/// A server that takes no more sessions holds locks all the same.
+#[test]
+fn waiters_without_a_place_on_the_server_are_served_too() {
+    with_server(|server| async move {
+        let holder = server.provider().await;
+        let provider = connected(server.builder().connect_timeout(PATIENCE)).await;
+        let guard = take(&holder, "order").await;
+        server.allow_sessions(2).await;
+        let waiting = tokio::spawn(async move { lock(&provider, "order").acquire().await });
+        tokio::time::sleep(3 * PATIENCE).await;
+        assert!(!waiting.is_finished(), "{:?}", waiting.await);
+        assert_eq!(server.sessions().await, 2);
+        guard.release().await.unwrap();
+        waiting.await.unwrap().unwrap().release().await.unwrap();
+    });
+}
+
+/// Nobody can ask about it, but its connection works.
+#[test]
+fn a_waiter_keeps_its_place_when_no_other_session_is_to_be_had() {
+    with_server(|server| async move {
+        let holder = server.provider().await;
+        let builder = server.builder().lease(Duration::from_secs(3));
+        let provider = connected(builder.connect_timeout(PATIENCE)).await;
+        let guard = take(&holder, "order").await;
+        let waiting = tokio::spawn(async move { lock(&provider, "order").acquire().await });
+        server.until_waiting(1).await;
+        let waits = server.count(WAITS).await;
+        server.allow_sessions(2).await;
+        let shared = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                      WHERE usename = 'app' AND pid NOT IN \
+                      (SELECT pid FROM pg_locks WHERE locktype = 'advisory')";
+        assert_eq!(server.count(shared).await, 1);
+        tokio::time::sleep(5 * PATIENCE).await;
+        assert!(!waiting.is_finished(), "{:?}", waiting.await);
+        assert_eq!(server.count(WAITS).await, waits);
+        assert_eq!(server.sessions().await, 2);
+        guard.release().await.unwrap();
+        let next = waiting.await.unwrap().unwrap();
+        assert!(!next.is_lost());
+        next.release().await.unwrap();
+    });
+}
+
+const PATIENCE: Duration = Duration::from_secs(1);
+const WAITS: &str = "SELECT pid::int8 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+
+#[test]
+fn a_waiting_request_that_somebody_cancels_is_made_again() {
+    with_server(|server| async move {
+        let (holder, provider) = (server.provider().await, server.provider().await);
+        let guard = take(&holder, "order").await;
+        let waiting = tokio::spawn(async move { lock(&provider, "order").acquire().await });
+        server.until_waiting(1).await;
+        let first = server.count(WAITS).await;
+        let cancel = format!("SELECT count(pg_cancel_backend({first}))");
+        assert_eq!(server.count(&cancel).await, 1);
+        eventually(
+            "another session waits, or none ever will",
+            BOUND,
+            || async {
+                let waits = server.raw.query_opt(WAITS, &[]).await.unwrap();
+                let waits: Option<i64> = waits.map(|row| row.get(0));
+                waiting.is_finished() || waits.is_some_and(|waits| waits != first)
+            },
+        )
+        .await;
+        guard.release().await.unwrap();
+        waiting.await.unwrap().unwrap().release().await.unwrap();
+    });
+}
+
+/// What a waiter asks the server meanwhile takes none of a lease of its own.
+#[test]
+fn a_wait_with_another_lease_opens_no_session_again_and_again() {
+    with_server(|server| async move {
+        const LEASE: Duration = Duration::from_millis(500);
+        let holder = server.provider().await;
+        let (proxy, provider) = proxied(&server.process, Duration::from_secs(30)).await;
+        let guard = take(&holder, "order").await;
+        let acquiring = lock(&provider, "order").lease(LEASE);
+        let waiting = tokio::spawn(async move { acquiring.acquire().await });
+        server.until_waiting(1).await;
+        let opened = proxy.counts().connections.load(Ordering::Relaxed);
+        tokio::time::sleep(8 * LEASE).await;
+        let later = proxy.counts().connections.load(Ordering::Relaxed);
+        assert_eq!(later, opened, "none was opened again");
+        guard.release().await.unwrap();
+        waiting.await.unwrap().unwrap().release().await.unwrap();
+    });
+}

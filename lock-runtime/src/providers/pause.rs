@@ -30,12 +30,6 @@ impl Attempts {
         }
     }
 
-    /// Whether the last one failed.
-    #[cfg(feature = "postgres")]
-    pub(crate) fn have_failed(&self) -> bool {
-        self.paused.is_some()
-    }
-
     /// One more was made.
     pub(crate) fn made<T>(&mut self, outcome: &Result<T, LockError>) {
         let Err(error) = outcome else {

@@ -77,7 +77,10 @@ impl<'a> Acquisition<'a> {
         self.request.report_unanswered(false);
         match answer {
             Ok((true, (sent_at, Some(token)))) => {
-                self.granted(session, reservation, sent_at, token)
+                match self.granted(session, reservation, sent_at, token) {
+                    Err(error) if self.bears(&error) => Box::pin(self.wait()).await,
+                    granted => granted,
+                }
             }
             Ok((true, (_, None))) => {
                 drop(reservation);
@@ -137,9 +140,11 @@ impl<'a> Acquisition<'a> {
             let error = match session.within(patience, trying).await {
                 Ok((sent_at, Some(token))) => {
                     self.recovered();
-                    return self
-                        .granted(&session, reservation, sent_at, token)
-                        .map(Some);
+                    let granted = self.granted(&session, reservation, sent_at, token);
+                    return match granted {
+                        Err(error) if self.bears(&error) => Ok(None),
+                        granted => granted.map(Some),
+                    };
                 }
                 Ok((_, None)) => {
                     self.recovered();
@@ -162,6 +167,9 @@ impl<'a> Acquisition<'a> {
         }
     }
 
+    /// # Errors
+    ///
+    /// If the session has ended meanwhile, and the lock with it.
     pub(super) fn granted(
         &self,
         session: &Arc<Session>,

@@ -83,6 +83,14 @@ fn classify(error: &tokio_postgres::Error) -> (LockErrorKind, &'static str) {
     }
 }
 
+/// Whether it is the word of a server that is up: one that takes no more sessions, for example.
+pub(super) fn is_answer(error: &LockError) -> bool {
+    let cause = error.source();
+    let cause = cause.and_then(|cause| cause.downcast_ref::<tokio_postgres::Error>());
+    let code = cause.and_then(tokio_postgres::Error::code);
+    code.is_some_and(|code| !code.code().starts_with("57P"))
+}
+
 /// Whether somebody cancelled the statement.
 pub(super) fn is_cancelled(error: &tokio_postgres::Error) -> bool {
     error.code() == Some(&SqlState::QUERY_CANCELED)

@@ -39,6 +39,8 @@ struct State {
     /// Shared ones being opened, by lease: one attempt at a time serves all who ask.
     attempts: HashMap<Duration, Arc<Signal<Outcome>>>,
     connecting: Attempts,
+    /// To open those for one lock.
+    connecting_own: Attempts,
 }
 
 impl Pool {
@@ -81,7 +83,7 @@ impl Pool {
                 .cloned();
             if let Some(best) = best {
                 let busy = best.requests_under_way() >= BUSY && count < MOST_SHARED;
-                if busy && !state.connecting.have_failed() {
+                if busy && matches!(state.connecting.next(), Ok(Duration::ZERO)) {
                     self.start_attempt(&mut state, lease, Duration::ZERO);
                 }
                 return Ok(best);
@@ -92,7 +94,8 @@ impl Pool {
         attempt.wait().await.clone()
     }
 
-    /// A session for a lock that has to be waited for; `None` if there are as many as may be.
+    /// A session for a lock that has to be waited for; `None` if there are as many as may be, or if
+    /// none was to be had just now.
     pub(super) async fn for_one_lock(
         self: &Arc<Self>,
         lease: Duration,
@@ -115,7 +118,12 @@ impl Pool {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             return Ok(None);
         };
-        let opened = opening::open(&self.settings, lease).await?;
+        if !matches!(self.lock().connecting_own.next(), Ok(Duration::ZERO)) {
+            return Ok(None);
+        }
+        let opened = opening::open(&self.settings, lease).await;
+        self.lock().connecting_own.made(&opened);
+        let opened = opened?;
         let session = Session::new(opened, Some(place));
         tokio::spawn(upkeep(Arc::downgrade(self), &session));
         Ok(Some(session))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::acquire::Acquisition;
-use super::error::unanswered;
+use super::error::{is_answer, unanswered};
 use super::reservation::Reservation;
 use super::session::Session;
 use crate::provider::Grant;
@@ -36,21 +36,23 @@ impl Acquisition<'_> {
             match self.pool.reserve(key) {
                 Ok(reservation) => match self.session_for_it().await {
                     Ok(Some(session)) => {
-                        self.recovered();
+                        self.request.report_trouble(None);
                         if let Some(grant) = self.wait_on(&session, reservation).await? {
-                            return Ok(grant);
-                        }
-                        continue;
-                    }
-                    // Without a session for it, it is tried now and then.
-                    Ok(None) => {
-                        if let Some(grant) = self.try_on_shared(reservation).await? {
                             return Ok(grant);
                         }
                     }
                     Err(_) if self.request.is_abandoned() => continue,
-                    Err(error) if self.bears(&error) => {}
-                    Err(error) => return Err(error),
+                    // Without a session for it, it is tried now and then. If the server is the
+                    // reason, the try finds that out too, and if it only takes no more sessions, the
+                    // shared ones work all the same.
+                    none => {
+                        if let Err(error) = none {
+                            self.bears(&error);
+                        }
+                        if let Some(grant) = self.try_on_shared(reservation).await? {
+                            return Ok(grant);
+                        }
+                    }
                 },
                 Err(Some(doubt)) if !self.bears(&doubt) => return Err(doubt),
                 Err(_) => {}
@@ -78,8 +80,8 @@ impl Acquisition<'_> {
         }
     }
 
-    /// Waits in the server's queue. `None` if the session has ended meanwhile, and it may wait on
-    /// another one.
+    /// Waits in the server's queue. `None` if that came to nothing, and it may wait on another
+    /// session.
     async fn wait_on(
         &mut self,
         session: &Arc<Session>,
@@ -109,6 +111,8 @@ impl Acquisition<'_> {
                             session.life.end("the answer to a waiting request was lost");
                         }
                     }
+                    // Its own connection works, or it would have ended; and nobody can ask now.
+                    Err(error) if is_answer(&error) => self.recovered(),
                     Err(error) => {
                         if !self.bears(&error) {
                             session.life.end("the server was out of reach for too long");
@@ -122,7 +126,6 @@ impl Acquisition<'_> {
         if !session.life.has_ended() {
             // Refused, or cancelled by somebody: it may have the lock all the same.
             session.life.end("a waiting request failed");
-            return Err(error);
         }
         match self.bears(&error) {
             true => Ok(None),
@@ -141,8 +144,10 @@ impl Acquisition<'_> {
         self.request.report_unanswered(true);
         let answer = session.within(patience, session.token()).await;
         self.request.report_unanswered(false);
-        match answer {
-            Ok((sent_at, token)) => self.granted(session, reservation, sent_at, token).map(Some),
+        let granted =
+            answer.and_then(|(sent_at, token)| self.granted(session, reservation, sent_at, token));
+        match granted {
+            Ok(grant) => Ok(Some(grant)),
             Err(error) => {
                 // It holds this one lock alone, so its end undoes it.
                 session.life.end("the lock's token was not to be had");
@@ -154,12 +159,13 @@ impl Acquisition<'_> {
         }
     }
 
-    /// Asks on another session, since this one cannot answer while it waits.
+    /// Asks on another session, since this one cannot answer while it waits: one of those that are
+    /// kept open.
     async fn server_sees_waiting(&mut self, session: &Session) -> Result<bool, LockError> {
-        let patience = self.pool.settings.patience(self.request.lease());
+        let patience = self.pool.settings.patience(self.pool.settings.lease);
         self.request.report_unanswered(true);
         let asked = async {
-            let shared = self.pool.shared(self.request.lease()).await?;
+            let shared = self.pool.shared(self.pool.settings.lease).await?;
             let seen = shared.sees_waiting(session.backend);
             shared.within(patience, seen).await
         };
@@ -184,7 +190,7 @@ impl Acquisition<'_> {
         mut granting: impl Future<Output = Result<(), tokio_postgres::Error>> + Unpin,
     ) {
         let cancelling = async {
-            let shared = self.pool.shared(self.request.lease()).await.ok()?;
+            let shared = self.pool.shared(self.pool.settings.lease).await.ok()?;
             // One that comes before the request that it is to cancel has no effect.
             while shared.cancel(session.backend).await.ok()? {
                 let pause = tokio::time::sleep(CANCELS_EVERY);
