@@ -10,6 +10,8 @@ use lock_tests::{FencedRegister, eventually};
 use crate::common::{BOUND, lock, proxied, take, token, with_server};
 
 const LEASE: Duration = Duration::from_secs(2);
+/// 50 ms are promised; a loaded machine takes longer to let everybody run.
+const AT_ONCE: Duration = Duration::from_secs(1);
 
 #[test]
 fn a_session_that_is_ended_is_a_loss_at_once() {
@@ -21,7 +23,7 @@ fn a_session_that_is_ended_is_a_loss_at_once() {
         tokio::time::timeout(BOUND, guard.lost())
             .await
             .expect("lost");
-        assert!(start.elapsed() < Duration::from_secs(5), "not by its lease");
+        assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
         assert!(guard.is_lost());
         let error = guard.release().await.unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::Lost);
@@ -35,10 +37,12 @@ fn a_connection_that_is_reset_is_a_loss_at_once() {
     with_server(|server| async move {
         let (proxy, provider) = proxied(&server.process, Duration::from_secs(600)).await;
         let guard = take(&provider, "order").await;
+        let start = Instant::now();
         proxy.reset();
         tokio::time::timeout(BOUND, guard.lost())
             .await
             .expect("lost");
+        assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
         assert!(proxy.counts().broken.load(Ordering::Relaxed) > 0);
         drop(guard);
         server.until_free(BOUND).await;

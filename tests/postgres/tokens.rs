@@ -153,9 +153,13 @@ fn tokens_grow_over_a_reset_of_statistics() {
     with_server(|server| async move {
         let early = server.provider().await;
         let mut last = token(&take(&early, "order").await);
+        let was_reset = "SELECT (extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time()) \
+                         * 1000000)::int8";
         for _ in 0..3 {
+            let before = server.count(was_reset).await;
             let reset = "SELECT pg_stat_reset_shared('bgwriter')";
             server.raw.batch_execute(reset).await.unwrap();
+            assert!(server.count(was_reset).await > before);
             let late = server.provider().await;
             for provider in [&late, &early] {
                 let next = token(&take(provider, "order").await);
