@@ -1,6 +1,8 @@
 //! Faults of server and network. Each test shows that its fault happened.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Wake};
 use std::time::{Duration, Instant};
 
 use lock_runtime::LockErrorKind;
@@ -47,6 +49,39 @@ fn a_connection_that_is_reset_is_a_loss_at_once() {
         drop(guard);
         server.until_free(BOUND).await;
         take(&provider, "order").await.release().await.unwrap();
+    });
+}
+
+struct Panics;
+
+impl Wake for Panics {
+    fn wake(self: Arc<Self>) {
+        panic!("one waker of several");
+    }
+}
+
+#[test]
+fn a_panic_of_one_who_hears_of_a_loss_keeps_it_from_nobody() {
+    with_server(|server| async move {
+        let provider = server.provider().await;
+        let (mut panicking, mut guards) = (Vec::new(), Vec::new());
+        for number in 0..16 {
+            let guard = take(&provider, &format!("order:{number}")).await;
+            if number % 2 == 0 {
+                let mut lost = Box::pin(guard.lost());
+                let waker = Arc::new(Panics).into();
+                let polled = lost.as_mut().poll(&mut Context::from_waker(&waker));
+                assert!(polled.is_pending());
+                panicking.push(lost);
+            }
+            guards.push(guard);
+        }
+        assert!(server.terminate().await > 0);
+        for guard in &guards {
+            tokio::time::timeout(BOUND, guard.lost())
+                .await
+                .expect("lost");
+        }
     });
 }
 
