@@ -31,6 +31,34 @@ fn certificates_of_a_given_authority_are_trusted_and_others_not() {
         assert_eq!(server.psql("postgres", encrypted).unwrap(), "1");
         guard.release().await.unwrap();
 
+        let file = |name: &str| scratch.join(name).display().to_string();
+        let by_url = format!("{url}&sslrootcert={}", file("ca.pem"));
+        let itself = format!(
+            "&sslcert={}&sslkey={}",
+            file("server.pem"),
+            file("server.key")
+        );
+        let provider = connected(PostgresProvider::builder(format!("{by_url}{itself}"))).await;
+        let guard = take(&provider, "order").await;
+        let shown = "SELECT count(*) FROM pg_stat_ssl JOIN pg_locks USING (pid) \
+                     WHERE client_dn = '/CN=server' AND locktype = 'advisory'";
+        assert_eq!(server.psql("postgres", shown).unwrap(), "1");
+        guard.release().await.unwrap();
+        for (wrong, expected) in [
+            (
+                format!("{by_url}&sslcert={}", file("server.pem")),
+                "`sslkey`",
+            ),
+            (
+                format!("{url}&sslrootcert={}", file("none.pem")),
+                "none.pem",
+            ),
+        ] {
+            let error = PostgresProvider::connect(wrong).await.unwrap_err();
+            assert_eq!(error.kind(), LockErrorKind::InvalidConfig, "{error}");
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+
         let strangers = PostgresProvider::builder(&url).root_certificates(pem("other.pem"));
         let error = strangers.connect().await.unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");

@@ -97,8 +97,8 @@ impl PostgresProviderBuilder {
     }
 
     /// How long the server may take to answer a request, after which its outcome counts as
-    /// unknown and is undone; by default 2 s. In no case more than a quarter of the lease. URL
-    /// parameter `response_timeout`.
+    /// unknown and is undone; by default 2 s. In no case more than a quarter of the lease. A renewal
+    /// counts however late its answer comes. URL parameter `response_timeout`.
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
         self.response_timeout = Some(timeout);
         self
@@ -106,8 +106,8 @@ impl PostgresProviderBuilder {
 
     /// How many sessions may be open, besides the few that are shared, for locks that had to be
     /// waited for: each waits for one lock and then holds it. By default 16. Who waits for a lock
-    /// beyond that looks now and then whether it is free, without a place in the server's queue.
-    /// URL parameter `waiting_sessions`.
+    /// beyond that looks now and then whether it is free, without a place in the server's queue, and
+    /// may starve while others wait there. URL parameter `waiting_sessions`.
     pub fn waiting_sessions(mut self, sessions: usize) -> Self {
         self.waiting_sessions = Some(sessions);
         self
@@ -125,13 +125,15 @@ impl PostgresProviderBuilder {
         self
     }
 
-    /// The authorities to trust with TLS, in PEM format, in place of the system's.
+    /// The authorities to trust with TLS, in PEM format, in place of the system's. URL parameter
+    /// `sslrootcert`, the name of a file, or `system`.
     pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.root_certificates = Some(pem.into());
         self
     }
 
-    /// The certificate and key, in PEM format, by which this client shows with TLS who it is.
+    /// The certificate and key, in PEM format, by which this client shows with TLS who it is. URL
+    /// parameters `sslcert` and `sslkey`, names of files.
     pub fn client_certificate(
         mut self,
         certificate_pem: impl Into<Vec<u8>>,
@@ -245,6 +247,7 @@ impl PostgresProviderBuilder {
     fn read_parameters(&mut self, query: &str) -> Result<(String, Option<SslMode>), LockError> {
         let mut rest = form_urlencoded::Serializer::new(String::new());
         let mut ssl_mode = None;
+        let (mut certificate, mut certificate_key) = (None, None);
         for (key, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*key {
                 "key_prefix" => {
@@ -263,9 +266,30 @@ impl PostgresProviderBuilder {
                     self.waiting_sessions.get_or_insert(sessions);
                 }
                 "sslmode" => ssl_mode = Some(read_ssl_mode(&value)?),
+                // In other clients too, the system's are named so.
+                "sslrootcert" if value == "system" => {}
+                "sslrootcert" if self.root_certificates.is_some() => {}
+                "sslrootcert" => self.root_certificates = Some(read_file(&key, &value)?),
+                "sslcert" => certificate = Some(value.into_owned()),
+                "sslkey" => certificate_key = Some(value.into_owned()),
                 _ => {
                     rest.append_pair(&key, &value);
                 }
+            }
+        }
+        match (certificate, certificate_key) {
+            _ if self.client_certificate.is_some() => {}
+            (Some(certificate), Some(key)) => {
+                self.client_certificate = Some(Identity {
+                    certificate: read_file("sslcert", &certificate)?,
+                    key: read_file("sslkey", &key)?,
+                });
+            }
+            (None, None) => {}
+            _ => {
+                return Err(invalid(
+                    "expected `sslcert` and `sslkey`, got only one of them",
+                ));
             }
         }
         // The client reads `+` as it stands.
@@ -283,6 +307,14 @@ fn with_scheme(address: &str) -> Result<String, LockError> {
         }
         _ => Err(invalid(EXPECTED)),
     }
+}
+
+fn read_file(key: &str, path: &str) -> Result<Vec<u8>, LockError> {
+    std::fs::read(path).map_err(|error| {
+        invalid(format!(
+            "expected the name of a file that can be read for `{key}`, got `{path}`: {error}"
+        ))
+    })
 }
 
 fn read_ssl_mode(text: &str) -> Result<SslMode, LockError> {
