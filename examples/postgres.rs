@@ -34,7 +34,7 @@ async fn worker(number: usize, lock: DistributedLock, start: Instant) -> Result<
     let guard = lock.acquire_for(Duration::from_secs(10)).await?;
     let token = guard
         .fencing_token()
-        .expect("PostgreSQL gives every grant one")
+        .expect("PostgreSQL 15 or newer gives every grant one")
         .get();
     let waited = start.elapsed().as_millis();
     println!("worker {number} has the lock after {waited} ms, token {token}");

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lock_runtime::PostgresProvider;
+use lock_runtime::{LockProvider, PostgresProvider};
 use lock_tests::postgres::PostgresOptions;
 use lock_tests::{FaultProxy, eventually};
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::common::{
     BOUND, Server, connected, lock, probe, proxied, raw, raw_soon, take, through, token,
@@ -145,6 +147,64 @@ fn tokens_grow_over_the_take_over_by_a_standby() {
         .await;
         assert!(token(&take(&provider, "order").await) > last);
     });
+}
+
+/// It does not tell when it forgets transaction numbers. There is only the word that it is of that
+/// version; all else is this server's.
+#[test]
+fn version_14_gives_no_tokens() {
+    with_server(|server| async move {
+        let holder = server.provider().await;
+        assert!(holder.capabilities().fencing_tokens);
+        let port = ages(server.process.port()).await;
+        let url = format!("postgres://app@127.0.0.1:{port}/postgres");
+        let provider = connected(PostgresProvider::builder(url)).await;
+        assert!(!provider.capabilities().fencing_tokens);
+        let guard = take(&provider, "order").await;
+        assert!(guard.fencing_token().is_none());
+        let tried = lock(&provider, "order").try_acquire().await.unwrap();
+        assert!(tried.is_none());
+        guard.release().await.unwrap();
+
+        let held = take(&holder, "order").await;
+        let waiting = tokio::spawn(async move { take(&provider, "order").await });
+        server.until_waiting(1).await;
+        held.release().await.unwrap();
+        let guard = waiting.await.unwrap();
+        assert!(guard.fencing_token().is_none());
+        guard.release().await.unwrap();
+    });
+}
+
+/// Passes on everything but the server's version, which becomes 14.
+async fn ages(server: u16) -> u16 {
+    const VERSION: &[u8] = b"server_version\0";
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let (mut from_client, mut to_client) = client.into_split();
+            let server = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
+            let (mut from_server, mut to_server) = server.into_split();
+            tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+            tokio::spawn(async move {
+                let mut bytes = [0; 16 * 1024];
+                while let Ok(read @ 1..) = from_server.read(&mut bytes).await {
+                    let bytes = &mut bytes[..read];
+                    let said = bytes
+                        .windows(VERSION.len())
+                        .position(|word| word == VERSION);
+                    if let Some(said) = said {
+                        bytes[said + VERSION.len()..][..2].copy_from_slice(b"14");
+                    }
+                    if to_client.write_all(bytes).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    port
 }
 
 /// Somebody resets the server's statistics, by whose time a crash is known.

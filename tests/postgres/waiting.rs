@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use lock_runtime::LockErrorKind;
+use lock_runtime::{LockErrorKind, LockProvider};
 use lock_tests::postgres::PostgresOptions;
 use lock_tests::proxy::Flow;
 use lock_tests::{eventually, poll_once};
@@ -207,6 +207,10 @@ fn waiters_without_a_session_are_served_too() {
     with_server(|server| async move {
         let holder = server.provider().await;
         let provider = connected(server.builder().waiting_sessions(1)).await;
+        assert!(provider.capabilities().fair);
+        let without = connected(server.builder().waiting_sessions(0)).await;
+        assert!(!without.capabilities().fair);
+        drop(without);
         let names = ["one", "two", "three"];
         let mut guards = Vec::new();
         for name in names {

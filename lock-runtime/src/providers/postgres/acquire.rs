@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::pool::Pool;
 use super::reservation::Reservation;
-use super::session::Session;
+use super::session::{Granted, Session};
 use super::undo::undo;
 use crate::clock::Timestamp;
 use crate::guard::FencingToken;
@@ -76,13 +76,11 @@ impl<'a> Acquisition<'a> {
         let answer = session.within(patience, session.relock(key)).await;
         self.request.report_unanswered(false);
         match answer {
-            Ok((true, (sent_at, Some(token)))) => {
-                match self.granted(session, reservation, sent_at, token) {
-                    Err(error) if self.bears(&error) => Box::pin(self.wait()).await,
-                    granted => granted,
-                }
-            }
-            Ok((true, (_, None))) => {
+            Ok((true, Some(granted))) => match self.granted(session, reservation, granted) {
+                Err(error) if self.bears(&error) => Box::pin(self.wait()).await,
+                granted => granted,
+            },
+            Ok((true, None)) => {
                 drop(reservation);
                 self.pool.give_back(session);
                 match self.request.waits() {
@@ -138,15 +136,14 @@ impl<'a> Acquisition<'a> {
             };
             let trying = session.try_lock(reservation.key);
             let error = match session.within(patience, trying).await {
-                Ok((sent_at, Some(token))) => {
+                Ok(Some(granted)) => {
                     self.recovered();
-                    let granted = self.granted(&session, reservation, sent_at, token);
-                    return match granted {
+                    return match self.granted(&session, reservation, granted) {
                         Err(error) if self.bears(&error) => Ok(None),
                         granted => granted.map(Some),
                     };
                 }
-                Ok((_, None)) => {
+                Ok(None) => {
                     self.recovered();
                     return Ok(None);
                 }
@@ -174,22 +171,22 @@ impl<'a> Acquisition<'a> {
         &self,
         session: &Arc<Session>,
         reservation: Reservation,
-        sent_at: Timestamp,
-        token: u64,
+        granted: Granted,
     ) -> Result<Grant, LockError> {
         let loss = self.request.loss_reporter();
         if !session.life.hold(reservation.key, loss) {
             return Err(LockError::new(LockErrorKind::ProviderUnavailable)
                 .with_detail(session.life.why_ended().unwrap_or_default()));
         }
-        let token = FencingToken::new(token);
         let held = Held {
             session: Arc::clone(session),
             reservation: Mutex::new(Some(reservation)),
         };
-        Ok(Grant::new(self.request, sent_at)
-            .with_token(token)
-            .with_state(held))
+        let grant = Grant::new(self.request, granted.sent_at).with_state(held);
+        Ok(match granted.token {
+            Some(token) => grant.with_token(FencingToken::new(token)),
+            None => grant,
+        })
     }
 
     /// Whether to put up with an error: only who waits does, and only for so long.

@@ -44,12 +44,16 @@ use crate::{LockError, LockErrorKind};
 ///   a session, since one that waits can do nothing else; that session then holds the lock. There
 ///   are up to 16 of these
 ///   ([`waiting_sessions`](PostgresProviderBuilder::waiting_sessions)); who waits for a lock beyond
-///   that looks every 25 to 400 ms. A session that waits holds a snapshot of the database, which
-///   keeps `VACUUM` from removing what has died since. Locks that were free share up to four
-///   sessions for each length of lease in use, however many they are.
+///   that looks every 25 to 400 ms, out of order, and may starve while others wait in the queue. A
+///   session that waits holds a snapshot of the database, which keeps `VACUUM` from removing what
+///   has died since. Each process that waits for a lock asks every 0.5 to 2 s whether the server
+///   still knows it to wait. Locks that were free share up to four sessions for each length of lease
+///   in use, however many they are.
 /// * **Fencing tokens** are transaction numbers (`pg_current_xact_id`), counted from the server's
 ///   last restart and from the timeline, so that they go on growing when a crash or a failover
-///   forgets the last of them. Each grant uses up one transaction number.
+///   forgets the last of them. Each grant uses up one transaction number. On version 14 there are
+///   none: it does not tell when one of its processes has crashed, after which it may give the
+///   numbers of the last moments again.
 /// * **Loss.** When a session ends, its locks are lost, and their holders know it at once.
 ///
 /// # What it relies on
@@ -62,10 +66,13 @@ use crate::{LockError, LockErrorKind};
 /// are free at once, and a holder that is frozen or cut off in that moment does not know before its
 /// lease ends. In both cases, check the fencing token at the resource where that must do no harm.
 ///
+/// One database: an advisory lock belongs to the database of the URL, so whoever is to be excluded
+/// names the same one.
+///
 /// A clock of the server that is not set back by more than the server has run between two
 /// restarts, or tokens would not grow. They start lower after `pg_upgrade` of a server that had been
-/// a standby once; and on version 14 the crash of a single process of the server can bring those of
-/// the last moments again.
+/// a standby once, and in a new cluster that was filled by dump and restore or by logical
+/// replication.
 ///
 /// A process that is stopped in the middle of sending a request keeps its session for longer than a
 /// lease, since the server does not count that as idle: until its machine does not answer keep-alive
@@ -95,13 +102,19 @@ use crate::{LockError, LockErrorKind};
 #[derive(Clone)]
 pub struct PostgresProvider {
     pool: Arc<Pool>,
+    gives_tokens: bool,
 }
 
 impl PostgresProvider {
     /// Connects to the server of this URL: `postgres://user:password@host:port/database`, with the
     /// parameters that PostgreSQL's own clients know, such as `sslmode`, `host`, `options` and
     /// several hosts with commas between; parameters `key_prefix`, `lease`, `connect_timeout`,
-    /// `response_timeout` and `waiting_sessions` set what the builder's methods of that name set.
+    /// `response_timeout` and `waiting_sessions` set what the builder's methods of that name set,
+    /// and `sslrootcert`, `sslcert` and `sslkey` name files in PEM format for its certificates.
+    ///
+    /// Of several hosts the first is taken that lets the session write, whatever
+    /// `target_session_attrs` says; so a user whose `default_transaction_read_only` is on can only
+    /// be used with a single host.
     ///
     /// # Errors
     ///
@@ -122,23 +135,29 @@ impl PostgresProvider {
     async fn open(settings: Settings) -> Result<Self, LockError> {
         let pool = Arc::new(Pool::new(settings));
         let opening = Arc::clone(&pool);
-        run_on_keeper(async move {
+        let gives_tokens = run_on_keeper(async move {
             // A pooler's sessions are left as they were, so this comes first.
             opening::refuse_pooler(&opening.settings).await?;
-            opening.shared(opening.settings.lease).await?;
-            Ok::<_, LockError>(())
-        })
-        .await??;
-        Ok(Self { pool })
+            let session = opening.shared(opening.settings.lease).await?;
+            Ok::<_, LockError>(session.gives_tokens())
+        });
+        let gives_tokens = gives_tokens.await??;
+        Ok(Self { pool, gives_tokens })
     }
 }
 
 impl LockProvider for PostgresProvider {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new("postgres")
-            .with_lease(self.pool.settings.lease)
-            .with_fencing_tokens()
-            .with_fairness()
+        let settings = &self.pool.settings;
+        let mut capabilities = Capabilities::new("postgres").with_lease(settings.lease);
+        if self.gives_tokens {
+            capabilities = capabilities.with_fencing_tokens();
+        }
+        // Without a place in the server's queue there is no order.
+        if settings.waiting_sessions > 0 {
+            capabilities = capabilities.with_fairness();
+        }
+        capabilities
     }
 
     fn acquire<'a>(

@@ -10,7 +10,7 @@ use super::config::Settings;
 use super::error::{connect_error, lock_error, text, unanswered};
 use super::life::Life;
 use super::session::Backend;
-use super::statements::{RESTARTED, RESTARTED_BEFORE_15, STARTED};
+use super::statements::STARTED;
 use super::tls::Encrypted;
 use crate::clock::Timestamp;
 use crate::race::{First, first_of};
@@ -18,6 +18,9 @@ use crate::{LockError, LockErrorKind};
 
 /// The first that ends a session that is idle for too long.
 const OLDEST: u32 = 14;
+/// The first that tells when it last forgot transaction numbers. Those before keep statistics in a
+/// file, which is slow to read, and not reset at once by a crash.
+const FIRST_WITH_TOKENS: u32 = 15;
 /// How often the server looks whether a client that waits for a lock is still connected.
 const LOOKS_FOR_CLIENT_EVERY: &str = "5s";
 /// The part of a token that says how often the database has been taken over by a standby stands
@@ -33,8 +36,7 @@ pub(super) struct Opened {
     pub(super) client: Client,
     pub(super) backend: Backend,
     pub(super) token_base: i64,
-    /// SQL for when the server last forgot the newest transaction numbers.
-    pub(super) restarted: &'static str,
+    pub(super) gives_tokens: bool,
     pub(super) lease: Duration,
     pub(super) life: Arc<Life>,
     pub(super) sent_at: Timestamp,
@@ -85,10 +87,7 @@ async fn connect_and_set_up(settings: &Settings, lease: Duration) -> Result<Open
         client,
         backend,
         token_base: token_base(timeline)?,
-        restarted: match version {
-            OLDEST => RESTARTED_BEFORE_15,
-            _ => RESTARTED,
-        },
+        gives_tokens: version >= FIRST_WITH_TOKENS,
         lease,
         life,
         sent_at,

@@ -29,7 +29,7 @@ pub(super) struct Session {
     pub(super) backend: Backend,
     /// What is added to the number that the server answers to make a token.
     token_base: i64,
-    restarted: &'static str,
+    gives_tokens: bool,
     pub(super) lease: Duration,
     pub(super) life: Arc<Life>,
     prepared: [OnceCell<Statement>; STATEMENTS],
@@ -47,6 +47,13 @@ pub(super) struct Session {
     place: Option<OwnedSemaphorePermit>,
 }
 
+/// A lock that the server has granted.
+pub(super) struct Granted {
+    /// When it, or its token, was asked for.
+    pub(super) sent_at: Timestamp,
+    pub(super) token: Option<u64>,
+}
+
 /// Which process of the server serves a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Backend {
@@ -61,7 +68,7 @@ impl Session {
             client: opened.client,
             backend: opened.backend,
             token_base: opened.token_base,
-            restarted: opened.restarted,
+            gives_tokens: opened.gives_tokens,
             lease: opened.lease,
             life: opened.life,
             prepared: Default::default(),
@@ -76,12 +83,15 @@ impl Session {
         })
     }
 
-    /// Tries the lock: when it was asked for, and the token if it was granted.
-    pub(super) async fn try_lock(&self, key: AdvisoryKey) -> Answer<(Timestamp, Option<u64>)> {
+    /// Tries the lock; `None` if somebody has it.
+    pub(super) async fn try_lock(&self, key: AdvisoryKey) -> Answer<Option<Granted>> {
         let (sent_at, row) = self.ask_of_key(TRY, key).await?;
         self.check_pid(&row);
         let number: Option<i64> = row.try_get(1)?;
-        Ok((sent_at, number.map(|number| self.token_of(number))))
+        Ok(number.map(|number| Granted {
+            sent_at,
+            token: self.token_of(number),
+        }))
     }
 
     /// Waits for the lock, as long as it takes; nothing else can be asked meanwhile.
@@ -107,21 +117,20 @@ impl Session {
 
     /// Releases the lock and tries it again, in one round trip: who waits for it on the server comes
     /// first.
-    pub(super) async fn relock(
-        &self,
-        key: AdvisoryKey,
-    ) -> Answer<(bool, (Timestamp, Option<u64>))> {
+    pub(super) async fn relock(&self, key: AdvisoryKey) -> Answer<(bool, Option<Granted>)> {
         // Were it prepared only now, the second request could overtake it.
         self.prepare(of_key(UNLOCK, key)).await?;
         let (unlocked, tried) = both(self.unlock(key), self.try_lock(key)).await;
         Ok((unlocked?, tried?))
     }
 
-    /// A token, and when it was asked for: later than the lock was granted.
-    pub(super) async fn token(&self) -> Answer<(Timestamp, u64)> {
+    /// What the grant of a lock that was waited for says: that the session lives since a time later
+    /// than the grant, and the token.
+    pub(super) async fn token(&self) -> Answer<Granted> {
         let (sent_at, row) = self.ask(TOKEN, &[]).await?;
         self.check_pid(&row);
-        Ok((sent_at, self.token_of(row.try_get(1)?)))
+        let token = self.token_of(row.try_get(1)?);
+        Ok(Granted { sent_at, token })
     }
 
     /// Cancels what another session is doing; false if it is gone.
@@ -255,11 +264,13 @@ impl Session {
         self.requests_under_way() == 0 && self.life.holds_nothing() && (used_at + span).has_passed()
     }
 
-    fn token_of(&self, number: i64) -> u64 {
-        self.token_base
-            .saturating_add(number)
-            .try_into()
-            .unwrap_or(0)
+    fn token_of(&self, number: i64) -> Option<u64> {
+        let token = self.token_base.saturating_add(number);
+        self.gives_tokens.then(|| token.try_into().unwrap_or(0))
+    }
+
+    pub(super) fn gives_tokens(&self) -> bool {
+        self.gives_tokens
     }
 
     async fn ask_of_key(&self, statement: Sql, key: AdvisoryKey) -> Answer<(Timestamp, Row)> {
@@ -296,7 +307,11 @@ impl Session {
     }
 
     async fn prepare(&self, statement: Sql) -> Answer<&Statement> {
-        let preparing = || async { self.client.prepare(&text(statement, self.restarted)).await };
+        let preparing = || async {
+            self.client
+                .prepare(&text(statement, self.gives_tokens))
+                .await
+        };
         self.prepared[statement.0].get_or_try_init(preparing).await
     }
 

@@ -3,11 +3,10 @@
 /// When the server's memory was last lost: at its start, or when it started its processes again
 /// because one of them had crashed, which resets its statistics. Asked for anew at every grant, since
 /// a reset by hand is to raise the tokens of all sessions at once.
-pub(super) const RESTARTED: &str =
+const RESTARTED: &str =
     "greatest(pg_postmaster_start_time(), pg_stat_get_bgwriter_stat_reset_time())";
-/// The same of a server whose statistics come from a file, which is slow, and not at once after a
-/// crash.
-pub(super) const RESTARTED_BEFORE_15: &str = "pg_postmaster_start_time()";
+/// Where there are no tokens, since that time cannot be told.
+const NO_TOKEN: &str = "0::int8";
 
 /// A statement, prepared in a session when it is first needed. Those for a key stand twice: for a
 /// `bigint`, and then for two `integer`s.
@@ -51,9 +50,13 @@ const TOKEN_SQL: &str = "pg_current_xact_id()::text::int8 + \
 /// When a session was started, as a number.
 pub(super) const STARTED: &str = "(extract(epoch FROM backend_start) * 1000000)::int8";
 
-pub(super) fn text(statement: Sql, restarted: &str) -> String {
+pub(super) fn text(statement: Sql, gives_tokens: bool) -> String {
+    let token = match gives_tokens {
+        true => TOKEN_SQL,
+        false => NO_TOKEN,
+    };
     TEXTS[statement.0]
-        .replace("{token}", TOKEN_SQL)
-        .replace("{restarted}", restarted)
+        .replace("{token}", token)
+        .replace("{restarted}", RESTARTED)
         .replace("{started}", STARTED)
 }

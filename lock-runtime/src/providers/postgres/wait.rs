@@ -144,9 +144,7 @@ impl Acquisition<'_> {
         self.request.report_unanswered(true);
         let answer = session.within(patience, session.token()).await;
         self.request.report_unanswered(false);
-        let granted =
-            answer.and_then(|(sent_at, token)| self.granted(session, reservation, sent_at, token));
-        match granted {
+        match answer.and_then(|granted| self.granted(session, reservation, granted)) {
             Ok(grant) => Ok(Some(grant)),
             Err(error) => {
                 // It holds this one lock alone, so its end undoes it.
