@@ -132,3 +132,54 @@ fn compiled_in() -> String {
 pub(crate) fn invalid(detail: impl Into<String>) -> LockError {
     LockError::new(LockErrorKind::InvalidConfig).with_detail(detail)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// However a URL is mistyped.
+    #[tokio::test]
+    async fn no_error_shows_a_password() {
+        let forms = [
+            "://u:hunter2@127.0.0.1:1/?connect_timeout=100ms",
+            "://u:hunter2@127.0.0.1:1/?application_name=x",
+            "://u:hunter2@127.0.0.1:1/d?lease=hunter2@h",
+            "://u:hunter2@127.0.0.1:port/d",
+            "://u:hunter2@127.0.0.1:1#d",
+            "://u:hunter2@[::1/d",
+            "://u:hunter2@",
+            "://u:hunter2",
+            "://u:hun/ter2@127.0.0.1/d",
+            "://u:%zzhunter2@127.0.0.1:1/%zz",
+            "://u :hunter2@127.0.0.1:1",
+            "://:hunter2@/d?x=y",
+            ":///u:hunter2@127.0.0.1/d",
+            ":/u:hunter2=@127.0.0.1/d?x=y",
+            ":u:hunter2@127.0.0.1/d?x=y",
+            ":hunter2",
+            "//u:hunter2@127.0.0.1/d",
+        ];
+        let lower = SCHEMES.iter().map(|scheme| scheme.name.to_owned());
+        let upper = SCHEMES.iter().map(|scheme| scheme.name.to_uppercase());
+        for scheme in lower.chain(upper) {
+            for form in forms {
+                for url in [
+                    format!("{scheme}{form}"),
+                    format!(" {scheme}{form}"),
+                    format!("\"{scheme}{form}\""),
+                ] {
+                    let connecting = connect(&url);
+                    let connected = tokio::time::timeout(Duration::from_millis(500), connecting);
+                    let Ok(Err(error)) = connected.await else {
+                        continue;
+                    };
+                    let shown = format!("{error} {error:?}");
+                    // A part of it would be too much.
+                    assert!(!shown.contains("ter2"), "{url}: {shown}");
+                }
+            }
+        }
+    }
+}

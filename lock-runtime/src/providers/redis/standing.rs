@@ -59,7 +59,9 @@ impl Standing {
 pub(super) fn read(answer: Value) -> RedisResult<Answer> {
     Ok(match answer {
         Value::Int(0) => Answer::Held,
-        Value::Int(token) => Answer::Granted(token.unsigned_abs(), NonZeroU32::MIN),
+        token @ Value::BulkString(_) => {
+            Answer::Granted(redis::from_redis_value(token)?, NonZeroU32::MIN)
+        }
         Value::Array(parts) if parts.len() == 2 => {
             let (first, count): (u64, u32) = redis::from_redis_value(Value::Array(parts))?;
             Answer::Granted(first, NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN))

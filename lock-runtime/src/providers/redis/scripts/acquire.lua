@@ -2,16 +2,17 @@
 -- KEYS: the lock, its waiters, the fencing counter.
 -- ARGV: owner, lease in ms, tokens wanted, channel for the grant; no channel: does not queue. When
 -- asked again: the entry that it had in the queue, or nothing if it may have one.
--- Answers with the token; or with the first one and their number; or 0 if it is held and the caller
--- did not queue; or else as `wait_in_line`.
+-- Answers with the token, as a text; or with the first one and their number; or 0 if it is held and
+-- the caller did not queue; or else as `wait_in_line`.
 local took = redis.pcall('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2])
 if took and not took.err and ARGV[3] == '1' and redis.call('EXISTS', KEYS[2]) == 0 then
+  -- As texts, since numbers cost more to read and to write than all else here.
   local time = redis.call('TIME')
-  local now = time[1] * 1000000 + time[2]
-  local last = redis.pcall('GET', KEYS[3])
-  last = type(last) == 'string' and tonumber(last)
-  if last and last < now then
-    redis.call('SET', KEYS[3], string.format('%.0f', now), 'PX', 691200000)
-    return now
+  local now = time[1] .. string.sub('00000' .. time[2], -6)
+  -- Tells what the counter was. Its life is renewed with every connection.
+  local last = redis.pcall('SET', KEYS[3], now, 'KEEPTTL', 'GET')
+  if type(last) == 'string' then
+    if #last == #now and last < now then return now end
+    redis.call('SET', KEYS[3], last, 'KEEPTTL')
   end
 end
