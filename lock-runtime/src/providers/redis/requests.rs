@@ -11,8 +11,9 @@ use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, Value};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-/// No more than this are sent together: the answers to all of them come together too.
-const TOGETHER: usize = 64;
+/// No more than this are sent together. Their answers come together too, and with many of them the
+/// server and this process would take turns at being idle.
+const TOGETHER: usize = 16;
 
 pub(super) struct Requests {
     connection: MultiplexedConnection,
