@@ -121,7 +121,7 @@ impl<'a> Acquisition<'a> {
             }
             Miss::Ended => return Err(None),
             Miss::Unanswered => {
-                node.sweep_in_the_background();
+                node.sweep_in_the_background(created);
                 self.link.about(unanswered())
             }
             Miss::Failed(error) => {
@@ -165,13 +165,13 @@ impl<'a> Acquisition<'a> {
             *known = None;
             self.request.report_unanswered(true);
             let old = old.take();
-            let instead_of = old.map(|old| old.created.name.as_str());
+            let instead_of = old.map(|old| &old.created);
             let queued = node.create(instead_of).await.map_err(Miss::Failed)?;
             if let Some(old) = old {
                 // Or it would wait for itself.
                 old.leave(queued.old_is_gone);
             }
-            let created = queued.created;
+            let mut created = queued.created;
             *known = Some(created.clone());
             let mut sent_at = Some(queued.sent_at);
             let mut children = queued.children;
@@ -194,18 +194,28 @@ impl<'a> Acquisition<'a> {
                     }
                     (Some(None), _) => break,
                 }
-                // Who is first now, and, in case it is this one, whether the session lives.
+                // Who is first now, and, in case it is this one, whether the session lives, and
+                // whether the node is not another one of its name.
                 let path = self.lock.child(&created.name);
                 let asked_at = Timestamp::now();
                 self.request.report_unanswered(true);
-                let listing = session.client.list_children(self.lock.node());
-                match both(listing, session.confirm(&path)).await {
-                    (Err(Error::NoNode), _) | (_, Ok(false)) => break,
-                    (Ok(list), Ok(true)) => {
+                let reading = async {
+                    let listing = session.client.list_children(self.lock.node());
+                    both(listing, session.client.check_stat(&path)).await
+                };
+                match both(session.confirm(&path), reading).await {
+                    (Ok(false), _) | (_, (Err(Error::NoNode), _) | (_, Ok(None))) => break,
+                    (Ok(true), (Ok(list), Ok(Some(stat)))) => {
+                        if !node.is_same(&created, &stat) {
+                            break;
+                        }
+                        created.seen_at = asked_at;
                         children = Some(list);
                         sent_at = Some(asked_at);
                     }
-                    (Err(error), _) | (_, Err(error)) => go_on_after(error)?,
+                    (Err(error), _) | (_, (Err(error), _) | (_, Err(error))) => {
+                        go_on_after(error)?;
+                    }
                 }
             }
         }
@@ -226,20 +236,20 @@ impl<'a> Acquisition<'a> {
     /// Takes the node back before anybody is told, if the ensemble answers; else afterwards.
     async fn leave(&self, node: Node, created: Option<Created>) {
         if !node.session.is_connected() {
-            return node.sweep_in_the_background();
+            return node.sweep_in_the_background(created);
         }
         self.request.report_unanswered(true);
         let removing = async {
-            match created {
-                Some(created) => node.remove(&created.name).await,
-                None => node.sweep().await,
+            match &created {
+                Some(created) => node.remove(created, &mut false).await.map(drop),
+                None => node.sweep(None).await,
             }
         };
         let limit = self.link.settings.connect_timeout;
         match tokio::time::timeout(limit, removing).await {
-            Ok(Ok(_)) => {}
+            Ok(Ok(())) => {}
             Ok(Err(error)) if node.session.note(&error) == Fault::Ended => {}
-            _ => node.sweep_in_the_background(),
+            _ => node.sweep_in_the_background(created),
         }
     }
 

@@ -76,7 +76,7 @@ impl Held {
     /// not, that is seen to.
     pub(super) fn leave(&self, gone: bool) {
         if !self.left.swap(true, Ordering::AcqRel) && !gone && self.loss().is_none() {
-            self.node.clone().sweep_in_the_background();
+            self.sweep_in_the_background();
         }
     }
 
@@ -87,14 +87,14 @@ impl Held {
         }
         let limit = self.node.link.settings.connect_timeout;
         let removing = async {
-            let mut removed = self.node.remove(&self.created.name).await;
-            while let Err(error) = &removed
-                && self.node.session.note(error) == Fault::Interrupted
-            {
-                // It was carried out, or never will be; nothing found is as good as removed.
-                removed = self.node.sweep().await.map(|_| true);
+            let mut asked = false;
+            loop {
+                match self.node.remove(&self.created, &mut asked).await {
+                    // It was carried out, or never will be.
+                    Err(error) if self.node.session.note(&error) == Fault::Interrupted => {}
+                    removed => return removed,
+                }
             }
-            removed
         };
         let error = match tokio::time::timeout(limit, removing).await {
             Ok(Ok(true)) => return Ok(()),
@@ -105,8 +105,13 @@ impl Held {
             },
             Err(_) => self.node.link.about(unanswered()),
         };
-        self.node.clone().sweep_in_the_background();
+        self.sweep_in_the_background();
         Err(error)
+    }
+
+    fn sweep_in_the_background(&self) {
+        let created = Some(self.created.clone());
+        self.node.clone().sweep_in_the_background(created);
     }
 
     /// Has the server tell when the node is gone.
@@ -136,7 +141,7 @@ impl Held {
     async fn look(&self) -> Result<bool, Error> {
         let path = self.path();
         match self.node.session.client.get_and_watch_data(&path).await {
-            Ok((data, stat, watcher)) if self.node.is_own(&data, &stat) => {
+            Ok((_, stat, watcher)) if self.node.is_same(&self.created, &stat) => {
                 let event = watcher.changed().await;
                 match event.event_type {
                     EventType::Session => Err(Error::SessionExpired),

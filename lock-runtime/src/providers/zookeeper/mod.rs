@@ -56,6 +56,10 @@ use crate::{LockError, LockErrorKind};
 ///
 /// * When another client deletes a lock's node or closes the session, the server lets the next one
 ///   in at once, before the holder is told. The fencing token tells them apart.
+/// * A removal goes by the node's name; the server compares no owner. A node that was not seen in
+///   the last 100 ms is looked at before. But if another client deletes the holder's node within
+///   that time, or within the round trip of the removal, and somebody else takes the lock and releases it, so
+///   that names begin anew, then the removal may hit the node of the next one. That one is told that its lock is lost.
 /// * A wrong password of the scheme `digest` is no error when connecting, since the server checks
 ///   none; the first lock fails by the ACL of its nodes.
 /// * A name that contains characters which ZooKeeper does not take becomes one with a hash, and a name that
