@@ -289,12 +289,23 @@ mod tests {
             "zookeeper://:hunter2@a",
             "zookeeper://user:hunter2@a//",
             "zookeeper://user:2181?hunter2@a",
+            "zookeeper://user:2181/hunter2@a",
+            "zookeeper://user:2181//hunter2@127.0.0.1:22181",
+            "zookeeper://user:2181/../hunter2@a/locks",
+            "zookeeper://user:p@ss/hunter2@a",
+            "zookeeper://user:2181//hunter2",
             "zookeeper://user:2181?lease=hunter2@a",
         ] {
             let error = ZooKeeperProviderBuilder::from_url(wrong.to_owned()).settings();
             let error = error.err().expect(wrong);
             assert!(!error.to_string().contains("hunter2"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_directory_may_hold_an_at_sign() {
+        let builder = ZooKeeperProviderBuilder::from_url("zookeeper://a/b%40c".to_owned());
+        assert_eq!(builder.settings().unwrap().directory, "/b@c");
     }
 
     #[test]

@@ -97,7 +97,8 @@ pub struct ZooKeeperProvider {
 impl ZooKeeperProvider {
     /// Connects to the ensemble of this URL: `zookeeper://user:password@host:port,host:port/directory`,
     /// where the port is 2181 if none is named; parameters `key_prefix`, `lease`,
-    /// `connect_timeout` and `acl` set what the builder's methods of that name set.
+    /// `connect_timeout` and `acl` set what the builder's methods of that name set. In a user name, a
+    /// password or a directory, `@` is written `%40`.
     ///
     /// # Errors
     ///

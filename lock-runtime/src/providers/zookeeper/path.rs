@@ -66,9 +66,10 @@ pub(super) fn predecessor<'a>(children: &'a [String], own: &str) -> Option<Optio
     is_there.then_some(last.map(|(_, child)| child))
 }
 
-/// A directory that ZooKeeper takes, or what is wrong with it.
+/// A directory that ZooKeeper takes, or what is wrong with it. That does not repeat the directory,
+/// which may be a part of a mistyped URL's password.
 pub(super) fn checked_directory(directory: &str) -> Result<(), LockError> {
-    let wrong = |why: &str| Err(invalid(format!("the directory {directory:?} {why}")));
+    let wrong = |why: &str| Err(invalid(format!("the directory {why}")));
     let Some(rest) = directory.strip_prefix('/') else {
         return wrong("does not begin with `/`");
     };
