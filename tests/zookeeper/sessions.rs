@@ -1,6 +1,7 @@
 //! One session for many locks, and what ends with it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use lock_runtime::LockErrorKind;
@@ -39,6 +40,48 @@ fn a_thousand_locks_are_held_on_one_session() {
             guard.lost().await;
         }
         assert!(start.elapsed() < lease / 2, "by evidence, not by deadline");
+    });
+}
+
+/// What a session has an eye on must fit into one request of a client that connects again, and so
+/// locks with long names live on several sessions.
+#[test]
+fn a_thousand_locks_with_long_names_outlive_their_connections() {
+    const LOCKS: usize = 1_000;
+    let lease = Duration::from_secs(6);
+    let name = |number: usize| format!("{number:0150}");
+    with_server(move |place| async move {
+        let (proxy, provider) = place.behind_proxy(|builder| builder.lease(lease)).await;
+        let mut tasks = JoinSet::new();
+        for number in 0..LOCKS {
+            let provider = provider.clone();
+            tasks.spawn(async move { take(&provider, &name(number)).await });
+        }
+        let guards = tasks.join_all().await;
+        let mut owners = std::collections::HashSet::new();
+        for number in 0..LOCKS {
+            let children = place.children(&name(number)).await;
+            let (_, stat) = place.child(&name(number), &children[0]).await;
+            owners.insert(stat.ephemeral_owner);
+        }
+        assert!((2..=3).contains(&owners.len()), "{} sessions", owners.len());
+        proxy.reset();
+        eventually("the connections break", BOUND, || async {
+            proxy.counts().broken.load(Ordering::Relaxed) >= 2
+        })
+        .await;
+        tokio::time::sleep(2 * lease).await;
+        let lost = guards.iter().filter(|guard| guard.is_lost()).count();
+        assert_eq!(lost, 0, "lost");
+        // There is room again, and nobody needs a further session.
+        drop(guards);
+        for number in 0..LOCKS {
+            place.until_gone(&name(number)).await;
+        }
+        let connections = proxy.counts().connections.load(Ordering::Relaxed);
+        take(&provider, &name(0)).await.release().await.unwrap();
+        let now = proxy.counts().connections.load(Ordering::Relaxed);
+        assert_eq!(now, connections);
     });
 }
 

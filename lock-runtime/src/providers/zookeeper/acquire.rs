@@ -12,7 +12,7 @@ use super::held::Held;
 use super::link::Link;
 use super::node::{Created, Node};
 use super::path::{LockPath, predecessor};
-use super::session::Session;
+use super::session::{Room, Session};
 use crate::clock::Timestamp;
 use crate::guard::FencingToken;
 use crate::provider::{AcquireRequest, Grant};
@@ -58,14 +58,21 @@ impl<'a> Acquisition<'a> {
         let mut outage = None;
         loop {
             self.request.report_unanswered(true);
-            let asked = first_of(self.link.session(), self.given_up(by)).await;
+            let room = async {
+                match old {
+                    // On its session it need not wait for the old one's node to go.
+                    Some(old) if !old.node.session.has_ended() => Ok(Arc::clone(&old.node.room)),
+                    _ => self.link.room(&self.lock).await,
+                }
+            };
+            let asked = first_of(room, self.given_up(by)).await;
             let error = match asked {
                 First::Right(Miss::Unanswered) => return Err(self.link.about(unanswered())),
                 First::Right(_) => return Err(LockErrorKind::Contended.into()),
                 First::Left(Err(error)) => error,
-                First::Left(Ok(session)) => {
+                First::Left(Ok(room)) => {
                     outage = None;
-                    match self.on(&session, old.take(), by).await {
+                    match self.on(room, old.take(), by).await {
                         Ok(grant) => return Ok(grant),
                         Err(None) => self.link.about(lock_error(Error::SessionExpired)),
                         Err(Some(error)) => return Err(error),
@@ -90,13 +97,15 @@ impl<'a> Acquisition<'a> {
     /// Queues on this session; `Err(None)` if it ended.
     async fn on(
         &self,
-        session: &Arc<Session>,
+        room: Arc<Room>,
         old: Option<&Held>,
         by: Timestamp,
     ) -> Result<Grant, Option<LockError>> {
+        let session = &Arc::clone(room.session());
         let node = Node {
             link: Arc::clone(self.link),
             session: Arc::clone(session),
+            room,
             lock: self.lock.clone(),
             owner: self.owner.clone(),
         };

@@ -1,6 +1,6 @@
-//! The session in use, and how it is made anew.
+//! The session in use, how it is made anew, and another one when it has no room.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -9,7 +9,7 @@ use super::address::{DEFAULT_PORT, has_port};
 use super::config::Settings;
 use super::error::{lock_error, unanswered};
 use super::path::LockPath;
-use super::session::Session;
+use super::session::{Room, Session};
 use crate::clock::Timestamp;
 use crate::provider::{BoxFuture, OwnerId};
 use crate::providers::host::host;
@@ -29,6 +29,8 @@ pub(super) struct Link {
 #[derive(Default)]
 struct State {
     current: Option<Arc<Session>>,
+    /// Those that had no room any more. They live as long as their locks.
+    full: Vec<Weak<Session>>,
     attempt: Option<Arc<Signal<Outcome>>>,
 }
 
@@ -52,25 +54,38 @@ impl Link {
         format!("{}{id}", self.owner_prefix)
     }
 
-    /// The session in use, or a new one, at the latest after the connect timeout.
-    pub(super) async fn session(self: &Arc<Self>) -> Outcome {
-        let attempt = {
-            let mut state = self.lock();
-            match &state.current {
-                Some(current) if !current.has_ended() => return Ok(Arc::clone(current)),
-                _ => state.current = None,
-            }
-            match &state.attempt {
-                Some(attempt) => Arc::clone(attempt),
-                None => {
-                    let attempt = Arc::new(Signal::new());
-                    state.attempt = Some(Arc::clone(&attempt));
-                    tokio::spawn(connect(Arc::clone(self), Arc::clone(&attempt)));
-                    attempt
+    /// Room for this lock on the session in use, or on a new one, at the latest after the connect
+    /// timeout.
+    pub(super) async fn room(self: &Arc<Self>, lock: &LockPath) -> Result<Arc<Room>, LockError> {
+        loop {
+            let attempt = {
+                let mut state = self.lock();
+                if let Some(room) = state.room(lock.child_length()) {
+                    return Ok(Arc::new(room));
                 }
+                self.attempt(&mut state)
+            };
+            // Others may have taken all its room by now.
+            if let Some(room) = attempt.wait().await.clone()?.room(lock.child_length()) {
+                return Ok(Arc::new(room));
             }
-        };
+        }
+    }
+
+    /// Makes a session before anybody needs one.
+    pub(super) async fn session(self: &Arc<Self>) -> Outcome {
+        let attempt = self.attempt(&mut self.lock());
         attempt.wait().await.clone()
+    }
+
+    /// The attempt to make another session that is under way, or a new one.
+    fn attempt(self: &Arc<Self>, state: &mut State) -> Arc<Signal<Outcome>> {
+        let attempt = state.attempt.get_or_insert_with(|| {
+            let attempt = Arc::new(Signal::new());
+            tokio::spawn(connect(Arc::clone(self), Arc::clone(&attempt)));
+            attempt
+        });
+        Arc::clone(attempt)
     }
 
     /// The error, with the servers that it is about.
@@ -80,6 +95,24 @@ impl Link {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// On the session in use, or on one that has room again.
+    fn room(&mut self, length: usize) -> Option<Room> {
+        self.full.retain(|session| session.strong_count() > 0);
+        let current = self.current.take_if(|current| current.has_ended());
+        drop(current);
+        if let Some(room) = self
+            .current
+            .as_ref()
+            .and_then(|current| current.room(length))
+        {
+            return Some(room);
+        }
+        let mut full = self.full.iter().filter_map(Weak::upgrade);
+        full.find_map(|session| (!session.has_ended()).then(|| session.room(length))?)
     }
 }
 
@@ -108,7 +141,11 @@ async fn connect(link: Arc<Link>, attempt: Arc<Signal<Outcome>>) {
     let outcome = outcome.map_err(|error| link.about(error));
     let mut state = link.lock();
     state.attempt = None;
-    state.current = outcome.as_ref().ok().cloned();
+    if let Ok(session) = &outcome
+        && let Some(full) = state.current.replace(Arc::clone(session))
+    {
+        state.full.push(Arc::downgrade(&full));
+    }
     drop(state);
     attempt.set(outcome);
 }

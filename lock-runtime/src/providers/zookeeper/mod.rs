@@ -36,7 +36,8 @@ use crate::{LockError, LockErrorKind};
 /// so both exclude each other. The node is created when missing and removed when empty.
 ///
 /// * **Lease.** It is the timeout of the session, which all locks of a provider share, as the server
-///   grants it; a lease named for a single lock has no effect. A process that crashes keeps its
+///   grants it; a lease named for a single lock has no effect. (When the paths of the nodes of all
+///   locks that are held or waited for have 100 KiB together, further locks are on another session.) A process that crashes keeps its
 ///   locks for at most that long and one tick. A holder
 ///   counts on three fifths of it, from the last request that a majority of the ensemble has
 ///   confirmed: what a leader knows of a session is older than what the client knows, by up

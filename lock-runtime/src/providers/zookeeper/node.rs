@@ -8,7 +8,7 @@ use zookeeper_client::{CreateMode, Error, Stat};
 use super::error::{Fault, fault};
 use super::link::Link;
 use super::path::LockPath;
-use super::session::Session;
+use super::session::{Room, Session};
 use crate::clock::Timestamp;
 use crate::race::both;
 
@@ -23,6 +23,8 @@ const LATELY: Duration = Duration::from_millis(100);
 pub(super) struct Node {
     pub(super) link: Arc<Link>,
     pub(super) session: Arc<Session>,
+    /// Kept for as long as the node may be there.
+    pub(super) room: Arc<Room>,
     pub(super) lock: LockPath,
     /// What stands in the node, and in no other one.
     pub(super) owner: String,

@@ -1,6 +1,7 @@
 //! One session, the grants that live and end with it, and when it was last confirmed.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +12,11 @@ use crate::clock::Timestamp;
 use crate::provider::{LossReporter, OwnerId};
 use crate::signal::Signal;
 
+/// How long the paths may be, taken together, that a session has an eye on. The client tells a new
+/// connection of them in pieces of 128 KiB, and takes the answer to a second piece for an error: no
+/// connection would come about any more (`WatchManager::resend_watches` in version 0.11).
+const ROOM: usize = 100 << 10;
+
 pub(super) const ENDED: &str = "its ZooKeeper session has expired or was closed";
 
 /// A session, and the client that keeps it alive. Closed, with all its locks, when dropped.
@@ -19,6 +25,20 @@ pub(super) struct Session {
     /// How long its connections may be silent.
     silence: Duration,
     state: Arc<State>,
+    /// How much of its room is taken.
+    taken: AtomicUsize,
+}
+
+/// A part of a session's room, for an eye on one path at a time.
+pub(super) struct Room {
+    session: Arc<Session>,
+    length: usize,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.session.taken.fetch_sub(self.length, Ordering::AcqRel);
+    }
 }
 
 /// What outlives the client.
@@ -43,6 +63,20 @@ impl Session {
             client,
             silence,
             state,
+            taken: AtomicUsize::new(0),
+        })
+    }
+
+    /// Room for a path of this length, if there is so much; the first one always has room.
+    pub(super) fn room(self: &Arc<Self>, length: usize) -> Option<Room> {
+        self.taken
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| {
+                (taken == 0 || taken + length <= ROOM).then_some(taken + length)
+            })
+            .ok()?;
+        Some(Room {
+            session: Arc::clone(self),
+            length,
         })
     }
 
@@ -138,6 +172,12 @@ impl Session {
             self.state.end();
         }
         fault
+    }
+}
+
+impl Room {
+    pub(super) fn session(&self) -> &Arc<Session> {
+        &self.session
     }
 }
 
