@@ -216,6 +216,29 @@ fn the_session_ends_with_the_provider() {
     });
 }
 
+/// Its holder can no longer do so.
+#[test]
+fn the_server_removes_the_lock_s_node_after_the_end_of_a_session() {
+    lock_tests::run(crate::common::DEADLINE, async {
+        let every = Duration::from_millis(200);
+        let Some(server) = ZooKeeperServer::start_with_container_check(every) else {
+            return;
+        };
+        let place = Place::on(server.port()).await;
+        let provider = place.provider().await;
+        let guard = take(&provider, "order").await;
+        let children = place.children("order").await;
+        let session = place.child("order", &children[0]).await.1.ephemeral_owner;
+        close_session(place.port, session);
+        guard.lost().await;
+        place.until_gone("order").await;
+        // It may be gone at any time.
+        for _ in 0..10 {
+            take(&provider, "order").await.release().await.unwrap();
+        }
+    });
+}
+
 /// A waiter is woken by the one before it, and by nobody else.
 #[test]
 fn a_hand_over_costs_the_same_however_many_wait() {

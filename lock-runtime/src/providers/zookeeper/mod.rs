@@ -33,7 +33,8 @@ use crate::{LockError, LockErrorKind};
 /// not take replaced and a hash appended. Whoever wants the lock creates an ephemeral, sequential
 /// child `lock-…` of it; the lowest one holds. That is the recipe of ZooKeeper's own documentation
 /// (*ZooKeeper Recipes and Solutions: Locks*) with the names of the .NET `DistributedLock` library,
-/// so both exclude each other. The node is created when missing and removed when empty.
+/// so both exclude each other. The node is created when missing and removed when empty; it is a
+/// container, which the server itself removes, within a minute or so, when its last child went with a session.
 ///
 /// * **Lease.** It is the timeout of the session, which all locks of a provider share, as the server
 ///   grants it; a lease named for a single lock has no effect. (When the paths of the nodes of all

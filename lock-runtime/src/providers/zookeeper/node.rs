@@ -60,6 +60,8 @@ impl Node {
     pub(super) async fn create(&self, instead_of: Option<&Created>) -> Result<Queued, Error> {
         let acls = self.link.settings.acls();
         let persistent = CreateMode::Persistent.with_acls(acls);
+        // The server removes it when it is empty, should nobody be left to do so.
+        let container = CreateMode::Container.with_acls(acls);
         let sequential = CreateMode::EphemeralSequential.with_acls(acls);
         let prefix = self.lock.child_prefix();
         let client = &self.session.client;
@@ -75,7 +77,7 @@ impl Node {
         };
         loop {
             let sent_at = Timestamp::now();
-            let parent = client.create(self.lock.node(), b"", &persistent);
+            let parent = client.create(self.lock.node(), b"", &container);
             let child = client.create(&prefix, self.owner.as_bytes(), &sequential);
             let instead_of = instead_of.take();
             let old = instead_of.as_ref().map(|path| client.delete(path, None));
