@@ -122,6 +122,53 @@ fn a_try_answers_within_one_connect_timeout() {
     });
 }
 
+/// It queues behind the release of a guard that was dropped in the outage, and behind the removal of
+/// its own node.
+#[test]
+fn a_try_does_not_wait_for_what_is_removed_later() {
+    with_server(|place| async move {
+        let timeout = Duration::from_secs(3);
+        let (proxy, provider) = place
+            .behind_proxy(|builder| builder.connect_timeout(timeout))
+            .await;
+        let holder = place.provider().await;
+        let held = take(&holder, "held").await;
+        // Only what follows the answer to its creation goes unheard.
+        proxy.set(|fault| fault.to_client = Flow::Delay(timeout / 3));
+        let start = Instant::now();
+        let trying = {
+            let lock = lock(&provider, "held");
+            tokio::spawn(async move { lock.try_acquire().await })
+        };
+        place.until_children("held", 2).await;
+        tokio::time::sleep(timeout / 2).await;
+        proxy.set(|fault| fault.to_client = Flow::Hold);
+        let outcome = trying.await.unwrap();
+        assert!(!matches!(outcome, Ok(Some(_))), "somebody holds it");
+        let took = start.elapsed();
+        assert!(took < timeout * 4 / 3, "{took:?}");
+        proxy.heal();
+        place.until_children("held", 1).await;
+
+        let guard = take(&provider, "order").await;
+        proxy.set(|fault| fault.refuse = true);
+        proxy.reset();
+        eventually("it tries to connect", BOUND, || async {
+            proxy.counts().refused.load(Ordering::Relaxed) > 0
+        })
+        .await;
+        drop(guard);
+        let start = Instant::now();
+        let error = lock(&provider, "order").try_acquire().await.unwrap_err();
+        let took = start.elapsed();
+        assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
+        assert!(took < timeout * 4 / 3, "{took:?}");
+        proxy.heal();
+        place.until_gone("order").await;
+        held.release().await.unwrap();
+    });
+}
+
 #[test]
 fn a_server_that_is_gone_is_told_within_the_connect_timeout() {
     lock_tests::run(DEADLINE, async {

@@ -125,7 +125,7 @@ impl<'a> Acquisition<'a> {
         };
         let error = match miss {
             Miss::Held | Miss::Abandoned => {
-                self.leave(node, created).await;
+                self.leave(node, created, by).await;
                 LockErrorKind::Contended.into()
             }
             Miss::Ended => return Err(None),
@@ -139,7 +139,7 @@ impl<'a> Acquisition<'a> {
                 }
                 // If the node was refused there is none.
                 if created.is_some() {
-                    self.leave(node, created).await;
+                    self.leave(node, created, by).await;
                 }
                 self.link.about(lock_error(error))
             }
@@ -242,8 +242,8 @@ impl<'a> Acquisition<'a> {
             .with_state(held)
     }
 
-    /// Takes the node back before anybody is told, if the ensemble answers; else afterwards.
-    async fn leave(&self, node: Node, created: Option<Created>) {
+    /// Takes the node back before anybody is told, if the ensemble answers in time; else afterwards.
+    async fn leave(&self, node: Node, created: Option<Created>, by: Timestamp) {
         if !node.session.is_connected() {
             return node.sweep_in_the_background(created);
         }
@@ -254,7 +254,10 @@ impl<'a> Acquisition<'a> {
                 None => node.sweep(None).await,
             }
         };
-        let limit = self.link.settings.connect_timeout;
+        let limit = match self.request.waits() {
+            true => self.link.settings.connect_timeout,
+            false => by.remaining(),
+        };
         match tokio::time::timeout(limit, removing).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) if node.session.note(&error) == Fault::Ended => {}

@@ -98,7 +98,8 @@ impl ZooKeeperProviderBuilder {
     }
 
     /// How long making a session may take, and how long an acquisition that does not wait may
-    /// take with an ensemble that does not answer; by default a third of the lease, at least 1 s
+    /// take with an ensemble that does not answer (a release that is under way at that time comes
+    /// before it, and may take as long); by default a third of the lease, at least 1 s
     /// and at most 5 s. A host that is silent for longer than its share of this is left for
     /// another one. URL parameter `connect_timeout`.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {

@@ -16,6 +16,8 @@ use crate::signal::Signal;
 
 /// A lock held for less than this is not looked at.
 const BEFORE_WATCHING: Duration = Duration::from_millis(20);
+/// For what part of the connect timeout a release waits for a connection.
+const WITHOUT_CONNECTION: u32 = 10;
 pub(super) const REMOVED: &str = "its node was removed by somebody else";
 
 /// What a grant of this provider carries with it.
@@ -86,6 +88,16 @@ impl Held {
             return Err(loss);
         }
         let limit = self.node.link.settings.connect_timeout;
+        // Others wait for this in turn, and who does not wait has one such time in all.
+        let session = &self.node.session;
+        if tokio::time::timeout(limit / WITHOUT_CONNECTION, session.connected())
+            .await
+            .is_err()
+        {
+            self.sweep_in_the_background();
+            let error = lock_error(Error::ConnectionLoss);
+            return Err(self.node.link.about(error));
+        }
         let removing = async {
             let mut asked = false;
             loop {

@@ -118,6 +118,14 @@ impl Session {
         self.client.state() == SessionState::SyncConnected
     }
 
+    /// Waits until it is connected, which it need not become again.
+    pub(super) async fn connected(&self) {
+        let mut watcher = self.client.state_watcher();
+        while !self.is_connected() {
+            watcher.changed().await;
+        }
+    }
+
     /// The grant ends with the session, unless it is [forgotten](Self::forget) before.
     pub(super) fn remember(&self, owner: OwnerId, loss: &LossReporter) {
         self.state.grants().insert(owner, loss.clone());
