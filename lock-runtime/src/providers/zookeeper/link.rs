@@ -1,5 +1,6 @@
 //! The session in use, how it is made anew, and another one when it has no room.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -16,6 +17,10 @@ use crate::providers::host::host;
 use crate::race::all_of;
 use crate::signal::Signal;
 use crate::{LockError, LockName};
+
+/// Of a host to which TCP connects.
+const NO_SESSION: &str = "takes connections, but opens no session: it is overloaded, does not speak \
+                          ZooKeeper, or its TLS settings or certificate do not fit";
 
 type Outcome = Result<Arc<Session>, LockError>;
 
@@ -123,19 +128,35 @@ async fn connect(link: Arc<Link>, attempt: Arc<Signal<Outcome>>) {
     let connecting = {
         let link = Arc::clone(&link);
         // A task of its own, so that even a panic in it is answered.
-        tokio::spawn(async move { tokio::time::timeout(limit, link.settings.connect()).await })
+        tokio::spawn(async move {
+            let settings = &link.settings;
+            let mut connecting = pin!(settings.connect());
+            let soon = tokio::time::timeout(limit / 2, connecting.as_mut()).await;
+            if let Ok(Ok(client)) = soon {
+                return Ok(client);
+            }
+            // The client keeps the reasons to itself, so they are looked for beside it.
+            let left = (sent_at + limit).remaining();
+            let why = tokio::spawn(why_not(settings.hosts.clone(), left * 3 / 4));
+            let outcome = match soon {
+                Ok(outcome) => Ok(outcome),
+                Err(_) => tokio::time::timeout(left, connecting).await,
+            };
+            let error = match outcome {
+                Ok(Ok(client)) => return Ok(client),
+                Ok(Err(error)) => lock_error(error),
+                Err(_) => unanswered(),
+            };
+            // What a server has answered needs no other reason.
+            match error.is_retryable() {
+                true => Err(error.about(why.await.unwrap_or_default())),
+                false => Err(error),
+            }
+        })
     };
     let outcome = match connecting.await {
-        Ok(Ok(Ok(client))) => Ok(Session::new(client, link.settings.silence, sent_at)),
-        Ok(Ok(Err(error))) => {
-            let error = lock_error(error);
-            let left = (sent_at + limit).remaining();
-            match unreachable(&link.settings.hosts, left).await {
-                Some(why) => Err(error.about(why)),
-                None => Err(error),
-            }
-        }
-        Ok(Err(_)) => Err(unanswered()),
+        Ok(Ok(client)) => Ok(Session::new(client, link.settings.silence, sent_at)),
+        Ok(Err(error)) => Err(error),
         Err(panicked) => Err(unanswered().with_source(panicked)),
     };
     let outcome = outcome.map_err(|error| link.about(error));
@@ -150,8 +171,8 @@ async fn connect(link: Arc<Link>, attempt: Arc<Signal<Outcome>>) {
     attempt.set(outcome);
 }
 
-/// Which hosts cannot be reached and why, which the client keeps to itself; `None` if all can.
-async fn unreachable(hosts: &str, limit: Duration) -> Option<String> {
+/// What each host does when somebody connects, as far as that shows in this time.
+async fn why_not(hosts: String, limit: Duration) -> String {
     let attempts = hosts.split(',').map(|host| -> BoxFuture<'_, _> {
         Box::pin(async move {
             let address = match has_port(host) {
@@ -159,16 +180,11 @@ async fn unreachable(hosts: &str, limit: Duration) -> Option<String> {
                 false => format!("{host}:{DEFAULT_PORT}"),
             };
             match tokio::time::timeout(limit, TcpStream::connect(&address)).await {
-                Ok(Ok(_)) => None,
-                Ok(Err(error)) => Some(format!("{address}: {error}")),
-                Err(_) => Some(format!("{address}: no answer")),
+                Ok(Ok(_)) => format!("{address}: {NO_SESSION}"),
+                Ok(Err(error)) => format!("{address}: {error}"),
+                Err(_) => format!("{address}: no answer"),
             }
         })
     });
-    let failures: Vec<_> = all_of(attempts.collect())
-        .await
-        .into_iter()
-        .flatten()
-        .collect();
-    (!failures.is_empty()).then(|| failures.join(", "))
+    all_of(attempts.collect()).await.join(", ")
 }
