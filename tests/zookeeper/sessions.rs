@@ -202,17 +202,25 @@ fn a_node_that_somebody_removes_is_a_loss() {
 
 #[test]
 fn the_session_ends_with_the_provider() {
-    with_server(|place| async move {
-        let provider = place.provider().await;
-        let error = {
-            let guard = take(&provider, "order").await;
-            let children = place.children("order").await;
-            assert_eq!(children.len(), 1);
-            drop(provider);
-            guard.release().await
+    lock_tests::run(crate::common::DEADLINE, async {
+        let Some(server) = ZooKeeperServer::start() else {
+            return;
         };
-        error.unwrap();
-        place.until_gone("order").await;
+        let place = Place::on(server.port()).await;
+        let provider = place.provider().await;
+        let guard = take(&provider, "order").await;
+        let children = place.children("order").await;
+        let session = place.child("order", &children[0]).await.1.ephemeral_owner;
+        let lives = || {
+            let sessions = server.ask("dump").expect("the server answers");
+            sessions.contains(&format!("0x{session:x}"))
+        };
+        drop(provider);
+        assert!(lives(), "for the guard");
+        guard.release().await.unwrap();
+        // Its timeout is far away.
+        eventually("the session is closed", BOUND, || async { !lives() }).await;
+        assert!(!place.exists("order").await);
     });
 }
 
