@@ -7,7 +7,7 @@ use std::time::Duration;
 use zookeeper_client::{Error, EventType};
 
 use super::error::{Fault, lock_error, lost, unanswered};
-use super::node::{Created, Node};
+use super::node::{Created, Node, PAUSE};
 use super::session::ENDED;
 use crate::LockError;
 use crate::provider::{LossReporter, OwnerId};
@@ -94,6 +94,9 @@ impl Held {
             .await
             .is_err()
         {
+            if let Some(loss) = self.loss() {
+                return Err(loss);
+            }
             self.sweep_in_the_background();
             let error = lock_error(Error::ConnectionLoss);
             return Err(self.node.link.about(error));
@@ -136,6 +139,7 @@ impl Held {
                     Ok(false) => return true,
                     Err(error) => match self.node.session.note(&error) {
                         Fault::Interrupted => {}
+                        Fault::Busy => tokio::time::sleep(PAUSE).await,
                         // By its deadline alone, then.
                         _ => return false,
                     },

@@ -13,7 +13,7 @@ use crate::clock::Timestamp;
 use crate::race::both;
 
 /// After an error of the server's; in the background doubled from one to the next.
-const PAUSE: Duration = Duration::from_millis(200);
+pub(super) const PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A node that was seen so lately is removed by its name, without another look at whose it is.
 const LATELY: Duration = Duration::from_millis(100);
