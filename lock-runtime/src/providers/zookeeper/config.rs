@@ -106,7 +106,7 @@ impl ZooKeeperProviderBuilder {
     /// before it, and may take as long); by default a third of the lease, at least 1 s
     /// and at most 5 s. A single host may be silent for as long; where there are several, one is left for
     /// another after half its share of this, or a sixth if that is less, and 500 ms at least. None may be
-    /// silent for longer than three tenths of the lease that was asked for. URL parameter `connect_timeout`.
+    /// silent for longer than a fifth of the lease that was asked for. URL parameter `connect_timeout`.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.parameters.connect_timeout = Some(timeout);
         self
@@ -203,7 +203,7 @@ impl ZooKeeperProviderBuilder {
             connect_timeout,
             // There must be time for other hosts before a lock is lost, and signs of life must be
             // close enough to count on most of the lease.
-            silence: share.max(SHORTEST_SILENCE).min(lease * 3 / 10),
+            silence: share.max(SHORTEST_SILENCE).min(lease / 5),
             acls: acl.entries()?,
             credentials: credentials.map(|(user, password)| format!("{user}:{password}")),
             #[cfg(feature = "zookeeper-tls")]

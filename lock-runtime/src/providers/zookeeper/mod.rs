@@ -40,7 +40,7 @@ use crate::{LockError, LockErrorKind};
 ///   grants it; a lease named for a single lock has no effect. (When the paths of the nodes of all
 ///   locks that are held or waited for have 100 KiB together, further locks are on another session.) A process that crashes keeps its
 ///   locks for at most that long and one tick. A holder
-///   counts on three fifths of it, from the last request that a majority of the ensemble has
+///   counts on three fifths of it, or a little less, from the last request that a majority of the ensemble has
 ///   confirmed: what a leader knows of a session is older than what the client knows, by up
 ///   to half a tick and the time between two signs of life. It has that confirmed, by one
 ///   request for all locks, every fifth of the lease.
@@ -66,6 +66,8 @@ use crate::{LockError, LockErrorKind};
 ///   none; the first lock fails by the ACL of its nodes.
 /// * A name that contains characters which ZooKeeper does not take becomes one with a hash, and a name that
 ///   is spelled like that, hash and all, is the same lock. So the .NET library has it.
+/// * The client's own log at the level `debug` (target `zookeeper_client`) has the passwords of sessions,
+///   with which others could take them over.
 /// * TLS brings a second cryptography library, `aws-lc-rs`, into the build, which the client asks
 ///   for and this library does not use.
 ///

@@ -214,13 +214,15 @@ impl State {
     }
 }
 
-/// How far apart they are at most: the client looks at its clock eight times while a connection may
-/// be silent, and gives one when the last is three such times ago (its `Session::reset_timeout`).
+/// How far apart they are at most. The client gives one when the last is three eighths of the time ago
+/// for which a connection may be silent, but none while it waits for an answer to the one before; that it does
+/// for no longer than the whole time. It has its own idea of that time where it is long (its
+/// `Session::reset_timeout`).
 fn signs_of_life(silence: Duration, timeout: Duration) -> Duration {
     if silence > timeout * 3 / 5 {
-        timeout / 5
+        timeout * 2 / 5
     } else {
-        silence / 2
+        silence
     }
 }
 
@@ -243,9 +245,10 @@ mod tests {
         for silence in 1..100 {
             let apart = signs_of_life(Duration::from_millis(silence * 500), timeout);
             // With half a tick, there is time left to count on.
-            assert!(apart <= timeout * 3 / 10, "{silence}: {apart:?}");
+            assert!(apart <= timeout * 3 / 5, "{silence}: {apart:?}");
         }
-        assert_eq!(signs_of_life(timeout / 4, timeout), timeout / 8);
-        assert_eq!(signs_of_life(timeout, timeout), timeout / 5);
+        // While an answer is owed there is none, until the connection is given up.
+        assert_eq!(signs_of_life(timeout / 5, timeout), timeout / 5);
+        assert_eq!(signs_of_life(timeout, timeout), timeout * 2 / 5);
     }
 }
