@@ -103,10 +103,11 @@ impl ZooKeeperProviderBuilder {
 
     /// How long making a session may take, and how long an acquisition that does not wait may
     /// take with an ensemble that does not answer (a release that is under way at that time comes
-    /// before it, and may take as long); by default a third of the lease, at least 1 s
-    /// and at most 5 s. A single host may be silent for as long; where there are several, one is left for
-    /// another after half its share of this, or a sixth if that is less, and 500 ms at least. None may be
-    /// silent for longer than a fifth of the lease that was asked for. URL parameter `connect_timeout`.
+    /// before it, and may take as long); by default a third of the lease, at least 1 s and at most
+    /// 5 s. A single host may be silent for as long; where there are several, one is left for
+    /// another after half its share of this, or a sixth if that is less, and 500 ms at least. None
+    /// may be silent for longer than a fifth of the lease that was asked for. URL parameter
+    /// `connect_timeout`.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.parameters.connect_timeout = Some(timeout);
         self

@@ -214,10 +214,10 @@ impl State {
     }
 }
 
-/// How far apart they are at most. The client gives one when the last is three eighths of the time ago
-/// for which a connection may be silent, but none while it waits for an answer to the one before; that it does
-/// for no longer than the whole time. It has its own idea of that time where it is long (its
-/// `Session::reset_timeout`).
+/// How far apart they are at most. The client gives one when the last is three eighths of the time
+/// ago for which a connection may be silent, but none while it waits for an answer to the one
+/// before; that it does for no longer than the whole time. It has its own idea of that time where
+/// it is long (its `Session::reset_timeout`).
 fn signs_of_life(silence: Duration, timeout: Duration) -> Duration {
     if silence > timeout * 3 / 5 {
         timeout * 2 / 5
