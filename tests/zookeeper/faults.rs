@@ -160,6 +160,92 @@ fn a_release_whose_answer_is_lost_touches_nobody_else() {
     });
 }
 
+/// Somebody removes the holder's node, the lock's node goes too, and another one gets a node of the
+/// same name, while the holder hears nothing of it.
+#[test]
+fn a_release_leaves_another_one_s_node_of_the_same_name_alone() {
+    with_server(|place| async move {
+        for is_connected in [true, false] {
+            let (proxy, provider) = place.behind_proxy(|builder| builder).await;
+            let guard = take(&provider, "order").await;
+            // Nor is it a lock that was taken just now.
+            tokio::time::sleep(SHORT).await;
+            if is_connected {
+                proxy.set(|fault| fault.to_client = Flow::Hold);
+            } else {
+                proxy.set(|fault| fault.refuse = true);
+                proxy.reset();
+                eventually("it tries to connect", BOUND, || async {
+                    proxy.counts().refused.load(Ordering::Relaxed) > 0
+                })
+                .await;
+            }
+            let children = place.children("order").await;
+            let own = format!("{}/{}", place.node("order"), children[0]);
+            place.raw.delete(&own, None).await.unwrap();
+            place.raw.delete(&place.node("order"), None).await.unwrap();
+            let foreign = place.queue("order", "lock-", b"").await;
+            assert_eq!(foreign, own);
+            let asked = proxy.counts().to_server.load(Ordering::Relaxed);
+            let releasing = tokio::spawn(guard.release());
+            if is_connected {
+                eventually("it has asked", BOUND, || async {
+                    proxy.counts().to_server.load(Ordering::Relaxed) > asked
+                })
+                .await;
+            }
+            proxy.heal();
+            let error = releasing.await.unwrap().unwrap_err();
+            if is_connected {
+                assert_eq!(error.kind(), LockErrorKind::Lost, "{error}");
+            } else {
+                // Its node is looked for in the background, as soon as there is a connection.
+                assert!(
+                    error.kind() == LockErrorKind::ProviderUnavailable
+                        || error.kind() == LockErrorKind::Lost
+                );
+                take(&provider, "other").await.release().await.unwrap();
+            }
+            assert!(place.raw.check_stat(&foreign).await.unwrap().is_some());
+            place.raw.delete(&foreign, None).await.unwrap();
+            place.raw.delete(&place.node("order"), None).await.unwrap();
+        }
+    });
+}
+
+/// The same, to a waiter: when its turn comes, the first node has its name and is another one's.
+#[test]
+fn a_waiter_is_not_granted_another_one_s_node_of_the_same_name() {
+    with_server(|place| async move {
+        let (proxy, provider) = place.behind_proxy(|builder| builder).await;
+        let holder = place.provider().await;
+        let guard = take(&holder, "order").await;
+        let waiter = waiting(&provider, "order");
+        let children = place.until_children("order", 2).await;
+        proxy.set(|fault| fault.refuse = true);
+        proxy.reset();
+        eventually("it tries to connect", BOUND, || async {
+            proxy.counts().refused.load(Ordering::Relaxed) > 0
+        })
+        .await;
+        let own = format!("{}/{}", place.node("order"), children[1]);
+        place.raw.delete(&own, None).await.unwrap();
+        guard.release().await.unwrap();
+        assert!(!place.exists("order").await);
+        let first = place.queue("order", "lock-", b"").await;
+        let foreign = place.queue("order", "lock-", b"").await;
+        assert_eq!(foreign, own);
+        place.raw.delete(&first, None).await.unwrap();
+        proxy.heal();
+        // It queues again.
+        place.until_children("order", 2).await;
+        assert!(!waiter.is_finished());
+        place.raw.delete(&foreign, None).await.unwrap();
+        waiter.await.unwrap().release().await.unwrap();
+        place.until_gone("order").await;
+    });
+}
+
 #[test]
 fn a_waiter_keeps_its_place_while_its_connection_is_gone() {
     with_server(|place| async move {

@@ -4,10 +4,11 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use lock_runtime::LockErrorKind;
+use lock_tests::proxy::Flow;
 use lock_tests::zookeeper::SharedServer;
 use zookeeper_client::{Acls, CreateMode, Error};
 
-use crate::common::{BOUND, connected, lock, take, token, waiting, with_server};
+use crate::common::{BOUND, break_off, connected, lock, take, token, waiting, with_server};
 
 #[test]
 fn holder_and_waiters_queue_below_the_lock() {
@@ -104,6 +105,34 @@ fn other_primitives_on_the_same_node_are_not_in_the_way() {
         assert_eq!(place.children("order").await.len(), 5);
         guard.release().await.unwrap();
         assert_eq!(place.children("order").await.len(), 4, "left alone");
+    });
+}
+
+/// A node is its owner's by who created it, whatever stands in it.
+#[test]
+fn a_node_that_somebody_writes_into_is_still_its_owner_s() {
+    with_server(|place| async move {
+        for is_interrupted in [false, true] {
+            let (proxy, provider) = place.behind_proxy(|builder| builder).await;
+            let guard = take(&provider, "order").await;
+            let children = place.children("order").await;
+            let path = format!("{}/{}", place.node("order"), children[0]);
+            // The first time before it is watched, perhaps.
+            for _ in 0..3 {
+                place.raw.set_data(&path, b"by hand", None).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            assert!(!guard.is_lost());
+            if is_interrupted {
+                proxy.set(|fault| fault.to_server = Flow::Hold);
+                let releasing = tokio::spawn(guard.release());
+                break_off(&proxy).await;
+                releasing.await.unwrap().unwrap();
+            } else {
+                guard.release().await.unwrap();
+            }
+            place.until_gone("order").await;
+        }
     });
 }
 

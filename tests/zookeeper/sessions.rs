@@ -1,6 +1,7 @@
 //! One session for many locks, and what ends with it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use lock_runtime::LockErrorKind;
@@ -39,6 +40,58 @@ fn a_thousand_locks_are_held_on_one_session() {
             guard.lost().await;
         }
         assert!(start.elapsed() < lease / 2, "by evidence, not by deadline");
+    });
+}
+
+/// What a session has an eye on must fit into one request of a client that connects again, and so
+/// locks with long names live on several sessions.
+#[test]
+fn a_thousand_locks_with_long_names_outlive_their_connections() {
+    const LOCKS: usize = 1_000;
+    let lease = Duration::from_secs(6);
+    let name = |number: usize| format!("{number:0150}");
+    with_server(move |place| async move {
+        let (proxy, provider) = place.behind_proxy(|builder| builder.lease(lease)).await;
+        let mut tasks = JoinSet::new();
+        for number in 0..LOCKS {
+            let provider = provider.clone();
+            tasks.spawn(async move { take(&provider, &name(number)).await });
+        }
+        let mut guards = tasks.join_all().await;
+        let mut owners = std::collections::HashMap::new();
+        for number in 0..LOCKS {
+            let children = place.children(&name(number)).await;
+            let (_, stat) = place.child(&name(number), &children[0]).await;
+            owners.insert(stat.ephemeral_owner, name(number));
+        }
+        assert!((2..=3).contains(&owners.len()), "{} sessions", owners.len());
+        // All but one of the sessions are full: there, too, a lock is passed on.
+        for name in owners.values() {
+            let at = guards
+                .iter()
+                .position(|guard| guard.name().as_str() == name);
+            let guard = guards.remove(at.unwrap());
+            let (next, released) = tokio::join!(take(&provider, name), guard.release());
+            released.unwrap();
+            guards.push(next);
+        }
+        proxy.reset();
+        eventually("the connections break", BOUND, || async {
+            proxy.counts().broken.load(Ordering::Relaxed) >= 2
+        })
+        .await;
+        tokio::time::sleep(2 * lease).await;
+        let lost = guards.iter().filter(|guard| guard.is_lost()).count();
+        assert_eq!(lost, 0, "lost");
+        // There is room again, and nobody needs a further session.
+        drop(guards);
+        for number in 0..LOCKS {
+            place.until_gone(&name(number)).await;
+        }
+        let connections = proxy.counts().connections.load(Ordering::Relaxed);
+        take(&provider, &name(0)).await.release().await.unwrap();
+        let now = proxy.counts().connections.load(Ordering::Relaxed);
+        assert_eq!(now, connections);
     });
 }
 
@@ -159,17 +212,48 @@ fn a_node_that_somebody_removes_is_a_loss() {
 
 #[test]
 fn the_session_ends_with_the_provider() {
-    with_server(|place| async move {
-        let provider = place.provider().await;
-        let error = {
-            let guard = take(&provider, "order").await;
-            let children = place.children("order").await;
-            assert_eq!(children.len(), 1);
-            drop(provider);
-            guard.release().await
+    lock_tests::run(crate::common::DEADLINE, async {
+        let Some(server) = ZooKeeperServer::start() else {
+            return;
         };
-        error.unwrap();
+        let place = Place::on(server.port()).await;
+        let provider = place.provider().await;
+        let guard = take(&provider, "order").await;
+        let children = place.children("order").await;
+        let session = place.child("order", &children[0]).await.1.ephemeral_owner;
+        let lives = || {
+            let sessions = server.ask("dump").expect("the server answers");
+            sessions.contains(&format!("0x{session:x}"))
+        };
+        drop(provider);
+        assert!(lives(), "for the guard");
+        guard.release().await.unwrap();
+        // Its timeout is far away.
+        eventually("the session is closed", BOUND, || async { !lives() }).await;
+        assert!(!place.exists("order").await);
+    });
+}
+
+/// Its holder can no longer do so.
+#[test]
+fn the_server_removes_the_lock_s_node_after_the_end_of_a_session() {
+    lock_tests::run(crate::common::DEADLINE, async {
+        let every = Duration::from_millis(200);
+        let Some(server) = ZooKeeperServer::start_with_container_check(every) else {
+            return;
+        };
+        let place = Place::on(server.port()).await;
+        let provider = place.provider().await;
+        let guard = take(&provider, "order").await;
+        let children = place.children("order").await;
+        let session = place.child("order", &children[0]).await.1.ephemeral_owner;
+        close_session(place.port, session);
+        guard.lost().await;
         place.until_gone("order").await;
+        // It may be gone at any time.
+        for _ in 0..10 {
+            take(&provider, "order").await.release().await.unwrap();
+        }
     });
 }
 

@@ -45,6 +45,7 @@ fn certificates_of_a_given_authority_are_trusted_and_others_not() {
                 .await;
             let error = error.unwrap_err();
             assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
+            assert!(error.to_string().contains("TLS"), "the cause: {error}");
         }
         let nothing = ZooKeeperProvider::builder(&url).root_certificates("nothing");
         let error = nothing.connect().await.unwrap_err();

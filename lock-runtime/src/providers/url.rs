@@ -18,8 +18,8 @@ pub(crate) fn split(url: &str) -> (String, String) {
     (format!("{address}{fragment}"), query.to_owned())
 }
 
-const UNESCAPED: &str = "wrong URL parameter; a `?`, `#`, `/` or `@` in a user name or password is \
-                         written as `%3F`, `%23`, `%2F` or `%40`";
+pub(crate) const UNESCAPED: &str = "wrong URL; a `?`, `#`, `/` or `@` in a user name or password is \
+                                    written as `%3F`, `%23`, `%2F` or `%40`";
 
 /// What was read from this query. What is wrong with it is not repeated where it may be a part of a
 /// password.

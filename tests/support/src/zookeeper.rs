@@ -130,18 +130,27 @@ pub struct ZooKeeperServer {
     scratch: Scratch,
     /// Further lines of the configuration.
     settings: Vec<String>,
+    /// Further options of Java.
+    options: Option<String>,
 }
 
 impl ZooKeeperServer {
     /// A server of a test's own; `None` where none is installed.
     pub fn start() -> Option<Self> {
-        Self::start_with(|_| Vec::new())
+        Self::start_with(|_| Vec::new(), None)
+    }
+
+    /// One that looks this often for empty container nodes, which it removes.
+    pub fn start_with_container_check(every: Duration) -> Option<Self> {
+        let every = every.as_millis();
+        let option = format!("-Dznode.container.checkIntervalMs={every}");
+        Self::start_with(|_| Vec::new(), Some(option))
     }
 
     /// One that listens with TLS too, by a key store in PKCS #12 format and, for the certificates of
     /// clients, an authority in PEM format.
     pub fn start_with_tls(keys: &Path, password: &str, authority: &Path) -> Option<Self> {
-        Self::start_with(|port| {
+        let settings = |port| {
             vec![
                 format!("secureClientPort={port}"),
                 "secureClientPortAddress=127.0.0.1".to_owned(),
@@ -155,15 +164,17 @@ impl ZooKeeperServer {
                 // The certificates name addresses, not hosts of clients.
                 "ssl.clientHostnameVerification=false".to_owned(),
             ]
-        })
+        };
+        Self::start_with(settings, None)
     }
 
-    fn start_with(settings: impl Fn(u16) -> Vec<String>) -> Option<Self> {
+    fn start_with(settings: impl Fn(u16) -> Vec<String>, options: Option<String>) -> Option<Self> {
         let installation = Installation::find()?;
         for _ in 0..5 {
             let scratch = Scratch::new();
             let mut server = Self::new(&installation, free_port(), scratch, Vec::new());
             server.settings = settings(server.tls_port);
+            server.options.clone_from(&options);
             if server.launch().is_ok() && server.until_serving().is_ok() {
                 return Some(server);
             }
@@ -184,6 +195,7 @@ impl ZooKeeperServer {
             tls_port: free_port(),
             scratch,
             settings,
+            options: None,
         }
     }
 
@@ -264,6 +276,9 @@ impl ZooKeeperServer {
             .installation
             .run("org.apache.zookeeper.server.quorum.QuorumPeerMain");
         command.arg(&configuration).current_dir(self.scratch.path());
+        if let Some(options) = &self.options {
+            command.env("JAVA_TOOL_OPTIONS", options);
+        }
         let process = ChildProcess::spawn(command, &self.scratch.join("zookeeper.log"))?;
         let watchdog = Watchdog::over(process.id())?;
         self.process = Some((process, watchdog));

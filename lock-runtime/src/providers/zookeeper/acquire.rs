@@ -12,7 +12,7 @@ use super::held::Held;
 use super::link::Link;
 use super::node::{Created, Node};
 use super::path::{LockPath, predecessor};
-use super::session::Session;
+use super::session::{Room, Session};
 use crate::clock::Timestamp;
 use crate::guard::FencingToken;
 use crate::provider::{AcquireRequest, Grant};
@@ -58,14 +58,21 @@ impl<'a> Acquisition<'a> {
         let mut outage = None;
         loop {
             self.request.report_unanswered(true);
-            let asked = first_of(self.link.session(), self.given_up(by)).await;
+            let room = async {
+                match old {
+                    // On its session it need not wait for the old one's node to go.
+                    Some(old) if !old.node.session.has_ended() => Ok(Arc::clone(&old.node.room)),
+                    _ => self.link.room(&self.lock).await,
+                }
+            };
+            let asked = first_of(room, self.given_up(by)).await;
             let error = match asked {
                 First::Right(Miss::Unanswered) => return Err(self.link.about(unanswered())),
                 First::Right(_) => return Err(LockErrorKind::Contended.into()),
                 First::Left(Err(error)) => error,
-                First::Left(Ok(session)) => {
+                First::Left(Ok(room)) => {
                     outage = None;
-                    match self.on(&session, old.take(), by).await {
+                    match self.on(room, old.take(), by).await {
                         Ok(grant) => return Ok(grant),
                         Err(None) => self.link.about(lock_error(Error::SessionExpired)),
                         Err(Some(error)) => return Err(error),
@@ -90,13 +97,15 @@ impl<'a> Acquisition<'a> {
     /// Queues on this session; `Err(None)` if it ended.
     async fn on(
         &self,
-        session: &Arc<Session>,
+        room: Arc<Room>,
         old: Option<&Held>,
         by: Timestamp,
     ) -> Result<Grant, Option<LockError>> {
+        let session = &Arc::clone(room.session());
         let node = Node {
             link: Arc::clone(self.link),
             session: Arc::clone(session),
+            room,
             lock: self.lock.clone(),
             owner: self.owner.clone(),
         };
@@ -116,12 +125,12 @@ impl<'a> Acquisition<'a> {
         };
         let error = match miss {
             Miss::Held | Miss::Abandoned => {
-                self.leave(node, created).await;
+                self.leave(node, created, by).await;
                 LockErrorKind::Contended.into()
             }
             Miss::Ended => return Err(None),
             Miss::Unanswered => {
-                node.sweep_in_the_background();
+                node.sweep_in_the_background(created);
                 self.link.about(unanswered())
             }
             Miss::Failed(error) => {
@@ -130,7 +139,7 @@ impl<'a> Acquisition<'a> {
                 }
                 // If the node was refused there is none.
                 if created.is_some() {
-                    self.leave(node, created).await;
+                    self.leave(node, created, by).await;
                 }
                 self.link.about(lock_error(error))
             }
@@ -165,13 +174,13 @@ impl<'a> Acquisition<'a> {
             *known = None;
             self.request.report_unanswered(true);
             let old = old.take();
-            let instead_of = old.map(|old| old.created.name.as_str());
+            let instead_of = old.map(|old| &old.created);
             let queued = node.create(instead_of).await.map_err(Miss::Failed)?;
             if let Some(old) = old {
                 // Or it would wait for itself.
                 old.leave(queued.old_is_gone);
             }
-            let created = queued.created;
+            let mut created = queued.created;
             *known = Some(created.clone());
             let mut sent_at = Some(queued.sent_at);
             let mut children = queued.children;
@@ -194,18 +203,28 @@ impl<'a> Acquisition<'a> {
                     }
                     (Some(None), _) => break,
                 }
-                // Who is first now, and, in case it is this one, whether the session lives.
+                // Who is first now, and, in case it is this one, whether the session lives, and
+                // whether the node is not another one of its name.
                 let path = self.lock.child(&created.name);
                 let asked_at = Timestamp::now();
                 self.request.report_unanswered(true);
-                let listing = session.client.list_children(self.lock.node());
-                match both(listing, session.confirm(&path)).await {
-                    (Err(Error::NoNode), _) | (_, Ok(false)) => break,
-                    (Ok(list), Ok(true)) => {
+                let reading = async {
+                    let listing = session.client.list_children(self.lock.node());
+                    both(listing, session.client.check_stat(&path)).await
+                };
+                match both(session.confirm(&path), reading).await {
+                    (Ok(false), _) | (_, (Err(Error::NoNode), _) | (_, Ok(None))) => break,
+                    (Ok(true), (Ok(list), Ok(Some(stat)))) => {
+                        if !node.is_same(&created, &stat) {
+                            break;
+                        }
+                        created.seen_at = asked_at;
                         children = Some(list);
                         sent_at = Some(asked_at);
                     }
-                    (Err(error), _) | (_, Err(error)) => go_on_after(error)?,
+                    (Err(error), _) | (_, (Err(error), _) | (_, Err(error))) => {
+                        go_on_after(error)?;
+                    }
                 }
             }
         }
@@ -223,23 +242,26 @@ impl<'a> Acquisition<'a> {
             .with_state(held)
     }
 
-    /// Takes the node back before anybody is told, if the ensemble answers; else afterwards.
-    async fn leave(&self, node: Node, created: Option<Created>) {
+    /// Takes the node back before anybody is told, if the ensemble answers in time; else afterwards.
+    async fn leave(&self, node: Node, created: Option<Created>, by: Timestamp) {
         if !node.session.is_connected() {
-            return node.sweep_in_the_background();
+            return node.sweep_in_the_background(created);
         }
         self.request.report_unanswered(true);
         let removing = async {
-            match created {
-                Some(created) => node.remove(&created.name).await,
-                None => node.sweep().await,
+            match &created {
+                Some(created) => node.remove(created, &mut false).await.map(drop),
+                None => node.sweep(None).await,
             }
         };
-        let limit = self.link.settings.connect_timeout;
+        let limit = match self.request.waits() {
+            true => self.link.settings.connect_timeout,
+            false => by.remaining(),
+        };
         match tokio::time::timeout(limit, removing).await {
-            Ok(Ok(_)) => {}
+            Ok(Ok(())) => {}
             Ok(Err(error)) if node.session.note(&error) == Fault::Ended => {}
-            _ => node.sweep_in_the_background(),
+            _ => node.sweep_in_the_background(created),
         }
     }
 

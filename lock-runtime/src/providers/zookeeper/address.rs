@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::config::ZooKeeperAcl;
 use crate::LockError;
 use crate::providers::invalid;
-use crate::providers::url::{set_duration, split, without_secrets};
+use crate::providers::url::{UNESCAPED, set_duration, split, without_secrets};
 
 pub(super) const DEFAULT_PORT: u16 = 2181;
 
@@ -45,6 +45,10 @@ impl Address {
             Some(at) => rest.split_at(at),
             None => (rest, "/"),
         };
+        // What looks like the hosts and the directory may be a password with a bare `/`.
+        if directory.contains('@') {
+            return Err(invalid(UNESCAPED));
+        }
         let (credentials, hosts) = match authority.rsplit_once('@') {
             Some((credentials, hosts)) => (Some(credentials), hosts),
             None => (None, authority),

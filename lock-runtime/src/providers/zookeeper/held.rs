@@ -7,7 +7,7 @@ use std::time::Duration;
 use zookeeper_client::{Error, EventType};
 
 use super::error::{Fault, lock_error, lost, unanswered};
-use super::node::{Created, Node};
+use super::node::{Created, Node, PAUSE};
 use super::session::ENDED;
 use crate::LockError;
 use crate::provider::{LossReporter, OwnerId};
@@ -16,6 +16,8 @@ use crate::signal::Signal;
 
 /// A lock held for less than this is not looked at.
 const BEFORE_WATCHING: Duration = Duration::from_millis(20);
+/// For what part of the connect timeout a release waits for a connection.
+const WITHOUT_CONNECTION: u32 = 10;
 pub(super) const REMOVED: &str = "its node was removed by somebody else";
 
 /// What a grant of this provider carries with it.
@@ -76,7 +78,7 @@ impl Held {
     /// not, that is seen to.
     pub(super) fn leave(&self, gone: bool) {
         if !self.left.swap(true, Ordering::AcqRel) && !gone && self.loss().is_none() {
-            self.node.clone().sweep_in_the_background();
+            self.sweep_in_the_background();
         }
     }
 
@@ -86,15 +88,28 @@ impl Held {
             return Err(loss);
         }
         let limit = self.node.link.settings.connect_timeout;
-        let removing = async {
-            let mut removed = self.node.remove(&self.created.name).await;
-            while let Err(error) = &removed
-                && self.node.session.note(error) == Fault::Interrupted
-            {
-                // It was carried out, or never will be; nothing found is as good as removed.
-                removed = self.node.sweep().await.map(|_| true);
+        // Others wait for this in turn, and who does not wait has one such time in all.
+        let session = &self.node.session;
+        if tokio::time::timeout(limit / WITHOUT_CONNECTION, session.connected())
+            .await
+            .is_err()
+        {
+            if let Some(loss) = self.loss() {
+                return Err(loss);
             }
-            removed
+            self.sweep_in_the_background();
+            let error = lock_error(Error::ConnectionLoss);
+            return Err(self.node.link.about(error));
+        }
+        let removing = async {
+            let mut asked = false;
+            loop {
+                match self.node.remove(&self.created, &mut asked).await {
+                    // It was carried out, or never will be.
+                    Err(error) if self.node.session.note(&error) == Fault::Interrupted => {}
+                    removed => return removed,
+                }
+            }
         };
         let error = match tokio::time::timeout(limit, removing).await {
             Ok(Ok(true)) => return Ok(()),
@@ -105,8 +120,13 @@ impl Held {
             },
             Err(_) => self.node.link.about(unanswered()),
         };
-        self.node.clone().sweep_in_the_background();
+        self.sweep_in_the_background();
         Err(error)
+    }
+
+    fn sweep_in_the_background(&self) {
+        let created = Some(self.created.clone());
+        self.node.clone().sweep_in_the_background(created);
     }
 
     /// Has the server tell when the node is gone.
@@ -119,6 +139,7 @@ impl Held {
                     Ok(false) => return true,
                     Err(error) => match self.node.session.note(&error) {
                         Fault::Interrupted => {}
+                        Fault::Busy => tokio::time::sleep(PAUSE).await,
                         // By its deadline alone, then.
                         _ => return false,
                     },
@@ -136,7 +157,7 @@ impl Held {
     async fn look(&self) -> Result<bool, Error> {
         let path = self.path();
         match self.node.session.client.get_and_watch_data(&path).await {
-            Ok((data, stat, watcher)) if self.node.is_own(&data, &stat) => {
+            Ok((_, stat, watcher)) if self.node.is_same(&self.created, &stat) => {
                 let event = watcher.changed().await;
                 match event.event_type {
                     EventType::Session => Err(Error::SessionExpired),

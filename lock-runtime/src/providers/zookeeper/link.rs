@@ -1,6 +1,7 @@
-//! The session in use, and how it is made anew.
+//! The session in use, how it is made anew, and another one when it has no room.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -9,13 +10,17 @@ use super::address::{DEFAULT_PORT, has_port};
 use super::config::Settings;
 use super::error::{lock_error, unanswered};
 use super::path::LockPath;
-use super::session::Session;
+use super::session::{Room, Session};
 use crate::clock::Timestamp;
 use crate::provider::{BoxFuture, OwnerId};
 use crate::providers::host::host;
 use crate::race::all_of;
 use crate::signal::Signal;
 use crate::{LockError, LockName};
+
+/// Of a host to which TCP connects.
+const NO_SESSION: &str = "takes connections, but opens no session: it is overloaded, does not speak \
+                          ZooKeeper, or its TLS settings or certificate do not fit";
 
 type Outcome = Result<Arc<Session>, LockError>;
 
@@ -29,6 +34,8 @@ pub(super) struct Link {
 #[derive(Default)]
 struct State {
     current: Option<Arc<Session>>,
+    /// Those that had no room any more. They live as long as their locks.
+    full: Vec<Weak<Session>>,
     attempt: Option<Arc<Signal<Outcome>>>,
 }
 
@@ -52,25 +59,38 @@ impl Link {
         format!("{}{id}", self.owner_prefix)
     }
 
-    /// The session in use, or a new one, at the latest after the connect timeout.
-    pub(super) async fn session(self: &Arc<Self>) -> Outcome {
-        let attempt = {
-            let mut state = self.lock();
-            match &state.current {
-                Some(current) if !current.has_ended() => return Ok(Arc::clone(current)),
-                _ => state.current = None,
-            }
-            match &state.attempt {
-                Some(attempt) => Arc::clone(attempt),
-                None => {
-                    let attempt = Arc::new(Signal::new());
-                    state.attempt = Some(Arc::clone(&attempt));
-                    tokio::spawn(connect(Arc::clone(self), Arc::clone(&attempt)));
-                    attempt
+    /// Room for this lock on the session in use, or on a new one, at the latest after the connect
+    /// timeout.
+    pub(super) async fn room(self: &Arc<Self>, lock: &LockPath) -> Result<Arc<Room>, LockError> {
+        loop {
+            let attempt = {
+                let mut state = self.lock();
+                if let Some(room) = state.room(lock.child_length()) {
+                    return Ok(Arc::new(room));
                 }
+                self.attempt(&mut state)
+            };
+            // Others may have taken all its room by now.
+            if let Some(room) = attempt.wait().await.clone()?.room(lock.child_length()) {
+                return Ok(Arc::new(room));
             }
-        };
+        }
+    }
+
+    /// Makes a session before anybody needs one.
+    pub(super) async fn session(self: &Arc<Self>) -> Outcome {
+        let attempt = self.attempt(&mut self.lock());
         attempt.wait().await.clone()
+    }
+
+    /// The attempt to make another session that is under way, or a new one.
+    fn attempt(self: &Arc<Self>, state: &mut State) -> Arc<Signal<Outcome>> {
+        let attempt = state.attempt.get_or_insert_with(|| {
+            let attempt = Arc::new(Signal::new());
+            tokio::spawn(connect(Arc::clone(self), Arc::clone(&attempt)));
+            attempt
+        });
+        Arc::clone(attempt)
     }
 
     /// The error, with the servers that it is about.
@@ -83,6 +103,24 @@ impl Link {
     }
 }
 
+impl State {
+    /// On the session in use, or on one that has room again.
+    fn room(&mut self, length: usize) -> Option<Room> {
+        self.full.retain(|session| session.strong_count() > 0);
+        let current = self.current.take_if(|current| current.has_ended());
+        drop(current);
+        if let Some(room) = self
+            .current
+            .as_ref()
+            .and_then(|current| current.room(length))
+        {
+            return Some(room);
+        }
+        let mut full = self.full.iter().filter_map(Weak::upgrade);
+        full.find_map(|session| (!session.has_ended()).then(|| session.room(length))?)
+    }
+}
+
 /// Connects, in time, and answers all who wait for it.
 async fn connect(link: Arc<Link>, attempt: Arc<Signal<Outcome>>) {
     let sent_at = Timestamp::now();
@@ -90,31 +128,51 @@ async fn connect(link: Arc<Link>, attempt: Arc<Signal<Outcome>>) {
     let connecting = {
         let link = Arc::clone(&link);
         // A task of its own, so that even a panic in it is answered.
-        tokio::spawn(async move { tokio::time::timeout(limit, link.settings.connect()).await })
+        tokio::spawn(async move {
+            let settings = &link.settings;
+            let mut connecting = pin!(settings.connect());
+            let soon = tokio::time::timeout(limit / 2, connecting.as_mut()).await;
+            if let Ok(Ok(client)) = soon {
+                return Ok(client);
+            }
+            // The client keeps the reasons to itself, so they are looked for beside it.
+            let left = (sent_at + limit).remaining();
+            let why = tokio::spawn(why_not(settings.hosts.clone(), left * 3 / 4));
+            let outcome = match soon {
+                Ok(outcome) => Ok(outcome),
+                Err(_) => tokio::time::timeout(left, connecting).await,
+            };
+            let error = match outcome {
+                Ok(Ok(client)) => return Ok(client),
+                Ok(Err(error)) => lock_error(error),
+                Err(_) => unanswered(),
+            };
+            // What a server has answered needs no other reason.
+            match error.is_retryable() {
+                true => Err(error.about(why.await.unwrap_or_default())),
+                false => Err(error),
+            }
+        })
     };
     let outcome = match connecting.await {
-        Ok(Ok(Ok(client))) => Ok(Session::new(client, link.settings.silence, sent_at)),
-        Ok(Ok(Err(error))) => {
-            let error = lock_error(error);
-            let left = (sent_at + limit).remaining();
-            match unreachable(&link.settings.hosts, left).await {
-                Some(why) => Err(error.about(why)),
-                None => Err(error),
-            }
-        }
-        Ok(Err(_)) => Err(unanswered()),
+        Ok(Ok(client)) => Ok(Session::new(client, link.settings.silence, sent_at)),
+        Ok(Err(error)) => Err(error),
         Err(panicked) => Err(unanswered().with_source(panicked)),
     };
     let outcome = outcome.map_err(|error| link.about(error));
     let mut state = link.lock();
     state.attempt = None;
-    state.current = outcome.as_ref().ok().cloned();
+    if let Ok(session) = &outcome
+        && let Some(full) = state.current.replace(Arc::clone(session))
+    {
+        state.full.push(Arc::downgrade(&full));
+    }
     drop(state);
     attempt.set(outcome);
 }
 
-/// Which hosts cannot be reached and why, which the client keeps to itself; `None` if all can.
-async fn unreachable(hosts: &str, limit: Duration) -> Option<String> {
+/// What each host does when somebody connects, as far as that shows in this time.
+async fn why_not(hosts: String, limit: Duration) -> String {
     let attempts = hosts.split(',').map(|host| -> BoxFuture<'_, _> {
         Box::pin(async move {
             let address = match has_port(host) {
@@ -122,16 +180,11 @@ async fn unreachable(hosts: &str, limit: Duration) -> Option<String> {
                 false => format!("{host}:{DEFAULT_PORT}"),
             };
             match tokio::time::timeout(limit, TcpStream::connect(&address)).await {
-                Ok(Ok(_)) => None,
-                Ok(Err(error)) => Some(format!("{address}: {error}")),
-                Err(_) => Some(format!("{address}: no answer")),
+                Ok(Ok(_)) => format!("{address}: {NO_SESSION}"),
+                Ok(Err(error)) => format!("{address}: {error}"),
+                Err(_) => format!("{address}: no answer"),
             }
         })
     });
-    let failures: Vec<_> = all_of(attempts.collect())
-        .await
-        .into_iter()
-        .flatten()
-        .collect();
-    (!failures.is_empty()).then(|| failures.join(", "))
+    all_of(attempts.collect()).await.join(", ")
 }

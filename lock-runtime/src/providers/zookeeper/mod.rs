@@ -33,13 +33,16 @@ use crate::{LockError, LockErrorKind};
 /// not take replaced and a hash appended. Whoever wants the lock creates an ephemeral, sequential
 /// child `lock-…` of it; the lowest one holds. That is the recipe of ZooKeeper's own documentation
 /// (*ZooKeeper Recipes and Solutions: Locks*) with the names of the .NET `DistributedLock` library,
-/// so both exclude each other. The node is created when missing and removed when empty.
+/// so both exclude each other. The node is created when missing and removed when empty; it is a
+/// container, which the server itself removes, within a minute or so, when its last child went with
+/// a session.
 ///
 /// * **Lease.** It is the timeout of the session, which all locks of a provider share, as the server
-///   grants it; a lease named for a single lock has no effect. A process that crashes keeps its
-///   locks for at most that long and one tick. A holder
-///   counts on three fifths of it, from the last request that a majority of the ensemble has
-///   confirmed: what a leader knows of a session is older than what the client knows, by up
+///   grants it; a lease named for a single lock has no effect. (When the paths of the nodes of all
+///   locks that are held or waited for have 100 KiB together, further locks are on another
+///   session.) A process that crashes keeps its locks for at most that long and one tick. A holder
+///   counts on three fifths of it, or a little less, from the last request that a majority of the
+///   ensemble has confirmed: what a leader knows of a session is older than what the client knows, by up
 ///   to half a tick and the time between two signs of life. It has that confirmed, by one
 ///   request for all locks, every fifth of the lease.
 /// * **Waiting.** Who waits watches the one before it, and nobody else; a release wakes one waiter.
@@ -56,10 +59,17 @@ use crate::{LockError, LockErrorKind};
 ///
 /// * When another client deletes a lock's node or closes the session, the server lets the next one
 ///   in at once, before the holder is told. The fencing token tells them apart.
+/// * A removal goes by the node's name; the server compares no owner. A node that was not seen in
+///   the last 100 ms is looked at before. But if another client deletes the holder's node within
+///   that time, or within the round trip of the removal, and somebody else takes the lock and
+///   releases it, so that names begin anew, then the removal may hit the node of the next one.
+///   That one is told that its lock is lost.
 /// * A wrong password of the scheme `digest` is no error when connecting, since the server checks
 ///   none; the first lock fails by the ACL of its nodes.
 /// * A name that contains characters which ZooKeeper does not take becomes one with a hash, and a name that
 ///   is spelled like that, hash and all, is the same lock. So the .NET library has it.
+/// * The client's own log at the level `debug` (target `zookeeper_client`) has the passwords of
+///   sessions, with which others could take them over.
 /// * TLS brings a second cryptography library, `aws-lc-rs`, into the build, which the client asks
 ///   for and this library does not use.
 ///
@@ -93,7 +103,8 @@ pub struct ZooKeeperProvider {
 impl ZooKeeperProvider {
     /// Connects to the ensemble of this URL: `zookeeper://user:password@host:port,host:port/directory`,
     /// where the port is 2181 if none is named; parameters `key_prefix`, `lease`,
-    /// `connect_timeout` and `acl` set what the builder's methods of that name set.
+    /// `connect_timeout` and `acl` set what the builder's methods of that name set. In a user name, a
+    /// password or a directory, `@` is written `%40`.
     ///
     /// # Errors
     ///

@@ -8,30 +8,37 @@ use zookeeper_client::{CreateMode, Error, Stat};
 use super::error::{Fault, fault};
 use super::link::Link;
 use super::path::LockPath;
-use super::session::Session;
+use super::session::{Room, Session};
 use crate::clock::Timestamp;
+use crate::race::both;
 
 /// After an error of the server's; in the background doubled from one to the next.
-const PAUSE: Duration = Duration::from_millis(200);
+pub(super) const PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A node that was seen so lately is removed by its name, without another look at whose it is.
+const LATELY: Duration = Duration::from_millis(100);
 
 /// Where one owner stands on one session.
 #[derive(Clone)]
 pub(super) struct Node {
     pub(super) link: Arc<Link>,
     pub(super) session: Arc<Session>,
+    /// Kept for as long as the node may be there.
+    pub(super) room: Arc<Room>,
     pub(super) lock: LockPath,
     /// What stands in the node, and in no other one.
     pub(super) owner: String,
 }
 
 /// A node that exists.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) struct Created {
     /// Its name below the lock's node.
     pub(super) name: String,
     /// The transaction that created it.
     pub(super) czxid: i64,
+    /// Before the last request was sent that found it there.
+    pub(super) seen_at: Timestamp,
 }
 
 /// What creating it brought to light.
@@ -50,17 +57,27 @@ impl Node {
     /// node, which is missing while nobody uses the lock, that of the owner's own, the removal of
     /// the node `instead_of` which it comes, and a look at who else is there. After an error there is no
     /// node, or no session.
-    pub(super) async fn create(&self, instead_of: Option<&str>) -> Result<Queued, Error> {
+    pub(super) async fn create(&self, instead_of: Option<&Created>) -> Result<Queued, Error> {
         let acls = self.link.settings.acls();
         let persistent = CreateMode::Persistent.with_acls(acls);
+        // The server removes it when it is empty, should nobody be left to do so.
+        let container = CreateMode::Container.with_acls(acls);
         let sequential = CreateMode::EphemeralSequential.with_acls(acls);
         let prefix = self.lock.child_prefix();
         let client = &self.session.client;
-        let mut instead_of = instead_of.map(|name| self.lock.child(name));
         let mut old_is_gone = false;
+        let mut instead_of = match instead_of {
+            Some(old) if self.was_seen_lately(old) => Some(self.lock.child(&old.name)),
+            Some(old) => {
+                let is_there = self.is_there(old).await;
+                old_is_gone = matches!(is_there, Ok(false));
+                matches!(is_there, Ok(true)).then(|| self.lock.child(&old.name))
+            }
+            None => None,
+        };
         loop {
             let sent_at = Timestamp::now();
-            let parent = client.create(self.lock.node(), b"", &persistent);
+            let parent = client.create(self.lock.node(), b"", &container);
             let child = client.create(&prefix, self.owner.as_bytes(), &sequential);
             let instead_of = instead_of.take();
             let old = instead_of.as_ref().map(|path| client.delete(path, None));
@@ -79,6 +96,7 @@ impl Node {
                     let created = Created {
                         name: name[self.lock.node().len() + 1..].to_owned(),
                         czxid: stat.czxid,
+                        seen_at: sent_at,
                     };
                     return Ok(Queued {
                         created,
@@ -122,6 +140,7 @@ impl Node {
     /// A node of the same owner and another session belongs to nobody, and ends with that session.
     pub(super) async fn find(&self) -> Result<Option<Created>, Error> {
         let client = &self.session.client;
+        let seen_at = Timestamp::now();
         let synced = client.sync(self.lock.node());
         let children = client.list_children(self.lock.node());
         synced.await?;
@@ -142,7 +161,11 @@ impl Node {
             match data.await {
                 Ok((data, stat)) if self.is_own(&data, &stat) => {
                     let czxid = stat.czxid;
-                    return Ok(Some(Created { name, czxid }));
+                    return Ok(Some(Created {
+                        name,
+                        czxid,
+                        seen_at,
+                    }));
                 }
                 // Another one's, which may be gone by now, or hidden.
                 Ok(_) | Err(Error::NoNode | Error::NoAuth) => {}
@@ -168,48 +191,89 @@ impl Node {
         }
     }
 
-    pub(super) fn is_own(&self, data: &[u8], stat: &Stat) -> bool {
+    fn is_own(&self, data: &[u8], stat: &Stat) -> bool {
         data == self.owner.as_bytes() && stat.ephemeral_owner == self.session.id()
     }
 
-    /// Removes a node that is known to be this owner's, and the lock's node if nobody else is
-    /// there. Answers whether it was there still.
-    pub(super) async fn remove(&self, name: &str) -> Result<bool, Error> {
-        let path = self.lock.child(name);
-        let client = &self.session.client;
-        let own = client.delete(&path, None);
-        let parent = client.delete(self.lock.node(), None);
-        let own = own.await;
-        // Not empty, gone, or not ours to remove: as it should be.
-        let _ = parent.await;
-        match own {
-            Ok(()) => Ok(true),
-            Err(Error::NoNode) => Ok(false),
-            Err(error) => Err(error),
-        }
+    /// Whether what stands at the node's path is that node. What it holds proves nothing: anybody may
+    /// have written into it.
+    pub(super) fn is_same(&self, created: &Created, stat: &Stat) -> bool {
+        stat.czxid == created.czxid && stat.ephemeral_owner == self.session.id()
     }
 
-    /// Removes whatever node this owner has on this session. By name alone this must not be done
-    /// a second time: once the lock's node was removed and created again, names begin anew.
-    pub(super) async fn sweep(&self) -> Result<bool, Error> {
-        match self.find().await? {
-            Some(created) => self.remove(&created.name).await,
-            None => {
-                // Possibly created by a lost request, for nothing.
-                let _ = self.session.client.delete(self.lock.node(), None).await;
-                Ok(false)
-            }
+    /// Whether the node is there, and not another one of its name: once the lock's node was removed
+    /// and created again, names begin anew.
+    async fn is_there(&self, created: &Created) -> Result<bool, Error> {
+        let path = self.lock.child(&created.name);
+        let client = &self.session.client;
+        let synced = client.sync(&path);
+        let stat = client.check_stat(&path);
+        synced.await?;
+        Ok(stat.await?.is_some_and(|stat| self.is_same(created, &stat)))
+    }
+
+    /// Whether the node can be removed by its name. The server compares no owner, so what it
+    /// removes may be another's node, if somebody removed this one and the lock's node went too;
+    /// and what is asked without a connection is carried out who knows when.
+    fn was_seen_lately(&self, created: &Created) -> bool {
+        self.session.is_connected() && !(created.seen_at + LATELY).has_passed()
+    }
+
+    /// Removes the node if it is still there, and the lock's node if nobody else is. Answers whether
+    /// it was this owner who removed it. `asked` says whether its removal was asked for before.
+    pub(super) async fn remove(&self, created: &Created, asked: &mut bool) -> Result<bool, Error> {
+        let by_name = !*asked && self.was_seen_lately(created);
+        if !by_name && !self.is_there(created).await? {
+            self.remove_empty_lock().await;
+            return Ok(*asked);
         }
+        let asked_before = std::mem::replace(asked, true);
+        let own = self
+            .session
+            .client
+            .delete(&self.lock.child(&created.name), None);
+        // Sent at once, too.
+        both(own, self.remove_empty_lock())
+            .await
+            .0
+            .map(|()| true)
+            .or_else(|error| match error {
+                Error::NoNode => Ok(asked_before),
+                error => Err(error),
+            })
+    }
+
+    /// Not empty, gone, or not ours to remove: as it should be.
+    async fn remove_empty_lock(&self) {
+        let _ = self.session.client.delete(self.lock.node(), None).await;
+    }
+
+    /// Removes the node, or, if it is not known, whatever node this owner has on this session.
+    pub(super) async fn sweep(&self, created: Option<&Created>) -> Result<(), Error> {
+        let found = match created {
+            Some(_) => None,
+            None => self.find().await?,
+        };
+        match created.or(found.as_ref()) {
+            Some(created) => {
+                // As far as is known here.
+                let mut asked = true;
+                self.remove(created, &mut asked).await?;
+            }
+            // Possibly created by a lost request, for nothing.
+            None => self.remove_empty_lock().await,
+        }
+        Ok(())
     }
 
     /// Sweeps until that is certain to have worked, or the session has ended, and all its nodes
     /// with it.
-    pub(super) fn sweep_in_the_background(self) {
+    pub(super) fn sweep_in_the_background(self, created: Option<Created>) {
         tokio::spawn(async move {
             let mut pause = PAUSE;
             while !self.session.has_ended() {
-                match self.sweep().await {
-                    Ok(_) => return,
+                match self.sweep(created.as_ref()).await {
+                    Ok(()) => return,
                     Err(error) => match self.session.note(&error) {
                         Fault::Ended => return,
                         Fault::Interrupted => {}

@@ -9,6 +9,8 @@ use crate::providers::invalid;
 /// What the children begin with that stand for holders and waiters of a mutex. Other primitives
 /// use other words, and may sit below the same node.
 const CHILD: &str = "lock-";
+/// The digits of a sequence number.
+const SEQUENCE: usize = 10;
 
 /// The node below which all who want one lock queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +38,11 @@ impl LockPath {
     /// To which the server appends a sequence number.
     pub(super) fn child_prefix(&self) -> String {
         format!("{}/{CHILD}", self.node)
+    }
+
+    /// How long the path of a child that queues is.
+    pub(super) fn child_length(&self) -> usize {
+        self.node.len() + "/".len() + CHILD.len() + SEQUENCE
     }
 
     pub(super) fn child(&self, name: &str) -> String {
@@ -66,9 +73,10 @@ pub(super) fn predecessor<'a>(children: &'a [String], own: &str) -> Option<Optio
     is_there.then_some(last.map(|(_, child)| child))
 }
 
-/// A directory that ZooKeeper takes, or what is wrong with it.
+/// A directory that ZooKeeper takes, or what is wrong with it. That does not repeat the directory,
+/// which may be a part of a mistyped URL's password.
 pub(super) fn checked_directory(directory: &str) -> Result<(), LockError> {
-    let wrong = |why: &str| Err(invalid(format!("the directory {directory:?} {why}")));
+    let wrong = |why: &str| Err(invalid(format!("the directory {why}")));
     let Some(rest) = directory.strip_prefix('/') else {
         return wrong("does not begin with `/`");
     };

@@ -1,6 +1,7 @@
 //! One session, the grants that live and end with it, and when it was last confirmed.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +12,11 @@ use crate::clock::Timestamp;
 use crate::provider::{LossReporter, OwnerId};
 use crate::signal::Signal;
 
+/// How long the paths may be, taken together, that a session has an eye on. The client tells a new
+/// connection of them in pieces of 128 KiB, and takes the answer to a second piece for an error: no
+/// connection would come about any more (`WatchManager::resend_watches` in version 0.11).
+const ROOM: usize = 100 << 10;
+
 pub(super) const ENDED: &str = "its ZooKeeper session has expired or was closed";
 
 /// A session, and the client that keeps it alive. Closed, with all its locks, when dropped.
@@ -19,6 +25,20 @@ pub(super) struct Session {
     /// How long its connections may be silent.
     silence: Duration,
     state: Arc<State>,
+    /// How much of its room is taken.
+    taken: AtomicUsize,
+}
+
+/// A part of a session's room, for an eye on one path at a time.
+pub(super) struct Room {
+    session: Arc<Session>,
+    length: usize,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.session.taken.fetch_sub(self.length, Ordering::AcqRel);
+    }
 }
 
 /// What outlives the client.
@@ -43,6 +63,20 @@ impl Session {
             client,
             silence,
             state,
+            taken: AtomicUsize::new(0),
+        })
+    }
+
+    /// Room for a path of this length, if there is so much; the first one always has room.
+    pub(super) fn room(self: &Arc<Self>, length: usize) -> Option<Room> {
+        self.taken
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| {
+                (taken == 0 || taken + length <= ROOM).then_some(taken + length)
+            })
+            .ok()?;
+        Some(Room {
+            session: Arc::clone(self),
+            length,
         })
     }
 
@@ -82,6 +116,14 @@ impl Session {
     /// Whether it is connected now.
     pub(super) fn is_connected(&self) -> bool {
         self.client.state() == SessionState::SyncConnected
+    }
+
+    /// Waits until it is connected, which it need not become again.
+    pub(super) async fn connected(&self) {
+        let mut watcher = self.client.state_watcher();
+        while !self.is_connected() {
+            watcher.changed().await;
+        }
     }
 
     /// The grant ends with the session, unless it is [forgotten](Self::forget) before.
@@ -141,6 +183,12 @@ impl Session {
     }
 }
 
+impl Room {
+    pub(super) fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+}
+
 impl State {
     fn end(&self) {
         if self.ended.set(()) {
@@ -166,13 +214,15 @@ impl State {
     }
 }
 
-/// How far apart they are at most: the client looks at its clock eight times while a connection may
-/// be silent, and gives one when the last is three such times ago (its `Session::reset_timeout`).
+/// How far apart they are at most. The client gives one when the last is three eighths of the time
+/// ago for which a connection may be silent, but none while it waits for an answer to the one
+/// before; that it does for no longer than the whole time. It has its own idea of that time where
+/// it is long (its `Session::reset_timeout`).
 fn signs_of_life(silence: Duration, timeout: Duration) -> Duration {
     if silence > timeout * 3 / 5 {
-        timeout / 5
+        timeout * 2 / 5
     } else {
-        silence / 2
+        silence
     }
 }
 
@@ -195,9 +245,10 @@ mod tests {
         for silence in 1..100 {
             let apart = signs_of_life(Duration::from_millis(silence * 500), timeout);
             // With half a tick, there is time left to count on.
-            assert!(apart <= timeout * 3 / 10, "{silence}: {apart:?}");
+            assert!(apart <= timeout * 3 / 5, "{silence}: {apart:?}");
         }
-        assert_eq!(signs_of_life(timeout / 4, timeout), timeout / 8);
-        assert_eq!(signs_of_life(timeout, timeout), timeout / 5);
+        // While an answer is owed there is none, until the connection is given up.
+        assert_eq!(signs_of_life(timeout / 5, timeout), timeout / 5);
+        assert_eq!(signs_of_life(timeout, timeout), timeout * 2 / 5);
     }
 }
