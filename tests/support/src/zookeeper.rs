@@ -252,6 +252,14 @@ impl ZooKeeperServer {
         }
     }
 
+    /// What it has printed since it was last started.
+    pub fn log(&self) -> String {
+        let process = self.process.as_ref();
+        process
+            .map(|(process, _)| process.log())
+            .unwrap_or_default()
+    }
+
     /// Whether it leads the ensemble.
     pub fn leads(&self) -> bool {
         self.ask("srvr")

@@ -54,7 +54,7 @@ impl<'a> Acquisition<'a> {
 
     /// `old` is given up as soon as the owner queues.
     pub(super) async fn run(self, mut old: Option<&Held>) -> Result<Grant, LockError> {
-        let by = Timestamp::now() + self.link.settings.connect_timeout;
+        let by = self.link.answers_by();
         let mut outage = None;
         loop {
             self.request.report_unanswered(true);

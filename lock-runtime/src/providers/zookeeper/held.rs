@@ -16,8 +16,6 @@ use crate::signal::Signal;
 
 /// A lock held for less than this is not looked at.
 const BEFORE_WATCHING: Duration = Duration::from_millis(20);
-/// For what part of the connect timeout a release waits for a connection.
-const WITHOUT_CONNECTION: u32 = 10;
 pub(super) const REMOVED: &str = "its node was removed by somebody else";
 
 /// What a grant of this provider carries with it.
@@ -88,12 +86,11 @@ impl Held {
             return Err(loss);
         }
         let limit = self.node.link.settings.connect_timeout;
-        // Others wait for this in turn, and who does not wait has one such time in all.
+        // In an outage others wait for this in turn, and who does not wait has one such time in all.
         let session = &self.node.session;
-        if tokio::time::timeout(limit / WITHOUT_CONNECTION, session.connected())
-            .await
-            .is_err()
-        {
+        let connection_by = session.disconnected_since() + limit / 2;
+        let connecting = tokio::time::timeout(connection_by.remaining(), session.connected());
+        if connecting.await.is_err() {
             if let Some(loss) = self.loss() {
                 return Err(loss);
             }

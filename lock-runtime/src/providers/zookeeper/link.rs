@@ -59,6 +59,19 @@ impl Link {
         format!("{}{id}", self.owner_prefix)
     }
 
+    /// By when who does not wait has an answer: after the connect timeout. In an outage a release that
+    /// came before may have taken up to half of it.
+    pub(super) fn answers_by(&self) -> Timestamp {
+        let limit = self.settings.connect_timeout;
+        let now = Timestamp::now();
+        let current = self.lock().current.clone();
+        let outage = current.filter(|session| !session.has_ended() && !session.is_connected());
+        match outage {
+            Some(session) => (session.disconnected_since() + limit).max(now + limit / 2),
+            None => now + limit,
+        }
+    }
+
     /// Room for this lock on the session in use, or on a new one, at the latest after the connect
     /// timeout.
     pub(super) async fn room(self: &Arc<Self>, lock: &LockPath) -> Result<Arc<Room>, LockError> {

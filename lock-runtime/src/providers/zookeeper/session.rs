@@ -48,6 +48,8 @@ struct State {
     grants: Mutex<HashMap<OwnerId, LossReporter>>,
     /// Before the last request was sent that a majority of the ensemble has confirmed.
     confirmed: Mutex<Timestamp>,
+    /// Since when it has no connection, if it has none.
+    disconnected: Mutex<Option<Timestamp>>,
 }
 
 impl Session {
@@ -57,6 +59,7 @@ impl Session {
             ended: Signal::new(),
             grants: Mutex::default(),
             confirmed: Mutex::new(sent_at),
+            disconnected: Mutex::default(),
         });
         tokio::spawn(watch(client.state_watcher(), Arc::clone(&state)));
         Arc::new(Self {
@@ -116,6 +119,12 @@ impl Session {
     /// Whether it is connected now.
     pub(super) fn is_connected(&self) -> bool {
         self.client.state() == SessionState::SyncConnected
+    }
+
+    /// Since when it has had no connection; now, if it has one or has lost it just now.
+    pub(super) fn disconnected_since(&self) -> Timestamp {
+        let since = *self.state.disconnected();
+        since.unwrap_or_else(Timestamp::now)
     }
 
     /// Waits until it is connected, which it need not become again.
@@ -212,6 +221,12 @@ impl State {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn disconnected(&self) -> MutexGuard<'_, Option<Timestamp>> {
+        self.disconnected
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// How far apart they are at most. The client gives one when the last is three eighths of the time
@@ -226,10 +241,17 @@ fn signs_of_life(silence: Duration, timeout: Duration) -> Duration {
     }
 }
 
-/// Notices the end of the session, whether or not anybody asks it anything.
+/// Notices outages and the end of the session, whether or not anybody asks it anything.
 async fn watch(mut watcher: StateWatcher, state: Arc<State>) {
     let mut now = watcher.state();
     while !now.is_terminated() {
+        {
+            let mut disconnected = state.disconnected();
+            *disconnected = match now {
+                SessionState::SyncConnected => None,
+                _ => disconnected.or_else(|| Some(Timestamp::now())),
+            };
+        }
         now = watcher.changed().await;
     }
     state.end();

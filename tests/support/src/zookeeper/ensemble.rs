@@ -88,6 +88,13 @@ impl Ensemble {
         hosts.join(",")
     }
 
+    /// What its servers have printed.
+    pub fn logs(&self) -> String {
+        let logs = self.servers.iter().zip(1..);
+        logs.map(|(server, id)| format!("server {id}:\n{}\n", server.log()))
+            .collect()
+    }
+
     /// Cuts one server off from all others, but not from its clients. The others notice at once; it
     /// does only when it has not heard of them for long.
     pub fn cut_off(&self, place: usize) {
