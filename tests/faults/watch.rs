@@ -27,6 +27,23 @@ async fn field(raw: &Raw, start: &str) -> u64 {
     digits.map_or(0, |digits| digits.parse().expect("a number"))
 }
 
+/// From here on the server writes down what it is asked.
+pub(crate) async fn write_down_all(raw: &Raw) {
+    raw.ask::<()>("CONFIG SET slowlog-max-len 100000").await;
+    raw.ask::<()>("CONFIG SET slowlog-log-slower-than 0").await;
+}
+
+/// The scripts that were asked for with this key, the latest first: when, by whom, and with what.
+pub(crate) async fn scripts_about(raw: &Raw, key: &str) -> Vec<String> {
+    type Entry = (u64, u64, u64, Vec<String>, String, String);
+    let log: Vec<Entry> = raw.ask("SLOWLOG GET 100000").await;
+    log.into_iter()
+        .filter(|(.., words, _, _)| words[0].to_lowercase().starts_with("eval"))
+        .filter(|(.., words, _, _)| words.iter().any(|word| word == key))
+        .map(|(_, at, _, words, client, _)| format!("{at} {client} {}", words.join(" ")))
+        .collect()
+}
+
 /// What is left of a key's life; negative where it has none.
 pub(crate) async fn life(raw: &Raw, key: &str) -> i64 {
     raw.ask(&format!("PTTL {key}")).await
