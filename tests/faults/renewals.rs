@@ -98,6 +98,7 @@ fn a_renewal_that_is_answered_after_the_release_is_the_last() {
         guard.release().await.unwrap();
 
         let guard = take(&provider, "order").await;
+        let owner = raw.get("order").await.unwrap();
         let renewed = calls(raw, "pexpire").await;
         let delayed = count(&proxy.counts().delayed);
         proxy.set(|fault| fault.to_server = Flow::Delay(LEASE / 12));
@@ -109,7 +110,7 @@ fn a_renewal_that_is_answered_after_the_release_is_the_last() {
         guard.release().await.unwrap();
         assert_eq!(calls(raw, "pexpire").await, renewed + 1, "it came before");
         assert_eq!(raw.get("order").await, None);
-        let asked = scripts_about(raw, "order").await;
+        let asked = scripts_about(raw, &owner).await;
         assert_eq!(asked.len(), 3, "taken, renewed and released: {asked:#?}");
         // The next one would come after a third of the lease.
         let until = Instant::now() + LEASE / 3 + Duration::from_millis(500);
@@ -118,7 +119,7 @@ fn a_renewal_that_is_answered_after_the_release_is_the_last() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         assert_eq!(
-            scripts_about(raw, "order").await,
+            scripts_about(raw, &owner).await,
             asked,
             "something is sent for a lock that nobody has"
         );

@@ -33,13 +33,15 @@ pub(crate) async fn write_down_all(raw: &Raw) {
     raw.ask::<()>("CONFIG SET slowlog-log-slower-than 0").await;
 }
 
-/// The scripts that were asked for with this key, the latest first: when, by whom, and with what.
-pub(crate) async fn scripts_about(raw: &Raw, key: &str) -> Vec<String> {
+/// The scripts that were asked for with this key or argument, the latest first: when, by whom, and
+/// with what. An owner is better than a key: ports of servers that have ended are used again, and
+/// another test's provider may still be looking for its lock of the same name there.
+pub(crate) async fn scripts_about(raw: &Raw, text: &str) -> Vec<String> {
     type Entry = (u64, u64, u64, Vec<String>, String, String);
     let log: Vec<Entry> = raw.ask("SLOWLOG GET 100000").await;
     log.into_iter()
         .filter(|(.., words, _, _)| words[0].to_lowercase().starts_with("eval"))
-        .filter(|(.., words, _, _)| words.iter().any(|word| word == key))
+        .filter(|(.., words, _, _)| words.iter().any(|word| word == text))
         .map(|(_, at, _, words, client, _)| format!("{at} {client} {}", words.join(" ")))
         .collect()
 }
