@@ -106,10 +106,20 @@ impl Place {
         self.children(name).await
     }
 
+    /// Where the child of a lock's node is.
+    pub(crate) fn path(&self, name: &str, child: &str) -> String {
+        format!("{}/{child}", self.node(name))
+    }
+
     /// Data and state of the child of a lock's node.
     pub(crate) async fn child(&self, name: &str, child: &str) -> (Vec<u8>, Stat) {
-        let path = format!("{}/{child}", self.node(name));
-        self.raw.get_data(&path).await.expect("the child is there")
+        let read = self.raw.get_data(&self.path(name, child)).await;
+        read.expect("the child is there")
+    }
+
+    /// The session that the child of a lock's node belongs to.
+    pub(crate) async fn session_of(&self, name: &str, child: &str) -> i64 {
+        self.child(name, child).await.1.ephemeral_owner
     }
 
     pub(crate) async fn exists(&self, name: &str) -> bool {
@@ -130,10 +140,21 @@ impl Place {
         let made = self.raw.mkdir(&self.node(name), &persistent).await;
         made.expect("directories can be made");
         let options = CreateMode::EphemeralSequential.with_acls(Acls::anyone_all());
-        let prefix = format!("{}/{word}", self.node(name));
+        let prefix = self.path(name, word);
         let (_, sequence) = self.raw.create(&prefix, data, &options).await.unwrap();
         format!("{prefix}{sequence}")
     }
+}
+
+/// Breaks the connections, and lets no new ones pass until the proxy is healed.
+pub(crate) async fn keep_off(proxy: &FaultProxy) {
+    let refused = proxy.counts().refused.load(Ordering::Relaxed);
+    proxy.set(|fault| fault.refuse = true);
+    proxy.reset();
+    eventually("it tries to connect", BOUND, || async {
+        proxy.counts().refused.load(Ordering::Relaxed) > refused
+    })
+    .await;
 }
 
 /// Breaks the connections, with what is under way on them, and lets new ones pass only then.

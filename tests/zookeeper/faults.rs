@@ -9,7 +9,7 @@ use lock_tests::history::Held;
 use lock_tests::proxy::Flow;
 use lock_tests::{History, boot_nanos, eventually};
 
-use crate::common::{BOUND, LONG, break_off, lock, take, token, waiting, with_server};
+use crate::common::{BOUND, LONG, break_off, keep_off, lock, take, token, waiting, with_server};
 use crate::thief::close_session;
 
 const SHORT: Duration = Duration::from_millis(500);
@@ -124,7 +124,7 @@ fn a_node_of_another_session_is_not_adopted() {
             if session_ends {
                 close_session(place.port, stat.ephemeral_owner);
             } else {
-                let own = format!("{}/{}", place.node("order"), children[0]);
+                let own = place.path("order", &children[0]);
                 place.raw.delete(&own, None).await.unwrap();
             }
             break_off(&proxy).await;
@@ -173,15 +173,10 @@ fn a_release_leaves_another_one_s_node_of_the_same_name_alone() {
             if is_connected {
                 proxy.set(|fault| fault.to_client = Flow::Hold);
             } else {
-                proxy.set(|fault| fault.refuse = true);
-                proxy.reset();
-                eventually("it tries to connect", BOUND, || async {
-                    proxy.counts().refused.load(Ordering::Relaxed) > 0
-                })
-                .await;
+                keep_off(&proxy).await;
             }
             let children = place.children("order").await;
-            let own = format!("{}/{}", place.node("order"), children[0]);
+            let own = place.path("order", &children[0]);
             place.raw.delete(&own, None).await.unwrap();
             place.raw.delete(&place.node("order"), None).await.unwrap();
             let foreign = place.queue("order", "lock-", b"").await;
@@ -222,13 +217,8 @@ fn a_waiter_is_not_granted_another_one_s_node_of_the_same_name() {
         let guard = take(&holder, "order").await;
         let waiter = waiting(&provider, "order");
         let children = place.until_children("order", 2).await;
-        proxy.set(|fault| fault.refuse = true);
-        proxy.reset();
-        eventually("it tries to connect", BOUND, || async {
-            proxy.counts().refused.load(Ordering::Relaxed) > 0
-        })
-        .await;
-        let own = format!("{}/{}", place.node("order"), children[1]);
+        keep_off(&proxy).await;
+        let own = place.path("order", &children[1]);
         place.raw.delete(&own, None).await.unwrap();
         guard.release().await.unwrap();
         assert!(!place.exists("order").await);
@@ -254,14 +244,9 @@ fn a_waiter_keeps_its_place_while_its_connection_is_gone() {
         let guard = take(&holder, "order").await;
         let waiter = waiting(&provider, "order");
         let children = place.until_children("order", 2).await;
-        proxy.set(|fault| fault.refuse = true);
-        proxy.reset();
+        keep_off(&proxy).await;
         // The watched node goes while nobody can be told.
         guard.release().await.unwrap();
-        eventually("it tries to connect", BOUND, || async {
-            proxy.counts().refused.load(Ordering::Relaxed) > 0
-        })
-        .await;
         proxy.heal();
         let guard = waiter.await.unwrap();
         assert_eq!(place.children("order").await, children[1..]);

@@ -116,7 +116,7 @@ fn a_node_that_somebody_writes_into_is_still_its_owner_s() {
             let (proxy, provider) = place.behind_proxy(|builder| builder).await;
             let guard = take(&provider, "order").await;
             let children = place.children("order").await;
-            let path = format!("{}/{}", place.node("order"), children[0]);
+            let path = place.path("order", &children[0]);
             // The first time before it is watched, perhaps.
             for _ in 0..3 {
                 place.raw.set_data(&path, b"by hand", None).await.unwrap();

@@ -1,14 +1,13 @@
 //! An ensemble that is out of reach: who tries, and who waits, is told so, and in time.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use lock_runtime::{LockErrorKind, ZooKeeperProvider};
 use lock_tests::proxy::Flow;
-use lock_tests::{Deaf, ZooKeeperServer, eventually};
+use lock_tests::{Deaf, ZooKeeperServer};
 use tokio::net::TcpListener;
 
-use crate::common::{BOUND, DEADLINE, Place, connected, lock, take, with_server};
+use crate::common::{DEADLINE, Place, connected, keep_off, lock, take, with_server};
 use crate::thief::close_session;
 
 const SHORT: Duration = Duration::from_millis(500);
@@ -24,14 +23,9 @@ fn a_wait_says_that_the_ensemble_is_gone() {
             tokio::spawn(async move { lock(&provider, "order").acquire_for(2 * SHORT).await })
         };
         place.until_children("order", 2).await;
-        proxy.set(|fault| fault.refuse = true);
-        proxy.reset();
+        keep_off(&proxy).await;
         let error = waiter.await.unwrap().unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
-        eventually("it tries to connect", BOUND, || async {
-            proxy.counts().refused.load(Ordering::Relaxed) > 0
-        })
-        .await;
         // Its node goes as soon as the ensemble can be reached.
         assert_eq!(place.children("order").await.len(), 2);
         proxy.heal();
@@ -100,7 +94,7 @@ fn a_try_answers_within_one_connect_timeout() {
             .await;
         let guard = take(&provider, "order").await;
         let children = place.children("order").await;
-        let session = place.child("order", &children[0]).await.1.ephemeral_owner;
+        let session = place.session_of("order", &children[0]).await;
         close_session(place.port, session);
         guard.lost().await;
         // Now it needs a new one, and gets no answer.
@@ -152,12 +146,7 @@ fn a_try_does_not_wait_for_what_is_removed_later() {
         place.until_children("held", 1).await;
 
         let guard = take(&provider, "order").await;
-        proxy.set(|fault| fault.refuse = true);
-        proxy.reset();
-        eventually("it tries to connect", BOUND, || async {
-            proxy.counts().refused.load(Ordering::Relaxed) > 0
-        })
-        .await;
+        keep_off(&proxy).await;
         drop(guard);
         let start = Instant::now();
         let error = lock(&provider, "order").try_acquire().await.unwrap_err();

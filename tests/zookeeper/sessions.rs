@@ -27,7 +27,7 @@ fn a_thousand_locks_are_held_on_one_session() {
         for number in 0..LOCKS {
             let name = number.to_string();
             let children = place.children(&name).await;
-            owners.insert(place.child(&name, &children[0]).await.1.ephemeral_owner);
+            owners.insert(place.session_of(&name, &children[0]).await);
         }
         assert_eq!(owners.len(), 1, "one session");
         tokio::time::sleep(2 * lease).await;
@@ -61,8 +61,8 @@ fn a_thousand_locks_with_long_names_outlive_their_connections() {
         let mut owners = std::collections::HashMap::new();
         for number in 0..LOCKS {
             let children = place.children(&name(number)).await;
-            let (_, stat) = place.child(&name(number), &children[0]).await;
-            owners.insert(stat.ephemeral_owner, name(number));
+            let session = place.session_of(&name(number), &children[0]).await;
+            owners.insert(session, name(number));
         }
         assert!((2..=3).contains(&owners.len()), "{} sessions", owners.len());
         // All but one of the sessions are full: there, too, a lock is passed on.
@@ -123,7 +123,7 @@ fn a_waiter_whose_node_is_removed_queues_again() {
         let guard = take(&first, "order").await;
         let waiter = waiting(&second, "order");
         let children = place.until_children("order", 2).await;
-        let path = format!("{}/{}", place.node("order"), children[1]);
+        let path = place.path("order", &children[1]);
         place.raw.delete(&path, None).await.unwrap();
         let behind = place.queue("order", "lock-", b"").await;
         guard.release().await.unwrap();
@@ -143,7 +143,7 @@ fn a_closed_session_is_a_loss_and_another_one_is_made() {
         let provider = place.provider().await;
         let guard = take(&provider, "order").await;
         let children = place.children("order").await;
-        let session = place.child("order", &children[0]).await.1.ephemeral_owner;
+        let session = place.session_of("order", &children[0]).await;
         close_session(place.port, session);
         tokio::time::timeout(BOUND, guard.lost())
             .await
@@ -153,10 +153,7 @@ fn a_closed_session_is_a_loss_and_another_one_is_made() {
         assert!(error.to_string().contains("session"), "{error}");
         let guard = take(&provider, "order").await;
         let children = place.children("order").await;
-        assert_ne!(
-            place.child("order", &children[0]).await.1.ephemeral_owner,
-            session
-        );
+        assert_ne!(place.session_of("order", &children[0]).await, session);
         guard.release().await.unwrap();
     });
 }
@@ -168,7 +165,7 @@ fn a_waiter_whose_session_is_closed_queues_again() {
         let guard = take(&first, "order").await;
         let waiter = waiting(&second, "order");
         let children = place.until_children("order", 2).await;
-        let session = place.child("order", &children[1]).await.1.ephemeral_owner;
+        let session = place.session_of("order", &children[1]).await;
         close_session(place.port, session);
         eventually("it queues again", BOUND, || async {
             let now = place.children("order").await;
@@ -188,7 +185,7 @@ fn a_node_that_somebody_removes_is_a_loss() {
         let guard = take(&provider, "order").await;
         let other = take(&provider, "other").await;
         let children = place.children("order").await;
-        let path = format!("{}/{}", place.node("order"), children[0]);
+        let path = place.path("order", &children[0]);
         place.raw.delete(&path, None).await.unwrap();
         tokio::time::timeout(BOUND, guard.lost())
             .await
@@ -220,7 +217,7 @@ fn the_session_ends_with_the_provider() {
         let provider = place.provider().await;
         let guard = take(&provider, "order").await;
         let children = place.children("order").await;
-        let session = place.child("order", &children[0]).await.1.ephemeral_owner;
+        let session = place.session_of("order", &children[0]).await;
         let lives = || {
             let sessions = server.ask("dump").expect("the server answers");
             sessions.contains(&format!("0x{session:x}"))
@@ -246,7 +243,7 @@ fn the_server_removes_the_lock_s_node_after_the_end_of_a_session() {
         let provider = place.provider().await;
         let guard = take(&provider, "order").await;
         let children = place.children("order").await;
-        let session = place.child("order", &children[0]).await.1.ephemeral_owner;
+        let session = place.session_of("order", &children[0]).await;
         close_session(place.port, session);
         guard.lost().await;
         place.until_gone("order").await;

@@ -39,8 +39,8 @@ fn tokens_grow_over_processes_connections_sessions_and_restarts() {
             }
             if round == 7 {
                 let children = place.children("order").await;
-                let (_, stat) = place.child("order", &children[0]).await;
-                close_session(place.port, stat.ephemeral_owner);
+                let session = place.session_of("order", &children[0]).await;
+                close_session(place.port, session);
                 probe.ask("watch", "lost", BOUND).await;
                 probe.tell("release");
                 probe.expect("releasing", BOUND).await;

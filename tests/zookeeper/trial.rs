@@ -69,9 +69,8 @@ impl Trial {
     /// The one node, and the session that it belongs to.
     pub(crate) async fn node(&self) -> (String, i64) {
         let children = self.place.children("order").await;
-        let (_, stat) = self.place.child("order", &children[0]).await;
-        let path = format!("{}/{}", self.place.node("order"), children[0]);
-        (path, stat.ephemeral_owner)
+        let session = self.place.session_of("order", &children[0]).await;
+        (self.place.path("order", &children[0]), session)
     }
 
     /// The body must have been dropped by the time at which somebody else can have the lock.

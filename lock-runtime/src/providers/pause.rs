@@ -30,6 +30,12 @@ impl Attempts {
         }
     }
 
+    /// Whether the next one need not wait.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn are_due(&self) -> bool {
+        matches!(self.next(), Ok(Duration::ZERO))
+    }
+
     /// One more was made.
     pub(crate) fn made<T>(&mut self, outcome: &Result<T, LockError>) {
         let Err(error) = outcome else {

@@ -64,10 +64,9 @@ impl Sea {
             Blow::Freeze => weather.freeze(crew, place, 20..3_000),
             Blow::Kill => weather.kill(crew, place).await,
             Blow::FreezeServer => {
-                self.server.process().freeze();
-                tokio::time::sleep(weather.seeded.millis(50..1_200)).await;
-                self.server.process().thaw();
-                weather.count("server frozen", 1);
+                weather
+                    .freeze_server(self.server.process(), 50..1_200)
+                    .await;
             }
             Blow::RestartServer => {
                 tokio::task::block_in_place(|| self.server.restart());

@@ -10,6 +10,7 @@ use std::fmt::Display;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use crate::child::ChildProcess;
 use crate::crew::Crew;
 use crate::proxy::{Fault, Flow};
 use crate::{FencedRegister, History, Seeded};
@@ -173,6 +174,14 @@ impl Weather {
         self.passing.retain(|&(_, _, whom)| whom != place);
         crew.replace(place).await;
         self.count("processes killed", 1);
+    }
+
+    /// The server stops for so many milliseconds, and everybody waits for it.
+    pub async fn freeze_server(&mut self, server: &ChildProcess, span: Range<u64>) {
+        server.freeze();
+        tokio::time::sleep(self.seeded.millis(span)).await;
+        server.thaw();
+        self.count("server frozen", 1);
     }
 
     /// Everything works again.

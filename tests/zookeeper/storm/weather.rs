@@ -53,10 +53,9 @@ impl Sea {
             Blow::Freeze => weather.freeze(crew, place, 20..5_000),
             Blow::Kill => weather.kill(crew, place).await,
             Blow::FreezeServer => {
-                self.server.process().freeze();
-                tokio::time::sleep(weather.seeded.millis(50..3_000)).await;
-                self.server.process().thaw();
-                weather.count("server frozen", 1);
+                weather
+                    .freeze_server(self.server.process(), 50..3_000)
+                    .await;
             }
             Blow::RestartServer => {
                 tokio::task::block_in_place(|| {

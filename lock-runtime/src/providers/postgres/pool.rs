@@ -83,7 +83,7 @@ impl Pool {
                 .cloned();
             if let Some(best) = best {
                 let busy = best.requests_under_way() >= BUSY && count < MOST_SHARED;
-                if busy && matches!(state.connecting.next(), Ok(Duration::ZERO)) {
+                if busy && state.connecting.are_due() {
                     self.start_attempt(&mut state, lease, Duration::ZERO);
                 }
                 return Ok(best);
@@ -118,7 +118,7 @@ impl Pool {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             return Ok(None);
         };
-        if !matches!(self.lock().connecting_own.next(), Ok(Duration::ZERO)) {
+        if !self.lock().connecting_own.are_due() {
             return Ok(None);
         }
         let opened = opening::open(&self.settings, lease).await;

@@ -87,10 +87,7 @@ impl Held {
         }
         let limit = self.node.link.settings.connect_timeout;
         // In an outage others wait for this in turn, and who does not wait has one such time in all.
-        let session = &self.node.session;
-        let connection_by = session.disconnected_since() + limit / 2;
-        let connecting = tokio::time::timeout(connection_by.remaining(), session.connected());
-        if connecting.await.is_err() {
+        if !self.node.session.connects_within(limit / 2).await {
             if let Some(loss) = self.loss() {
                 return Err(loss);
             }

@@ -127,12 +127,21 @@ impl Session {
         since.unwrap_or_else(Timestamp::now)
     }
 
-    /// Waits until it is connected, which it need not become again.
-    pub(super) async fn connected(&self) {
-        let mut watcher = self.client.state_watcher();
-        while !self.is_connected() {
-            watcher.changed().await;
+    /// Whether it is connected, or comes to be before an outage has lasted so long.
+    pub(super) async fn connects_within(&self, limit: Duration) -> bool {
+        if self.is_connected() {
+            return true;
         }
+        let mut watcher = self.client.state_watcher();
+        let connecting = async {
+            while !self.is_connected() {
+                watcher.changed().await;
+            }
+        };
+        let by = self.disconnected_since() + limit;
+        tokio::time::timeout(by.remaining(), connecting)
+            .await
+            .is_ok()
     }
 
     /// The grant ends with the session, unless it is [forgotten](Self::forget) before.
