@@ -106,7 +106,7 @@ impl FaultProxy {
     }
 
     /// Passes new connections on to this loopback port, as an address that moves to another server.
-    /// Those that are open stay with theirs.
+    /// Those that are counted in [`Counts::connections`] stay with theirs.
     pub fn lead_to(&self, server_port: u16) {
         self.server_port.store(server_port, Ordering::Relaxed);
     }
@@ -126,7 +126,7 @@ impl FaultProxy {
         });
     }
 
-    /// Resets every open connection; new ones work.
+    /// Resets every connection that is counted in [`Counts::connections`]; new ones work.
     pub fn reset(&self) {
         self.set(|fault| fault.resets += 1);
     }
@@ -180,9 +180,9 @@ async fn connection(
     };
     let _ = client.set_nodelay(true);
     let _ = server.set_nodelay(true);
-    counts.connections.fetch_add(1, Ordering::Relaxed);
     let mut resets = fault.clone();
     let seen = resets.borrow().resets;
+    counts.connections.fetch_add(1, Ordering::Relaxed);
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     let up = pump(

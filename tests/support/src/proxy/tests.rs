@@ -129,6 +129,8 @@ fn resets_and_refuses() {
 fn leads_new_connections_elsewhere() {
     run(BOUND, async {
         let (proxy, mut client) = echo().await;
+        // A connection that the proxy has not taken up yet would be led elsewhere too.
+        round_trip(&mut client).await;
         let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         proxy.lead_to(other.local_addr().unwrap().port());
         let (mut another, accepted) = tokio::join!(connect(&proxy), other.accept());
