@@ -12,7 +12,7 @@ use super::grants::Grants;
 use super::keys::Naming;
 use super::requests::Requests;
 use super::script::{By, RAISE_TOKENS, Script};
-use crate::race::first_of;
+use crate::race::{First, first_of};
 use crate::signal::Signal;
 use crate::{LockError, LockErrorKind};
 
@@ -191,8 +191,7 @@ impl Drop for Connection {
 
 /// Clients that stay connected for longer than the counter lives keep it alive.
 async fn keep_tokens_raised(connection: Weak<Connection>, ended: Arc<Signal<()>>, fence: String) {
-    while ended.get().is_none() {
-        first_of(ended.wait(), tokio::time::sleep(RAISES_EVERY)).await;
+    while let First::Right(()) = first_of(ended.wait(), tokio::time::sleep(RAISES_EVERY)).await {
         let Some(connection) = connection.upgrade() else {
             return;
         };
