@@ -183,6 +183,8 @@ fn a_lock_that_cannot_be_renewed_is_lost_at_its_deadline() {
         for round in 0..9 {
             let lock = lock_on(&provider, &format!("deadline:{round}"));
             rounds.push(tokio::spawn(async move {
+                // Apart, so that not all of them wait for the same processor.
+                tokio::time::sleep(Duration::from_millis(50) * round).await;
                 let before = Instant::now();
                 let guard = lock.acquire().await.expect("the lock is free");
                 let after = Instant::now();
