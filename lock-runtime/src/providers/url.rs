@@ -1,21 +1,43 @@
 //! The parts of a URL that are the library's own, whichever server it names.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::LockError;
 use crate::providers::invalid;
 
 /// The URL without its query, which is ours, and the query.
-pub(crate) fn split(url: &str) -> (String, String) {
-    let (rest, fragment) = match url.split_once('#') {
-        Some((rest, fragment)) => (rest, Some(fragment)),
-        None => (url, None),
-    };
-    let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let fragment = fragment
-        .map(|fragment| format!("#{fragment}"))
-        .unwrap_or_default();
-    (format!("{address}{fragment}"), query.to_owned())
+///
+/// # Errors
+///
+/// If there is a fragment, which is more likely a part of a password: what comes before it would be
+/// taken for the host, and be shown.
+pub(crate) fn split(url: &str) -> Result<(String, String), LockError> {
+    if url.contains('#') {
+        return Err(invalid(
+            "expected no fragment in the URL: a `#` that belongs to it is written as `%23`",
+        ));
+    }
+    let (address, query) = url.split_once('?').unwrap_or((url, ""));
+    Ok((address.to_owned(), query.to_owned()))
+}
+
+/// The names and values in a query.
+///
+/// # Errors
+///
+/// If a name comes twice.
+pub(crate) fn parameters(query: &str) -> Result<Vec<(Cow<'_, str>, Cow<'_, str>)>, LockError> {
+    let mut parameters: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::new();
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        if parameters.iter().any(|(other, _)| *other == name) {
+            return Err(invalid(format!(
+                "the URL parameter `{name}` is given twice"
+            )));
+        }
+        parameters.push((name, value));
+    }
+    Ok(parameters)
 }
 
 pub(crate) const UNESCAPED: &str = "wrong URL; a `?`, `#`, `/` or `@` in a user name or password is \
@@ -95,11 +117,28 @@ mod tests {
     }
 
     #[test]
-    fn the_query_is_ours_and_the_fragment_the_clients() {
-        assert_eq!(
-            split("redis://h:1/2?lease=5s#f"),
-            ("redis://h:1/2#f".to_owned(), "lease=5s".to_owned())
+    fn a_query_is_split_off_and_read() {
+        let (address, query) = split("redis://h:1/2?lease=5s&key_prefix=a%26b").unwrap();
+        assert_eq!(address, "redis://h:1/2");
+        let read = parameters(&query).unwrap();
+        let expected = [("lease", "5s"), ("key_prefix", "a&b")];
+        assert!(
+            read.iter()
+                .map(|(name, value)| (&**name, &**value))
+                .eq(expected)
         );
-        assert_eq!(split("redis://h"), ("redis://h".to_owned(), String::new()));
+        let bare = split("redis://h").unwrap();
+        assert_eq!(bare, ("redis://h".to_owned(), String::new()));
+    }
+
+    #[test]
+    fn what_is_ambiguous_is_refused() {
+        let fragment = split("redis://u:12#3@h").unwrap_err().to_string();
+        assert!(
+            fragment.contains("%23") && !fragment.contains("12"),
+            "{fragment}"
+        );
+        let twice = parameters("lease=5s&lease=6s").unwrap_err().to_string();
+        assert!(twice.contains("`lease` is given twice"), "{twice}");
     }
 }

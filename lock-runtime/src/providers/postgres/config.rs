@@ -11,7 +11,7 @@ use super::error::text;
 use super::tls::{Identity, Tls};
 use crate::LockError;
 use crate::providers::limits::DeadPeers;
-use crate::providers::url::{set_duration, split, without_secrets};
+use crate::providers::url::{parameters, set_duration, split, without_secrets};
 use crate::providers::{invalid, limits};
 
 const LONGEST_DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -167,12 +167,7 @@ impl PostgresProviderBuilder {
     }
 
     fn settings(mut self) -> Result<Settings, LockError> {
-        if self.url.contains('#') {
-            return Err(invalid(
-                "expected no fragment in the URL: a `#` that belongs to it is written as `%23`",
-            ));
-        }
-        let (address, parameters) = split(&self.url);
+        let (address, parameters) = split(&self.url)?;
         let address = with_scheme(&address)?;
         let read = self
             .read_parameters(&parameters)
@@ -248,7 +243,7 @@ impl PostgresProviderBuilder {
         let mut rest = form_urlencoded::Serializer::new(String::new());
         let mut ssl_mode = None;
         let (mut certificate, mut certificate_key) = (None, None);
-        for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+        for (key, value) in parameters(query)? {
             match &*key {
                 "key_prefix" => {
                     self.key_prefix.get_or_insert_with(|| value.into_owned());

@@ -12,7 +12,7 @@ use redis::{
 use super::RedisProvider;
 use crate::LockError;
 use crate::providers::limits::DeadPeers;
-use crate::providers::url::{set_duration, split, without_secrets};
+use crate::providers::url::{parameters, set_duration, split, without_secrets};
 use crate::providers::{invalid, limits};
 
 const LONGEST_DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -154,7 +154,7 @@ impl RedisProviderBuilder {
             match &self.source {
                 Source::Client(client) => client.get_connection_info().clone(),
                 Source::Url(url) => {
-                    let (address, parameters) = split(url);
+                    let (address, parameters) = split(url)?;
                     without_secrets(&parameters, self.read_parameters(&parameters))?;
                     address.as_str().into_connection_info().map_err(|error| {
                     // The client's error names the mistake and never the URL.
@@ -222,7 +222,7 @@ impl RedisProviderBuilder {
     }
 
     fn read_parameters(&mut self, query: &str) -> Result<(), LockError> {
-        for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+        for (key, value) in parameters(query)? {
             match &*key {
                 "key_prefix" => {
                     self.key_prefix.get_or_insert_with(|| value.into_owned());

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::config::ZooKeeperAcl;
 use crate::LockError;
 use crate::providers::invalid;
-use crate::providers::url::{UNESCAPED, set_duration, split, without_secrets};
+use crate::providers::url::{UNESCAPED, parameters, set_duration, split, without_secrets};
 
 pub(super) const DEFAULT_PORT: u16 = 2181;
 
@@ -30,7 +30,7 @@ pub(super) struct Parameters {
 impl Address {
     /// No error shows more of the URL than its parameters.
     pub(super) fn parse(url: &str) -> Result<Self, LockError> {
-        let (address, parameters) = split(url);
+        let (address, parameters) = split(url)?;
         let expected = |what: &str| {
             invalid(format!(
                 "expected a URL like zookeeper://user:password@host:2181,host/directory: {what}"
@@ -78,7 +78,7 @@ impl Parameters {
     }
 
     fn read(&mut self, query: &str) -> Result<(), LockError> {
-        for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+        for (key, value) in parameters(query)? {
             match &*key {
                 "key_prefix" => {
                     self.key_prefix.get_or_insert_with(|| value.into_owned());
