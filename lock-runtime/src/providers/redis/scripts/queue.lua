@@ -59,7 +59,7 @@ local function look_through(owner, now)
       mine = place
       place = place + 1
     elseif not other or other == owner or tonumber(expires) <= now then
-      redis.call('LREM', waiters, 1, entry)
+      redis.call('LREM', waiters, -1, entry)
     else
       place = place + 1
     end
