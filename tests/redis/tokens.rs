@@ -228,7 +228,9 @@ fn tokens_grow_on_a_promoted_replica_without_the_last_writes() {
         let provider = connected(RedisProvider::builder(url).connect_timeout(patient)).await;
         let early = token(&provider).await;
         eventually("the replica has it too", BOUND, || async {
+            // And the release, or it would hold the lock for the rest of a lease.
             replica.raw.get("lk1:fence").await == Some(early.to_string())
+                && replica.raw.get("order").await.is_none()
         })
         .await;
         replication.set(|fault| fault.to_client = Flow::Swallow);
