@@ -54,7 +54,7 @@ impl Timestamp {
         Self::now() >= self
     }
 
-    pub(crate) fn as_nanos(self) -> u64 {
+    pub(crate) const fn as_nanos(self) -> u64 {
         self.0
     }
 

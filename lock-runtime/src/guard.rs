@@ -129,7 +129,8 @@ impl LockGuard {
         LostSignal::new(self.hold.as_ref().map(|hold| hold.loss_reporter()))
     }
 
-    /// Releases the lock and waits until the provider has confirmed it.
+    /// Releases the lock and waits until the provider has confirmed it. If another caller in this
+    /// process waits for it, that one has it from here on, and there is nothing to wait for.
     ///
     /// # Errors
     ///

@@ -20,7 +20,7 @@ pub(crate) struct Hold {
     /// What the caller asked for; a waiter who asked for the same may take this hold over.
     lease_asked: Option<Duration>,
     slot: SlotRef,
-    /// The end of the validity, as a `Timestamp`.
+    /// The end of the validity, as a `Timestamp`, and [`SEEN`].
     deadline: AtomicU64,
     /// When the next renewal is due, as a `Timestamp`; far in the future while one is under way.
     renews: AtomicU64,
@@ -48,6 +48,15 @@ const TOGETHER: u32 = 30;
 /// passed.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// A part of the deadline: somebody has seen that it has passed. A nanosecond is no loss.
+const SEEN: u64 = 1;
+/// The deadline of what has no lease.
+const NEVER: u64 = Timestamp::FAR_FUTURE.as_nanos() & !SEEN;
+
+fn is_seen(deadline: u64) -> bool {
+    deadline & SEEN != 0
+}
+
 const LAPSED: &str = "its lease ended before it could be renewed";
 
 /// The part of a lease that is not counted on: clocks of two machines may drift, and the server
@@ -67,7 +76,7 @@ impl Hold {
             grant: Arc::new(grant),
             lease_asked,
             slot: slot.clone(),
-            deadline: AtomicU64::new(deadline.as_nanos()),
+            deadline: AtomicU64::new(deadline.as_nanos() & !SEEN),
             renews: AtomicU64::new(u64::MAX),
             exactly: AtomicBool::new(false),
             wakes: AtomicU64::new(0),
@@ -106,7 +115,7 @@ impl Hold {
     }
 
     pub(crate) fn has_lease(&self) -> bool {
-        self.deadline() != Timestamp::FAR_FUTURE
+        self.deadline.load(Ordering::Relaxed) != NEVER
     }
 
     pub(crate) fn renewal_interval(&self) -> Duration {
@@ -156,18 +165,35 @@ impl Hold {
 
     /// A renewal succeeded whose request was sent at `sent_at`, or later.
     pub(crate) fn extend(&self, sent_at: Timestamp) {
-        if self.deadline().has_passed() {
-            // Somebody may have seen that already: a loss is for good.
-            return;
-        }
-        let deadline = valid_until(sent_at, self.grant.lease());
-        self.deadline
-            .fetch_max(deadline.as_nanos(), Ordering::AcqRel);
+        let deadline = valid_until(sent_at, self.grant.lease()).as_nanos() & !SEEN;
+        // A loss is for good, and somebody may have seen it already.
+        let _ = self
+            .deadline
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |current| {
+                let is_over = is_seen(current) || Timestamp::from_nanos(current).has_passed();
+                (!is_over).then_some(current.max(deadline))
+            });
     }
 
-    /// True at or after the deadline, and as soon as there is other evidence.
+    /// True at or after the deadline, and as soon as there is other evidence; and from then on.
     pub(crate) fn is_lost(&self) -> bool {
-        self.signal().get().is_some() || (self.has_lease() && self.deadline().has_passed())
+        if self.signal().get().is_some() {
+            return true;
+        }
+        loop {
+            let deadline = self.deadline.load(Ordering::Acquire);
+            if is_seen(deadline) {
+                return true;
+            }
+            if deadline == NEVER || !Timestamp::from_nanos(deadline).has_passed() {
+                return false;
+            }
+            // A renewal that comes now must find that it is too late; one that was quicker counts.
+            let seen = deadline | SEEN;
+            let _ =
+                self.deadline
+                    .compare_exchange(deadline, seen, Ordering::AcqRel, Ordering::Acquire);
+        }
     }
 
     /// Set by a loss.

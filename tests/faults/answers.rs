@@ -191,7 +191,7 @@ fn a_late_grant_makes_no_longer_lease() {
     });
 }
 
-/// A key that is no lock refuses the acquisition, and what would undo it as well.
+/// A key that is no lock refuses the acquisition; it is undone all the same, once.
 #[test]
 fn refused_acquisitions_are_no_storm() {
     with_server(|server| async move {

@@ -66,7 +66,11 @@ fn wrong_settings_are_named() {
             ("redis://:a?secret@localhost", "written as `%3F`"),
             ("redis://:a?lease=secret@localhost", "written as `%3F`"),
             ("redis://:a?secret=b&lease=5s@localhost", "written as `%3F`"),
-            ("redis://:a#secret@localhost", "expected a URL like"),
+            ("redis://:a#secret@localhost", "written as `%23`"),
+            ("redis://:12#secret@localhost", "written as `%23`"),
+            ("redis://localhost?lease=5s&lease=6s", "is given twice"),
+            ("redis://localhost?key_prefix=a%00b", "without NUL"),
+            ("redis://nobody@localhost", "a password for the user name"),
             ("redis://:a/secret@localhost", "expected a URL like"),
             ("redis://:secret@localhost?lease=5", "expected a duration"),
             ("redis://:secret@localhost?lease=99ms", "100 ms to 24 h"),
@@ -80,6 +84,56 @@ fn wrong_settings_are_named() {
             assert_eq!(kind, LockErrorKind::InvalidConfig, "{text}");
             assert!(text.contains(expected), "{text}");
         }
+    });
+}
+
+/// A server that answers every command alike.
+async fn answering(answer: &'static str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (mut client, _) = listener.accept().await.unwrap();
+        let mut buffer = [0; 4_096];
+        while let Ok(length @ 1..) = client.read(&mut buffer).await {
+            let asked = String::from_utf8_lossy(&buffer[..length]);
+            let commands = asked.lines().filter(|line| line.starts_with('*')).count();
+            let answers = answer.repeat(commands);
+            if client.write_all(answers.as_bytes()).await.is_err() {
+                return;
+            }
+        }
+    });
+    format!("127.0.0.1:{port}")
+}
+
+#[test]
+fn what_is_no_redis_is_said() {
+    lock_tests::run(DEADLINE, async {
+        for answer in ["+OK\r\n", "*0\r\n", "$-1\r\n"] {
+            let url = format!("redis://{}", answering(answer).await);
+            let (kind, text) = refused(&url).await;
+            assert_eq!(kind, LockErrorKind::Unsupported, "{answer:?}: {text}");
+        }
+    });
+}
+
+/// Proxies have words of their own for a command that they do not take.
+#[test]
+fn no_words_of_a_server_show_the_password() {
+    lock_tests::run(DEADLINE, async {
+        let address = answering("-ERR bad request 'HELLO 3 AUTH u secret'\r\n").await;
+        let (_, text) = refused(&format!("redis://u:secret@{address}")).await;
+        assert!(text.contains("answered with an error"), "{text}");
+    });
+}
+
+#[test]
+fn a_database_that_there_is_not_is_said() {
+    with_server(|server| async move {
+        let (kind, text) = refused(&format!("{}/99", server.process.url())).await;
+        assert_eq!(kind, LockErrorKind::InvalidConfig, "{text}");
+        assert!(text.contains("database"), "{text}");
     });
 }
 

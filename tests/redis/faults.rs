@@ -381,6 +381,25 @@ fn a_key_of_another_kind_is_an_error() {
 }
 
 #[test]
+fn the_queue_is_left_whatever_becomes_of_the_lock_s_key() {
+    with_server(|server| async move {
+        let provider = server.provider_with_long_lease().await;
+        server.raw.ask::<String>("SET order foreign PX 60000").await;
+        let waiter = lock(&provider, "order");
+        let waiting = tokio::spawn(async move { waiter.acquire_for(BOUND).await });
+        server.raw.until_waiting("order", 1).await;
+        server.raw.ask::<u8>("DEL order").await;
+        server.raw.ask::<u8>("HSET order field value").await;
+        let error = waiting.await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
+        eventually("nobody waits", BOUND, || async {
+            server.raw.waiting("order").await == 0
+        })
+        .await;
+    });
+}
+
+#[test]
 fn a_timeout_while_the_server_is_out_of_reach_is_not_contention() {
     with_server(|server| async move {
         let proxy = FaultProxy::start(server.process.port()).await;

@@ -115,6 +115,20 @@ fn a_missing_password_is_said() {
 }
 
 #[test]
+fn another_database_needs_one_more_right() {
+    with_users(|server| async move {
+        let port = server.process.port();
+        let url = format!("redis://myapp:very-secret@127.0.0.1:{port}/1?key_prefix=MyApp1:");
+        let error = RedisProvider::connect(&url).await.unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::InvalidConfig, "{error}");
+        assert!(error.to_string().contains("database"), "{error}");
+        server.raw.ask::<String>("ACL SETUSER myapp +select").await;
+        let provider = connected(RedisProvider::builder(&url)).await;
+        take(&provider, "order").await.release().await.unwrap();
+    });
+}
+
+#[test]
 fn a_missing_channel_is_said_at_once() {
     with_users(|server| async move {
         server

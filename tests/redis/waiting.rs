@@ -326,3 +326,35 @@ fn a_long_queue_costs_the_server_little() {
         held.release().await.unwrap();
     });
 }
+
+/// As when a request and its repetition come to the server in the same millisecond.
+#[test]
+fn an_entry_that_is_there_twice_costs_no_neighbour_its_place() {
+    const QUEUE: &str = "{order}:lk1:waiters";
+    with_server(|server| async move {
+        server.raw.ask::<String>("SET order foreign PX 60000").await;
+        let mut waiting = Vec::new();
+        for count in 1..=2 {
+            let provider = server.provider_with_long_lease().await;
+            waiting.push(tokio::spawn(async move { take(&provider, "order").await }));
+            server.raw.until_waiting("order", count).await;
+        }
+        let owners = || async {
+            let entries: Vec<String> = server.raw.ask(&format!("LRANGE {QUEUE} 0 -1")).await;
+            let owner = |entry: &String| entry.split('|').next().unwrap_or_default().to_owned();
+            entries.iter().map(owner).collect::<Vec<_>>()
+        };
+        let before = owners().await;
+        for _ in 0..3 {
+            let again = "redis.call('RPUSH',KEYS[1],redis.call('LINDEX',KEYS[1],0))";
+            let () = server.raw.ask(&format!("EVAL {again} 1 {QUEUE}")).await;
+            // The head looks behind a foreign holder, and tidies up.
+            server.raw.until_waiting("order", 2).await;
+            assert_eq!(owners().await, before);
+        }
+        server.raw.ask::<u8>("DEL order").await;
+        for waiter in waiting {
+            waiter.await.unwrap().release().await.unwrap();
+        }
+    });
+}

@@ -22,13 +22,15 @@ pub(crate) fn split(url: &str) -> Result<(String, String), LockError> {
     Ok((address.to_owned(), query.to_owned()))
 }
 
+type Parameters<'a> = Vec<(Cow<'a, str>, Cow<'a, str>)>;
+
 /// The names and values in a query.
 ///
 /// # Errors
 ///
 /// If a name comes twice.
-pub(crate) fn parameters(query: &str) -> Result<Vec<(Cow<'_, str>, Cow<'_, str>)>, LockError> {
-    let mut parameters: Vec<(Cow<'_, str>, Cow<'_, str>)> = Vec::new();
+pub(crate) fn parameters(query: &str) -> Result<Parameters<'_>, LockError> {
+    let mut parameters = Parameters::new();
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         if parameters.iter().any(|(other, _)| *other == name) {
             return Err(invalid(format!(

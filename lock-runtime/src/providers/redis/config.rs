@@ -71,7 +71,7 @@ impl RedisProviderBuilder {
     }
 
     /// Puts this before every name, as it stands: `MyApp1:` and `order` make the key
-    /// `MyApp1:order`. By default nothing. URL parameter `key_prefix`.
+    /// `MyApp1:order`. By default nothing; no NUL. URL parameter `key_prefix`.
     pub fn key_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.key_prefix = Some(prefix.into());
         self
@@ -99,7 +99,7 @@ impl RedisProviderBuilder {
         self
     }
 
-    /// The ACL user, in place of the URL's.
+    /// The ACL user, in place of the URL's. Needs a password, be it empty.
     pub fn username(mut self, username: impl Into<String>) -> Self {
         self.username = Some(username.into());
         self
@@ -197,6 +197,13 @@ impl RedisProviderBuilder {
         }
         if let Some(password) = &self.password {
             server = server.set_password(password);
+        }
+        if server.username().is_some() && server.password().is_none() {
+            // The client would connect as the default user.
+            return Err(invalid(
+                "expected a password for the user name; an empty one is set by \
+                 `password(\"\")`, or as in redis://user:@host",
+            ));
         }
         let tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
         let info = info

@@ -7,7 +7,7 @@ use redis::{AsyncConnectionConfig, ErrorKind, PushInfo, PushKind, RedisError, Re
 use redis::{ServerErrorKind, Value};
 
 use super::config::Settings;
-use super::error::{TOO_OLD, lock_error};
+use super::error::{TOO_OLD, lock_error, lock_error_without};
 use super::grants::Grants;
 use super::keys::Naming;
 use super::requests::Requests;
@@ -58,7 +58,10 @@ impl Connection {
         let opening = settings
             .client
             .get_multiplexed_async_connection_with_config(&config);
-        let mut opened = opening.await.map_err(lock_error)?;
+        let server = settings.client.get_connection_info().redis_settings();
+        let mut opened = opening
+            .await
+            .map_err(|error| lock_error_without(server.password(), error))?;
         let requests = Requests::new(opened.clone());
         let connection = Arc::new(Self { requests, ended });
         connection.check_server().await?;
@@ -66,10 +69,10 @@ impl Connection {
             .subscribe(&naming.channel)
             .await
             .map_err(lock_error)?;
-        connection
-            .raise_tokens(&naming.fence)
-            .await
-            .map_err(lock_error)?;
+        let raised = connection.raise_tokens(&naming.fence).await;
+        if raised.map_err(lock_error)? != Value::Int(1) {
+            return Err(no_redis());
+        }
         tokio::spawn(keep_tokens_raised(
             Arc::downgrade(&connection),
             Arc::clone(&connection.ended),
@@ -81,6 +84,9 @@ impl Connection {
     /// Only a primary of a known age can hold locks. `HELLO` tells, and every user may call it.
     async fn check_server(&self) -> Result<(), LockError> {
         let answer = self.query(redis::cmd("HELLO")).await.map_err(lock_error)?;
+        if !matches!(answer, Value::Map(_)) {
+            return Err(no_redis());
+        }
         let role = field(&answer, "role");
         let mode = field(&answer, "mode");
         let version = field(&answer, "version");
@@ -199,6 +205,11 @@ async fn keep_tokens_raised(connection: Weak<Connection>, ended: Arc<Signal<()>>
             tracing::debug!(%error, "could not raise the fencing counter");
         }
     }
+}
+
+fn no_redis() -> LockError {
+    LockError::new(LockErrorKind::Unsupported)
+        .with_detail("expected a Redis or Valkey server, got answers that are none of one's")
 }
 
 pub(super) fn is_forgotten(error: &RedisError) -> bool {

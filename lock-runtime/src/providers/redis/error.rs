@@ -77,6 +77,11 @@ fn is_forbidden(error: &RedisError) -> bool {
 /// The library's error for one of the client's. The client's errors hold no password, but a server
 /// repeats the words of a command that it does not know, and those of `HELLO` do.
 pub(super) fn lock_error(error: RedisError) -> LockError {
+    lock_error_without(None, error)
+}
+
+/// The same, of a request that holds this secret: what repeats it is not shown.
+pub(super) fn lock_error_without(secret: Option<&str>, error: RedisError) -> LockError {
     let text = error.to_string();
     if let Some((unknown, _)) = text.split_once(", with args") {
         let kind = LockErrorKind::Unsupported;
@@ -95,6 +100,11 @@ pub(super) fn lock_error(error: RedisError) -> LockError {
         _ if is_forbidden(&error) => (
             LockErrorKind::InvalidConfig,
             "the server's ACL does not let this user do what locks need",
+        ),
+        // The client's own words: the server's have no code of their own.
+        _ if text.starts_with("Redis server refused to switch database") => (
+            LockErrorKind::InvalidConfig,
+            "the server does not give this user the database that the URL names",
         ),
         (_, Some("OOM")) => (
             LockErrorKind::ProviderUnavailable,
@@ -130,6 +140,9 @@ pub(super) fn lock_error(error: RedisError) -> LockError {
             "the server answered with an error",
         ),
     };
+    if secret.is_some_and(|secret| !secret.is_empty() && text.contains(secret)) {
+        return LockError::new(kind).with_detail(detail);
+    }
     // The cause is in the text too, since it is what a person needs and a log line may be all
     // that is seen of it.
     let detail = format!("{detail} ({text})");

@@ -2,6 +2,7 @@
 
 use crate::provider::OwnerId;
 use crate::providers::host::host;
+use crate::providers::invalid;
 use crate::{LockError, LockName};
 
 /// What a value must begin with to be a holder that hands over.
@@ -29,6 +30,10 @@ pub(super) struct Keys {
 
 impl Naming {
     pub(super) fn new(prefix: &str) -> Result<Self, LockError> {
+        // The scripts' texts end at one, and it keeps keys apart, below.
+        if prefix.contains('\0') {
+            return Err(invalid("expected a key prefix without NUL characters"));
+        }
         Ok(Self {
             prefix: prefix.to_owned(),
             owner_prefix: format!("{OURS}{}:{}:", host(), std::process::id()),

@@ -54,7 +54,9 @@ use crate::{LockError, LockErrorKind};
 /// One server's data: a failover to a replica that missed the last writes can let two processes
 /// hold a lock. Where that must do no harm, check the fencing token at the resource. The server's
 /// wall clock must not jump ahead by more than a part of the lease, and its eviction policy must
-/// be `noeviction` (a warning says so at connect). See *Is Redlock safe?* by Salvatore Sanfilippo
+/// be `noeviction` (a warning says so at connect). A client that listens to every channel makes
+/// waiters that have died pass for alive, until their entries in the queue expire, which is a lease at
+/// most. See *Is Redlock safe?* by Salvatore Sanfilippo
 /// and *How to do distributed locking* by Martin Kleppmann, both of 2016.
 ///
 /// # Rights
@@ -67,7 +69,8 @@ use crate::{LockError, LockErrorKind};
 ///     +pexpire +pttl +lpop +rpush +lpos +lrange +lindex +lset +lrem
 /// ```
 ///
-/// and `+info`, if it is to be warned of an eviction policy.
+/// and `+info`, if it is to be warned of an eviction policy; `+select`, if the URL names a database
+/// other than 0.
 ///
 /// # Examples
 ///

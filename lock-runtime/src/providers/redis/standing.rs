@@ -14,6 +14,10 @@ const LATER_POLLS: Duration = Duration::from_millis(100);
 /// Where a holder crashed, the head of the queue looks as soon as its lease ends; each one behind
 /// it looks this much later, in case those before are dead too.
 const APART: Duration = Duration::from_millis(20);
+/// A connection may be dead without a sign, and then no grant comes: a waiter asks this often at
+/// least, however long its lease.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
 /// What the server answered.
 pub(super) enum Answer {
     /// The first fencing token, and how many.
@@ -38,7 +42,7 @@ impl Standing {
     /// When a waiter with this lease looks again, unless a grant comes before.
     pub(super) fn look_again_after(&self, lease: Duration, polls: &mut u32) -> Duration {
         // Not longer than this, or the entry would expire, and the waiter pass for dead.
-        let refresh = lease / 3;
+        let refresh = (lease / 3).min(LONGEST_WAIT);
         if self.foreign && self.place == 0 {
             let poll = FIRST_POLL
                 .saturating_mul(1 << (*polls / 4).min(2))
@@ -78,4 +82,28 @@ pub(super) fn read(answer: Value) -> RedisResult<Answer> {
             })
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_waiter_asks_now_and_then_however_long_the_lease() {
+        let hour = 3_600_000;
+        for (remaining_ms, foreign) in [(24 * hour, false), (24 * hour, true), (-1, true)] {
+            let standing = Standing {
+                remaining_ms,
+                place: 3,
+                foreign,
+                last_token: 0,
+                entry: String::new(),
+            };
+            let pause = standing.look_again_after(Duration::from_secs(24 * 3_600), &mut 0);
+            assert_eq!(pause, LONGEST_WAIT);
+            // Its entry must not expire meanwhile.
+            let pause = standing.look_again_after(Duration::from_secs(6), &mut 0);
+            assert_eq!(pause, Duration::from_secs(2));
+        }
+    }
 }

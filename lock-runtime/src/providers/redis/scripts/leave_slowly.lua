@@ -1,5 +1,6 @@
 local owner = ARGV[1]
-local holder = redis.call('GET', lock)
+-- Somebody may have put what is no string there; then the queue is left all the same.
+local holder = redis.pcall('GET', lock)
 local place = ARGV[2] and redis.pcall('LPOS', waiters, ARGV[2])
 if type(place) == 'number' then
   redis.call('LREM', waiters, 1, ARGV[2])
@@ -20,7 +21,7 @@ if not place then return 0 end
 if not holder then
   -- Free although somebody waited: the caller was to notice.
   hand_over(owner)
-elseif place == 0 and string.sub(holder, 1, 4) ~= 'lk1:' then
+elseif place == 0 and (type(holder) ~= 'string' or string.sub(holder, 1, 4) ~= 'lk1:') then
   -- A foreign holder hands nothing over, and only the head of the queue looks: tell the new one.
   local entry = redis.call('LINDEX', waiters, 0)
   if entry then
