@@ -130,7 +130,8 @@ impl LockGuard {
     }
 
     /// Releases the lock and waits until the provider has confirmed it. If another caller in this
-    /// process waits for it, that one has it from here on, and there is nothing to wait for.
+    /// process waits for it, it returns at once: the lock goes on to that caller, or to whoever is
+    /// next on the server.
     ///
     /// # Errors
     ///

@@ -384,12 +384,12 @@ fn a_key_of_another_kind_is_an_error() {
 fn the_queue_is_left_whatever_becomes_of_the_lock_s_key() {
     with_server(|server| async move {
         let provider = server.provider_with_long_lease().await;
+        server.raw.ask::<u8>("HSET another field value").await;
         server.raw.ask::<String>("SET order foreign PX 60000").await;
         let waiter = lock(&provider, "order");
         let waiting = tokio::spawn(async move { waiter.acquire_for(BOUND).await });
         server.raw.until_waiting("order", 1).await;
-        server.raw.ask::<u8>("DEL order").await;
-        server.raw.ask::<u8>("HSET order field value").await;
+        server.raw.ask::<String>("RENAME another order").await;
         let error = waiting.await.unwrap().unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
         eventually("nobody waits", BOUND, || async {

@@ -129,6 +129,22 @@ fn another_database_needs_one_more_right() {
 }
 
 #[test]
+fn a_user_may_have_an_empty_password() {
+    with_users(|server| async move {
+        let port = server.process.port();
+        server
+            .raw
+            .ask::<String>("ACL SETUSER open on nopass resetchannels &* ~* +@all")
+            .await;
+        let url = format!("redis://open:@127.0.0.1:{port}");
+        let provider = connected(RedisProvider::builder(&url)).await;
+        take(&provider, "order").await.release().await.unwrap();
+        let clients: String = server.raw.ask("CLIENT LIST").await;
+        assert!(clients.contains("user=open"), "{clients}");
+    });
+}
+
+#[test]
 fn a_missing_channel_is_said_at_once() {
     with_users(|server| async move {
         server

@@ -136,9 +136,9 @@ impl RedisProviderBuilder {
     /// # Errors
     ///
     /// * [`InvalidConfig`](crate::LockErrorKind::InvalidConfig): a setting or the URL is wrong, or
-    ///   the server refuses the user, the password or a command that is needed;
+    ///   the server refuses the user, the password, the database or a command that is needed;
     /// * [`Unsupported`](crate::LockErrorKind::Unsupported): the server is older than Redis 6.2,
-    ///   a cluster or a sentinel;
+    ///   a cluster or a sentinel, or no Redis;
     /// * [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable): it cannot be reached,
     ///   does not answer in time, or is a replica.
     ///
@@ -156,6 +156,10 @@ impl RedisProviderBuilder {
                 Source::Url(url) => {
                     let (address, parameters) = split(url)?;
                     without_secrets(&parameters, self.read_parameters(&parameters))?;
+                    if has_empty_password(&address) {
+                        // The client takes it for none.
+                        self.password.get_or_insert_default();
+                    }
                     address.as_str().into_connection_info().map_err(|error| {
                     // The client's error names the mistake and never the URL.
                     let why = error.detail().map(str::to_owned).unwrap_or_else(|| plain(&error));
@@ -201,8 +205,8 @@ impl RedisProviderBuilder {
         if server.username().is_some() && server.password().is_none() {
             // The client would connect as the default user.
             return Err(invalid(
-                "expected a password for the user name; an empty one is set by \
-                 `password(\"\")`, or as in redis://user:@host",
+                "expected a password for the user name; an empty one is written as in \
+                 `redis://user:@host`, or set by `password(\"\")`",
             ));
         }
         let tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
@@ -282,6 +286,16 @@ fn tcp_settings(lease: Duration) -> TcpSettings {
     settings
 }
 
+/// Whether a URL says `user:@host`.
+fn has_empty_password(address: &str) -> bool {
+    let authority = address
+        .split_once("://")
+        .and_then(|(_, rest)| rest.split('/').next());
+    authority
+        .and_then(|authority| authority.rsplit_once('@'))
+        .is_some_and(|(user, _)| user.len() > 1 && user.find(':') == Some(user.len() - 1))
+}
+
 /// The words of an error that the client itself made.
 fn plain(error: &redis::RedisError) -> String {
     let text = error.to_string();
@@ -304,6 +318,21 @@ mod tests {
         assert_eq!(settings.lease, Duration::from_secs(7));
         assert_eq!(settings.response_timeout, Duration::from_millis(300));
         assert_eq!(settings.connect_timeout, Duration::from_secs(7) / 3);
+    }
+
+    #[test]
+    fn an_empty_password_is_one() {
+        for (address, expected) in [
+            ("redis://user:@host", true),
+            ("redis://user:@host:6379/0", true),
+            ("redis://user@host", false),
+            ("redis://:@host", false),
+            ("redis://user:a:@host", false),
+            ("redis://host/:@", false),
+            ("redis://host", false),
+        ] {
+            assert_eq!(has_empty_password(address), expected, "{address}");
+        }
     }
 
     #[test]

@@ -209,7 +209,7 @@ async fn keep_tokens_raised(connection: Weak<Connection>, ended: Arc<Signal<()>>
 
 fn no_redis() -> LockError {
     LockError::new(LockErrorKind::Unsupported)
-        .with_detail("expected a Redis or Valkey server, got answers that are none of one's")
+        .with_detail("expected a Redis or Valkey server, and what answers does not do so as one")
 }
 
 pub(super) fn is_forgotten(error: &RedisError) -> bool {

@@ -74,6 +74,18 @@ fn is_forbidden(error: &RedisError) -> bool {
     code(error).as_deref() == Some("NOPERM") || within.iter().any(|words| text.contains(words))
 }
 
+/// The client puts these words in place of the code of any error, be it that the server is busy.
+fn refuses_database(text: &str) -> bool {
+    let refusals = [
+        "out of range",
+        "invalid DB index",
+        "not allowed",
+        "permission",
+    ];
+    text.starts_with("Redis server refused to switch database")
+        && refusals.iter().any(|words| text.contains(words))
+}
+
 /// The library's error for one of the client's. The client's errors hold no password, but a server
 /// repeats the words of a command that it does not know, and those of `HELLO` do.
 pub(super) fn lock_error(error: RedisError) -> LockError {
@@ -83,9 +95,14 @@ pub(super) fn lock_error(error: RedisError) -> LockError {
 /// The same, of a request that holds this secret: what repeats it is not shown.
 pub(super) fn lock_error_without(secret: Option<&str>, error: RedisError) -> LockError {
     let text = error.to_string();
+    let repeats_secret =
+        |text: &str| secret.is_some_and(|secret| !secret.is_empty() && text.contains(secret));
     if let Some((unknown, _)) = text.split_once(", with args") {
-        let kind = LockErrorKind::Unsupported;
-        return LockError::new(kind).with_detail(format!("{TOO_OLD} ({unknown})"));
+        let detail = match repeats_secret(unknown) {
+            true => TOO_OLD.to_owned(),
+            false => format!("{TOO_OLD} ({unknown})"),
+        };
+        return LockError::new(LockErrorKind::Unsupported).with_detail(detail);
     }
     let code = code(&error);
     let (kind, detail) = match (error.kind(), code.as_deref()) {
@@ -101,10 +118,9 @@ pub(super) fn lock_error_without(secret: Option<&str>, error: RedisError) -> Loc
             LockErrorKind::InvalidConfig,
             "the server's ACL does not let this user do what locks need",
         ),
-        // The client's own words: the server's have no code of their own.
-        _ if text.starts_with("Redis server refused to switch database") => (
+        _ if refuses_database(&text) => (
             LockErrorKind::InvalidConfig,
-            "the server does not give this user the database that the URL names",
+            "the server does not give this user the database that is asked for",
         ),
         (_, Some("OOM")) => (
             LockErrorKind::ProviderUnavailable,
@@ -140,7 +156,7 @@ pub(super) fn lock_error_without(secret: Option<&str>, error: RedisError) -> Loc
             "the server answered with an error",
         ),
     };
-    if secret.is_some_and(|secret| !secret.is_empty() && text.contains(secret)) {
+    if repeats_secret(&text) {
         return LockError::new(kind).with_detail(detail);
     }
     // The cause is in the text too, since it is what a person needs and a log line may be all
@@ -158,6 +174,24 @@ mod tests {
     fn error(answer: &str) -> RedisError {
         let answer = redis::parse_redis_value(format!("-{answer}\r\n").as_bytes());
         answer.unwrap().extract_error().unwrap_err()
+    }
+
+    #[test]
+    fn a_busy_server_refuses_no_database() {
+        let refused = |answer: &'static str| {
+            let kind = ErrorKind::Server(redis::ServerErrorKind::ResponseError);
+            let words = "Redis server refused to switch database";
+            lock_error((kind, words, answer.to_owned()).into()).kind()
+        };
+        for answer in [
+            "DB index is out of range",
+            "this user has no permissions to run the 'select' command",
+            "SELECT is not allowed in cluster mode",
+        ] {
+            assert_eq!(refused(answer), LockErrorKind::InvalidConfig, "{answer}");
+        }
+        let busy = "Redis is busy running a script. You can only call SCRIPT KILL";
+        assert_eq!(refused(busy), LockErrorKind::ProviderUnavailable);
     }
 
     #[test]

@@ -55,8 +55,8 @@ use crate::{LockError, LockErrorKind};
 /// hold a lock. Where that must do no harm, check the fencing token at the resource. The server's
 /// wall clock must not jump ahead by more than a part of the lease, and its eviction policy must
 /// be `noeviction` (a warning says so at connect). A client that listens to every channel makes
-/// waiters that have died pass for alive, until their entries in the queue expire, which is a lease at
-/// most. See *Is Redlock safe?* by Salvatore Sanfilippo
+/// waiters that have died pass for alive: until their entries in the queue expire, a lease at most, one of
+/// them may be given the lock, for another. See *Is Redlock safe?* by Salvatore Sanfilippo
 /// and *How to do distributed locking* by Martin Kleppmann, both of 2016.
 ///
 /// # Rights
