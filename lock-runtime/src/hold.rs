@@ -299,3 +299,49 @@ impl Hold {
 fn valid_until(sent_at: Timestamp, lease: Duration) -> Timestamp {
     sent_at + lease.saturating_sub(margin(lease))
 }
+
+#[cfg(test)]
+#[cfg(feature = "testing")]
+mod tests {
+    use super::*;
+    use crate::provider::AcquireRequest;
+    use crate::table;
+    use crate::testing::TestProvider;
+
+    fn hold(lease: Duration) -> Arc<Hold> {
+        let provider: Arc<dyn LockProvider> = Arc::new(TestProvider::new());
+        let (request, _) = AcquireRequest::new("order", lease, true).unwrap();
+        let slot = table::enter(&provider, request.name()).unwrap();
+        Hold::new(Grant::new(&request, Timestamp::now()), None, &slot)
+    }
+
+    #[test]
+    fn a_renewal_counts_only_before_the_deadline() {
+        let lease = Duration::from_secs(60);
+        let lasting = hold(lease);
+        let first = lasting.deadline();
+        lasting.extend(Timestamp::now() + lease);
+        assert!(lasting.deadline() > first && !lasting.is_lost());
+
+        let short = hold(Duration::from_millis(10));
+        let first = short.deadline();
+        std::thread::sleep(first.remaining());
+        short.extend(Timestamp::now() + lease);
+        assert_eq!(short.deadline(), first, "though nobody had looked");
+        assert!(short.is_lost());
+    }
+
+    /// As if the renewal had looked at the clock a moment before somebody else did.
+    #[test]
+    fn what_was_seen_to_be_lost_stays_so() {
+        let hold = hold(Duration::from_millis(10));
+        std::thread::sleep(hold.deadline().remaining());
+        assert!(hold.is_lost());
+        assert!(is_seen(hold.deadline.load(Ordering::Relaxed)));
+        let later = (Timestamp::now() + Duration::from_secs(60)).as_nanos() | SEEN;
+        hold.deadline.store(later, Ordering::Relaxed);
+        hold.extend(Timestamp::now() + Duration::from_secs(120));
+        assert_eq!(hold.deadline.load(Ordering::Relaxed), later);
+        assert!(hold.is_lost());
+    }
+}
