@@ -87,8 +87,9 @@ fn wrong_settings_are_named() {
     });
 }
 
-/// A server that answers every command alike.
-async fn answering(answer: &'static str) -> String {
+/// A server of an age or kind that is not at hand: what it answers to each command of its one client.
+/// Where it listens.
+async fn answering(answer: impl Fn(&str) -> String + Send + 'static) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -97,8 +98,7 @@ async fn answering(answer: &'static str) -> String {
         let mut buffer = [0; 4_096];
         while let Ok(length @ 1..) = client.read(&mut buffer).await {
             let asked = String::from_utf8_lossy(&buffer[..length]);
-            let commands = asked.lines().filter(|line| line.starts_with('*')).count();
-            let answers = answer.repeat(commands);
+            let answers: String = asked.split('*').skip(1).map(&answer).collect();
             if client.write_all(answers.as_bytes()).await.is_err() {
                 return;
             }
@@ -111,7 +111,7 @@ async fn answering(answer: &'static str) -> String {
 fn what_is_no_redis_is_said() {
     lock_tests::run(DEADLINE, async {
         for answer in ["+OK\r\n", "*0\r\n", "$-1\r\n"] {
-            let url = format!("redis://{}", answering(answer).await);
+            let url = format!("redis://{}", answering(move |_| answer.to_owned()).await);
             let (kind, text) = refused(&url).await;
             assert_eq!(kind, LockErrorKind::Unsupported, "{answer:?}: {text}");
         }
@@ -122,7 +122,8 @@ fn what_is_no_redis_is_said() {
 #[test]
 fn no_words_of_a_server_show_the_password() {
     lock_tests::run(DEADLINE, async {
-        let address = answering("-ERR bad request 'HELLO 3 AUTH u secret'\r\n").await;
+        let repeated = "-ERR bad request 'HELLO 3 AUTH u secret'\r\n";
+        let address = answering(|_| repeated.to_owned()).await;
         let (_, text) = refused(&format!("redis://u:secret@{address}")).await;
         assert!(text.contains("answered with an error"), "{text}");
     });
@@ -158,31 +159,17 @@ fn an_unreachable_server_is_said() {
     });
 }
 
-/// A server of an age or kind that is not at hand: answers what its `HELLO` would.
+/// Says this in answer to `HELLO`, and agrees to everything else.
 async fn pretending(hello: &'static [&'static str]) -> String {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        let (mut client, _) = listener.accept().await.unwrap();
-        let mut buffer = [0; 4_096];
-        let mut map = format!("%{}\r\n", hello.len() / 2);
-        for text in hello {
-            map += &format!("${}\r\n{text}\r\n", text.len());
-        }
-        while let Ok(length @ 1..) = client.read(&mut buffer).await {
-            let asked = String::from_utf8_lossy(&buffer[..length]);
-            for command in asked.split('*').skip(1) {
-                let answer = if command.contains("HELLO") {
-                    map.as_str()
-                } else {
-                    "+OK\r\n"
-                };
-                client.write_all(answer.as_bytes()).await.unwrap();
-            }
-        }
+    let mut map = format!("%{}\r\n", hello.len() / 2);
+    for text in hello {
+        map += &format!("${}\r\n{text}\r\n", text.len());
+    }
+    let address = answering(move |command| match command.contains("HELLO") {
+        true => map.clone(),
+        false => "+OK\r\n".to_owned(),
     });
-    format!("redis://127.0.0.1:{port}")
+    format!("redis://{}", address.await)
 }
 
 #[test]
