@@ -71,20 +71,21 @@ pub trait LockProvider: Send + Sync + 'static {
     /// Extends a grant by its lease, if its owner still holds the lock, and returns the moment
     /// from which the new validity counts: read **before** the request was sent.
     ///
-    /// Called every third of the lease; never for a grant without one.
+    /// Called every third of the lease; never for a grant without one. A provider with leases must
+    /// implement it: by default no grant is ever extended, and each is lost when its lease ends.
     ///
     /// # Errors
     ///
     /// [`Lost`](LockErrorKind::Lost) if the server says that the owner holds the lock no more:
     /// the guard is lost at once. After any other error the library tries again until the grant's
-    /// validity ends.
+    /// validity ends. [`Unsupported`](LockErrorKind::Unsupported) by default.
     ///
     /// # Cancel safety
     ///
     /// May be dropped at any await.
     fn renew<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<Timestamp, LockError>> {
         let _ = grant;
-        Box::pin(async { Ok(Timestamp::now()) })
+        Box::pin(async move { Err(unsupported(self.capabilities(), "renew a lease")) })
     }
 
     /// Renews several grants, and answers for each, in order. Override it where the server can
@@ -142,6 +143,24 @@ pub trait LockProvider: Send + Sync + 'static {
         })
     }
 
+    /// Releases the lock not now but after `keep_for`, also if this process has ended by then.
+    ///
+    /// Called instead of [`release`](Self::release), with the rest of a `min_hold`. The grant is
+    /// over for the library as soon as the server has agreed: it renews it no more.
+    ///
+    /// # Errors
+    ///
+    /// As `release`. [`Unsupported`](LockErrorKind::Unsupported), the default, if the server cannot
+    /// do this: then the library renews the grant until `keep_for` has passed, and releases it.
+    fn release_later<'a>(
+        &'a self,
+        grant: &'a Grant,
+        keep_for: Duration,
+    ) -> BoxFuture<'a, Result<(), LockError>> {
+        let _ = (grant, keep_for);
+        Box::pin(async move { Err(unsupported(self.capabilities(), "release a lock later")) })
+    }
+
     /// The set of locks that this provider's names belong to. Inside one process, two tasks never
     /// hold the same name of the same space, whatever the server says; many servers let one
     /// session take its own lock twice.
@@ -196,6 +215,14 @@ impl<P: LockProvider + ?Sized> LockProvider for Arc<P> {
         (**self).pass_on(grant, request)
     }
 
+    fn release_later<'a>(
+        &'a self,
+        grant: &'a Grant,
+        keep_for: Duration,
+    ) -> BoxFuture<'a, Result<(), LockError>> {
+        (**self).release_later(grant, keep_for)
+    }
+
     fn lock_space(&self) -> LockSpace {
         (**self).lock_space()
     }
@@ -203,6 +230,13 @@ impl<P: LockProvider + ?Sized> LockProvider for Arc<P> {
     fn grant_in_process(&self) -> Option<FencingToken> {
         (**self).grant_in_process()
     }
+}
+
+fn unsupported(provider: Capabilities, what: &str) -> LockError {
+    LockError::new(LockErrorKind::Unsupported).with_detail(format!(
+        "the provider `{}` cannot {what}",
+        provider.provider
+    ))
 }
 
 /// The identity of a set of locks within this process; see [`LockProvider::lock_space`].
@@ -242,6 +276,10 @@ pub struct Capabilities {
     pub local_hand_over: bool,
     /// Whether processes are served in the order in which they asked.
     pub fair: bool,
+    /// Whether [`acquire`](LockProvider::acquire) and [`pass_on`](LockProvider::pass_on), while
+    /// they wait, [say so](AcquireRequest::report_contention) when the server has answered that
+    /// somebody holds the lock.
+    pub reports_contention: bool,
 }
 
 impl Capabilities {
@@ -253,6 +291,7 @@ impl Capabilities {
             fencing_tokens: false,
             local_hand_over: false,
             fair: false,
+            reports_contention: false,
         }
     }
 
@@ -277,6 +316,13 @@ impl Capabilities {
     /// With processes served in arrival order.
     pub const fn with_fairness(mut self) -> Self {
         self.fair = true;
+        self
+    }
+
+    /// With acquisitions that report what they see while they wait. Without this, the library first
+    /// asks without waiting, so that a timeout can tell a lock that is held from a server that hangs.
+    pub const fn with_contention_reports(mut self) -> Self {
+        self.reports_contention = true;
         self
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -90,6 +90,7 @@ impl AcquireRequest {
         let interest = Interest(Arc::new(InterestState {
             tokens_wanted: AtomicU32::new(1),
             abandoned: Signal::new(),
+            contended: AtomicBool::new(false),
             trouble: Mutex::new(None),
             asked_at: AtomicU64::new(0),
         }));
@@ -147,6 +148,15 @@ impl AcquireRequest {
         self.interest.0.abandoned.wait().await;
     }
 
+    /// The server has answered that somebody else holds the lock, and the provider waits for it.
+    ///
+    /// A caller whose timeout passes gets [`TimedOut`](LockErrorKind::TimedOut) only if a holder was
+    /// seen, and [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable) otherwise. So each
+    /// waiting acquisition reports it at every such answer; a place in a queue is no answer yet.
+    pub fn report_contention(&self) {
+        self.interest.0.contended.store(true, Ordering::Relaxed);
+    }
+
     /// While the server cannot be reached: why. A caller whose timeout passes then gets this error
     /// and not [`TimedOut`](LockErrorKind::TimedOut), which says that somebody held the lock.
     /// `None` takes it back.
@@ -181,6 +191,8 @@ pub struct Interest(Arc<InterestState>);
 struct InterestState {
     tokens_wanted: AtomicU32,
     abandoned: Signal<()>,
+    /// The server has answered that somebody holds the lock.
+    contended: AtomicBool,
     trouble: Mutex<Option<LockError>>,
     /// When the provider asked what it has no answer to, as a `Timestamp`; zero if nothing.
     asked_at: AtomicU64,
@@ -195,6 +207,11 @@ impl Interest {
     /// Sets what [`AcquireRequest::tokens_wanted`] answers.
     pub fn want_tokens(&self, tokens: NonZeroU32) {
         self.0.tokens_wanted.store(tokens.get(), Ordering::Relaxed);
+    }
+
+    /// Whether [`AcquireRequest::report_contention`] was called.
+    pub fn is_contended(&self) -> bool {
+        self.0.contended.load(Ordering::Relaxed)
     }
 
     /// What [`AcquireRequest::report_trouble`] said last, or that a request has gone unanswered for
