@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::LockName;
+use crate::name::Escaped;
 
 /// What kept a lock from being acquired, or ended it.
 ///
@@ -184,11 +185,12 @@ impl From<LockErrorKind> for LockError {
 impl fmt::Display for LockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0.name {
-            Some(name) => write!(f, "lock `{name}` {}", self.0.kind.describe())?,
+            Some(name) => write!(f, "lock `{}` {}", name.shown(), self.0.kind.describe())?,
             None => write!(f, "the lock {}", self.0.kind.describe())?,
         }
         match &self.0.detail {
-            Some(detail) => write!(f, ": {detail}"),
+            // It may quote what a caller or a server said.
+            Some(detail) => write!(f, ": {}", Escaped(detail)),
             None => Ok(()),
         }
     }
@@ -228,5 +230,5 @@ pub(crate) fn source_text(error: &LockError) -> Option<String> {
         texts.push(error.to_string());
         cause = error.source();
     }
-    (!texts.is_empty()).then(|| texts.join(": "))
+    (!texts.is_empty()).then(|| Escaped(&texts.join(": ")).to_string())
 }

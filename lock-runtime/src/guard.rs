@@ -1,63 +1,20 @@
-//! `LockGuard`, `LostSignal` and `FencingToken`.
+//! `LockGuard`.
 
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::futures::OwnedNotified;
 use tokio::sync::oneshot;
 
+use crate::clock::Timestamp;
+use crate::end::{EndSignal, GrantEnd, LostSignal};
 use crate::gate::{Release, SlotRef};
 use crate::hold::Hold;
 use crate::meter::Meter;
-use crate::provider::LossReporter;
+use crate::signal::Signal;
+use crate::token::FencingToken;
 use crate::{LockError, LockErrorKind, LockName, keeper};
-
-/// A number that grows strictly with every grant of a lock's name, across processes.
-///
-/// Store it with whatever the lock protects, and refuse a write whose token is below the highest
-/// one seen: then even a holder that was frozen for longer than its lease, and does not know it
-/// yet, can do no harm. See Martin Kleppmann, *How to do distributed locking* (2016).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FencingToken(u64);
-
-impl FencingToken {
-    /// For providers: the token of this value.
-    pub const fn new(value: u64) -> Self {
-        Self(value)
-    }
-
-    /// Its value.
-    pub const fn get(self) -> u64 {
-        self.0
-    }
-
-    pub(crate) fn next(self) -> Self {
-        Self(self.0.saturating_add(1))
-    }
-}
-
-impl fmt::Display for FencingToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
-    }
-}
-
-impl From<u64> for FencingToken {
-    fn from(value: u64) -> Self {
-        Self(value)
-    }
-}
-
-impl From<FencingToken> for u64 {
-    fn from(token: FencingToken) -> Self {
-        token.0
-    }
-}
 
 /// Holds a lock, renews its lease in the background, and releases it when dropped.
 ///
@@ -75,6 +32,10 @@ pub struct LockGuard {
     /// `None` for a lock of this process alone, which cannot be lost.
     hold: Option<Arc<Hold>>,
     released: AtomicBool,
+    /// With `min_hold`: the lock stays until then, also if the guard goes before.
+    keep_until: Option<Timestamp>,
+    /// Made when somebody asks for it.
+    ended: OnceLock<Arc<Signal<GrantEnd>>>,
     meter: Option<Meter>,
 }
 
@@ -99,8 +60,17 @@ impl LockGuard {
             token,
             hold,
             released: AtomicBool::new(false),
+            keep_until: None,
+            ended: OnceLock::new(),
             meter: None,
         }
+    }
+
+    /// Counts a `min_hold` from now.
+    pub(crate) fn kept_for(mut self, min_hold: Option<Duration>) -> Self {
+        let min_hold = min_hold.filter(|time| !time.is_zero());
+        self.keep_until = min_hold.map(|time| Timestamp::now() + time);
+        self
     }
 
     pub(crate) fn measure(&mut self, meter: Meter) {
@@ -123,10 +93,22 @@ impl LockGuard {
         self.hold.as_ref().is_some_and(|hold| hold.is_lost())
     }
 
-    /// A future that resolves when the lock is lost, at most 5 ms after its lease has ended. It
-    /// need not resolve if the guard is released before that.
+    /// Returns a future that resolves when the lock is lost, at most 5 ms after its lease has ended.
+    ///
+    /// It need not resolve if the guard is released before that: a task that does nothing but
+    /// await it then stays for ever. [`ended`](Self::ended) resolves in both cases.
     pub fn lost(&self) -> LostSignal {
         LostSignal::new(self.hold.as_ref().map(|hold| hold.loss_reporter()))
+    }
+
+    /// Returns a future that resolves when this grant ends, and says how: the lock was lost, or the
+    /// guard was released or dropped.
+    pub fn ended(&self) -> EndSignal {
+        let ended = self.ended.get_or_init(|| Arc::new(Signal::new()));
+        EndSignal::new(
+            Arc::clone(ended),
+            self.hold.as_ref().map(|hold| hold.loss_reporter()),
+        )
     }
 
     /// Releases the lock and waits until the provider has confirmed it. If another caller in this
@@ -191,7 +173,13 @@ impl LockGuard {
         if let Some(meter) = &self.meter {
             meter.released(self.is_lost());
         }
-        let released = self.slot.release(self.ticket);
+        if let Some(ended) = self.ended.get() {
+            ended.set(match self.is_lost() {
+                true => GrantEnd::Lost,
+                false => GrantEnd::Released,
+            });
+        }
+        let released = self.slot.release(self.ticket, self.keep_until);
         if let Some(hold) = &self.hold {
             hold.let_go(self.ticket);
         }
@@ -229,62 +217,6 @@ impl fmt::Debug for LockGuard {
             .field("name", self.name())
             .field("fencing_token", &self.token)
             .field("is_lost", &self.is_lost())
-            .finish_non_exhaustive()
-    }
-}
-
-/// Resolves when the lock of the guard that made it is lost; see [`LockGuard::lost`].
-///
-/// It borrows nothing and can be cloned and sent to other tasks.
-///
-/// # Cancel safety
-///
-/// May be dropped, cloned and polled again at any time.
-#[must_use = "a signal does nothing unless it is awaited"]
-pub struct LostSignal {
-    loss: Option<LossReporter>,
-    /// Made at the first poll.
-    notified: Option<Pin<Box<OwnedNotified>>>,
-}
-
-impl LostSignal {
-    fn new(loss: Option<LossReporter>) -> Self {
-        Self {
-            loss,
-            notified: None,
-        }
-    }
-}
-
-impl Future for LostSignal {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let this = &mut *self;
-        let Some(loss) = &this.loss else {
-            return Poll::Pending;
-        };
-        let signal = loss.signal();
-        let notified = this
-            .notified
-            .get_or_insert_with(|| Box::pin(signal.notified()));
-        if signal.get().is_some() || notified.as_mut().poll(context).is_ready() {
-            return Poll::Ready(());
-        }
-        Poll::Pending
-    }
-}
-
-impl Clone for LostSignal {
-    fn clone(&self) -> Self {
-        Self::new(self.loss.clone())
-    }
-}
-
-impl fmt::Debug for LostSignal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LostSignal")
-            .field("loss", &self.loss)
             .finish_non_exhaustive()
     }
 }

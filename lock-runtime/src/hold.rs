@@ -2,23 +2,23 @@
 
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use crate::clock::Timestamp;
-use crate::gate::SlotRef;
+use crate::gate::{SlotRef, Source};
 use crate::keeper;
-use crate::provider::{Grant, LockProvider, LossReporter};
+use crate::provider::{Grant, LossReporter};
 use crate::race::first_of;
 use crate::signal::Signal;
 use crate::{LockError, LockErrorKind};
 
 pub(crate) struct Hold {
     grant: Arc<Grant>,
-    /// What the caller asked for; a waiter who asked for the same may take this hold over.
-    lease_asked: Option<Duration>,
+    /// What was asked for; a waiter who asked for hardly less may take this hold over.
+    lease_asked: Duration,
     slot: SlotRef,
     /// The end of the validity, as a `Timestamp`, and [`SEEN`].
     deadline: AtomicU64,
@@ -38,7 +38,19 @@ pub(crate) struct Hold {
     renewed_until: AtomicU64,
     /// The guard is gone, and so is the body.
     let_go: Notify,
+    /// Whether the caller has it: [`TAKEN`], [`UNTAKEN`] or [`UNRENEWED`].
+    taken: AtomicU8,
+    /// Whether the last renewal failed.
+    failing: AtomicBool,
+    /// Somebody has logged that it was lost.
+    told: AtomicBool,
 }
+
+const TAKEN: u8 = 0;
+/// It was given to a waiter who has not looked yet.
+const UNTAKEN: u8 = 1;
+/// And was due for a renewal since, which it did not get: nobody may be there to hold the lock.
+const UNRENEWED: u8 = 2;
 
 /// Renewals that are due within this part of a lease are done with those that are due now, in one
 /// request.
@@ -66,8 +78,8 @@ fn margin(lease: Duration) -> Duration {
 }
 
 impl Hold {
-    pub(crate) fn new(grant: Grant, lease_asked: Option<Duration>, slot: &SlotRef) -> Arc<Self> {
-        let deadline = if slot.provider.capabilities().lease.is_some() {
+    pub(crate) fn new(grant: Grant, lease_asked: Duration, slot: &SlotRef) -> Arc<Self> {
+        let deadline = if slot.source().capabilities().lease.is_some() {
             valid_until(grant.valid_from(), grant.lease())
         } else {
             Timestamp::FAR_FUTURE
@@ -85,6 +97,9 @@ impl Hold {
             holder: AtomicU64::new(0),
             renewed_until: AtomicU64::new(u64::MAX),
             let_go: Notify::new(),
+            taken: AtomicU8::new(TAKEN),
+            failing: AtomicBool::new(false),
+            told: AtomicBool::new(false),
         })
     }
 
@@ -106,12 +121,34 @@ impl Hold {
         Arc::clone(&self.grant)
     }
 
-    pub(crate) fn provider(&self) -> &Arc<dyn LockProvider> {
-        &self.slot.provider
+    /// The slot, for whoever made the grant.
+    pub(crate) fn slot(&self) -> &SlotRef {
+        &self.slot
     }
 
-    pub(crate) fn lease_asked(&self) -> Option<Duration> {
-        self.lease_asked
+    pub(crate) fn source(&self) -> &Source {
+        self.slot.source()
+    }
+
+    /// Whether this source, or one like it, made the grant.
+    pub(crate) fn is_of(&self, source: &Source) -> bool {
+        self.source().is_like(source)
+    }
+
+    /// Whether a waiter who asks this source for this lease may have it.
+    pub(crate) fn serves(&self, source: &Source, lease: Option<Duration>) -> bool {
+        let default = source.capabilities().lease;
+        let enough = match lease.or(default) {
+            Some(lease) if self.has_lease() => Self::may_serve(self.lease_asked, lease),
+            _ => true,
+        };
+        enough && self.is_of(source)
+    }
+
+    /// Whether a lease may be had by who asked for `asked`: it is no shorter, and not so much
+    /// longer that the lock of a process that died would stay for long beyond it.
+    pub(crate) fn may_serve(lease: Duration, asked: Duration) -> bool {
+        asked <= lease && lease <= asked + asked / 4
     }
 
     pub(crate) fn has_lease(&self) -> bool {
@@ -147,16 +184,29 @@ impl Hold {
         }
     }
 
-    /// Whether a renewal is due; answers true once a renewal.
-    pub(crate) fn take_renewal(&self, now: Timestamp) -> bool {
-        let due = self.renews.load(Ordering::Relaxed) <= (now + self.early()).as_nanos();
-        if self.renewed_until.load(Ordering::Relaxed) <= now.as_nanos() {
+    /// Whether a renewal is due by then; answers true once a renewal.
+    pub(crate) fn take_renewal(&self, now: Timestamp, by: Timestamp) -> bool {
+        let due = self.renews.load(Ordering::Relaxed) <= by.as_nanos();
+        if !due || self.renewed_until.load(Ordering::Relaxed) <= now.as_nanos() {
             return false;
         }
-        if due {
-            self.renews.store(u64::MAX, Ordering::Relaxed);
+        let unrenewed =
+            self.taken
+                .compare_exchange(UNTAKEN, UNRENEWED, Ordering::AcqRel, Ordering::Acquire);
+        if unrenewed.is_ok() || unrenewed == Err(UNRENEWED) {
+            return false;
         }
-        due
+        self.renews.store(u64::MAX, Ordering::Relaxed);
+        true
+    }
+
+    /// The caller has it now. False if it ended before that.
+    pub(crate) fn take(self: &Arc<Self>) -> bool {
+        if self.taken.swap(TAKEN, Ordering::AcqRel) == UNRENEWED {
+            // It is due.
+            keeper::watch(self, Timestamp::now());
+        }
+        !self.is_lost()
     }
 
     pub(crate) fn deadline(&self) -> Timestamp {
@@ -165,6 +215,8 @@ impl Hold {
 
     /// A renewal succeeded whose request was sent at `sent_at`, or later.
     pub(crate) fn extend(&self, sent_at: Timestamp) {
+        // The end of the validity would be an easy mistake, and a far one.
+        let sent_at = sent_at.min(Timestamp::now());
         let deadline = valid_until(sent_at, self.grant.lease()).as_nanos() & !SEEN;
         // A loss is for good, and somebody may have seen it already.
         let _ = self
@@ -240,6 +292,17 @@ impl Hold {
     pub(crate) fn passed_to(&self, ticket: u64) {
         self.holder.store(ticket, Ordering::Relaxed);
         self.renewed_until.store(u64::MAX, Ordering::Relaxed);
+        self.taken.store(UNTAKEN, Ordering::Release);
+    }
+
+    /// Renews it no more, until [`resume_renewals`](Self::resume_renewals).
+    pub(crate) fn pause_renewals(&self) {
+        self.renewed_until.store(0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn resume_renewals(self: &Arc<Self>) {
+        self.renewed_until.store(u64::MAX, Ordering::Relaxed);
+        keeper::watch(self, Timestamp::now());
     }
 
     /// The guard of this ticket is being dropped or released; one that has passed the lock on
@@ -248,6 +311,11 @@ impl Hold {
         if self.holder.load(Ordering::Relaxed) == ticket {
             self.let_go.notify_one();
         }
+    }
+
+    /// No body runs under it.
+    pub(crate) fn leave(&self) {
+        self.let_go.notify_one();
     }
 
     /// Whether the server is to keep others away although the lock is lost.
@@ -279,10 +347,25 @@ impl Hold {
         error.with_name(self.grant.name().clone())
     }
 
-    /// Someone reported the loss: the gate goes on without it.
+    /// Someone reported the loss: the gate goes on without it, when the body has ended or has had
+    /// time to.
     pub(crate) fn lost(&self) {
-        crate::observe::lost(&self.loss());
+        let _ = self
+            .kept_until
+            .set((Timestamp::now() + GRACE).min(self.server_s_end()));
         self.slot.hold_lost(self);
+    }
+
+    /// Logs the loss of a held lock, once.
+    pub(crate) fn tell_of_loss(&self, template: &'static str) {
+        if !self.told.swap(true, Ordering::Relaxed) {
+            crate::observe::lost(&self.loss(), self.source().name(), template);
+        }
+    }
+
+    /// Notes how a renewal went; whether it is the first that failed.
+    pub(crate) fn renewal_failed(&self, failed: bool) -> bool {
+        !self.failing.swap(failed, Ordering::Relaxed) && failed
     }
 
     /// Not renewed any more: it is being released, passed on, or was lost.
@@ -304,7 +387,7 @@ fn valid_until(sent_at: Timestamp, lease: Duration) -> Timestamp {
 #[cfg(feature = "testing")]
 mod tests {
     use super::*;
-    use crate::provider::AcquireRequest;
+    use crate::provider::{AcquireRequest, LockProvider};
     use crate::table;
     use crate::testing::TestProvider;
 
@@ -312,7 +395,7 @@ mod tests {
         let provider: Arc<dyn LockProvider> = Arc::new(TestProvider::new());
         let (request, _) = AcquireRequest::new("order", lease, true).unwrap();
         let slot = table::enter(&provider, request.name()).unwrap();
-        Hold::new(Grant::new(&request, Timestamp::now()), None, &slot)
+        Hold::new(Grant::new(&request, Timestamp::now()), lease, &slot)
     }
 
     #[test]

@@ -5,12 +5,10 @@
 //! blocked or gone.
 
 use std::collections::BTreeMap;
-use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -19,21 +17,29 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, Sleep};
 
+use crate::call::Panicked;
 use crate::clock::Timestamp;
+use crate::gate::Slot;
 use crate::hold::Hold;
 use crate::race::{First, first_of};
 use crate::renewal;
+use crate::wake::survive;
 use crate::{LockError, LockErrorKind};
 
 /// Tokio's timers do not count the time that the machine sleeps, so the clock that does is looked
 /// at this often while there are leases.
 const LOOKS_EVERY: Duration = Duration::from_millis(500);
+/// How often it is looked whether grants are taken, while there are some that were not.
+const LOOKS_AT_GRANTS_EVERY: Duration = Duration::from_millis(100);
 /// Threads for providers that must block.
 const BLOCKING_THREADS: usize = 32;
 
-type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// What the background thread runs to its end.
+pub(crate) type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 struct Keeper {
+    /// A child made by `fork` has none of the threads.
+    process: u32,
     jobs: mpsc::UnboundedSender<Job>,
     handle: Handle,
 }
@@ -46,11 +52,13 @@ static KEEPER: OnceCell<Keeper> = OnceCell::new();
 static SCHEDULE: Lazy<Schedule> = Lazy::new(Schedule::default);
 /// The schedule has a new first entry.
 static EARLIER: Lazy<Notify> = Lazy::new(Notify::new);
+/// Slots whose grant was given to a waiter who has not looked yet.
+static UNTAKEN: Mutex<Vec<Weak<Slot>>> = Mutex::new(Vec::new());
 static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
 static JOB_DONE: Lazy<Notify> = Lazy::new(Notify::new);
 
 fn keeper() -> Result<&'static Keeper, LockError> {
-    KEEPER.get_or_try_init(|| {
+    let keeper = KEEPER.get_or_try_init(|| {
         let unavailable = |error: std::io::Error| {
             LockError::new(LockErrorKind::ProviderUnavailable)
                 .with_detail("the thread that keeps the locks could not be started")
@@ -68,19 +76,43 @@ fn keeper() -> Result<&'static Keeper, LockError> {
             .name("lock-keeper".to_owned())
             .spawn(move || runtime.block_on(keep(arriving)))
             .map_err(unavailable)?;
-        Ok(Keeper { jobs, handle })
-    })
+        Ok::<_, LockError>(Keeper {
+            process: std::process::id(),
+            jobs,
+            handle,
+        })
+    })?;
+    if keeper.process != std::process::id() {
+        return Err(forked());
+    }
+    Ok(keeper)
+}
+
+fn forked() -> LockError {
+    LockError::new(LockErrorKind::ProviderUnavailable).with_detail(
+        "this process was made by fork after its parent's first lock, and the thread that keeps \
+         the locks is not in it; fork before the first lock, or start a program",
+    )
 }
 
 async fn keep(mut arriving: mpsc::UnboundedReceiver<Job>) {
     // One timer for all looks: setting it up costs more than a look.
     let mut timer = pin!(tokio::time::sleep(LOOKS_EVERY));
     let mut rings = Timestamp::now() + LOOKS_EVERY;
+    let mut looks_at_grants = None;
     loop {
         let earlier = EARLIER.notified();
-        if let Some(first) = SCHEDULE.first() {
-            let now = Timestamp::now();
-            let next = first.min(now + LOOKS_EVERY);
+        let now = Timestamp::now();
+        if looks_at_grants.is_some_and(|at| at <= now) {
+            looks_at_grants = None;
+            look_at_grants(now);
+        }
+        if looks_at_grants.is_none() && !untaken().is_empty() {
+            looks_at_grants = Some(now + LOOKS_AT_GRANTS_EVERY);
+        }
+        let first = SCHEDULE.first().map(|first| first.min(now + LOOKS_EVERY));
+        let next = first.into_iter().chain(looks_at_grants).min();
+        if let Some(next) = next {
             // One that rings sooner than it need does no harm.
             if next < rings || rings <= now {
                 rings = next;
@@ -95,6 +127,40 @@ async fn keep(mut arriving: mpsc::UnboundedReceiver<Job>) {
         }
         look_at_leases();
     }
+}
+
+fn untaken() -> MutexGuard<'static, Vec<Weak<Slot>>> {
+    UNTAKEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has the grant of this slot looked at until it is taken, or taken back. False if nobody can.
+pub(crate) fn look_at(slot: Weak<Slot>) -> bool {
+    if keeper().is_err() {
+        return false;
+    }
+    let mut untaken = untaken();
+    untaken.push(slot);
+    let is_first = untaken.len() == 1;
+    drop(untaken);
+    if is_first {
+        EARLIER.notify_one();
+    }
+    true
+}
+
+fn look_at_grants(now: Timestamp) {
+    let slots = std::mem::take(&mut *untaken());
+    let mut again = Vec::new();
+    for slot in slots {
+        survive(|| {
+            if let Some(slot) = slot.upgrade()
+                && Arc::clone(&slot).look_at_grant(now)
+            {
+                again.push(Arc::downgrade(&slot));
+            }
+        });
+    }
+    untaken().extend(again);
 }
 
 fn start(job: Job, arriving: &mut mpsc::UnboundedReceiver<Job>) {
@@ -116,11 +182,12 @@ fn look_at_leases() {
             survive(|| hold.lapse());
             continue;
         }
-        if hold.take_renewal(now) {
-            due.push(Arc::clone(&hold));
-        }
+        let due_by = now + hold.early();
         // Whatever becomes of the renewal, the deadline is kept.
         watch(&hold, hold.deadline());
+        if hold.take_renewal(now, due_by) {
+            due.push(hold);
+        }
     }
     if !due.is_empty() {
         survive(|| renewal::start(due));
@@ -181,16 +248,21 @@ impl Schedule {
     }
 }
 
-/// Runs a job of the gate. It is finished even if everybody who waits for it goes away.
-pub(crate) fn run(job: impl Future<Output = ()> + Send + 'static) -> Result<(), LockError> {
-    let keeper = keeper()?;
+/// Runs a job of the gate. It is finished even if everybody who waits for it goes away. If it
+/// cannot be run, it comes back, since dropping it runs code of others.
+pub(crate) fn run(job: impl Future<Output = ()> + Send + 'static) -> Result<(), (LockError, Job)> {
+    let keeper = match keeper() {
+        Ok(keeper) => keeper,
+        Err(error) => return Err((error, Box::pin(job))),
+    };
     UNDER_WAY.fetch_add(1, Ordering::Relaxed);
     let done = Done;
     let counted = async move {
         let _done = done;
         job.await;
     };
-    keeper.jobs.send(Box::pin(counted)).map_err(|_| stopped())
+    let sent = keeper.jobs.send(Box::pin(counted));
+    sent.map_err(|unsent| (stopped(), unsent.0))
 }
 
 struct Done;
@@ -232,7 +304,7 @@ pub(crate) async fn run_on_keeper<T: Send + 'static>(
         let _ = answer.send(future.await);
     };
     keeper()?.jobs.send(Box::pin(job)).map_err(|_| stopped())?;
-    answered.await.map_err(|_| panicked())
+    answered.await.map_err(|_| Panicked.into())
 }
 
 /// A timer that needs nothing of the runtime it is awaited on.
@@ -248,28 +320,6 @@ pub(crate) async fn within<T>(limit: Duration, future: impl Future<Output = T>) 
         First::Left(output) => Some(output),
         First::Right(()) => None,
     }
-}
-
-/// A provider's call; a panic in it is that provider's failure, and nobody else's.
-pub(crate) async fn caught<T>(
-    call: impl Future<Output = Result<T, LockError>>,
-) -> Result<T, LockError> {
-    let mut call = pin!(call);
-    poll_fn(|context| {
-        catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(context)))
-            .unwrap_or_else(|_| Poll::Ready(Err(panicked())))
-    })
-    .await
-}
-
-/// What runs code of users and providers, such as their wakers and destructors: a panic in it must
-/// not end the keeper, nor keep a job from its end. The panic hook has said it already.
-pub(crate) fn survive(work: impl FnOnce()) {
-    let _ = catch_unwind(AssertUnwindSafe(work));
-}
-
-fn panicked() -> LockError {
-    LockError::new(LockErrorKind::ProviderUnavailable).with_detail("the provider panicked")
 }
 
 fn stopped() -> LockError {

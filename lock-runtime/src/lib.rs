@@ -26,9 +26,11 @@
 mod error;
 mod name;
 
+mod end;
 mod guard;
 mod lock;
 mod outcome;
+mod token;
 
 mod registry;
 mod shutdown;
@@ -36,6 +38,7 @@ mod shutdown;
 pub mod provider;
 mod providers;
 
+mod call;
 mod clock;
 mod gate;
 mod held;
@@ -49,6 +52,7 @@ mod run;
 mod signal;
 mod table;
 mod template;
+mod wake;
 
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -61,8 +65,9 @@ pub mod __private;
 pub use lock_macros::distributed_lock;
 
 pub use clock::Timestamp;
+pub use end::{EndSignal, GrantEnd, LostSignal};
 pub use error::{LockError, LockErrorKind};
-pub use guard::{FencingToken, LockGuard, LostSignal};
+pub use guard::LockGuard;
 pub use lock::DistributedLock;
 pub use name::LockName;
 pub use outcome::Skipped;
@@ -82,3 +87,4 @@ pub use providers::redis::{RedisProvider, RedisProviderBuilder};
 pub use providers::zookeeper::{ZooKeeperAcl, ZooKeeperProvider, ZooKeeperProviderBuilder};
 pub use registry::{RegisterError, forbid_in_process_fallback, register, register_named};
 pub use shutdown::shutdown;
+pub use token::FencingToken;

@@ -1,14 +1,18 @@
 //! `DistributedLock`: a named lock.
 
+use std::cell::OnceCell;
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use once_cell::sync::OnceCell;
+use once_cell::sync::OnceCell as SyncCell;
 
-use crate::gate::{Acquire, SlotRef};
+use crate::gate::{Acquire, SlotRef, Wanted};
 use crate::guard::LockGuard;
+use crate::observe::Call;
 use crate::provider::LockProvider;
+use crate::run::{GuardSlot, run_in};
 use crate::{LockError, LockName};
 use crate::{registry, table};
 
@@ -41,6 +45,7 @@ pub struct DistributedLock {
     provider: Option<Arc<dyn LockProvider>>,
     name: LockName,
     lease: Option<Duration>,
+    min_hold: Option<Duration>,
     slot: KnownSlot,
 }
 
@@ -51,6 +56,7 @@ impl DistributedLock {
             provider: None,
             name: name.into(),
             lease: None,
+            min_hold: None,
             slot: KnownSlot::new(),
         }
     }
@@ -61,6 +67,7 @@ impl DistributedLock {
             provider: Some(provider),
             name: name.into(),
             lease: None,
+            min_hold: None,
             slot: KnownSlot::new(),
         }
     }
@@ -73,6 +80,20 @@ impl DistributedLock {
         self
     }
 
+    /// Keeps the lock for at least this long after it was acquired, up to 24 h, even if its guard
+    /// goes or its body ends before: for jobs that are shorter than the clocks of their replicas
+    /// differ. Zero means none, which is the default.
+    ///
+    /// Nobody gets the lock earlier, in this process or another one, however the body ended; after
+    /// a loss there is nothing to keep. Releasing the guard does not wait for it. On Redis the lock
+    /// stays even if the process ends; elsewhere a process that ends, or [`shutdown`](crate::shutdown),
+    /// frees it. It may be longer than the lease.
+    #[must_use]
+    pub fn min_hold(mut self, min_hold: Duration) -> Self {
+        self.min_hold = Some(min_hold);
+        self
+    }
+
     /// The lock's name.
     pub fn name(&self) -> &LockName {
         &self.name
@@ -80,22 +101,28 @@ impl DistributedLock {
 
     /// Acquires the lock; waits as long as it takes.
     ///
+    /// A guard stops nothing when the lock is lost: watch its [`lost`](LockGuard::lost), or use
+    /// [`run`](Self::run), which drops the body.
+    ///
     /// # Errors
     ///
     /// Every kind but contention.
     pub async fn acquire(&self) -> Result<LockGuard, LockError> {
-        Acquire::new(self.slot()?, self.lease, None, "").await
+        self.begin(None)?.await
     }
 
-    /// Acquires the lock, waiting at most this long.
+    /// Acquires the lock, waiting at most this long: 50 ms later at the latest the caller has an
+    /// answer, whatever the server does. Of a timeout of zero, the bound is one answer, at most the
+    /// provider's `response_timeout`.
     ///
     /// # Errors
     ///
-    /// [`TimedOut`](crate::LockErrorKind::TimedOut) if somebody else held it all the while,
+    /// [`TimedOut`](crate::LockErrorKind::TimedOut) if somebody was seen to hold it and still did,
     /// [`Contended`](crate::LockErrorKind::Contended) if the timeout is zero and somebody else holds it;
+    /// [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable) if nobody could tell;
     /// any other kind for what went wrong.
     pub async fn acquire_for(&self, timeout: Duration) -> Result<LockGuard, LockError> {
-        Acquire::new(self.slot()?, self.lease, Some(timeout), "").await
+        self.begin(Some(timeout))?.await
     }
 
     /// Acquires the lock if it is free; `None` if somebody else holds it.
@@ -113,11 +140,113 @@ impl DistributedLock {
     ///
     /// Every kind but contention.
     pub async fn try_acquire_for(&self, timeout: Duration) -> Result<Option<LockGuard>, LockError> {
-        match self.acquire_for(timeout).await {
-            Ok(guard) => Ok(Some(guard)),
-            Err(error) if error.is_contention() => Ok(None),
-            Err(error) => Err(error),
+        or_none(self.acquire_for(timeout).await)
+    }
+
+    /// Runs the body while the lock is held; waits for it as long as it takes.
+    ///
+    /// Nothing of the body runs before the lock is held. It is polled together with the lease, in
+    /// the caller's own task: if the lock is lost, it is dropped at once, in place.
+    ///
+    /// # Errors
+    ///
+    /// Every kind but contention; [`Lost`](crate::LockErrorKind::Lost) if the body was dropped half-way.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), lock_runtime::LockError> {
+    /// # use lock_runtime::DistributedLock;
+    /// let total = DistributedLock::new("invoice:7").run(async { 6 * 7 }).await?;
+    /// assert_eq!(total, 42);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn run<T>(&self, body: impl Future<Output = T>) -> Result<T, LockError> {
+        self.run_in(None, body).await
+    }
+
+    /// Runs the body while the lock is held, as [`run`](Self::run) does, waiting for it at most
+    /// this long.
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire_for`](Self::acquire_for), and [`Lost`](crate::LockErrorKind::Lost) if the body
+    /// was dropped half-way.
+    pub async fn run_for<T>(
+        &self,
+        timeout: Duration,
+        body: impl Future<Output = T>,
+    ) -> Result<T, LockError> {
+        self.run_in(Some(timeout), body).await
+    }
+
+    /// Runs the body, as [`run`](Self::run) does, if the lock is free; `None` if somebody else holds
+    /// it.
+    ///
+    /// # Errors
+    ///
+    /// Every kind but contention; [`Lost`](crate::LockErrorKind::Lost) if the body was dropped half-way.
+    pub async fn try_run<T>(&self, body: impl Future<Output = T>) -> Result<Option<T>, LockError> {
+        or_none(self.run_in(Some(Duration::ZERO), body).await)
+    }
+
+    /// Runs a body that needs the guard, for its fencing token, as [`run`](Self::run) does.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), lock_runtime::LockError> {
+    /// # use lock_runtime::DistributedLock;
+    /// let lock = DistributedLock::new("invoice:7");
+    /// let token = lock.run_with(async |guard| guard.fencing_token()).await?;
+    /// assert!(token.is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn run_with<T>(
+        &self,
+        body: impl AsyncFnOnce(&LockGuard) -> T,
+    ) -> Result<T, LockError> {
+        let slot = GuardSlot::new();
+        let body = async { Ok(body(slot.guard()).await) };
+        let (call, acquire) = self.call(None);
+        run_in(call, acquire, None, &slot, pin!(Some(body)), Err).await
+    }
+
+    async fn run_in<T>(
+        &self,
+        timeout: Option<Duration>,
+        body: impl Future<Output = T>,
+    ) -> Result<T, LockError> {
+        let body = async { Ok(body.await) };
+        let (call, acquire) = self.call(timeout);
+        run_in(call, acquire, None, OnceCell::new(), pin!(Some(body)), Err).await
+    }
+
+    fn call(&self, timeout: Option<Duration>) -> (Call, Result<Acquire, LockError>) {
+        let call = Call::new("", &self.name);
+        let acquire = self.begin(timeout);
+        if let Ok(acquire) = &acquire {
+            call.provider(acquire.slot());
         }
+        (call, acquire)
+    }
+
+    fn begin(&self, timeout: Option<Duration>) -> Result<Acquire, LockError> {
+        let wanted = Wanted {
+            lease: self.lease,
+            timeout,
+            min_hold: self.min_hold,
+            template: "",
+        };
+        Ok(Acquire::new(self.slot()?, wanted))
     }
 
     fn slot(&self) -> Result<SlotRef, LockError> {
@@ -139,17 +268,27 @@ impl fmt::Debug for DistributedLock {
             .field("name", &self.name)
             .field("provider", &provider.unwrap_or("default"))
             .field("lease", &self.lease)
+            .field("min_hold", &self.min_hold)
             .finish()
+    }
+}
+
+/// Contention as an answer.
+fn or_none<T>(result: Result<T, LockError>) -> Result<Option<T>, LockError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_contention() => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
 /// The slot that was found first for a name; looking it up again costs more than all the rest.
 #[derive(Clone)]
-pub(crate) struct KnownSlot(OnceCell<SlotRef>);
+pub(crate) struct KnownSlot(SyncCell<SlotRef>);
 
 impl KnownSlot {
     pub(crate) const fn new() -> Self {
-        Self(OnceCell::new())
+        Self(SyncCell::new())
     }
 
     /// The slot of this name, which is always the same.
@@ -159,7 +298,7 @@ impl KnownSlot {
         name: &LockName,
     ) -> Result<SlotRef, LockError> {
         let known = self.0.get_or_try_init(|| table::enter(provider, name))?;
-        if Arc::ptr_eq(&known.provider, provider) || known.space == provider.lock_space() {
+        if Arc::ptr_eq(&known.source().provider, provider) {
             return Ok(known.clone());
         }
         // A default provider was registered since.

@@ -26,7 +26,7 @@ mod measured {
 
     use crate::LockErrorKind;
     use crate::clock::Timestamp;
-    use crate::provider::LockProvider;
+    use crate::gate::Source;
 
     /// Follows one lock from the attempt to the release. Boxed, to keep callers' futures small.
     pub(crate) struct Meter(Box<Measured>);
@@ -49,11 +49,11 @@ mod measured {
         }
 
         /// At each poll of the attempt; the first one counts.
-        pub(crate) fn attempt(&mut self, provider: &dyn LockProvider) {
+        pub(crate) fn attempt(&mut self, source: &Source) {
             if !self.0.provider.is_empty() {
                 return;
             }
-            let (template, provider) = (self.0.template, provider.capabilities().provider);
+            let (template, provider) = (self.0.template, source.name());
             counter!("distributed_lock_attempts_total",
                 "template" => template, "provider" => provider)
             .increment(1);
@@ -118,8 +118,7 @@ mod measured {
         }
     }
 
-    pub(crate) fn renewed(provider: &dyn LockProvider, failure: Option<LockErrorKind>) {
-        let provider = provider.capabilities().provider;
+    pub(crate) fn renewed(provider: &'static str, failure: Option<LockErrorKind>) {
         let result = failure.map_or("ok", LockErrorKind::label);
         counter!("distributed_lock_renewals_total", "provider" => provider, "result" => result)
             .increment(1);
@@ -129,7 +128,7 @@ mod measured {
 #[cfg(not(feature = "metrics"))]
 mod unmeasured {
     use crate::LockErrorKind;
-    use crate::provider::LockProvider;
+    use crate::gate::Source;
 
     pub(crate) struct Meter;
 
@@ -138,7 +137,7 @@ mod unmeasured {
             Self
         }
 
-        pub(crate) fn attempt(&mut self, _: &dyn LockProvider) {}
+        pub(crate) fn attempt(&mut self, _: &Source) {}
 
         pub(crate) fn acquired(self) -> Self {
             self
@@ -151,5 +150,5 @@ mod unmeasured {
         pub(crate) fn released(&self, _lost: bool) {}
     }
 
-    pub(crate) fn renewed(_: &dyn LockProvider, _: Option<LockErrorKind>) {}
+    pub(crate) fn renewed(_: &'static str, _: Option<LockErrorKind>) {}
 }

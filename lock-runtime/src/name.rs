@@ -65,6 +65,39 @@ impl LockName {
     }
 }
 
+impl LockName {
+    /// The name for a log or an error: a caller may have made it, and a line break in it would
+    /// begin a line that looks like somebody else's.
+    pub(crate) fn shown(&self) -> Escaped<'_> {
+        Escaped(self.as_str())
+    }
+}
+
+/// Text with its control characters escaped, as in a Rust literal.
+pub(crate) struct Escaped<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0;
+        while let Some(at) = rest.find(is_control) {
+            f.write_str(&rest[..at])?;
+            let Some(control) = rest[at..].chars().next() else {
+                break;
+            };
+            write!(f, "{}", control.escape_default())?;
+            rest = &rest[at + control.len_utf8()..];
+        }
+        f.write_str(rest)
+    }
+}
+
+/// Also what begins a line, or turns the direction of one, without being a control character.
+fn is_control(character: char) -> bool {
+    character.is_control()
+        || matches!(character,
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 impl From<&str> for LockName {
     fn from(name: &str) -> Self {
         Self(Text::Shared(name.into()))

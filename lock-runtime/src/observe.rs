@@ -3,13 +3,16 @@
 //! Everything is labelled with the template of the name; names themselves are fields of spans and
 //! events alone, since there is no end of them.
 
+use std::time::Duration;
+
 use tracing::field::Empty;
 use tracing::{Level, Span, debug, warn};
 
 use crate::clock::Timestamp;
 use crate::gate::SlotRef;
 use crate::guard::LockGuard;
-use crate::{LockError, LockName};
+use crate::token::FencingToken;
+use crate::{LockError, LockErrorKind, LockName};
 
 /// One annotated call.
 pub(crate) struct Call {
@@ -24,7 +27,7 @@ impl Call {
             Level::INFO,
             "distributed_lock",
             template,
-            %name,
+            lock = %name.shown(),
             provider = Empty,
             outcome = Empty,
             waited_ms = Empty,
@@ -41,8 +44,7 @@ impl Call {
 
     pub(crate) fn provider(&self, slot: &SlotRef) {
         if !self.span.is_disabled() {
-            self.span
-                .record("provider", slot.provider.capabilities().provider);
+            self.span.record("provider", slot.source().name());
         }
     }
 
@@ -74,7 +76,10 @@ impl Call {
         cut_short: Option<&LockError>,
         released: Result<(), LockError>,
     ) {
-        if let (None, Err(error)) = (cut_short, &released) {
+        // A loss has been logged as one; there is nothing left that a lease would end.
+        if let (None, Err(error)) = (cut_short, &released)
+            && error.kind() != LockErrorKind::Lost
+        {
             self.span.in_scope(|| release_failed(error));
         }
         if self.span.is_disabled() {
@@ -91,15 +96,6 @@ impl Call {
         self.span.in_scope(|| debug!("released"));
     }
 
-    /// Polls something as a part of the call.
-    pub(crate) fn in_span<T>(&self, poll: impl FnOnce() -> T) -> T {
-        if self.span.is_disabled() {
-            poll()
-        } else {
-            self.span.in_scope(poll)
-        }
-    }
-
     /// Milliseconds since the last lap.
     fn lap(&mut self) -> f64 {
         let now = Timestamp::now();
@@ -109,16 +105,75 @@ impl Call {
     }
 }
 
-pub(crate) fn lost(error: &LockError) {
-    warn!(%error, "lost a lock");
+pub(crate) fn lost(error: &LockError, provider: &str, template: &str) {
+    warn!(lock = shown(error), template, provider, %error, "lost a lock");
 }
 
 pub(crate) fn release_failed(error: &LockError) {
     let source = crate::error::source_text(error);
-    warn!(%error, source, "could not release a lock; its lease will end it");
+    let lock = shown(error);
+    warn!(lock, %error, source, "could not release a lock; its lease will end it");
 }
 
-pub(crate) fn renewal_failed(error: &LockError) {
+pub(crate) fn not_kept(error: &LockError) {
     let source = crate::error::source_text(error);
-    debug!(%error, source, "could not renew a lock; trying again until its lease ends");
+    warn!(lock = shown(error), %error, source,
+        "could not leave a lock to the provider for the rest of its min_hold; this process keeps it");
+}
+
+/// `first` says that the renewal before succeeded.
+pub(crate) fn renewal_failed(error: &LockError, provider: &str, ends: Timestamp, first: bool) {
+    let source = crate::error::source_text(error);
+    let (lock, left_ms) = (shown(error), millis(ends.remaining()));
+    if first {
+        warn!(lock, provider, left_ms, %error, source,
+            "could not renew a lock; trying again until its lease ends");
+    } else {
+        debug!(lock, provider, left_ms, %error, source, "could not renew a lock again");
+    }
+}
+
+pub(crate) fn not_taken(slot: &SlotRef, template: &str) {
+    warn!(lock = %slot.name.shown(), template, provider = slot.source().name(),
+        "a lock was granted to a caller that did not take it, and goes to the next one; its future \
+         is kept but not polled");
+}
+
+pub(crate) fn late(slot: &SlotRef, error: &LockError) {
+    warn!(lock = %slot.name.shown(), provider = slot.source().name(), %error,
+        "grants arrive when their lease has ended; expected a server that answers in less than a \
+         lease");
+}
+
+pub(crate) fn token_not_above(slot: &SlotRef, token: Option<FencingToken>) {
+    warn!(lock = %slot.name.shown(), provider = slot.source().name(),
+        token = token.map(FencingToken::get),
+        "a fencing token is not above the one before; the guard has none");
+}
+
+pub(crate) fn abandoned_ended(error: &LockError) {
+    debug!(lock = shown(error), %error, "an abandoned acquisition ended");
+}
+
+pub(crate) fn blocked(provider: &str, operation: &str, took: Duration) {
+    warn!(
+        provider,
+        operation,
+        blocked_ms = millis(took),
+        "a provider blocked the thread that keeps the locks, and with it every renewal; blocking \
+         work belongs on `spawn_blocking`"
+    );
+}
+
+pub(crate) fn unanswered(provider: &str, operation: &str, name: &LockName, after: Duration) {
+    warn!(lock = %name.shown(), provider, operation, waited_ms = millis(after),
+        "a provider has not answered yet");
+}
+
+fn shown(error: &LockError) -> Option<String> {
+    error.name().map(|name| name.shown().to_string())
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

@@ -4,18 +4,23 @@ use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use once_cell::sync::OnceCell;
 
-use crate::provider::LockProvider;
+use crate::gate::SlotRef;
+use crate::provider::{LockProvider, LockSpace};
 use crate::providers::in_process::InProcessProvider;
-use crate::{LockError, LockErrorKind};
+use crate::{LockError, LockErrorKind, table};
 
 static DEFAULT: OnceCell<Arc<dyn LockProvider>> = OnceCell::new();
+static REGISTERING: Mutex<()> = Mutex::new(());
 static NAMED: RwLock<BTreeMap<String, Arc<dyn LockProvider>>> = RwLock::new(BTreeMap::new());
 static FALLBACK: OnceCell<Arc<dyn LockProvider>> = OnceCell::new();
 static FALLBACK_FORBIDDEN: AtomicBool = AtomicBool::new(false);
+
+/// A default provider is registered or being so: the fallback's locks would exclude nobody else.
+static FALLBACK_CLOSED: AtomicBool = AtomicBool::new(false);
 
 /// Environment variables that platforms set in each of possibly many replicas.
 const REPLICA_SIGNS: [&str; 6] = [
@@ -30,23 +35,40 @@ const REPLICA_SIGNS: [&str; 6] = [
 /// Makes this the default provider, for the rest of the process: once, in `main`, before the first
 /// lock is asked for.
 ///
-/// Locks that were asked for before that were held in this process and exclude nobody else; then
-/// this succeeds and warns.
+/// Locks that were asked for before that were held in this process and excluded nobody else; then
+/// this warns, and succeeds once they are free.
 ///
 /// # Errors
 ///
-/// If there is a default provider already; it stays.
+/// If there is a default provider already; it stays. If a lock is held or waited for in this
+/// process alone, since nobody registered a provider before: with the new one, somebody else could
+/// have the same lock at the same time.
 pub fn register(provider: impl LockProvider) -> Result<(), RegisterError> {
-    let mut new = Some(provider);
-    let default = DEFAULT.get_or_init(|| share(new.take()));
-    if new.is_some() {
+    let _one_at_a_time = REGISTERING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(default) = DEFAULT.get() {
         let taken = default.capabilities().provider;
         return Err(RegisterError(format!(
             "a default provider is registered already (`{taken}`); register one, and use \
              `register_named` for others"
         )));
     }
-    if FALLBACK.get().is_some() {
+    let fallback = FALLBACK.get();
+    if let Some(fallback) = fallback {
+        // From here on nobody arrives at the fallback's locks, so that the count stays true.
+        FALLBACK_CLOSED.store(true, Ordering::SeqCst);
+        let space = fallback.lock_space();
+        let in_use = |slot: &SlotRef| slot.space == space && !slot.is_idle();
+        let in_use = table::all().iter().filter(|slot| in_use(slot)).count();
+        if in_use > 0 {
+            FALLBACK_CLOSED.store(false, Ordering::SeqCst);
+            return Err(RegisterError(format!(
+                "{in_use} locks are held or waited for in this process alone, since no provider \
+                 was registered when they were asked for; register it first thing in `main`"
+            )));
+        }
+    }
+    let default = DEFAULT.get_or_init(|| Arc::new(provider));
+    if fallback.is_some() {
         tracing::warn!(
             provider = default.capabilities().provider,
             "a provider was registered after locks had been held in this process alone; \
@@ -56,11 +78,17 @@ pub fn register(provider: impl LockProvider) -> Result<(), RegisterError> {
     Ok(())
 }
 
-fn share<P: LockProvider>(provider: Option<P>) -> Arc<dyn LockProvider> {
-    match provider {
-        Some(provider) => Arc::new(provider),
-        None => unreachable!("a cell is initialised once"),
-    }
+/// Whether this is the fallback's space, and a provider has taken its place.
+pub(crate) fn is_closed(space: LockSpace) -> bool {
+    FALLBACK_CLOSED.load(Ordering::SeqCst)
+        && FALLBACK
+            .get()
+            .is_some_and(|fallback| fallback.lock_space() == space)
+}
+
+pub(crate) fn closed() -> LockError {
+    LockError::new(LockErrorKind::ProviderUnavailable)
+        .with_detail("a provider was registered at this moment; ask again")
 }
 
 /// Registers a provider under a name, for `provider = "name"` in the attribute.

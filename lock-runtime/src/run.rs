@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Sleep;
 
 use crate::clock::Timestamp;
-use crate::gate::Acquire;
+use crate::gate::{Acquire, Wanted};
 use crate::guard::LockGuard;
 use crate::lock::KnownSlot;
 use crate::observe::Call;
@@ -122,12 +122,13 @@ impl Request {
             (None, ..) => unreachable!("a provider is registered or given"),
         }?;
         call.provider(&slot);
-        Ok(Acquire::new(
-            slot,
-            self.lease,
-            Some(self.timeout),
-            self.template,
-        ))
+        let wanted = Wanted {
+            lease: self.lease,
+            timeout: Some(self.timeout),
+            min_hold: None,
+            template: self.template,
+        };
+        Ok(Acquire::new(slot, wanted))
     }
 }
 
@@ -151,7 +152,7 @@ impl GuardSlot {
 }
 
 /// Where the guard is while the body runs.
-trait Place {
+pub(crate) trait Place {
     fn put(&self, guard: LockGuard) -> &LockGuard;
 }
 
@@ -178,7 +179,7 @@ where
     F: Future,
     N: FnOnce(LockError) -> F::Output,
 {
-    run_in(request, OnceCell::new(), body, not_run)
+    begin(request, OnceCell::new(), body, not_run)
 }
 
 /// The same, with a guard that the body sees.
@@ -192,11 +193,10 @@ where
     F: Future,
     N: FnOnce(LockError) -> F::Output,
 {
-    run_in(request, guard, body, not_run)
+    begin(request, guard, body, not_run)
 }
 
-/// Not an `async fn`, and awaits few futures: this one is a part of every annotated call's.
-fn run_in<F, N>(
+fn begin<F, N>(
     request: Request,
     slot: impl Place,
     body: Pin<&mut Option<F>>,
@@ -206,9 +206,25 @@ where
     F: Future,
     N: FnOnce(LockError) -> F::Output,
 {
-    let mut call = Call::new(request.template, &request.name);
+    let call = Call::new(request.template, &request.name);
     let max_hold = request.max_hold;
     let acquire = request.acquire(&call);
+    run_in(call, acquire, max_hold, slot, body, not_run)
+}
+
+/// Not an `async fn`, and awaits few futures: this one is a part of every annotated call's.
+pub(crate) fn run_in<F, N>(
+    mut call: Call,
+    acquire: Result<Acquire, LockError>,
+    max_hold: Option<Duration>,
+    slot: impl Place,
+    body: Pin<&mut Option<F>>,
+    not_run: N,
+) -> impl Future<Output = F::Output>
+where
+    F: Future,
+    N: FnOnce(LockError) -> F::Output,
+{
     async move {
         // Dropped before the guard, also when the caller drops this future half-way.
         let mut body = Body(body);
@@ -220,7 +236,7 @@ where
             Ok(acquired) => {
                 call.acquired(&acquired);
                 let guard = slot.put(acquired);
-                let ended = body.while_held(guard, max_hold, &call).await;
+                let ended = body.while_held(guard, max_hold).await;
                 // Its locals go while the lock is still held.
                 body.0.set(None);
                 let released = guard.release_in_place().await;
@@ -245,7 +261,6 @@ impl<F: Future> Body<'_, F> {
         &mut self,
         guard: &LockGuard,
         max_hold: Option<Duration>,
-        call: &Call,
     ) -> impl Future<Output = Result<F::Output, LockError>> {
         let mut limit = max_hold.map(Limit::start);
         if let (Some(max_hold), Some(hold)) = (max_hold, guard.hold()) {
@@ -267,7 +282,7 @@ impl<F: Future> Body<'_, F> {
             };
             let polled = {
                 let _held = held::enter(guard.slot());
-                call.in_span(|| body.poll(context))
+                body.poll(context)
             };
             if let Poll::Ready(output) = polled {
                 return Poll::Ready(Ok(output));

@@ -1,29 +1,46 @@
 //! A value that is set once, and tasks that wait for it.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
 
-use tokio::sync::Notify;
-use tokio::sync::futures::OwnedNotified;
+use crate::wake;
 
-#[derive(Debug)]
 pub(crate) struct Signal<T> {
     value: OnceLock<T>,
-    set: Arc<Notify>,
+    waiting: Mutex<Waiting>,
 }
+
+#[derive(Default)]
+struct Waiting {
+    last: u64,
+    wakers: BTreeMap<u64, Waker>,
+}
+
+/// A place among those that wait, for [`Signal::poll`] and [`Signal::forget`].
+#[derive(Default)]
+pub(crate) struct Place(Option<u64>);
 
 impl<T> Signal<T> {
     pub(crate) fn new() -> Self {
         Self {
             value: OnceLock::new(),
-            set: Arc::default(),
+            waiting: Mutex::default(),
         }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sets the value, unless there is one, and wakes everybody.
     pub(crate) fn set(&self, value: T) -> bool {
         let first = self.value.set(value).is_ok();
         if first {
-            self.set.notify_waiters();
+            let wakers = std::mem::take(&mut self.waiting().wakers);
+            wake::all(wakers.into_values());
         }
         first
     }
@@ -32,20 +49,53 @@ impl<T> Signal<T> {
         self.value.get()
     }
 
-    /// Resolves at the first [`set`](Self::set) after this call. Look at the value after it was
-    /// made, and again when it resolves.
-    pub(crate) fn notified(&self) -> OwnedNotified {
-        self.set.clone().notified_owned()
+    /// Answers the value, or wakes this task when it is set.
+    pub(crate) fn poll(&self, place: &mut Place, context: &Context<'_>) -> Poll<&T> {
+        if let Some(value) = self.value.get() {
+            return Poll::Ready(value);
+        }
+        // Cloned before the lock and dropped after it: both may run code of the user's.
+        let waker = context.waker().clone();
+        let mut waiting = self.waiting();
+        let key = *place.0.get_or_insert_with(|| {
+            waiting.last += 1;
+            waiting.last
+        });
+        let replaced = waiting.wakers.insert(key, waker);
+        drop(waiting);
+        drop(replaced);
+        // Set meanwhile: the waker may have come too late to be woken.
+        match self.value.get() {
+            Some(value) => Poll::Ready(value),
+            None => Poll::Pending,
+        }
     }
 
-    pub(crate) async fn wait(&self) -> &T {
-        loop {
-            // Subscribed as soon as it is made: a `set` between the two lines is not missed.
-            let notified = self.set.notified();
-            if let Some(value) = self.get() {
-                return value;
-            }
-            notified.await;
+    /// Gives a place back: nobody waits there any more.
+    pub(crate) fn forget(&self, place: &mut Place) {
+        if let Some(key) = place.0.take() {
+            let waker = self.waiting().wakers.remove(&key);
+            drop(waker);
         }
+    }
+
+    /// Waits for the value.
+    pub(crate) async fn wait(&self) -> &T {
+        let mut waits = Waits(self, Place::default());
+        poll_fn(|context| self.poll(&mut waits.1, context)).await
+    }
+}
+
+struct Waits<'a, T>(&'a Signal<T>, Place);
+
+impl<T> Drop for Waits<'_, T> {
+    fn drop(&mut self) {
+        self.0.forget(&mut self.1);
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Signal<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Signal").field(&self.value.get()).finish()
     }
 }

@@ -78,7 +78,7 @@ pub(crate) fn enter(
         same
     });
     if let Some(slot) = found {
-        return Ok(SlotRef::new(slot));
+        return Ok(SlotRef::new(slot, provider));
     }
     name.validate()?;
     let slot = Arc::new(Slot::new(space, hash, name.clone(), Arc::clone(provider)));
@@ -87,7 +87,7 @@ pub(crate) fn enter(
         slot: Arc::downgrade(&slot),
     };
     shard.insert_unique(hash, entry, |entry| entry.hash);
-    Ok(SlotRef::new(slot))
+    Ok(SlotRef::new(slot, provider))
 }
 
 /// The slot is being dropped.
@@ -112,7 +112,7 @@ pub(crate) fn all() -> Vec<SlotRef> {
             shard
                 .iter()
                 .filter_map(|entry| entry.slot.upgrade())
-                .map(SlotRef::new),
+                .map(SlotRef::any),
         );
     }
     slots

@@ -33,11 +33,11 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::clock::Timestamp;
-use crate::guard::FencingToken;
 use crate::provider::{
     AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, LockSpace, LossReporter, OwnerId,
 };
 use crate::race::first_of;
+use crate::token::FencingToken;
 use crate::{LockError, LockErrorKind, table};
 
 /// How many keys this process holds, waits for, or is still releasing.
@@ -76,6 +76,8 @@ pub enum Operation {
 pub struct TestProvider {
     server: Arc<Server>,
     space: Arc<()>,
+    /// Of those with the same settings.
+    clones: Arc<()>,
     lease: Duration,
     local_hand_over: bool,
 }
@@ -118,6 +120,7 @@ impl TestProvider {
         Self {
             server: Arc::default(),
             space: Arc::default(),
+            clones: Arc::default(),
             lease: Duration::from_secs(30),
             local_hand_over: true,
         }
@@ -129,6 +132,7 @@ impl TestProvider {
     pub fn another_process(&self) -> Self {
         Self {
             space: Arc::default(),
+            clones: Arc::default(),
             ..self.clone()
         }
     }
@@ -137,6 +141,7 @@ impl TestProvider {
     #[must_use]
     pub fn with_lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
+        self.clones = Arc::default();
         self
     }
 
@@ -144,6 +149,7 @@ impl TestProvider {
     #[must_use]
     pub fn without_local_hand_over(mut self) -> Self {
         self.local_hand_over = false;
+        self.clones = Arc::default();
         self
     }
 
@@ -300,6 +306,7 @@ impl LockProvider for TestProvider {
     fn capabilities(&self) -> Capabilities {
         let capabilities = Capabilities::new("test")
             .with_lease(self.lease)
+            .with_contention_reports()
             .with_fencing_tokens();
         if self.local_hand_over {
             capabilities.with_local_hand_over()
@@ -328,6 +335,7 @@ impl LockProvider for TestProvider {
                 if !request.waits() || request.is_abandoned() {
                     return Err(LockErrorKind::Contended.into());
                 }
+                request.report_contention();
                 let freed = first_of(changed, tokio::time::sleep(free_at.remaining()));
                 first_of(request.abandoned(), freed).await;
             }
@@ -357,5 +365,9 @@ impl LockProvider for TestProvider {
 
     fn lock_space(&self) -> LockSpace {
         LockSpace::at(&self.space)
+    }
+
+    fn clone_of(&self) -> Option<LockSpace> {
+        Some(LockSpace::at(&self.clones))
     }
 }

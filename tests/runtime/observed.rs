@@ -34,7 +34,7 @@ fn a_call_is_one_span_with_its_outcome() {
             for field in [
                 "distributed_lock{",
                 "template=\"observed:{id}\"",
-                "name=observed:7",
+                "lock=observed:7",
                 "provider=\"test\"",
                 "outcome=\"completed\"",
                 "waited_ms=",
@@ -50,7 +50,7 @@ fn a_call_is_one_span_with_its_outcome() {
             let elsewhere = elsewhere.expect("the lock is free");
             skips(&locks, 8).await;
             assert!(
-                log.line_with("name=observed:8")
+                log.line_with("lock=observed:8")
                     .contains("outcome=Contended")
             );
             drop(elsewhere);

@@ -1,227 +1,358 @@
-//! What the gate asks of the provider, and what follows from the answers.
+//! What the gate asks of the provider.
 
-use std::mem;
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::Waker;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::queue::{Phase, State};
-use super::{Release, SlotRef};
+use super::queue::Waiter;
+use super::source::Source;
+use super::state::{Effects, Phase, State};
+use super::{Release, Slot, SlotRef};
+use crate::call::{Panicked, measured, of_grant, watched};
+use crate::clock::Timestamp;
 use crate::hold::Hold;
-use crate::keeper;
 use crate::provider::{AcquireRequest, Grant};
-use crate::{LockError, LockErrorKind};
+use crate::race::{First, first_of};
+use crate::{LockError, LockErrorKind, keeper, observe, wake};
 
 /// What a provider without leases sees as the lease of a request.
-const ANY_LEASE: Duration = Duration::from_secs(30);
+pub(super) const ANY_LEASE: Duration = Duration::from_secs(30);
+/// How many waiters may have a say in the lease of a grant that is to serve several.
+const SERVED: usize = 32;
+/// How long what a panic left behind may take to be given back before others go on.
+const UNDOING: Duration = Duration::from_secs(1);
+
+type Answered = oneshot::Receiver<Result<(), LockError>>;
+
+impl Slot {
+    pub(super) fn source_of<'a>(&'a self, waiter: &'a Waiter) -> &'a Source {
+        waiter.source.as_deref().unwrap_or(&self.first)
+    }
+
+    /// The lease that a waiter's own call would ask for.
+    pub(super) fn lease_of(&self, waiter: &Waiter) -> Duration {
+        let default = self.source_of(waiter).capabilities().lease;
+        waiter.lease.or(default).unwrap_or(ANY_LEASE)
+    }
+
+    /// The lease to ask for: the head's own, or a little more if that serves more waiters.
+    fn lease_for(&self, state: &State, head: &Waiter) -> Duration {
+        let own = self.lease_of(head);
+        let source = self.source_of(head);
+        if state.exactly || source.capabilities().lease.is_none() {
+            return own;
+        }
+        let others = state.queue.iter().take(SERVED);
+        others
+            .filter(|other| self.source_of(other).is_like(source))
+            .map(|other| self.lease_of(other))
+            .filter(|lease| Hold::may_serve(*lease, own))
+            .max()
+            .unwrap_or(own)
+    }
+}
 
 impl SlotRef {
     /// Ends the grant of this ticket: passes it to the next waiter of this process, or to the
-    /// server.
-    pub(crate) fn release(&self, ticket: u64) -> Release {
+    /// server; not before `keep_until`, if that has not passed.
+    pub(crate) fn release(&self, ticket: u64, keep_until: Option<Timestamp>) -> Release {
         let mut guard = self.lock();
         let state = &mut *guard;
-        if !matches!(state.phase, Phase::Held { ticket: holder, .. } if holder == ticket) {
+        let Phase::Held {
+            ticket: holder,
+            hold,
+            ..
+        } = &mut state.phase
+        else {
+            return Release::NotHeld;
+        };
+        if *holder != ticket {
             return Release::NotHeld;
         }
-        let Phase::Held { hold, .. } = mem::take(&mut state.phase) else {
-            unreachable!("just looked")
-        };
-        let Some(hold) = hold else {
-            let woken = self.pass_in_process(state);
+        let lost = hold.as_ref().is_some_and(|hold| hold.is_lost());
+        if let Some(until) = keep_until.filter(|until| !lost && !until.has_passed()) {
+            let (release, effects) = self.rest(state, until);
             drop(guard);
-            wake(woken);
+            effects.happen();
+            return release;
+        }
+        let Some(hold) = hold.take() else {
+            if state.queue.is_empty() {
+                state.phase = Phase::Idle;
+                return Release::Done;
+            }
+            let effects = self.pass(state, None);
+            let looked_at = state.be_looked_at();
+            drop(guard);
+            effects.happen();
+            self.look_later(looked_at);
             return Release::Done;
         };
-        if !hold.is_lost() && state.may_pass(&hold) {
-            let woken = state.pass(hold);
-            drop(guard);
-            wake(woken);
-            return Release::Done;
+        state.saw_holder = state.last_ticket;
+        let told = lost.then(|| (Arc::clone(&hold), state.served.template));
+        let (release, effects) = self.give_back(state, hold);
+        let looked_at = state.be_looked_at();
+        drop(guard);
+        effects.happen();
+        self.look_later(looked_at);
+        if let Some((hold, template)) = told {
+            hold.tell_of_loss(template);
+        }
+        release
+    }
+
+    /// Lets a waiter of this process have the hold, or gives it back.
+    pub(super) fn give_back(&self, state: &mut State, hold: Arc<Hold>) -> (Release, Effects) {
+        let lost = hold.is_lost();
+        if !lost && state.may_pass(&hold, &self.first) {
+            return (Release::Done, self.pass(state, Some(hold)));
         }
         hold.end();
-        if state.queue.is_empty() || hold.is_lost() {
-            Release::Asked(self.start_releasing(state, hold))
+        let passes_on = state
+            .queue
+            .front()
+            .is_some_and(|head| hold.is_of(self.source_of(head)));
+        if lost || !passes_on {
+            let (answer, effects) = self.start_releasing(state, hold, None);
+            (Release::Asked(answer), effects)
         } else {
-            self.start_acquiring(state, Some(hold));
-            Release::Done
+            (Release::Done, self.start_acquiring(state, Some(hold)))
         }
+    }
+
+    pub(super) fn pass(&self, state: &mut State, hold: Option<Arc<Hold>>) -> Effects {
+        state.pass(hold, || self.error(LockErrorKind::Contended))
     }
 
     /// The hold has ended by itself: the process has the lock no more, whatever its guard does.
     pub(crate) fn hold_lost(&self, lost: &Hold) {
-        let mut state = self.lock();
-        if !matches!(&state.phase, Phase::Held { hold: Some(hold), .. } if std::ptr::eq(&**hold, lost))
-        {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        if !state.phase.is_of(lost) {
             return;
         }
-        let Phase::Held {
-            hold: Some(hold), ..
-        } = mem::take(&mut state.phase)
-        else {
-            unreachable!("just looked")
+        if !matches!(state.phase, Phase::Held { taken: true, .. }) {
+            // No body runs that others would have to be kept from.
+            lost.leave();
+        }
+        let untaken = matches!(state.phase, Phase::Held { taken: false, .. });
+        let hold = match state.enter(Phase::Idle) {
+            Phase::Held { hold, .. } | Phase::Resting(hold, _) => hold,
+            _ => None,
+        };
+        let Some(hold) = hold else {
+            unreachable!("it was just there")
         };
         hold.end();
         // The server may think otherwise for a while, since our deadline comes before its own.
-        self.start_releasing(&mut state, hold);
-    }
-
-    fn pass_in_process(&self, state: &mut State) -> Option<Waker> {
-        let next = state.queue.pop_front()?;
-        state.phase = Phase::Held {
-            ticket: next.ticket,
-            token: self.provider.grant_in_process(),
-            hold: None,
-        };
-        next.waker
+        let (_, effects) = self.start_releasing(state, Arc::clone(&hold), None);
+        let template = state.served.template;
+        drop(guard);
+        effects.happen();
+        if untaken {
+            observe::not_taken(self, template);
+        } else {
+            hold.tell_of_loss(template);
+        }
     }
 
     /// Asks the provider for the head of the queue, giving back `held` in the same step.
-    pub(super) fn start_acquiring(&self, state: &mut State, held: Option<Arc<Hold>>) {
+    pub(super) fn start_acquiring(&self, state: &mut State, held: Option<Arc<Hold>>) -> Effects {
         let Some(head) = state.queue.front() else {
-            return;
+            return Effects::default();
         };
-        let (waits, lease) = (head.waits, head.lease);
-        let ticket = head.ticket;
-        let asked = lease
-            .or(self.provider.capabilities().lease)
-            .unwrap_or(ANY_LEASE);
+        let (ticket, waits) = (head.ticket, head.waits);
+        let asked = self.lease_for(state, head);
+        let slot = self.on_behalf_of(head);
+        state.exactly = false;
         let (request, interest) = match AcquireRequest::new(self.name.clone(), asked, waits) {
             Ok(made) => made,
             Err(error) => return self.fail_all(state, held, &error),
         };
         interest.want_tokens(state.tokens_wanted());
-        let slot = self.clone();
         let job = async move {
-            let provider = &slot.provider;
-            let result = keeper::caught(async {
-                match &held {
-                    Some(hold) => provider.pass_on(hold.grant(), &request).await,
-                    None => provider.acquire(&request).await,
-                }
-            })
-            .await;
-            keeper::survive(|| drop(held));
-            slot.acquired(&request, ticket, lease, result);
+            let result = slot.ask(&request, held).await;
+            slot.acquired(&request, ticket, result);
         };
         match keeper::run(job) {
-            Ok(()) => state.phase = Phase::Acquiring(interest),
-            Err(error) => self.fail_all(state, None, &error),
+            Ok(()) => {
+                state.phase = Phase::Acquiring(interest);
+                Effects::default()
+            }
+            Err((error, job)) => {
+                let mut effects = self.fail_all(state, None, &error);
+                effects.drop_job(job);
+                effects
+            }
         }
     }
 
-    fn start_releasing(
+    async fn ask(
+        &self,
+        request: &AcquireRequest,
+        held: Option<Arc<Hold>>,
+    ) -> Result<Grant, LockError> {
+        let source = self.source();
+        let says_what_it_sees = source.capabilities().reports_contention;
+        if held.is_none() && request.waits() && !says_what_it_sees {
+            // Asked first without waiting, it tells a lock that is held from a server that hangs.
+            let (first, _) = AcquireRequest::new(self.name.clone(), request.lease(), false)?;
+            match self.call(&first, None).await {
+                Err(error) if error.kind() == LockErrorKind::Contended => {
+                    request.report_contention();
+                    if request.is_abandoned() {
+                        return Err(error);
+                    }
+                }
+                answer => return answer,
+            }
+        }
+        let result = self.call(request, held.as_ref()).await;
+        wake::survive(|| drop(held));
+        result
+    }
+
+    /// One call; what it leaves behind by a panic is given back.
+    async fn call(
+        &self,
+        request: &AcquireRequest,
+        held: Option<&Arc<Hold>>,
+    ) -> Result<Grant, LockError> {
+        let source = self.source();
+        let provider = &source.provider;
+        let expected = || request.waits() && request.is_contended();
+        let operation = if held.is_some() { "pass_on" } else { "acquire" };
+        let answer = watched(source.name(), operation, &self.name, expected, async {
+            match held {
+                Some(hold) => provider.pass_on(hold.grant(), request).await,
+                None => provider.acquire(request).await,
+            }
+        });
+        match answer.await {
+            Ok(answer) => answer,
+            Err(Panicked) => {
+                if let Some(hold) = held {
+                    self.undo(hold.shared_grant()).await;
+                }
+                self.undo(Arc::new(Grant::new(request, Timestamp::now())))
+                    .await;
+                Err(Panicked.into())
+            }
+        }
+    }
+
+    /// Gives back what a call may have left that panicked. Where there is nothing, a provider finds
+    /// that out.
+    async fn undo(&self, grant: Arc<Grant>) {
+        let slot = self.clone();
+        let undoing = tokio::spawn(async move {
+            let source = slot.source();
+            let release = async { source.provider.release(&grant).await };
+            let _ = measured(source.name(), "release", release).await;
+        });
+        first_of(undoing, tokio::time::sleep(UNDOING)).await;
+    }
+
+    /// Releases the hold, and after `pause` goes on with whoever waits.
+    pub(super) fn start_releasing(
         &self,
         state: &mut State,
         hold: Arc<Hold>,
-    ) -> oneshot::Receiver<Result<(), LockError>> {
+        pause: Option<Duration>,
+    ) -> (Answered, Effects) {
         let (answer, answered) = oneshot::channel();
-        let slot = self.clone();
         let kept = hold.is_kept();
+        // Released by whoever made the grant.
+        let slot = hold.slot().clone();
         let job = async move {
             if kept {
                 hold.gone().await;
-                slot.lock().phase = Phase::releasing(false);
+                let mut state = slot.lock();
+                state.enter(Phase::releasing(false));
             }
-            let was_lost = hold.is_lost();
-            let release = async { slot.provider.release(hold.grant()).await };
-            let result = keeper::caught(release).await;
-            keeper::survive(|| drop(hold));
-            slot.released();
-            // Nobody listens where a guard was dropped.
-            let result = result.map_err(|error| error.with_name(slot.name.clone()));
-            // A precaution may well find that there is nothing left to release.
-            if let Err(Err(error)) = answer.send(result)
-                && !was_lost
-            {
-                crate::observe::release_failed(&error);
+            slot.finish_releasing(hold, pause, answer).await;
+        };
+        let mut effects = Effects::default();
+        match keeper::run(job) {
+            Ok(()) => {
+                state.enter(Phase::releasing(kept));
             }
-        };
-        state.phase = match keeper::run(job) {
-            Ok(()) => Phase::releasing(kept),
-            Err(_) => Phase::Idle,
-        };
-        answered
+            Err((_, job)) => {
+                state.enter(Phase::Idle);
+                effects.drop_job(job);
+            }
+        }
+        (answered, effects)
     }
 
-    fn released(&self) {
-        let mut state = self.lock();
-        state.phase = Phase::Idle;
-        self.start_acquiring(&mut state, None);
-    }
-
-    fn acquired(
+    /// Has the provider release the hold. Others go on when it has, or when the server's lease has
+    /// ended without an answer: then the call goes on beside them.
+    async fn finish_releasing(
         &self,
-        request: &AcquireRequest,
-        ticket: u64,
-        lease: Option<Duration>,
-        result: Result<Grant, LockError>,
+        hold: Arc<Hold>,
+        pause: Option<Duration>,
+        answer: oneshot::Sender<Result<(), LockError>>,
     ) {
-        let mut guard = self.lock();
-        let state = &mut *guard;
-        let mut woken = mem::take(&mut state.withdrawing);
-        state.phase = Phase::Idle;
-        let still_first = state
-            .queue
-            .front()
-            .is_some_and(|head| head.ticket == ticket);
-        match result {
-            Ok(grant) => {
-                let hold = Hold::new(grant, lease, self);
-                let wanted = state.queue.front().is_some_and(|head| head.lease == lease);
-                if !wanted || hold.is_lost() {
-                    // Nobody is left who wanted this one, or it took longer than it lasts.
-                    if wanted && !request.waits() {
-                        let late = self
-                            .error(LockErrorKind::ProviderUnavailable)
-                            .with_detail("the grant had ended by itself when it arrived");
-                        woken.extend(state.fail_first(late));
-                    }
-                    self.start_releasing(state, hold);
-                } else {
-                    let hold = hold.watch();
-                    state
-                        .run
-                        .start(&hold, self.provider.capabilities().local_hand_over);
-                    woken.extend(state.pass(hold));
+        let source = self.source();
+        let was_lost = hold.is_lost();
+        let end = hold.server_s_end();
+        let result = {
+            let release = async { source.provider.release(hold.grant()).await };
+            let release = watched(source.name(), "release", &self.name, || false, release);
+            let mut release = pin!(release);
+            match first_of(release.as_mut(), tokio::time::sleep(end.remaining())).await {
+                First::Left(released) => released,
+                First::Right(()) => {
+                    self.released();
+                    self.answer_release(answer, Err(unanswered()), was_lost);
+                    let _ = release.await;
+                    return;
                 }
             }
-            Err(error) if error.kind() == LockErrorKind::Contended && !request.waits() => {
-                if still_first {
-                    woken.extend(state.fail_first(error.with_name(self.name.clone())));
-                }
-                self.start_acquiring(state, None);
-            }
-            Err(error) if request.is_abandoned() => {
-                tracing::debug!(name = %self.name, %error, "an abandoned acquisition ended");
-                self.start_acquiring(state, None);
-            }
-            Err(error) => {
-                // What was wrong with the lease asked for says nothing to who asked for another.
-                let of_request = matches!(
-                    error.kind(),
-                    LockErrorKind::Unsupported | LockErrorKind::InvalidConfig
-                );
-                let error = error.with_name(self.name.clone());
-                woken.extend(state.fail(&error, |waiter| !of_request || waiter.lease == lease));
-                self.start_acquiring(state, None);
-            }
+        };
+        wake::survive(|| drop(hold));
+        if let Some(pause) = pause {
+            tokio::time::sleep(pause).await;
         }
-        drop(guard);
-        wake(woken);
+        self.released();
+        let result = result.unwrap_or_else(|panicked| Err(panicked.into()));
+        self.answer_release(answer, result.map_err(of_grant), was_lost);
     }
 
-    /// The keeper could not even be asked.
-    fn fail_all(&self, state: &mut State, held: Option<Arc<Hold>>, error: &LockError) {
-        state.phase = Phase::Idle;
-        let mut woken = Vec::new();
-        woken.extend(state.fail(&error.clone().with_name(self.name.clone()), |_| true));
-        wake(woken);
-        if let Some(hold) = held {
-            self.start_releasing(state, hold);
+    fn answer_release(
+        &self,
+        answer: oneshot::Sender<Result<(), LockError>>,
+        result: Result<(), LockError>,
+        was_lost: bool,
+    ) {
+        let result = result.map_err(|error| error.with_name(self.name.clone()));
+        // Nobody listens where a guard was dropped, and a precaution may well find that there is
+        // nothing left to release.
+        if let Err(Err(error)) = answer.send(result)
+            && !was_lost
+        {
+            observe::release_failed(&error);
         }
+    }
+
+    pub(super) fn released(&self) {
+        let mut state = self.lock();
+        state.enter(Phase::Idle);
+        let effects = self.start_acquiring(&mut state, None);
+        drop(state);
+        effects.happen();
+    }
+
+    /// The background thread could not even be asked.
+    fn fail_all(&self, state: &mut State, held: Option<Arc<Hold>>, error: &LockError) -> Effects {
+        state.enter(Phase::Idle);
+        let mut effects = state.fail(&error.clone().with_name(self.name.clone()), |_| true);
+        if let Some(hold) = held {
+            effects.extend(self.start_releasing(state, hold, None).1);
+        }
+        effects
     }
 
     /// Ends what the slot holds and fails who waits for it. Locks of the process alone are left:
@@ -232,29 +363,35 @@ impl SlotRef {
             .with_detail("the process is shutting its locks down");
         let mut guard = self.lock();
         let state = &mut *guard;
+        let mut abandoned = None;
         let held = match &state.phase {
-            Phase::Held { hold: None, .. } => return,
+            Phase::Held { hold: None, .. } | Phase::Resting(None, _) => return,
             Phase::Held {
                 hold: Some(hold), ..
-            } => Some(hold.clone()),
+            } => Some(Arc::clone(hold)),
+            Phase::Resting(Some(_), end) => {
+                end.notify_one();
+                None
+            }
             Phase::Acquiring(interest) => {
-                interest.abandon();
+                abandoned = Some(interest.clone());
                 None
             }
             Phase::Idle | Phase::Releasing { .. } => None,
         };
-        let mut woken = Vec::new();
-        woken.extend(state.fail(&error, |_| true));
+        let mut effects = state.fail(&error, |_| true);
+        if let Some(interest) = abandoned {
+            effects.abandon(interest);
+        }
         drop(guard);
-        wake(woken);
+        effects.happen();
         if let Some(hold) = held {
             hold.shut_down();
         }
     }
 }
 
-fn wake(woken: impl IntoIterator<Item = Waker>) {
-    for waker in woken {
-        waker.wake();
-    }
+fn unanswered() -> LockError {
+    LockError::new(LockErrorKind::ProviderUnavailable)
+        .with_detail("the release was not answered before the server's lease ended")
 }

@@ -7,13 +7,18 @@
 //! on the server while others wait.
 //!
 //! A slot is in the table for as long as somebody refers to it: a guard, a waiter, a call that is
-//! under way.
+//! under way. Code of users and providers never runs under its lock: what a change of its state
+//! leads to happens afterwards (`Effects`).
 
+mod answer;
 mod calls;
+mod min_hold;
 mod queue;
+mod source;
+mod state;
+mod untaken;
 mod waiting;
 
-use std::future::poll_fn;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -21,14 +26,16 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::guard::FencingToken;
+use crate::clock::Timestamp;
 use crate::hold::Hold;
 use crate::provider::{Interest, LockProvider, LockSpace};
-use crate::table;
-use crate::{LockError, LockErrorKind, LockName};
-use queue::{Phase, State, Waiter};
+use crate::token::FencingToken;
+use crate::{LockError, LockErrorKind, LockName, registry, table};
+use queue::Waiter;
+use state::{Effects, Phase, State};
 
-pub(crate) use waiting::Acquire;
+pub(crate) use source::Source;
+pub(crate) use waiting::{Acquire, Wanted};
 
 /// After this time, a release that is not answered is the provider's trouble.
 const OVERDUE: Duration = Duration::from_secs(1);
@@ -38,19 +45,32 @@ pub(crate) struct Slot {
     pub(crate) space: LockSpace,
     pub(crate) hash: u64,
     pub(crate) name: LockName,
-    pub(crate) provider: Arc<dyn LockProvider>,
+    first: Source,
     state: Mutex<State>,
+}
+
+/// Keeps a slot in the table, and says whose calls are made for it.
+#[derive(Clone)]
+pub(crate) struct SlotRef {
+    slot: Arc<Slot>,
+    /// `None` for the provider that came first.
+    other: Option<Arc<Source>>,
 }
 
 /// What became of an arrival.
 enum Arrival {
-    Granted(Option<FencingToken>, u64),
-    Queued(u64),
+    /// The lock was free, and nobody need be asked; true for the first ticket of the slot.
+    Free(u64, bool),
+    /// A place in the queue, and when the caller's timeout passes.
+    Queued(u64, Option<Timestamp>),
 }
 
-/// Keeps a slot in the table.
-#[derive(Clone)]
-pub(crate) struct SlotRef(Arc<Slot>);
+/// What a waiter finds when it looks.
+enum Look {
+    Granted(Option<FencingToken>, Option<Arc<Hold>>),
+    /// The grant was not taken, or had ended before that; the place is gone.
+    Gone,
+}
 
 /// How a release goes on.
 pub(crate) enum Release {
@@ -73,7 +93,7 @@ impl Slot {
             space,
             hash,
             name,
-            provider,
+            first: Source::new(provider),
             state: Mutex::default(),
         }
     }
@@ -84,16 +104,16 @@ impl Slot {
     }
 
     /// Whether nobody holds the key or waits for it, and no call is under way.
-    #[cfg(feature = "testing")]
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.lock();
         matches!(state.phase, Phase::Idle) && state.queue.is_empty()
     }
 
-    /// The timeout of a waiter has passed: because somebody holds the lock, or because nobody can
-    /// tell?
-    fn timed_out(&self) -> LockError {
-        let trouble = match &self.lock().phase {
+    /// Why a waiter whose timeout has passed did not get the lock: because somebody was seen to
+    /// hold it, or because nobody can tell?
+    fn timed_out(&self, ticket: u64, timeout: Duration) -> LockError {
+        let state = self.lock();
+        let trouble = match &state.phase {
             Phase::Acquiring(interest) => interest.trouble(),
             Phase::Releasing { since, kept: false } if (*since + OVERDUE).has_passed() => Some(
                 LockError::new(LockErrorKind::ProviderUnavailable)
@@ -101,9 +121,15 @@ impl Slot {
             ),
             _ => None,
         };
-        trouble
-            .unwrap_or_else(|| LockErrorKind::TimedOut.into())
-            .with_name(self.name.clone())
+        let error = match trouble.or_else(|| state.trouble.clone()) {
+            Some(trouble) => trouble,
+            None if state.sees_holder() || ticket <= state.saw_holder => {
+                LockErrorKind::TimedOut.into()
+            }
+            None => LockError::new(LockErrorKind::ProviderUnavailable)
+                .with_detail(format!("no answer within {timeout:?}")),
+        };
+        error.with_name(self.name.clone())
     }
 
     fn error(&self, kind: LockErrorKind) -> LockError {
@@ -112,128 +138,200 @@ impl Slot {
 }
 
 impl SlotRef {
-    pub(crate) fn new(slot: Arc<Slot>) -> Self {
-        Self(slot)
+    /// A reference for this provider.
+    pub(crate) fn new(slot: Arc<Slot>, provider: &Arc<dyn LockProvider>) -> Self {
+        let other = (!Arc::ptr_eq(&slot.first.provider, provider))
+            .then(|| Arc::new(Source::new(Arc::clone(provider))));
+        Self { slot, other }
+    }
+
+    /// A reference for whoever came first.
+    pub(crate) fn any(slot: Arc<Slot>) -> Self {
+        Self { slot, other: None }
+    }
+
+    pub(crate) fn source(&self) -> &Source {
+        match &self.other {
+            Some(other) => other,
+            None => &self.slot.first,
+        }
+    }
+
+    /// A reference for who makes this waiter's calls.
+    fn on_behalf_of(&self, waiter: &Waiter) -> Self {
+        Self {
+            slot: Arc::clone(&self.slot),
+            other: waiter.source.clone(),
+        }
     }
 
     /// Takes the lock if it is free and needs nobody's answer; else queues, or is refused.
-    fn arrive(&self, waits: bool, lease: Option<Duration>) -> Result<Arrival, LockError> {
-        let mut state = self.lock();
-        let state = &mut *state;
-        let taken = match state.phase {
-            Phase::Idle => false,
-            Phase::Held { .. } => true,
-            // A release, or an acquisition that nobody wants any more, is over soon.
-            Phase::Acquiring(_) => !state.queue.is_empty(),
-            Phase::Releasing { kept, .. } => kept || !state.queue.is_empty(),
-        };
+    fn arrive(
+        &self,
+        wanted: &Wanted,
+        until: impl FnOnce() -> Option<Timestamp>,
+        in_process: bool,
+    ) -> Result<Arrival, LockError> {
+        let waits = wanted.waits();
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        if registry::is_closed(self.space) {
+            drop(guard);
+            return Err(registry::closed().with_name(self.name.clone()));
+        }
+        // Behind a call of this process, only what that has been told counts.
+        let taken = state.phase.is_held() || (!state.queue.is_empty() && state.sees_holder());
         if taken && !waits {
+            drop(guard);
             return Err(self.error(LockErrorKind::Contended));
         }
         state.last_ticket += 1;
         let ticket = state.last_ticket;
-        if matches!(state.phase, Phase::Idle)
-            && let Some(token) = self.provider.grant_in_process()
-        {
+        if in_process && matches!(state.phase, Phase::Idle) {
             state.phase = Phase::Held {
                 ticket,
-                token: Some(token),
+                token: None,
                 hold: None,
+                taken: true,
             };
-            return Ok(Arrival::Granted(Some(token), ticket));
+            return Ok(Arrival::Free(ticket, ticket == 1));
         }
-        state.queue.push_back(Waiter {
-            ticket,
-            waits,
-            lease,
-            waker: None,
-        });
-        match &state.phase {
-            Phase::Idle => self.start_acquiring(state, None),
-            Phase::Acquiring(interest) => interest.want_tokens(state.tokens_wanted()),
-            Phase::Held { .. } | Phase::Releasing { .. } => {}
-        }
-        Ok(Arrival::Queued(ticket))
+        let (source, until) = (self.other.clone(), until());
+        let waiter = Waiter::new(ticket, waits, wanted.lease, until, wanted.template, source);
+        let effects = if waits || state.queue.is_empty() {
+            state.queue.push(waiter);
+            self.arrived(state)
+        } else {
+            state.sharers.push(waiter);
+            self.shares(state)
+        };
+        drop(guard);
+        effects.happen();
+        Ok(Arrival::Queued(ticket, until))
     }
 
-    #[allow(clippy::type_complexity)]
+    /// Somebody has joined the queue.
+    fn arrived(&self, state: &mut State) -> Effects {
+        match &state.phase {
+            Phase::Idle => self.start_acquiring(state, None),
+            Phase::Acquiring(interest) => {
+                interest.want_tokens(state.tokens_wanted());
+                Effects::default()
+            }
+            _ => Effects::default(),
+        }
+    }
+
+    /// Somebody who tries has joined those who share the answer to the head's call.
+    fn shares(&self, state: &mut State) -> Effects {
+        if let Phase::Acquiring(interest) = &state.phase {
+            let slot = Arc::downgrade(&self.slot);
+            interest.when_contended(move || {
+                if let Some(slot) = slot.upgrade() {
+                    slot.contended();
+                }
+            });
+        }
+        // Reported between the look and the subscription.
+        if state.sees_holder() {
+            return state.fail_sharers(&self.error(LockErrorKind::Contended));
+        }
+        Effects::default()
+    }
+
+    /// Looks what has become of a ticket. `new` says that it has not been polled before.
     fn poll_ticket(
         &self,
         ticket: u64,
-        context: &mut Context<'_>,
-    ) -> Poll<Result<(Option<FencingToken>, Option<Arc<Hold>>), LockError>> {
-        let mut state = self.lock();
-        if let Phase::Held {
-            ticket: holder,
-            token,
-            hold,
-        } = &state.phase
-            && *holder == ticket
-        {
-            return Poll::Ready(Ok((*token, hold.clone())));
-        }
-        if let Some(at) = state
-            .failed
-            .iter()
-            .position(|(failed, _)| *failed == ticket)
-        {
-            return Poll::Ready(Err(state.failed.swap_remove(at).1));
-        }
-        match state.place(ticket) {
-            Some(at) => {
-                let waker = &mut state.queue[at].waker;
-                if !waker
-                    .as_ref()
-                    .is_some_and(|waker| waker.will_wake(context.waker()))
-                {
-                    *waker = Some(context.waker().clone());
-                }
-                Poll::Pending
+        new: bool,
+        context: &Context<'_>,
+    ) -> Poll<Result<Look, LockError>> {
+        // Cloned before the lock and dropped after it, since both may run code of the user's.
+        let mut waker = new.then(|| context.waker().clone());
+        loop {
+            let mut guard = self.lock();
+            let state = &mut *guard;
+            if let Phase::Held {
+                ticket: holder,
+                token,
+                hold,
+                taken,
+            } = &mut state.phase
+                && *holder == ticket
+            {
+                *taken = true;
+                let granted = Look::Granted(*token, hold.clone());
+                drop(guard);
+                return Poll::Ready(Ok(granted));
             }
-            // Granted, and lost before the waiter looked: nothing was done under it.
-            None => Poll::Ready(Err(self
-                .error(LockErrorKind::ProviderUnavailable)
-                .with_detail("the grant had ended by itself before it could be used"))),
+            if let Some(error) = state.take_error(ticket) {
+                drop(guard);
+                return Poll::Ready(Err(error));
+            }
+            let Some(waiter) = state.waiter(ticket) else {
+                drop(guard);
+                return Poll::Ready(Ok(Look::Gone));
+            };
+            let known = waiter.waker.as_ref();
+            if known.is_some_and(|known| known.will_wake(context.waker())) {
+                drop(guard);
+                return Poll::Pending;
+            }
+            if let Some(waker) = waker.take() {
+                let replaced = waiter.waker.replace(waker);
+                drop(guard);
+                drop(replaced);
+                return Poll::Pending;
+            }
+            drop(guard);
+            waker = Some(context.waker().clone());
         }
     }
 
     /// Gives a ticket back, whatever became of it. The interest in an acquisition if that leaves one
     /// that nobody wants any more.
     fn leave(&self, ticket: u64) -> Option<Interest> {
-        let mut state = self.lock();
-        if let Some(at) = state.place(ticket) {
-            state.queue.remove(at);
-            return match &state.phase {
-                Phase::Acquiring(interest) if state.queue.is_empty() => {
-                    interest.abandon();
-                    Some(interest.clone())
-                }
-                Phase::Acquiring(interest) => {
-                    interest.want_tokens(state.tokens_wanted());
-                    None
-                }
-                _ => None,
-            };
-        }
-        state.failed.retain(|(failed, _)| *failed != ticket);
-        drop(state);
-        self.release(ticket);
-        None
-    }
-
-    /// Resolves when no acquisition that nobody wants is under way.
-    async fn withdrawn(&self) {
-        poll_fn(|context| {
-            let mut state = self.lock();
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let mut effects = Effects::default();
+        let mut last = None;
+        if let Some(waiter) = state.queue.remove(ticket) {
+            effects.drop_later(Some(waiter));
             match &state.phase {
-                Phase::Acquiring(_) if state.queue.is_empty() => {
-                    state.withdrawing.push(context.waker().clone());
-                    Poll::Pending
+                Phase::Acquiring(interest) if state.queue.is_empty() => {
+                    effects.abandon(interest.clone());
+                    last = Some(interest.clone());
                 }
-                _ => Poll::Ready(()),
+                Phase::Acquiring(interest) => interest.want_tokens(state.tokens_wanted()),
+                _ => {}
             }
-        })
-        .await;
+            if state.queue.is_empty() {
+                // They have nobody's answer to share any more.
+                std::mem::swap(&mut state.queue, &mut state.sharers);
+            }
+        } else if let Some(waiter) = state.sharers.remove(ticket) {
+            effects.drop_later(Some(waiter));
+        } else if state.take_error(ticket).is_none() {
+            drop(guard);
+            self.release(ticket, None);
+            return None;
+        }
+        drop(guard);
+        effects.happen();
+        last
+    }
+}
+
+impl Slot {
+    /// The server has named a holder to the call under way: whoever shares it is answered.
+    fn contended(&self) {
+        let mut state = self.lock();
+        let effects = match state.sees_holder() {
+            true => state.fail_sharers(&self.error(LockErrorKind::Contended)),
+            false => Effects::default(),
+        };
+        drop(state);
+        effects.happen();
     }
 }
 
@@ -247,6 +345,6 @@ impl Deref for SlotRef {
     type Target = Arc<Slot>;
 
     fn deref(&self) -> &Arc<Slot> {
-        &self.0
+        &self.slot
     }
 }

@@ -1,158 +1,138 @@
-//! The state of one slot: who holds it, who waits, and what may be passed on.
+//! Those who wait for one slot, in arrival order.
 
 use std::collections::VecDeque;
-use std::mem;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use crate::LockError;
+use super::source::Source;
 use crate::clock::Timestamp;
-use crate::guard::FencingToken;
-use crate::hold::Hold;
-use crate::provider::Interest;
 
-/// How many grants in a row the process may hand to its own waiters before it asks the server
-/// whether another process waits.
-const LONGEST_RUN: u32 = 32;
-/// And for how long.
-const LONGEST_RUN_TIME: Duration = Duration::from_millis(10);
-/// How many grants to ask for at once for each waiter, while several wait: those who are served are
-/// often back before the run is over.
-const GRANTS_EACH: usize = 4;
-
-#[derive(Default)]
-pub(super) struct State {
-    pub(super) phase: Phase,
-    pub(super) last_ticket: u64,
-    /// In arrival order, and so in the order of tickets.
-    pub(super) queue: VecDeque<Waiter>,
-    /// Waiters that got an error and have not yet looked.
-    pub(super) failed: Vec<(u64, LockError)>,
-    pub(super) run: Run,
-    /// Callers who gave up and wait for the abandoned acquisition to end.
-    pub(super) withdrawing: Vec<Waker>,
-}
-
-#[derive(Default)]
-pub(super) enum Phase {
-    #[default]
-    Idle,
-    /// The provider is acquiring for the head of the queue; abandoned if the queue is empty.
-    Acquiring(Interest),
-    /// `hold` is `None` for locks of this process alone.
-    Held {
-        ticket: u64,
-        token: Option<FencingToken>,
-        hold: Option<Arc<Hold>>,
-    },
-    /// The provider is releasing, or is to do so when the guard of a lost lock is gone: `kept`.
-    Releasing { since: Timestamp, kept: bool },
-}
+/// A queue of this length may consist of places that were given up.
+const UNTIDY: usize = 32;
 
 pub(super) struct Waiter {
     pub(super) ticket: u64,
     pub(super) waits: bool,
     pub(super) lease: Option<Duration>,
+    /// When its caller's timeout passes.
+    pub(super) until: Option<Timestamp>,
+    pub(super) template: &'static str,
+    /// Whose calls it wants, if not those of the slot's first provider.
+    pub(super) source: Option<Arc<Source>>,
     pub(super) waker: Option<Waker>,
+    /// It has left; its place goes when its turn comes, or when too many are like it.
+    left: bool,
 }
 
-/// What is left of the grants that one acquisition may serve inside this process.
-#[derive(Default)]
-pub(super) struct Run {
-    pub(super) next_token: Option<FencingToken>,
-    pub(super) left: u32,
-    pub(super) ends: Option<Timestamp>,
-}
-
-impl Phase {
-    pub(super) fn releasing(kept: bool) -> Self {
-        Self::Releasing {
-            since: Timestamp::now(),
-            kept,
+impl Waiter {
+    pub(super) fn new(
+        ticket: u64,
+        waits: bool,
+        lease: Option<Duration>,
+        until: Option<Timestamp>,
+        template: &'static str,
+        source: Option<Arc<Source>>,
+    ) -> Self {
+        Self {
+            ticket,
+            waits,
+            lease,
+            until,
+            template,
+            source,
+            waker: None,
+            left: false,
         }
     }
 }
 
-impl State {
-    pub(super) fn place(&self, ticket: u64) -> Option<usize> {
-        self.queue
+/// In the order of tickets. Every step takes the same time however many wait, or, like the search
+/// for a ticket, its logarithm.
+#[derive(Default)]
+pub(super) struct Queue {
+    waiters: VecDeque<Waiter>,
+    present: usize,
+}
+
+impl Queue {
+    pub(super) fn len(&self) -> usize {
+        self.present
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.present == 0
+    }
+
+    pub(super) fn push(&mut self, waiter: Waiter) {
+        self.waiters.push_back(waiter);
+        self.present += 1;
+    }
+
+    /// The first of those who wait; the first place never is one that was given up.
+    pub(super) fn front(&self) -> Option<&Waiter> {
+        self.waiters.front()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Waiter> {
+        self.waiters.iter().filter(|waiter| !waiter.left)
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Waiter> {
+        let first = self.waiters.pop_front()?;
+        self.present -= 1;
+        self.tidy();
+        Some(first)
+    }
+
+    pub(super) fn get(&mut self, ticket: u64) -> Option<&mut Waiter> {
+        let at = self.find(ticket)?;
+        self.waiters.get_mut(at).filter(|waiter| !waiter.left)
+    }
+
+    /// Takes this one out.
+    pub(super) fn remove(&mut self, ticket: u64) -> Option<Waiter> {
+        let at = self.find(ticket)?;
+        let place = self.waiters.get_mut(at).filter(|waiter| !waiter.left)?;
+        let mut gone = Waiter::new(ticket, false, None, None, "", None);
+        gone.left = true;
+        let removed = std::mem::replace(place, gone);
+        self.present -= 1;
+        self.tidy();
+        Some(removed)
+    }
+
+    /// Takes those out for whom this is true.
+    pub(super) fn take(&mut self, mut which: impl FnMut(&Waiter) -> bool) -> Vec<Waiter> {
+        let mut taken = Vec::new();
+        let mut kept = VecDeque::new();
+        for waiter in self.waiters.drain(..) {
+            if waiter.left {
+                continue;
+            }
+            if which(&waiter) {
+                taken.push(waiter);
+            } else {
+                kept.push_back(waiter);
+            }
+        }
+        self.present = kept.len();
+        self.waiters = kept;
+        taken
+    }
+
+    fn find(&self, ticket: u64) -> Option<usize> {
+        self.waiters
             .binary_search_by_key(&ticket, |waiter| waiter.ticket)
             .ok()
     }
 
-    pub(super) fn tokens_wanted(&self) -> NonZeroU32 {
-        let tokens = match self.queue.len() {
-            0 | 1 => 1,
-            several => u32::try_from(several * GRANTS_EACH).unwrap_or(LONGEST_RUN),
-        };
-        NonZeroU32::new(tokens.min(LONGEST_RUN)).unwrap_or(NonZeroU32::MIN)
-    }
-
-    /// Whether the next waiter may have this hold without the server.
-    pub(super) fn may_pass(&self, hold: &Hold) -> bool {
-        self.run.left > 0
-            && self
-                .queue
-                .front()
-                .is_some_and(|head| head.lease == hold.lease_asked())
-            && self.run.ends.is_some_and(|end| !end.has_passed())
-    }
-
-    /// Gives the hold to the head of the queue, whom to wake then.
-    pub(super) fn pass(&mut self, hold: Arc<Hold>) -> Option<Waker> {
-        let next = self.queue.pop_front()?;
-        let token = self.run.take();
-        hold.passed_to(next.ticket);
-        self.phase = Phase::Held {
-            ticket: next.ticket,
-            token,
-            hold: Some(hold),
-        };
-        next.waker
-    }
-
-    /// Fails these waiters; whom to wake then.
-    pub(super) fn fail(
-        &mut self,
-        error: &LockError,
-        which: impl Fn(&Waiter) -> bool,
-    ) -> Vec<Waker> {
-        let (failed, left) = mem::take(&mut self.queue).into_iter().partition(which);
-        self.queue = left;
-        let failed: VecDeque<Waiter> = failed;
-        self.failed
-            .extend(failed.iter().map(|waiter| (waiter.ticket, error.clone())));
-        failed
-            .into_iter()
-            .filter_map(|waiter| waiter.waker)
-            .collect()
-    }
-
-    pub(super) fn fail_first(&mut self, error: LockError) -> Option<Waker> {
-        let first = self.queue.pop_front()?;
-        self.failed.push((first.ticket, error));
-        first.waker
-    }
-}
-
-impl Run {
-    pub(super) fn start(&mut self, hold: &Hold, local_hand_over: bool) {
-        let grant = hold.grant();
-        self.next_token = grant.token();
-        self.left = match (local_hand_over, grant.token()) {
-            (false, _) => 1,
-            (true, Some(_)) => grant.tokens().get().min(LONGEST_RUN),
-            (true, None) => LONGEST_RUN,
-        };
-        self.ends = Some(Timestamp::now() + LONGEST_RUN_TIME);
-    }
-
-    pub(super) fn take(&mut self) -> Option<FencingToken> {
-        self.left = self.left.saturating_sub(1);
-        let token = self.next_token?;
-        self.next_token = Some(token.next());
-        Some(token)
+    fn tidy(&mut self) {
+        while self.waiters.front().is_some_and(|waiter| waiter.left) {
+            self.waiters.pop_front();
+        }
+        if self.waiters.len() > UNTIDY && self.present < self.waiters.len() / 2 {
+            self.waiters.retain(|waiter| !waiter.left);
+        }
     }
 }

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use super::{AcquireRequest, OwnerId};
 use crate::clock::Timestamp;
-use crate::guard::FencingToken;
 use crate::hold::Hold;
 use crate::keeper;
 use crate::signal::Signal;
+use crate::token::FencingToken;
 use crate::{LockError, LockErrorKind, LockName};
 
 /// One successful acquisition, as a provider made it.
@@ -39,14 +39,15 @@ pub struct Grant {
 
 impl Grant {
     /// The grant that answers `request`. `sent_at` was read **before** the first byte of the
-    /// request that made it was sent; validity counts from there.
+    /// request that made it was sent; validity counts from there. A moment that is yet to come
+    /// counts as now.
     pub fn new(request: &AcquireRequest, sent_at: Timestamp) -> Self {
         Self {
             name: request.name().clone(),
             owner: request.owner(),
             lease: request.lease(),
             server_lease: request.lease(),
-            valid_from: sent_at,
+            valid_from: sent_at.min(Timestamp::now()),
             token: None,
             tokens: NonZeroU32::MIN,
             state: None,

@@ -35,9 +35,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::call::caught;
 use crate::clock::Timestamp;
-use crate::guard::FencingToken;
 use crate::race::all_of;
+use crate::token::FencingToken;
 use crate::{LockError, LockErrorKind};
 
 pub use grant::{Grant, LossReporter};
@@ -96,12 +97,15 @@ pub trait LockProvider: Send + Sync + 'static {
         grants: &'a [Arc<Grant>],
     ) -> BoxFuture<'a, Vec<Result<Timestamp, LockError>>> {
         let renewals = grants.iter().map(|grant| {
-            let renewal = tokio::time::timeout(grant.lease() / 4, self.renew(grant));
+            // Each by itself: one that panics is not the others' failure.
+            let renewal = caught(async { self.renew(grant).await });
             let renewal: BoxFuture<'a, _> = Box::pin(async {
-                renewal.await.unwrap_or_else(|_| {
-                    Err(LockError::new(LockErrorKind::ProviderUnavailable)
-                        .with_detail("the provider did not answer a renewal in time"))
-                })
+                match tokio::time::timeout(grant.lease() / 4, renewal).await {
+                    Ok(Ok(answer)) => answer,
+                    Ok(Err(panicked)) => Err(panicked.into()),
+                    Err(_) => Err(LockError::new(LockErrorKind::ProviderUnavailable)
+                        .with_detail("the provider did not answer a renewal in time")),
+                }
             });
             renewal
         });
@@ -171,6 +175,15 @@ pub trait LockProvider: Send + Sync + 'static {
         LockSpace::of(self)
     }
 
+    /// What all clones of this provider have in common, and nobody else has: then the calls of one
+    /// may serve the callers of another, several in one request. A wrapper does not forward this,
+    /// since its own logic would be left out.
+    ///
+    /// By default `None`: each provider that is registered, or put in an `Arc`, stands for itself.
+    fn clone_of(&self) -> Option<LockSpace> {
+        None
+    }
+
     /// For locks that are nothing but the process's own queue: the token of the grant that is
     /// being made, now, without asking anybody. `acquire`, `renew` and `release` are then not
     /// called. Only [`InProcessProvider`](crate::InProcessProvider), and what wraps it, answers
@@ -227,6 +240,10 @@ impl<P: LockProvider + ?Sized> LockProvider for Arc<P> {
         (**self).lock_space()
     }
 
+    fn clone_of(&self) -> Option<LockSpace> {
+        (**self).clone_of()
+    }
+
     fn grant_in_process(&self) -> Option<FencingToken> {
         (**self).grant_in_process()
     }
@@ -255,6 +272,10 @@ impl LockSpace {
     pub fn at<T>(shared: &Arc<T>) -> Self {
         Self(Arc::as_ptr(shared).addr())
     }
+
+    pub(crate) fn number(self) -> usize {
+        self.0
+    }
 }
 
 /// What a provider can do. The library asks it, the documentation's table is made from it, and the
@@ -280,6 +301,10 @@ pub struct Capabilities {
     /// they wait, [say so](AcquireRequest::report_contention) when the server has answered that
     /// somebody holds the lock.
     pub reports_contention: bool,
+    /// The longest time that an answer takes which the server gives at once; then the provider
+    /// itself answers [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable). It bounds a call
+    /// with a timeout of zero; `None` stands for two seconds.
+    pub response_timeout: Option<Duration>,
 }
 
 impl Capabilities {
@@ -292,6 +317,7 @@ impl Capabilities {
             local_hand_over: false,
             fair: false,
             reports_contention: false,
+            response_timeout: None,
         }
     }
 
@@ -316,6 +342,12 @@ impl Capabilities {
     /// With processes served in arrival order.
     pub const fn with_fairness(mut self) -> Self {
         self.fair = true;
+        self
+    }
+
+    /// With answers, or an error, within this time.
+    pub const fn with_response_timeout(mut self, timeout: Duration) -> Self {
+        self.response_timeout = Some(timeout);
         self
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -90,7 +90,9 @@ impl AcquireRequest {
         let interest = Interest(Arc::new(InterestState {
             tokens_wanted: AtomicU32::new(1),
             abandoned: Signal::new(),
-            contended: AtomicBool::new(false),
+            contended: Signal::new(),
+            ended: Signal::new(),
+            observer: OnceCell::new(),
             trouble: Mutex::new(None),
             asked_at: AtomicU64::new(0),
         }));
@@ -154,7 +156,16 @@ impl AcquireRequest {
     /// seen, and [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable) otherwise. So each
     /// waiting acquisition reports it at every such answer; a place in a queue is no answer yet.
     pub fn report_contention(&self) {
-        self.interest.0.contended.store(true, Ordering::Relaxed);
+        let state = &self.interest.0;
+        if state.contended.set(())
+            && let Some(Observer(tell)) = state.observer.get()
+        {
+            tell();
+        }
+    }
+
+    pub(crate) fn is_contended(&self) -> bool {
+        self.interest.is_contended()
     }
 
     /// While the server cannot be reached: why. A caller whose timeout passes then gets this error
@@ -192,10 +203,22 @@ struct InterestState {
     tokens_wanted: AtomicU32,
     abandoned: Signal<()>,
     /// The server has answered that somebody holds the lock.
-    contended: AtomicBool,
+    contended: Signal<()>,
+    /// The call is over.
+    ended: Signal<()>,
+    /// Who is told when that is first said.
+    observer: OnceCell<Observer>,
     trouble: Mutex<Option<LockError>>,
     /// When the provider asked what it has no answer to, as a `Timestamp`; zero if nothing.
     asked_at: AtomicU64,
+}
+
+struct Observer(Box<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Observer")
+    }
 }
 
 impl Interest {
@@ -211,7 +234,23 @@ impl Interest {
 
     /// Whether [`AcquireRequest::report_contention`] was called.
     pub fn is_contended(&self) -> bool {
-        self.0.contended.load(Ordering::Relaxed)
+        self.0.contended.get().is_some()
+    }
+
+    /// Has this called when contention is first reported. Only the first observer counts; look
+    /// once more afterwards.
+    pub(crate) fn when_contended(&self, tell: impl Fn() + Send + Sync + 'static) {
+        self.0.observer.get_or_init(|| Observer(Box::new(tell)));
+    }
+
+    /// Says that the call is over.
+    pub(crate) fn end(&self) {
+        self.0.ended.set(());
+    }
+
+    /// Waits until the call is over.
+    pub(crate) async fn ended(&self) {
+        self.0.ended.wait().await;
     }
 
     /// What [`AcquireRequest::report_trouble`] said last, or that a request has gone unanswered for

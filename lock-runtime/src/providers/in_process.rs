@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::clock::Timestamp;
-use crate::guard::{FencingToken, LockGuard};
+use crate::guard::LockGuard;
 use crate::lock::DistributedLock;
 use crate::provider::{AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, LockSpace};
 use crate::race::{First, first_of};
+use crate::token::FencingToken;
 use crate::{LockError, LockErrorKind};
 
 /// Holds locks in this process: for programs of which one instance runs, and for tests.
@@ -76,6 +77,10 @@ impl LockProvider for InProcessProvider {
 
     fn lock_space(&self) -> LockSpace {
         LockSpace::at(&self.last_token)
+    }
+
+    fn clone_of(&self) -> Option<LockSpace> {
+        Some(self.lock_space())
     }
 
     fn grant_in_process(&self) -> Option<FencingToken> {

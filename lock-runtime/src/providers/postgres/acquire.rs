@@ -7,9 +7,9 @@ use super::reservation::Reservation;
 use super::session::{Granted, Session};
 use super::undo::undo;
 use crate::clock::Timestamp;
-use crate::guard::FencingToken;
 use crate::provider::{AcquireRequest, Grant};
 use crate::race::{First, first_of};
+use crate::token::FencingToken;
 use crate::{LockError, LockErrorKind};
 
 /// What a grant of this provider carries.

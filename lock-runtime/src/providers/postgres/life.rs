@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::key::AdvisoryKey;
-use crate::keeper::survive;
 use crate::provider::LossReporter;
 use crate::signal::Signal;
+use crate::wake::survive;
 
 /// What the task that drives a connection shares with the session.
 pub(super) struct Life {

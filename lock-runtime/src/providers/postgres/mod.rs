@@ -213,6 +213,10 @@ impl LockProvider for PostgresProvider {
     fn lock_space(&self) -> LockSpace {
         LockSpace::at(&self.pool)
     }
+
+    fn clone_of(&self) -> Option<LockSpace> {
+        Some(self.lock_space())
+    }
 }
 
 impl fmt::Debug for PostgresProvider {

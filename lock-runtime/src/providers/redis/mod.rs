@@ -202,6 +202,10 @@ impl LockProvider for RedisProvider {
     fn lock_space(&self) -> LockSpace {
         LockSpace::at(&self.link)
     }
+
+    fn clone_of(&self) -> Option<LockSpace> {
+        Some(self.lock_space())
+    }
 }
 
 impl fmt::Debug for RedisProvider {

@@ -16,10 +16,10 @@ use super::script::{ACQUIRE, By, PASS_ON};
 use super::standing::{Answer, read};
 use super::undo::{Strays, Undo};
 use crate::clock::Timestamp;
-use crate::guard::FencingToken;
 use crate::provider::{AcquireRequest, Grant};
 use crate::providers::pause::jittered;
 use crate::race::{First, first_of};
+use crate::token::FencingToken;
 use crate::{LockError, LockErrorKind};
 
 /// How long to leave a server alone that cannot do it now.

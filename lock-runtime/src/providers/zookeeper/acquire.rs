@@ -14,9 +14,9 @@ use super::node::{Created, Node};
 use super::path::{LockPath, predecessor};
 use super::session::{Room, Session};
 use crate::clock::Timestamp;
-use crate::guard::FencingToken;
 use crate::provider::{AcquireRequest, Grant};
 use crate::race::{First, both, first_of};
+use crate::token::FencingToken;
 use crate::{LockError, LockErrorKind};
 
 /// Between two attempts of a waiter to reach the ensemble.

@@ -194,6 +194,10 @@ impl LockProvider for ZooKeeperProvider {
     fn lock_space(&self) -> LockSpace {
         LockSpace::at(&self.link)
     }
+
+    fn clone_of(&self) -> Option<LockSpace> {
+        Some(self.lock_space())
+    }
 }
 
 impl fmt::Debug for ZooKeeperProvider {

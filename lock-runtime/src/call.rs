@@ -1,0 +1,115 @@
+//! A provider's call: what it keeps waiting is said, and a panic in it is its own failure.
+
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::{LockError, LockErrorKind, LockName, observe};
+
+/// A poll that takes this long keeps every other lock's renewal waiting.
+const BLOCKING: Duration = Duration::from_millis(100);
+/// After this time a call without an answer is worth a line in the log.
+const SLOW: Duration = Duration::from_secs(10);
+
+/// The code of a provider panicked. The panic hook has said it already.
+pub(crate) struct Panicked;
+
+impl From<Panicked> for LockError {
+    fn from(_: Panicked) -> Self {
+        LockError::new(LockErrorKind::ProviderUnavailable).with_detail("the provider panicked")
+    }
+}
+
+/// Polls a call to its end.
+pub(crate) async fn caught<T>(call: impl Future<Output = T>) -> Result<T, Panicked> {
+    let mut call = pin!(call);
+    poll_fn(
+        |context| match catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(context))) {
+            Ok(polled) => polled.map(Ok),
+            Err(_) => Poll::Ready(Err(Panicked)),
+        },
+    )
+    .await
+}
+
+/// The same; warns of each poll that blocks the background thread.
+pub(crate) async fn measured<T>(
+    provider: &'static str,
+    operation: &'static str,
+    call: impl Future<Output = T>,
+) -> Result<T, Panicked> {
+    let mut call = pin!(caught(call));
+    poll_fn(|context| {
+        let began = Timestamp::now();
+        let polled = call.as_mut().poll(context);
+        let took = Timestamp::now().since(began);
+        if took >= BLOCKING {
+            observe::blocked(provider, operation, took);
+        }
+        polled
+    })
+    .await
+}
+
+/// The same, for a call about one lock: it warns too if it is not answered for long, unless that is
+/// `expected` then.
+pub(crate) async fn watched<T>(
+    provider: &'static str,
+    operation: &'static str,
+    name: &LockName,
+    expected: impl Fn() -> bool,
+    call: impl Future<Output = T>,
+) -> Result<T, Panicked> {
+    let mut call = pin!(measured(provider, operation, call));
+    let mut timer = pin!(tokio::time::sleep(SLOW));
+    let mut rung = false;
+    poll_fn(|context| {
+        let polled = call.as_mut().poll(context);
+        if polled.is_pending() && !rung && timer.as_mut().poll(context).is_ready() {
+            rung = true;
+            if !expected() {
+                observe::unanswered(provider, operation, name, SLOW);
+            }
+        }
+        polled
+    })
+    .await
+}
+
+/// Runs what a provider answers without waiting.
+pub(crate) fn caught_now<T>(call: impl FnOnce() -> T) -> Result<T, Panicked> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(|_| Panicked)
+}
+
+/// What a provider may say about an acquisition. The other kinds are the library's own: they would
+/// tell the caller what nobody knows.
+pub(crate) fn of_acquisition(error: LockError, may_refuse: bool) -> LockError {
+    match error.kind() {
+        LockErrorKind::ProviderUnavailable
+        | LockErrorKind::Unsupported
+        | LockErrorKind::InvalidName
+        | LockErrorKind::InvalidConfig => error,
+        LockErrorKind::Contended if may_refuse => error,
+        _ => misplaced(error),
+    }
+}
+
+/// What a provider may say about a grant.
+pub(crate) fn of_grant(error: LockError) -> LockError {
+    match error.kind() {
+        LockErrorKind::ProviderUnavailable
+        | LockErrorKind::Unsupported
+        | LockErrorKind::InvalidConfig
+        | LockErrorKind::Lost => error,
+        _ => misplaced(error),
+    }
+}
+
+fn misplaced(error: LockError) -> LockError {
+    LockError::new(LockErrorKind::ProviderUnavailable)
+        .with_detail("the provider answered what no provider can know")
+        .with_source(error)
+}

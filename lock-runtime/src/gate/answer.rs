@@ -1,0 +1,141 @@
+//! What follows from the provider's answer to an acquisition.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::SlotRef;
+use super::queue::Waiter;
+use super::state::{Effects, Phase, State};
+use crate::call::of_acquisition;
+use crate::hold::Hold;
+use crate::provider::{AcquireRequest, Grant};
+use crate::{LockError, LockErrorKind, observe};
+
+/// After so many grants in a row that had ended when they arrived, waiting for another is no use.
+const LATE_GRANTS: u32 = 3;
+/// The pause after the first of those; twice as long after each further one.
+const LATE_PAUSE: Duration = Duration::from_millis(50);
+
+impl SlotRef {
+    /// The provider has answered a request that was made for this ticket.
+    pub(super) fn acquired(
+        &self,
+        request: &AcquireRequest,
+        ticket: u64,
+        result: Result<Grant, LockError>,
+    ) {
+        let may_refuse = !request.waits() || request.is_abandoned();
+        let result =
+            result.map_err(|error| of_acquisition(error, may_refuse).with_name(self.name.clone()));
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let interest = match state.enter(Phase::Idle) {
+            Phase::Acquiring(interest) => Some(interest),
+            _ => None,
+        };
+        let effects = match result {
+            Ok(grant) => self.granted(state, request, grant),
+            Err(error) if request.is_abandoned() => {
+                let mut effects = self.start_acquiring(state, None);
+                effects.later(move || observe::abandoned_ended(&error));
+                effects
+            }
+            Err(error) => self.refused(state, request, ticket, &error),
+        };
+        let looked_at = state.be_looked_at();
+        drop(guard);
+        effects.happen();
+        if let Some(interest) = interest {
+            interest.end();
+        }
+        self.look_later(looked_at);
+    }
+
+    fn granted(&self, state: &mut State, request: &AcquireRequest, grant: Grant) -> Effects {
+        let hold = Hold::new(grant, request.lease(), self);
+        if hold.is_lost() {
+            return self.late(state, request, hold);
+        }
+        let wanted = state
+            .queue
+            .front()
+            .is_some_and(|head| hold.serves(self.source_of(head), head.lease));
+        if !wanted {
+            // Nobody is left who wanted this one.
+            return self.start_releasing(state, hold, None).1;
+        }
+        state.late = 0;
+        state.trouble = None;
+        let hands_over = self.source().capabilities().local_hand_over;
+        let grows = state.run.start(&hold, hands_over);
+        let mut effects = self.pass(state, Some(Arc::clone(&hold).watch()));
+        if !grows {
+            let slot = self.clone();
+            effects.later(move || observe::token_not_above(&slot, hold.grant().token()));
+        }
+        effects
+    }
+
+    /// The grant took longer than it lasts.
+    fn late(&self, state: &mut State, request: &AcquireRequest, hold: Arc<Hold>) -> Effects {
+        let error = LockError::new(LockErrorKind::ProviderUnavailable)
+            .with_name(self.name.clone())
+            .with_detail(format!(
+                "the grant had ended when it arrived, {:?} after it was asked for",
+                hold.grant().lease()
+            ));
+        let pause = LATE_PAUSE * (1 << state.late.min(4));
+        state.late = state.late.saturating_add(1);
+        let mut effects = Effects::default();
+        if state.late == LATE_GRANTS {
+            let (slot, error) = (self.clone(), error.clone());
+            effects.later(move || observe::late(&slot, &error));
+        }
+        if state.late >= LATE_GRANTS {
+            effects.extend(state.fail(&error, |_| true));
+        } else if !request.waits() {
+            effects.extend(state.fail(&error, |waiter| !waiter.waits));
+        }
+        state.trouble = Some(error);
+        effects.extend(self.start_releasing(state, hold, Some(pause)).1);
+        effects
+    }
+
+    fn refused(
+        &self,
+        state: &mut State,
+        request: &AcquireRequest,
+        ticket: u64,
+        error: &LockError,
+    ) -> Effects {
+        let mut effects = match error.kind() {
+            // All who try share the answer.
+            LockErrorKind::Contended => {
+                // And have seen a holder by it.
+                state.saw_holder = state.last_ticket;
+                state.fail(error, |waiter| !waiter.waits)
+            }
+            LockErrorKind::Unsupported | LockErrorKind::InvalidConfig => {
+                let asked_more = state.queue.front().is_some_and(|head| {
+                    head.ticket == ticket && self.lease_of(head) != request.lease()
+                });
+                if asked_more {
+                    state.exactly = true;
+                    Effects::default()
+                } else {
+                    // What was wrong with this request says nothing to who asks for another.
+                    state.fail(error, |waiter| {
+                        self.is_served_by(waiter) && self.lease_of(waiter) == request.lease()
+                    })
+                }
+            }
+            _ => state.fail(error, |waiter| self.is_served_by(waiter)),
+        };
+        effects.extend(self.start_acquiring(state, None));
+        effects
+    }
+
+    fn is_served_by(&self, waiter: &Waiter) -> bool {
+        self.source_of(waiter).is_like(self.source())
+    }
+}

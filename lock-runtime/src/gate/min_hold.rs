@@ -1,0 +1,138 @@
+//! `min_hold`: a lock that stays for a while after its body has ended.
+
+use std::sync::Arc;
+
+use tokio::sync::{Notify, oneshot};
+
+use super::state::{Effects, Phase, State};
+use super::{Release, SlotRef};
+use crate::call::{of_grant, watched};
+use crate::clock::Timestamp;
+use crate::hold::Hold;
+use crate::race::first_of;
+use crate::{LockError, LockErrorKind, keeper, observe};
+
+impl SlotRef {
+    /// Keeps the lock that is held until then. The provider is asked to do so by itself; where it
+    /// cannot, the lock is renewed until then and given back.
+    pub(super) fn rest(&self, state: &mut State, until: Timestamp) -> (Release, Effects) {
+        let hold = match state.enter(Phase::Idle) {
+            Phase::Held { hold, .. } => hold,
+            _ => None,
+        };
+        let end = Arc::new(Notify::new());
+        let (slot, ends) = (self.clone(), Arc::clone(&end));
+        let (started, release) = match hold.clone() {
+            None => {
+                let rest = async move {
+                    tokio::time::sleep(until.remaining()).await;
+                    slot.rested_in_process(&ends);
+                };
+                (keeper::run(rest), Release::Done)
+            }
+            Some(hold) => {
+                // It might undo what the server is now asked for.
+                hold.pause_renewals();
+                let (answer, answered) = oneshot::channel();
+                let slot = hold.slot().clone();
+                let rest = async move { slot.rest_on_server(hold, until, &ends, answer).await };
+                (keeper::run(rest), Release::Asked(answered))
+            }
+        };
+        match started {
+            Ok(()) => {
+                state.phase = Phase::Resting(hold, end);
+                (release, Effects::default())
+            }
+            Err((_, job)) => {
+                let mut effects = match hold {
+                    Some(hold) => self.give_back(state, hold).1,
+                    None => self.pass(state, None),
+                };
+                effects.drop_job(job);
+                (Release::NotHeld, effects)
+            }
+        }
+    }
+
+    fn rested_in_process(&self, ends: &Arc<Notify>) {
+        let mut state = self.lock();
+        if !matches!(&state.phase, Phase::Resting(None, end) if Arc::ptr_eq(end, ends)) {
+            return;
+        }
+        state.enter(Phase::Idle);
+        let effects = self.pass(&mut state, None);
+        let looked_at = state.be_looked_at();
+        drop(state);
+        effects.happen();
+        self.look_later(looked_at);
+    }
+
+    async fn rest_on_server(
+        &self,
+        hold: Arc<Hold>,
+        until: Timestamp,
+        ends: &Notify,
+        answer: oneshot::Sender<Result<(), LockError>>,
+    ) {
+        let source = self.source();
+        let asked = watched(
+            source.name(),
+            "release_later",
+            &self.name,
+            || false,
+            async {
+                let provider = &source.provider;
+                provider
+                    .release_later(hold.grant(), until.remaining())
+                    .await
+            },
+        );
+        let asked = asked.await.unwrap_or_else(|panicked| Err(panicked.into()));
+        let asked = asked.map_err(|error| of_grant(error).with_name(self.name.clone()));
+        match &asked {
+            // The server ends it then; our own next acquisition waits there like anybody's.
+            Ok(()) => {
+                self.gave_back(&hold);
+                let _ = answer.send(Ok(()));
+                return;
+            }
+            Err(error) if error.kind() == LockErrorKind::Lost => {
+                hold.lose_to(error.clone());
+                let _ = answer.send(asked);
+                return;
+            }
+            Err(error) if error.kind() != LockErrorKind::Unsupported => {
+                observe::not_kept(error);
+            }
+            Err(_) => {}
+        }
+        let _ = answer.send(Ok(()));
+        hold.resume_renewals();
+        first_of(tokio::time::sleep(until.remaining()), ends.notified()).await;
+        let mut state = self.lock();
+        if !state.phase.is_of(&hold) {
+            return;
+        }
+        state.enter(Phase::Idle);
+        let (_, effects) = self.give_back(&mut state, hold);
+        let looked_at = state.be_looked_at();
+        drop(state);
+        effects.happen();
+        self.look_later(looked_at);
+    }
+
+    /// The provider has seen to the rest of it.
+    fn gave_back(&self, hold: &Arc<Hold>) {
+        hold.end();
+        let mut state = self.lock();
+        if !state.phase.is_of(hold) {
+            return;
+        }
+        let rested = state.enter(Phase::Idle);
+        let effects = self.start_acquiring(&mut state, None);
+        drop(state);
+        drop(rested);
+        effects.happen();
+    }
+}

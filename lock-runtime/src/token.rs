@@ -1,0 +1,68 @@
+//! `FencingToken`.
+
+use std::fmt;
+
+/// A number that grows strictly with every grant of a lock's name, across processes.
+///
+/// Store it with whatever the lock protects, and refuse a write whose token is below the highest
+/// one seen: then even a holder that was frozen for longer than its lease, and does not know it
+/// yet, can do no harm. See Martin Kleppmann, *How to do distributed locking* (2016).
+///
+/// It fits in an `i64`, the type of most databases' large integers, and converts to and from it.
+///
+/// # Changing providers
+///
+/// Tokens of two providers do not compare: a counter of one begins anywhere beside that of the
+/// other. A service that moves to another provider stops first, then raises the stored tokens'
+/// column to zero or begins a new one, and starts again. Where the new provider takes a
+/// `token_floor` (Redis, files), the stored tokens can stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FencingToken(u64);
+
+impl FencingToken {
+    /// For providers: the token of this value.
+    pub const fn new(value: u64) -> Self {
+        Self(value)
+    }
+
+    /// Its value.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl fmt::Display for FencingToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl From<u64> for FencingToken {
+    fn from(value: u64) -> Self {
+        Self(value)
+    }
+}
+
+impl From<FencingToken> for u64 {
+    fn from(token: FencingToken) -> Self {
+        token.0
+    }
+}
+
+/// For SQL columns. Every provider's tokens fit; one above `i64::MAX` would become that.
+impl From<FencingToken> for i64 {
+    fn from(token: FencingToken) -> Self {
+        Self::try_from(token.0).unwrap_or(Self::MAX)
+    }
+}
+
+/// For SQL columns. A negative number, which no token becomes, counts as zero, below every token.
+impl From<i64> for FencingToken {
+    fn from(value: i64) -> Self {
+        Self(u64::try_from(value).unwrap_or(0))
+    }
+}
