@@ -37,6 +37,7 @@ pub mod provider;
 mod providers;
 
 mod clock;
+mod expansion;
 mod gate;
 mod held;
 mod hold;
