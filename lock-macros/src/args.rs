@@ -9,17 +9,27 @@ use crate::errors::Errors;
 use crate::suggest::{nearest, quoted};
 
 /// The options, and what each takes.
-const OPTIONS: [(&str, &str); 8] = [
+const OPTIONS: [(&str, &str); 9] = [
     (
         "name",
         "a string such as \"invoice:{id}\", or an expression that is `Into<LockName>`",
     ),
     (
         "timeout",
-        "a duration string such as \"5s\", or an expression of type `Duration`",
+        "a duration string such as \"5s\", \"none\", or an expression of type `Duration`",
     ),
-    ("lease", "a duration string such as \"30s\""),
-    ("max_hold", "a duration string such as \"10m\""),
+    (
+        "lease",
+        "a duration string such as \"30s\", or an expression of type `Duration`",
+    ),
+    (
+        "max_hold",
+        "a duration string such as \"10m\", or an expression of type `Duration`",
+    ),
+    (
+        "min_hold",
+        "a duration string such as \"1m\", or an expression of type `Duration`",
+    ),
     (
         "on_unavailable",
         "\"error\", \"skip\", or a closure from `LockError` to the return type",
@@ -42,15 +52,41 @@ const OPTIONS: [(&str, &str); 8] = [
 #[derive(Default)]
 pub(crate) struct Args {
     pub(crate) name: Option<Value>,
-    pub(crate) timeout: Option<Value>,
-    pub(crate) lease: Option<Value>,
-    pub(crate) max_hold: Option<Value>,
+    /// The options that are durations, in the order in which they were written.
+    pub(crate) durations: Vec<(Period, Value)>,
     pub(crate) on_unavailable: Option<Value>,
     pub(crate) provider: Option<Value>,
     pub(crate) guard: Option<Value>,
     pub(crate) krate: Option<Value>,
     /// Something was written that is no option: what seems to be missing may be meant by it.
     pub(crate) misread: bool,
+}
+
+/// An option that is a duration.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Period {
+    Timeout,
+    Lease,
+    MaxHold,
+    MinHold,
+}
+
+impl Period {
+    fn named(option: &str) -> Option<Self> {
+        [Self::Timeout, Self::Lease, Self::MaxHold, Self::MinHold]
+            .into_iter()
+            .find(|period| period.name() == option)
+    }
+
+    /// Returns the name of the option, which is that of the builder's method, too.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Lease => "lease",
+            Self::MaxHold => "max_hold",
+            Self::MinHold => "min_hold",
+        }
+    }
 }
 
 pub(crate) enum Value {
@@ -90,13 +126,30 @@ impl Args {
             return;
         };
         let name = key.to_string();
-        if self.slot(&name).is_none() {
+        if !option_names().any(|known| known == name) {
             return self.unknown(&key, input, errors);
         }
         let value = parse_value(&key, input, errors);
-        match self.slot(&name) {
-            Some(slot) if slot.is_none() => *slot = Some(value),
-            _ => errors.add(&key, format!("`{name}` is given twice, remove one")),
+        if !self.put(&name, value) {
+            errors.add(&key, format!("`{name}` is given twice, remove one"));
+        }
+    }
+
+    /// Keeps the value of an option, unless it has one already.
+    fn put(&mut self, key: &str, value: Value) -> bool {
+        if let Some(period) = Period::named(key) {
+            let is_new = !self.durations.iter().any(|(known, _)| *known == period);
+            if is_new {
+                self.durations.push((period, value));
+            }
+            return is_new;
+        }
+        match self.slot(key) {
+            Some(slot) if slot.is_none() => {
+                *slot = Some(value);
+                true
+            }
+            _ => false,
         }
     }
 
@@ -122,9 +175,6 @@ impl Args {
     fn slot(&mut self, key: &str) -> Option<&mut Option<Value>> {
         Some(match key {
             "name" => &mut self.name,
-            "timeout" => &mut self.timeout,
-            "lease" => &mut self.lease,
-            "max_hold" => &mut self.max_hold,
             "on_unavailable" => &mut self.on_unavailable,
             "provider" => &mut self.provider,
             "guard" => &mut self.guard,

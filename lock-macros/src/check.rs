@@ -1,21 +1,16 @@
 //! The checks of the options, one function each.
 
-use std::time::Duration;
-
 use proc_macro2::{Ident, Span};
 use syn::ext::IdentExt;
-use syn::{Expr, ExprLit, Lit, LitStr, Path};
+use syn::{Expr, ExprLit, Lit, Path};
 
 use crate::args::{Value, takes};
-use crate::duration;
 use crate::errors::Errors;
 use crate::item::{Item, Problem};
-use crate::model::{Name, Outcome, Provider, Timeout};
+use crate::model::{Name, Outcome, Provider};
 use crate::suggest::{nearest, quoted};
 use crate::template::{Segment, Template};
 
-const SHORTEST_LEASE: Duration = Duration::from_millis(100);
-const LONGEST_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
 const LONGEST_NAME: usize = 1_024;
 
 pub(crate) fn name(
@@ -118,34 +113,6 @@ fn unknown_roots(template: &Template, item: &Item) -> Vec<String> {
     unknown.into_iter().map(message).collect()
 }
 
-pub(crate) fn timeout(value: Value, errors: &mut Errors) -> Option<Timeout> {
-    match value {
-        Value::Text(literal) => constant(&literal, errors).map(Timeout::Constant),
-        value => expression("timeout", value, errors).map(Timeout::Expression),
-    }
-}
-
-pub(crate) fn lease(value: Value, errors: &mut Errors) -> Option<Duration> {
-    let literal = match &value {
-        Value::Text(literal) => Some(literal.clone()),
-        _ => None,
-    };
-    let lease = positive("lease", value, errors)?;
-    if lease < SHORTEST_LEASE {
-        errors.add(literal, "`lease` is too short, expected at least \"100ms\"");
-        return None;
-    }
-    if lease > LONGEST_LEASE {
-        errors.add(literal, "`lease` is too long, expected at most \"24h\"");
-        return None;
-    }
-    Some(lease)
-}
-
-pub(crate) fn max_hold(value: Value, errors: &mut Errors) -> Option<Duration> {
-    positive("max_hold", value, errors)
-}
-
 pub(crate) fn function(item: &Item, errors: &mut Errors) {
     match &item.problem {
         Some(Problem::Const(keyword)) => {
@@ -159,41 +126,6 @@ pub(crate) fn function(item: &Item, errors: &mut Errors) {
         }
         None => {}
     }
-}
-
-/// A constant that is not zero.
-fn positive(option: &str, value: Value, errors: &mut Errors) -> Option<Duration> {
-    let literal = match value {
-        Value::Text(literal) => literal,
-        Value::Expression(expression) => {
-            errors.add(&expression, wrong_kind(option, &expression));
-            return None;
-        }
-        Value::Malformed => return None,
-    };
-    let duration = constant(&literal, errors)?;
-    if duration.is_zero() {
-        errors.add(
-            &literal,
-            format!("`{option}` is zero, {}", nonzero_hint(option)),
-        );
-        return None;
-    }
-    Some(duration)
-}
-
-fn nonzero_hint(option: &str) -> &'static str {
-    if option == "lease" {
-        "expected at least \"100ms\""
-    } else {
-        "leave it out to let the body run as long as it takes"
-    }
-}
-
-fn constant(literal: &LitStr, errors: &mut Errors) -> Option<Duration> {
-    duration::parse(&literal.value())
-        .map_err(|message| errors.add(literal, message))
-        .ok()
 }
 
 pub(crate) fn outcome(value: Option<Value>, errors: &mut Errors) -> Option<Outcome> {
@@ -288,7 +220,7 @@ pub(crate) fn root(value: Value, errors: &mut Errors) -> Option<Path> {
 }
 
 /// A value that is an expression, but not a literal of the wrong kind.
-fn expression(option: &str, value: Value, errors: &mut Errors) -> Option<Expr> {
+pub(crate) fn expression(option: &str, value: Value, errors: &mut Errors) -> Option<Expr> {
     match value {
         Value::Expression(expression) if is_literal(&expression) => {
             errors.add(&expression, wrong_kind(option, &expression));
@@ -312,7 +244,9 @@ fn wrong_kind(option: &str, expression: &Expr) -> String {
         Expr::Lit(ExprLit {
             lit: Lit::Int(number),
             ..
-        }) if matches!(option, "timeout" | "lease" | "max_hold") && number.suffix().is_empty() => {
+        }) if matches!(option, "timeout" | "lease" | "max_hold" | "min_hold")
+            && number.suffix().is_empty() =>
+        {
             format!(
                 "{}; write `{option} = \"{number}s\"` for seconds",
                 takes(option)

@@ -15,7 +15,7 @@ use syn::spanned::Spanned;
 use syn::{Expr, Type};
 
 use crate::item::Item;
-use crate::model::{LockedFn, Name, Outcome, Provider, Timeout};
+use crate::model::{Length, LockedFn, Name, Outcome, Provider};
 use crate::output::nameable;
 use crate::template::{Access, Placeholder, Segment, Template};
 
@@ -72,26 +72,24 @@ fn request(function: &LockedFn, private: &TokenStream) -> TokenStream {
         ),
     };
     let mut request = quote_spanned!(Span::mixed_site()=> #private::Request::new(#template, #name));
-    let timeout = function.timeout.as_ref().map(|timeout| match timeout {
-        Timeout::Constant(timeout) => constant(*timeout),
-        Timeout::Expression(timeout) => timeout.to_token_stream(),
-    });
     let site = function.name.is_fixed().then(|| {
         quote_spanned! {Span::mixed_site()=>
             { static SITE: #private::Site = #private::Site::new(); &SITE }
         }
     });
-    let settings = [
-        ("at", site),
-        ("timeout", timeout),
-        ("lease", function.lease.map(constant)),
-        ("max_hold", function.max_hold.map(constant)),
-    ];
-    for (method, value) in settings {
-        if let Some(value) = value {
-            let method = Ident::new(method, Span::mixed_site());
-            request.extend(quote_spanned!(Span::mixed_site()=> .#method(#value)));
-        }
+    request.extend(site.map(|site| quote_spanned!(Span::mixed_site()=> .at(#site))));
+    for (period, length) in &function.durations {
+        let method = Ident::new(period.name(), Span::mixed_site());
+        request.extend(match length {
+            Length::Constant(duration) => {
+                let duration = constant(*duration);
+                quote_spanned!(Span::mixed_site()=> .#method(#duration))
+            }
+            Length::Expression(duration) => {
+                quote_spanned!(Span::mixed_site()=> .#method(#duration))
+            }
+            Length::Unlimited => quote_spanned!(Span::mixed_site()=> .without_timeout()),
+        });
     }
     request.extend(function.provider.as_ref().map(|provider| match provider {
         Provider::Named(name) => quote_spanned!(Span::mixed_site()=> .named(#name)),

@@ -11,6 +11,7 @@ mod fallback;
 mod item;
 mod model;
 mod output;
+mod periods;
 mod suggest;
 mod template;
 #[cfg(test)]
@@ -35,7 +36,7 @@ use proc_macro::TokenStream;
 ///     }
 ///
 ///     /// Every replica's scheduler calls this; one runs it, the others skip.
-///     #[distributed_lock(name = "nightly-report", on_unavailable = "skip")]
+///     #[distributed_lock(name = "nightly-report", on_unavailable = "skip", min_hold = "10m")]
 ///     async fn nightly_report(&self) {
 ///         // …
 ///     }
@@ -51,16 +52,29 @@ use proc_macro::TokenStream;
 /// | option | value | default | meaning |
 /// |---|---|---|---|
 /// | `name` | string template, or an expression `impl Into<LockName>` | required | which lock |
-/// | `timeout` | duration string, or an expression of type `Duration` | `"0s"`: try once | longest wait |
-/// | `lease` | duration string, `"100ms"` to `"24h"` | the provider's, 30 s | how long a grant is valid unless renewed; it is renewed every third of it |
-/// | `max_hold` | duration string | none | the body is dropped when it has held the lock this long |
+/// | `timeout` | duration, or `"none"` to wait as long as it takes | `"0s"`: try once | longest wait |
+/// | `lease` | duration, 100 ms to 24 h | the provider's, 30 s | how long a grant is valid unless renewed; it is renewed every third of it |
+/// | `max_hold` | duration above zero | none | the body is dropped when it has held the lock this long |
+/// | `min_hold` | duration, at most `max_hold` and 24 h | none | nobody else gets the lock sooner than this after its grant |
 /// | `on_unavailable` | `"error"`, `"skip"`, or an expression `FnOnce(LockError) -> Ret` | `"error"` | what the caller gets when the body may not run or may not go on |
 /// | `provider` | name of a registered provider, or an expression that is, or dereferences to, an `Arc<dyn LockProvider>`; it is borrowed, not moved | the default provider | where the lock lives |
 /// | `guard` | identifier | none | what the body calls its `&LockGuard`: fencing token, loss signal |
 /// | `crate` | absolute path | `::lock_runtime` | where the runtime is, for libraries that re-export it |
 ///
-/// **Durations** are one or more pairs of a whole number and a unit, `ms`, `s`, `m`, `h` or `d`:
-/// `"250ms"`, `"1m30s"`.
+/// **Durations** are strings of one or more pairs of a whole number and a unit, `ms`, `s`, `m`, `h`
+/// or `d`, such as `"250ms"` or `"1m30s"`, or expressions of type `Duration`. A string that is out
+/// of range is a compile error; an expression that is gives a `LockError` of kind `InvalidConfig`
+/// at the call. An expression of zero for `min_hold` means none.
+///
+/// **`timeout`** is a bound: the call has its outcome at most 50 ms after it, whatever the server
+/// does. With `"0s"` the bound is one answer of the server, at most the provider's
+/// `response_timeout`.
+///
+/// **`min_hold`** counts from the grant, and holds whether the body succeeds, fails, panics or is
+/// dropped; it ends with the lock if that is lost. The call returns when the body ends, and the
+/// lock stays until then. It is for jobs that every replica starts by its own clock. With `"skip"`
+/// alone, a job that ends before the second replica's clock strikes runs twice; a `min_hold` longer
+/// than the clocks differ makes the second replica skip.
 ///
 /// # Names
 ///
@@ -90,8 +104,8 @@ use proc_macro::TokenStream;
 /// # }
 /// ```
 ///
-/// The name and the provider are evaluated once, when the function's future is first polled,
-/// before the wait.
+/// The name, then the durations in the order in which they are written, then the provider are
+/// evaluated once, when the function's future is first polled, before the wait.
 ///
 /// # Outcomes
 ///

@@ -6,10 +6,11 @@ use std::time::Duration;
 use proc_macro2::{Ident, Span, TokenStream};
 use syn::{Expr, LitStr, Path};
 
-use crate::args::Args;
+use crate::args::{Args, Period};
 use crate::check;
 use crate::errors::Errors;
 use crate::item::Item;
+use crate::periods;
 use crate::template::Template;
 
 /// A function and its options, without mistakes.
@@ -18,9 +19,8 @@ pub(crate) struct LockedFn {
     /// The path of `lock_runtime`.
     pub(crate) root: Option<Path>,
     pub(crate) name: Name,
-    pub(crate) timeout: Option<Timeout>,
-    pub(crate) lease: Option<Duration>,
-    pub(crate) max_hold: Option<Duration>,
+    /// In the order in which they were written.
+    pub(crate) durations: Vec<(Period, Length)>,
     pub(crate) outcome: Outcome,
     pub(crate) provider: Option<Provider>,
     pub(crate) guard: Option<Ident>,
@@ -38,9 +38,12 @@ impl Name {
     }
 }
 
-pub(crate) enum Timeout {
+/// The value of an option that is a duration.
+pub(crate) enum Length {
     Constant(Duration),
     Expression(Expr),
+    /// As long as it takes.
+    Unlimited,
 }
 
 pub(crate) enum Outcome {
@@ -76,15 +79,7 @@ impl LockedFn {
             }
         };
         let name = check::name(args.name, args.misread, &item, &mut errors);
-        let timeout = args
-            .timeout
-            .and_then(|value| check::timeout(value, &mut errors));
-        let lease = args
-            .lease
-            .and_then(|value| check::lease(value, &mut errors));
-        let max_hold = args
-            .max_hold
-            .and_then(|value| check::max_hold(value, &mut errors));
+        let durations = periods::check(args.durations, &mut errors);
         let outcome = check::outcome(args.on_unavailable, &mut errors);
         let provider = args
             .provider
@@ -99,9 +94,7 @@ impl LockedFn {
                 item,
                 root,
                 name,
-                timeout,
-                lease,
-                max_hold,
+                durations,
                 outcome,
                 provider,
                 guard,

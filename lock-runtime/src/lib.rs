@@ -40,6 +40,7 @@ mod providers;
 
 mod call;
 mod clock;
+mod expansion;
 mod gate;
 mod held;
 mod hold;

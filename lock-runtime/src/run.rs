@@ -16,16 +16,17 @@ use crate::lock::KnownSlot;
 use crate::observe::Call;
 use crate::provider::LockProvider;
 use crate::{LockError, LockErrorKind, LockName};
-use crate::{held, keeper, registry, table};
+use crate::{expansion, held, keeper, registry, table};
 
 /// What the attribute says about one call.
 pub struct Request {
     template: &'static str,
     name: LockName,
     provider: Provider,
-    timeout: Duration,
+    timeout: Option<Duration>,
     lease: Option<Duration>,
     max_hold: Option<Duration>,
+    min_hold: Option<Duration>,
     site: Option<&'static Site>,
 }
 
@@ -54,9 +55,10 @@ impl Request {
             template,
             name,
             provider: Provider::Default,
-            timeout: Duration::ZERO,
+            timeout: Some(Duration::ZERO),
             lease: None,
             max_hold: None,
+            min_hold: None,
             site: None,
         }
     }
@@ -64,7 +66,14 @@ impl Request {
     /// The longest wait.
     #[inline]
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Waits as long as it takes.
+    #[inline]
+    pub fn without_timeout(mut self) -> Self {
+        self.timeout = None;
         self
     }
 
@@ -79,6 +88,13 @@ impl Request {
     #[inline]
     pub fn max_hold(mut self, max_hold: Duration) -> Self {
         self.max_hold = Some(max_hold);
+        self
+    }
+
+    /// How long after its grant the lock is free for others at the earliest; zero is no limit.
+    #[inline]
+    pub fn min_hold(mut self, min_hold: Duration) -> Self {
+        self.min_hold = Some(min_hold).filter(|min_hold| !min_hold.is_zero());
         self
     }
 
@@ -104,6 +120,7 @@ impl Request {
     }
 
     fn acquire(self, call: &Call) -> Result<Acquire, LockError> {
+        expansion::check_holds(&self.name, self.max_hold, self.min_hold)?;
         let named;
         let registered = match &self.provider {
             Provider::Default => Some(registry::default()?),
@@ -124,8 +141,8 @@ impl Request {
         call.provider(&slot);
         let wanted = Wanted {
             lease: self.lease,
-            timeout: Some(self.timeout),
-            min_hold: None,
+            timeout: self.timeout,
+            min_hold: self.min_hold,
             template: self.template,
         };
         Ok(Acquire::new(slot, wanted))

@@ -195,3 +195,159 @@ async fn through_reexport(id: u32) -> Result<u32, LockError> {
 async fn path_of_the_crate() {
     assert_eq!(through_reexport(1).await.unwrap(), 1);
 }
+
+#[distributed_lock(name = "options:none", timeout = "none")]
+async fn waits_for_ever() -> Result<(), LockError> {
+    Ok(())
+}
+
+#[tokio::test]
+async fn timeout_of_none_waits_as_long_as_it_takes() {
+    let guard = hold("options:none").await;
+    let mut waiter = Box::pin(waits_for_ever());
+    assert!(crate::support::poll_once(waiter.as_mut()).is_pending());
+    guard.release().await.unwrap();
+    waiter.await.unwrap();
+}
+
+#[derive(Clone, Copy)]
+struct Durations {
+    lease: Duration,
+    max_hold: Duration,
+    min_hold: Duration,
+}
+
+impl Durations {
+    const GOOD: Self = Self {
+        lease: Duration::from_secs(1),
+        max_hold: Duration::from_secs(60),
+        min_hold: Duration::ZERO,
+    };
+
+    #[distributed_lock(
+        name = "options:durations",
+        lease = self.lease,
+        max_hold = self.max_hold,
+        min_hold = self.min_hold
+    )]
+    async fn run(self) -> Result<(), LockError> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn bad_durations_at_run_time_are_bad_configuration() {
+    let good = Durations::GOOD;
+    good.run().await.unwrap();
+    assert!(!is_held("options:durations").await);
+    let millis = Duration::from_millis;
+    let day = Duration::from_secs(24 * 60 * 60);
+    let bad = [
+        (
+            Durations {
+                lease: millis(99),
+                ..good
+            },
+            "lease",
+        ),
+        (
+            Durations {
+                lease: day + millis(1),
+                ..good
+            },
+            "lease",
+        ),
+        (
+            Durations {
+                max_hold: Duration::ZERO,
+                ..good
+            },
+            "max_hold",
+        ),
+        (
+            Durations {
+                min_hold: millis(60_001),
+                ..good
+            },
+            "min_hold",
+        ),
+        (
+            Durations {
+                max_hold: Duration::MAX,
+                min_hold: day + millis(1),
+                ..good
+            },
+            "min_hold",
+        ),
+        (
+            Durations {
+                max_hold: Duration::MAX,
+                min_hold: Duration::MAX,
+                ..good
+            },
+            "min_hold",
+        ),
+    ];
+    for (durations, what) in bad {
+        let error = durations.run().await.unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::InvalidConfig, "{error}");
+        assert!(error.to_string().contains(what), "{error}");
+        assert_eq!(error.name().unwrap(), "options:durations");
+    }
+    Durations {
+        max_hold: Duration::MAX,
+        ..good
+    }
+    .run()
+    .await
+    .unwrap();
+}
+
+/// Notes that it was asked for a value.
+struct Noted(std::cell::RefCell<Vec<&'static str>>);
+
+impl Noted {
+    fn get<T>(&self, what: &'static str, value: T) -> T {
+        self.0.borrow_mut().push(what);
+        value
+    }
+
+    #[distributed_lock(
+        provider = &self.get("provider", locks),
+        min_hold = self.get("min_hold", Duration::ZERO),
+        on_unavailable = self.get("on_unavailable", Err),
+        timeout = self.get("timeout", Duration::from_millis(1)),
+        max_hold = self.get("max_hold", Duration::from_secs(60)),
+        name = self.get("name", "options:order"),
+        lease = self.get("lease", Duration::from_secs(1))
+    )]
+    async fn run(&self, locks: &Arc<dyn LockProvider>) -> Result<(), LockError> {
+        self.0.borrow_mut().push("body");
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn options_are_evaluated_once_before_the_wait() {
+    let noted = Noted(std::cell::RefCell::default());
+    let locks: Arc<dyn LockProvider> = Arc::new(InProcessProvider::new());
+    noted.run(&locks).await.unwrap();
+    let mut expected = [
+        "name",
+        "min_hold",
+        "timeout",
+        "max_hold",
+        "lease",
+        "provider",
+        "on_unavailable",
+        "body",
+    ];
+    assert_eq!(noted.0.take(), expected);
+    let _held = DistributedLock::on(locks.clone(), "options:order")
+        .acquire()
+        .await
+        .unwrap();
+    noted.run(&locks).await.unwrap_err();
+    expected[7] = "";
+    assert_eq!(noted.0.take(), expected[..7]);
+}

@@ -43,8 +43,10 @@ fn messages_are_lower_case_and_have_no_full_stop() {
         "name = 5",
         r#"name = """#,
         r#"name = "{b}{}{:?}{a:?}{a.}{a.b(1)}""#,
-        r#"name = "x", lease = "0s", max_hold = "0s", timeout = "x", guard = "a", crate = "b""#,
-        r#"name = "x", on_unavailable = "y", provider = "", lease = 5, max_hold = 5, guard = 5"#,
+        r#"name = "x", lease = "0s", max_hold = "0s", min_hold = "0s", timeout = "x", guard = "a", crate = "b""#,
+        r#"name = "x", on_unavailable = "y", provider = "", lease = 5, max_hold = 5, min_hold = 5, guard = 5"#,
+        r#"name = "x", min_hold = "25h", lease = "25h", timeout = "never""#,
+        r#"name = "x", min_hold = "2s", max_hold = "1s""#,
     ];
     for item in items {
         for args in args {

@@ -1,8 +1,0 @@
-use lock_runtime::distributed_lock;
-
-#[distributed_lock(name = "invoice", lease = Duration::from_secs(30))]
-async fn settle(invoice_id: u64) -> u64 {
-    invoice_id
-}
-
-fn main() {}

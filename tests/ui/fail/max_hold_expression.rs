@@ -1,8 +1,0 @@
-use lock_runtime::distributed_lock;
-
-#[distributed_lock(name = "invoice", max_hold = Duration::MAX)]
-async fn settle(invoice_id: u64) -> u64 {
-    invoice_id
-}
-
-fn main() {}
