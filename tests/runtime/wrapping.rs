@@ -1,5 +1,9 @@
 //! Providers from outside the crate: wrappers, and ones that misbehave.
 
+mod double;
+mod misbehaving;
+mod wrappers;
+
 use std::sync::Arc;
 
 use lock_runtime::testing::TestProvider;
