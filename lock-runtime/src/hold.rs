@@ -204,7 +204,7 @@ impl Hold {
     pub(crate) fn take(self: &Arc<Self>) -> bool {
         if self.taken.swap(TAKEN, Ordering::AcqRel) == UNRENEWED {
             // It is due.
-            keeper::watch(self, Timestamp::now());
+            keeper::watch(self, self.next_look());
         }
         !self.is_lost()
     }
@@ -302,7 +302,12 @@ impl Hold {
 
     pub(crate) fn resume_renewals(self: &Arc<Self>) {
         self.renewed_until.store(u64::MAX, Ordering::Relaxed);
-        keeper::watch(self, Timestamp::now());
+        keeper::watch(self, self.next_look());
+    }
+
+    fn next_look(&self) -> Timestamp {
+        let renews = Timestamp::from_nanos(self.renews.load(Ordering::Relaxed));
+        renews.min(self.deadline())
     }
 
     /// The guard of this ticket is being dropped or released; one that has passed the lock on

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use once_cell::sync::OnceCell;
 
 use crate::gate::SlotRef;
+use crate::name::Escaped;
 use crate::provider::{LockProvider, LockSpace};
 use crate::providers::in_process::InProcessProvider;
 use crate::{LockError, LockErrorKind, table};
@@ -68,6 +69,7 @@ pub fn register(provider: impl LockProvider) -> Result<(), RegisterError> {
         }
     }
     let default = DEFAULT.get_or_init(|| Arc::new(provider));
+    say(&**default, "");
     if fallback.is_some() {
         tracing::warn!(
             provider = default.capabilities().provider,
@@ -91,6 +93,15 @@ pub(crate) fn closed() -> LockError {
         .with_detail("a provider was registered at this moment; ask again")
 }
 
+/// Logs where locks are from now on. `name` is empty for the default.
+fn say(provider: &dyn LockProvider, name: &str) {
+    let locks = Escaped(&provider.describe()).to_string();
+    match name {
+        "" => tracing::info!("locks on {locks}"),
+        name => tracing::info!(registered_as = %Escaped(name), "locks on {locks}"),
+    }
+}
+
 /// Registers a provider under a name, for `provider = "name"` in the attribute.
 ///
 /// # Errors
@@ -112,7 +123,10 @@ pub fn register_named(
             "a provider named `{name}` is registered already"
         )));
     }
-    named.insert(name, Arc::new(provider));
+    let provider: Arc<dyn LockProvider> = Arc::new(provider);
+    named.insert(name.clone(), Arc::clone(&provider));
+    drop(named);
+    say(&*provider, &name);
     Ok(())
 }
 

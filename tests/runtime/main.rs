@@ -1,15 +1,21 @@
 //! The core of the runtime: gate, keeper, guard, loss, registry, shutdown.
 
+mod by_hand;
+mod deadlocks;
 mod gate;
 mod hand_over;
 mod isolated;
 mod keeper;
 mod log;
 mod loss;
+mod min_hold;
 mod observed;
 mod polled;
 mod process;
+mod registering;
+mod resting;
 mod storm;
+mod wakers;
 mod wrapping;
 
 use std::sync::Arc;

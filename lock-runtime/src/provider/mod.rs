@@ -54,6 +54,14 @@ pub trait LockProvider: Send + Sync + 'static {
     /// What this provider can do; the same value at every call.
     fn capabilities(&self) -> Capabilities;
 
+    /// Says where the locks are, for the log: without credentials, and in one line, such as
+    /// ``redis 127.0.0.1:6379, prefix `billing:`, lease 30s``. By default the provider's name and
+    /// its lease.
+    fn describe(&self) -> String {
+        let capabilities = self.capabilities();
+        describe(capabilities.provider, "", "", capabilities.lease)
+    }
+
     /// Acquires the lock `request.name()` for `request.owner()`.
     ///
     /// With [`waits`](AcquireRequest::waits) false, answers at once; with true, waits until the
@@ -198,6 +206,10 @@ impl<P: LockProvider + ?Sized> LockProvider for Arc<P> {
         (**self).capabilities()
     }
 
+    fn describe(&self) -> String {
+        (**self).describe()
+    }
+
     fn acquire<'a>(
         &'a self,
         request: &'a AcquireRequest,
@@ -247,6 +259,26 @@ impl<P: LockProvider + ?Sized> LockProvider for Arc<P> {
     fn grant_in_process(&self) -> Option<FencingToken> {
         (**self).grant_in_process()
     }
+}
+
+/// The text of [`LockProvider::describe`]; what is empty is left out.
+pub(crate) fn describe(
+    provider: &str,
+    place: &str,
+    key_prefix: &str,
+    lease: Option<Duration>,
+) -> String {
+    let mut text = provider.to_owned();
+    if !place.is_empty() {
+        text += &format!(" {place}");
+    }
+    if !key_prefix.is_empty() {
+        text += &format!(", prefix `{key_prefix}`");
+    }
+    if let Some(lease) = lease {
+        text += &format!(", lease {lease:?}");
+    }
+    text
 }
 
 fn unsupported(provider: Capabilities, what: &str) -> LockError {

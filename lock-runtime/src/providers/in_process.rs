@@ -98,7 +98,12 @@ pub(crate) async fn connect(url: String) -> Result<Arc<dyn LockProvider>, LockEr
     let known = form_urlencoded::parse(query.as_bytes()).all(|(name, _)| name == "key_prefix");
     match place.split_once(':') {
         // Every one has locks of its own, so a prefix makes no difference.
-        Some((_, "" | "//")) if known => Ok(Arc::new(InProcessProvider::new())),
+        Some((_, "" | "//")) if known => {
+            tracing::warn!(
+                "`memory:` holds locks in this process alone; other processes are not excluded"
+            );
+            Ok(Arc::new(InProcessProvider::new()))
+        }
         _ => Err(super::invalid(
             "expected `memory:` and nothing behind it but, perhaps, `?key_prefix=`",
         )),

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use self::directory::Directory;
 use self::release::Yields;
-use crate::provider::{AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider};
+use crate::provider::{AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, describe};
 use crate::{LockError, LockErrorKind};
 
 /// Locks between the processes of one machine: each lock is a file in a directory, held by
@@ -104,6 +104,11 @@ impl LockProvider for FileProvider {
         Capabilities::new("file")
             .with_fencing_tokens()
             .with_local_hand_over()
+    }
+
+    fn describe(&self) -> String {
+        let directory = self.directory.path().display().to_string();
+        describe("file", &directory, &self.key_prefix, None)
     }
 
     fn acquire<'a>(

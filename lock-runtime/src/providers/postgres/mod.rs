@@ -27,7 +27,9 @@ use pool::Pool;
 
 use crate::clock::Timestamp;
 use crate::keeper::run_on_keeper;
-use crate::provider::{AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, LockSpace};
+use crate::provider::{
+    AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, LockSpace, describe,
+};
 use crate::{LockError, LockErrorKind};
 
 /// Locks on a PostgreSQL server, 14 or newer.
@@ -158,6 +160,17 @@ impl LockProvider for PostgresProvider {
             capabilities = capabilities.with_fairness();
         }
         capabilities
+    }
+
+    fn describe(&self) -> String {
+        let settings = &self.pool.settings;
+        let lease = Some(settings.lease);
+        describe(
+            "postgres",
+            &settings.server_name,
+            &settings.key_prefix,
+            lease,
+        )
     }
 
     fn acquire<'a>(

@@ -28,7 +28,9 @@ use undo::Undo;
 
 use crate::clock::Timestamp;
 use crate::keeper::run_on_keeper;
-use crate::provider::{AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, LockSpace};
+use crate::provider::{
+    AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, LockSpace, describe,
+};
 use crate::{LockError, LockErrorKind};
 
 /// Locks on one Redis server, 6.2 or newer, or Valkey.
@@ -150,6 +152,12 @@ impl LockProvider for RedisProvider {
             .with_fencing_tokens()
             .with_local_hand_over()
             .with_fairness()
+    }
+
+    fn describe(&self) -> String {
+        let settings = &self.link.settings;
+        let server = settings.client.get_connection_info().addr().to_string();
+        describe("redis", &server, &settings.key_prefix, Some(settings.lease))
     }
 
     fn acquire<'a>(

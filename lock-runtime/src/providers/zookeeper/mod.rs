@@ -24,7 +24,9 @@ use link::Link;
 
 use crate::clock::Timestamp;
 use crate::keeper::run_on_keeper;
-use crate::provider::{AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, LockSpace};
+use crate::provider::{
+    AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, LockSpace, describe,
+};
 use crate::{LockError, LockErrorKind};
 
 /// Locks on a ZooKeeper ensemble, 3.5 or newer.
@@ -137,6 +139,12 @@ impl LockProvider for ZooKeeperProvider {
             .with_lease(self.lease)
             .with_fencing_tokens()
             .with_fairness()
+    }
+
+    fn describe(&self) -> String {
+        let settings = &self.link.settings;
+        let place = format!("{}{}", settings.hosts, settings.directory);
+        describe("zookeeper", &place, &settings.key_prefix, Some(self.lease))
     }
 
     fn acquire<'a>(
