@@ -20,6 +20,7 @@ mod failover;
 mod frozen;
 mod handover;
 mod passwords;
+mod reconnecting;
 mod renewals;
 mod scripts;
 mod storm;

@@ -1,5 +1,6 @@
 //! One connection: what a server must be, and how scripts are run on it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ const BACKLOG: usize = 1_024;
 pub(super) struct Connection {
     requests: Arc<Requests>,
     ended: Arc<Signal<()>>,
+    served: AtomicBool,
 }
 
 impl Connection {
@@ -65,7 +67,11 @@ impl Connection {
             .await
             .map_err(|error| lock_error_without(server.password(), error))?;
         let requests = Requests::new(opened.clone());
-        let connection = Arc::new(Self { requests, ended });
+        let connection = Arc::new(Self {
+            requests,
+            ended,
+            served: AtomicBool::new(false),
+        });
         connection.check_server().await?;
         opened
             .subscribe(&naming.channel)
@@ -75,6 +81,7 @@ impl Connection {
         if raised.map_err(lock_error)? != Value::Int(1) {
             return Err(no_redis());
         }
+        connection.served.store(false, Ordering::Relaxed);
         tokio::spawn(keep_tokens_raised(
             Arc::downgrade(&connection),
             Arc::clone(&connection.ended),
@@ -165,7 +172,9 @@ impl Connection {
     }
 
     pub(super) async fn query(&self, command: redis::Cmd) -> RedisResult<Value> {
-        self.requests.ask(command).await
+        let answer = self.requests.ask(command).await;
+        self.note(&answer);
+        answer
     }
 
     /// Sends commands in one go; an answer each, in order.
@@ -173,7 +182,20 @@ impl Connection {
         &self,
         commands: &redis::Pipeline,
     ) -> RedisResult<Vec<RedisResult<Value>>> {
-        self.requests.ask_all(commands).await
+        let answers = self.requests.ask_all(commands).await;
+        self.note(&answers);
+        answers
+    }
+
+    fn note<T>(&self, answer: &RedisResult<T>) {
+        if answer.is_ok() && !self.has_served() {
+            self.served.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it was of any use since it was opened.
+    pub(super) fn has_served(&self) -> bool {
+        self.served.load(Ordering::Relaxed)
     }
 
     /// It is not to be used for anything new.
@@ -183,6 +205,11 @@ impl Connection {
 
     pub(super) fn has_ended(&self) -> bool {
         self.ended.get().is_some()
+    }
+
+    /// The signal of its end, which may outlive it.
+    pub(super) fn end_signal(&self) -> Arc<Signal<()>> {
+        Arc::clone(&self.ended)
     }
 
     /// Resolves when the connection is gone or given up.

@@ -48,8 +48,9 @@ use crate::{LockError, LockErrorKind};
 /// * **Fencing tokens** come from one counter for the key prefix, which every grant raises to the
 ///   server's clock in microseconds: they go on growing over a restart without data and a
 ///   failover, as long as the clocks of the servers agree.
-/// * **Connections** belong to the library's own thread and are made anew when they break. A
-///   request whose answer is lost is undone.
+/// * **Connections** belong to the library's own thread and are made anew when they break, at once
+///   while a lock is held. All locks are then renewed together, so that a holder whose lock the
+///   server has lost is told within a round trip. A request whose answer is lost is undone.
 ///
 /// # What it relies on
 ///
@@ -207,7 +208,7 @@ impl LockProvider for RedisProvider {
     }
 
     fn lock_space(&self) -> LockSpace {
-        LockSpace::at(&self.link)
+        self.link.space()
     }
 
     fn clone_of(&self) -> Option<LockSpace> {
