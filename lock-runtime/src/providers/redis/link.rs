@@ -12,7 +12,7 @@ use super::keys::Naming;
 use crate::provider::{BoxFuture, LockSpace};
 use crate::providers::pause::Attempts;
 use crate::signal::Signal;
-use crate::{LockError, LockErrorKind, keeper};
+use crate::{LockError, LockErrorKind, schedule};
 
 /// The pause before a connection that follows one of no use: the first, doubled from one to the
 /// other, and the longest.
@@ -154,7 +154,7 @@ impl Link {
             let link = Arc::downgrade(&self);
             tokio::spawn(Self::keep_connected(link, connection.end_signal()));
             // Behind the same address there may be another server now, or one without its data.
-            keeper::renew_all(self.space());
+            schedule::renew_all(self.space());
         }
         if let Some(attempt) = attempt {
             attempt.set(outcome);
@@ -166,7 +166,7 @@ impl Link {
         Box::pin(async move {
             ended.wait().await;
             while let Some(link) = link.upgrade()
-                && keeper::watches_any(link.space())
+                && schedule::watches_any(link.space())
             {
                 match link.connection().await {
                     // The new one is looked after by itself.
