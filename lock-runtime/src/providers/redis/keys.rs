@@ -6,7 +6,7 @@ use crate::providers::invalid;
 use crate::{LockError, LockName};
 
 /// What a value must begin with to be a holder that hands over.
-const OURS: &str = "lk1:";
+pub(super) const OURS: &str = "lk1:";
 
 /// Keys of these endings are our own, so a lock of such a name is kept beside them.
 const COMPANIONS: [&str; 2] = ["lk1:fence", ":lk1:waiters"];

@@ -10,6 +10,7 @@ mod queue;
 mod release;
 mod renewal;
 mod requests;
+mod residue;
 mod script;
 mod standing;
 mod undo;
@@ -152,6 +153,8 @@ impl LockProvider for RedisProvider {
             .with_fencing_tokens()
             .with_local_hand_over()
             .with_fairness()
+            .with_contention_reports()
+            .with_response_timeout(self.link.settings.response_timeout)
     }
 
     fn describe(&self) -> String {

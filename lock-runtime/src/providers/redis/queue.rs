@@ -2,6 +2,7 @@
 //! is left of it if it fails.
 
 use std::num::NonZeroU32;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,10 +76,12 @@ impl<'a> Acquisition<'a> {
         let Some(connection) = self.link.current() else {
             return Box::pin(self.go_on(None)).await;
         };
-        let asked = self.ask(connection, None).await;
+        let asked = self.ask(connection, None, None).await;
         match asked.answer {
             Ok(Answer::Granted(first, count)) => Ok(self.grant(asked.sent_at, first, count, None)),
-            Ok(Answer::Held) => Err(LockErrorKind::Contended.into()),
+            Ok(Answer::Held(holder)) if holder.residue().is_none() => {
+                Err(holder.refusal(&self.keys.lock))
+            }
             _ => Box::pin(self.go_on(Some(asked))).await,
         }
     }
@@ -96,6 +99,10 @@ impl<'a> Acquisition<'a> {
         let mut strays = None;
         // That in the queue; empty if there may be one.
         let mut entry: Option<String> = None;
+        // An owner that is to be given up, since this process left it behind.
+        let mut residue: Option<String> = None;
+        let began = asked.as_ref().map(|asked| asked.sent_at);
+        let mut overdue = pin!(self.overdue(began.unwrap_or_else(Timestamp::now)));
         loop {
             let Asked {
                 connection,
@@ -106,16 +113,32 @@ impl<'a> Acquisition<'a> {
                 Some(asked) => asked,
                 None => {
                     let connecting = self.link.connection();
-                    match first_of(connecting, self.request.abandoned()).await {
-                        First::Left(Ok(connection)) => self.ask(connection, entry.as_deref()).await,
+                    let ended = first_of(self.request.abandoned(), overdue.as_mut());
+                    let connection = match first_of(connecting, ended).await {
+                        First::Left(Ok(connection)) => connection,
                         First::Left(Err(error)) if self.bears(&mut outage, &error) => continue,
                         First::Left(Err(error)) => {
                             self.undo(last_used, strays);
                             return Err(error);
                         }
-                        First::Right(()) => {
+                        First::Right(First::Left(())) => {
                             self.undo(last_used, strays);
                             return Err(LockErrorKind::Contended.into());
+                        }
+                        First::Right(First::Right(error)) => {
+                            self.undo(last_used, strays);
+                            return Err(self.link.why_not_connected().unwrap_or(error));
+                        }
+                    };
+                    let given_up = residue.take();
+                    let used = Arc::clone(&connection);
+                    let asking = self.ask(connection, entry.as_deref(), given_up.as_deref());
+                    match first_of(asking, overdue.as_mut()).await {
+                        First::Left(asked) => asked,
+                        First::Right(error) => {
+                            self.request.report_unanswered(false);
+                            self.undo(Some((Timestamp::now(), used)), strays);
+                            return Err(error);
                         }
                     }
                 }
@@ -126,16 +149,26 @@ impl<'a> Acquisition<'a> {
                 Ok(Answer::Granted(first, count)) => {
                     return Ok(self.grant(sent_at, first, count, strays));
                 }
-                Ok(Answer::Held) => {
-                    if strays.is_some() {
+                Ok(Answer::Held(holder)) => {
+                    residue = holder.residue();
+                    if residue.is_some() {
+                        continue;
+                    }
+                    if strays.is_some() || entry.is_some() {
                         self.undo(last_used, strays);
                     }
-                    return Err(LockErrorKind::Contended.into());
+                    return Err(holder.refusal(&self.keys.lock));
                 }
                 Ok(Answer::Queued(standing)) => {
                     if outage.take().is_some() {
                         self.request.report_trouble(None);
                     }
+                    residue = standing.holder.residue();
+                    if residue.is_some() {
+                        entry = Some(standing.entry);
+                        continue;
+                    }
+                    self.request.report_contention();
                     refreshed = Some((sent_at, standing.last_token));
                     let look_again = standing.look_again_after(self.request.lease(), &mut polls);
                     entry = Some(standing.entry);
@@ -205,8 +238,25 @@ impl<'a> Acquisition<'a> {
         }
     }
 
-    /// Asks for the lock; once in the queue, with the entry there.
-    async fn ask(&self, connection: Arc<Connection>, entry: Option<&str>) -> Asked {
+    /// Why a try ends that has got no answer in time; who waits has more.
+    async fn overdue(&self, began: Timestamp) -> LockError {
+        if self.request.waits() {
+            return std::future::pending().await;
+        }
+        let limit = self.link.settings.response_timeout;
+        tokio::time::sleep((began + limit).remaining()).await;
+        LockError::new(LockErrorKind::ProviderUnavailable)
+            .with_detail(format!("the server did not answer within {limit:?}"))
+    }
+
+    /// Asks for the lock; once in the queue, with the entry there. An owner that this process has
+    /// left behind is given up in the same step.
+    async fn ask(
+        &self,
+        connection: Arc<Connection>,
+        entry: Option<&str>,
+        residue: Option<&str>,
+    ) -> Asked {
         let wanted = self.request.tokens_wanted();
         let Keys { lock, waiters } = &self.keys;
         let keys = [lock.as_str(), waiters, &self.link.naming.fence];
@@ -219,14 +269,16 @@ impl<'a> Acquisition<'a> {
         let tokens = decimal(wanted.get(), &mut digits);
         let mut args = [self.owner.as_str(), &self.lease, tokens, channel, "", ""];
         let mut count = 4;
-        let script = match &self.gives_up {
-            // Once in the queue it has nothing to give up any more.
-            Some(old) if entry.is_none_or(str::is_empty) => {
+        // Once in the queue it has nothing to give up any more.
+        let own = self.gives_up.as_deref();
+        let own = own.filter(|_| entry.is_none_or(str::is_empty));
+        let script = match residue.or(own) {
+            Some(old) => {
                 args[count] = old;
                 count += 1;
                 &PASS_ON
             }
-            _ => &ACQUIRE,
+            None => &ACQUIRE,
         };
         if let Some(entry) = entry {
             args[count] = entry;

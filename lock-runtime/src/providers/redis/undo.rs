@@ -9,6 +9,7 @@ use super::connection::Connection;
 use super::error::{Fault, fault};
 use super::keys::Keys;
 use super::link::Link;
+use super::residue::Residue;
 use super::script::LEAVE;
 use crate::clock::Timestamp;
 use crate::keeper;
@@ -33,6 +34,7 @@ pub(super) struct Undo {
     refused: bool,
     /// That of the first owner in the queue, or nothing.
     entry: String,
+    _residue: Residue,
 }
 
 /// Requests that were not answered on connections other than the last: they may still come to the
@@ -48,6 +50,7 @@ impl Undo {
         Self {
             link: Arc::clone(link),
             keys: keys.clone(),
+            _residue: Residue::new(&owners),
             owners,
             until: Timestamp::now() + lease,
             lease,
