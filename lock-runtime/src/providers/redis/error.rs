@@ -67,6 +67,11 @@ fn code(error: &RedisError) -> Option<Cow<'_, str>> {
 
 const IN_SCRIPT: &str = "@user_script:";
 
+/// Whether a key holds something of another type than its command is for.
+pub(super) fn is_wrong_type(error: &RedisError) -> bool {
+    code(error).as_deref() == Some("WRONGTYPE")
+}
+
 /// Whether the ACL forbids a command, outside a script or within: there the answer is an `ERR`
 /// with a text that depends on the version.
 fn is_forbidden(error: &RedisError) -> bool {
