@@ -105,6 +105,7 @@ struct State {
 struct Entry {
     owner: OwnerId,
     expires: Timestamp,
+    lease: Duration,
     loss: LossReporter,
 }
 
@@ -212,6 +213,13 @@ impl TestProvider {
         state.held.contains_key(name)
     }
 
+    /// The lease with which this lock was granted, if somebody holds it.
+    pub fn lease_of(&self, name: &str) -> Option<Duration> {
+        let mut state = self.server.lock();
+        state.drop_expired(name);
+        state.held.get(name).map(|entry| entry.lease)
+    }
+
     /// How many locks are held, by the server's word.
     pub fn held(&self) -> usize {
         let now = Timestamp::now();
@@ -280,6 +288,7 @@ impl State {
         let entry = Entry {
             owner: request.owner(),
             expires: Timestamp::now() + request.lease(),
+            lease: request.lease(),
             loss: request.loss_reporter(),
         };
         self.held.insert(name.to_owned(), entry);

@@ -37,6 +37,12 @@ impl Log {
 }
 
 impl Log {
+    pub(crate) fn lines_that_begin_with(&self, text: &str) -> usize {
+        let bytes = self.0.lock().expect("no panic");
+        let log = String::from_utf8_lossy(&bytes);
+        log.lines().filter(|line| line.starts_with(text)).count()
+    }
+
     /// The last line with this text.
     pub(crate) fn line_with(&self, text: &str) -> String {
         let bytes = self.0.lock().expect("no panic");

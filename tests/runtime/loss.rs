@@ -9,7 +9,11 @@ use lock_runtime::testing::{Operation, TestProvider};
 use lock_runtime::{LockError, LockErrorKind, LockProvider, distributed_lock};
 use lock_tests::poll_once;
 
-use crate::{nothing_held, run, shared};
+use tracing::Level;
+
+use crate::isolated::isolated;
+use crate::log::Log;
+use crate::{BOUND, nothing_held, run, shared};
 
 /// Notes when it is dropped, and whether its lock was held then.
 struct Witness {
@@ -183,5 +187,82 @@ fn a_release_that_fails_does_not_change_the_result() {
         provider.fail_next(Operation::Release, 1);
         assert_eq!(finishes(&locks).await.expect("the body finished"), 7);
         assert!(provider.is_held("finishes"), "the release did fail");
+    });
+}
+
+#[distributed_lock(name = "last-poll", provider = locks)]
+async fn lost_in_its_last_poll(
+    locks: &Arc<dyn LockProvider>,
+    provider: &TestProvider,
+) -> Result<u8, LockError> {
+    tokio::task::yield_now().await;
+    provider.lose("last-poll");
+    Ok(7)
+}
+
+#[test]
+fn a_loss_in_the_last_poll_is_said_once_and_the_result_is_kept() {
+    isolated(
+        "loss::a_loss_in_the_last_poll_is_said_once_and_the_result_is_kept",
+        &[],
+        || {
+            let log = Log::install(Level::WARN);
+            run(async move {
+                let provider = TestProvider::new();
+                let locks = shared(provider.clone());
+                let ran = lost_in_its_last_poll(&locks, &provider).await;
+                assert_eq!(ran.expect("the body ran to its end"), 7);
+                nothing_held(&provider).await;
+                let said = || async { log.lines_with("lost a lock") == 1 };
+                lock_tests::eventually("the loss is said", BOUND, said).await;
+                assert_eq!(log.lines_with("WARN"), 1, "and nothing else");
+                let line = log.line_with("lost a lock");
+                for field in [
+                    "lock=\"last-poll\"",
+                    "template=\"last-poll\"",
+                    "provider=\"test\"",
+                ] {
+                    assert!(line.contains(field), "no {field} in {line}");
+                }
+            });
+        },
+    );
+}
+
+/// Holds its thread for a while, so that its loss reaches it late.
+#[distributed_lock(name = "reported", provider = locks)]
+async fn blocks(
+    locks: &Arc<dyn LockProvider>,
+    provider: &TestProvider,
+    running: &AtomicBool,
+) -> Result<(), LockError> {
+    assert!(!running.swap(true, Ordering::SeqCst), "two bodies at once");
+    provider.lose("reported");
+    std::thread::sleep(Duration::from_millis(300));
+    running.store(false, Ordering::SeqCst);
+    tokio::task::yield_now().await;
+    Ok(())
+}
+
+#[test]
+fn after_a_reported_loss_too_the_next_body_waits_for_the_first_one_s_end() {
+    run(async {
+        let provider = TestProvider::new();
+        let locks = shared(provider.clone());
+        let running = Arc::new(AtomicBool::new(false));
+        let first = {
+            let (locks, provider, running) = (locks.clone(), provider.clone(), running.clone());
+            tokio::spawn(async move { blocks(&locks, &provider, &running).await })
+        };
+        while !running.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
+        let lock = lock_runtime::DistributedLock::on(locks, "reported");
+        let guard = lock.acquire_for(BOUND).await.expect("its turn comes");
+        assert!(!running.load(Ordering::SeqCst), "the first one still runs");
+        assert!(!guard.is_lost());
+        drop(guard);
+        let ended = first.await.expect("no panic").unwrap_err();
+        assert_eq!(ended.kind(), LockErrorKind::Lost);
     });
 }

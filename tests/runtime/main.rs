@@ -2,10 +2,12 @@
 
 mod by_hand;
 mod deadlocks;
+mod forked;
 mod gate;
 mod hand_over;
 mod isolated;
 mod keeper;
+mod leases;
 mod log;
 mod loss;
 mod min_hold;
@@ -15,6 +17,7 @@ mod process;
 mod registering;
 mod resting;
 mod storm;
+mod timeouts;
 mod wakers;
 mod wrapping;
 

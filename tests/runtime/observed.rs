@@ -81,6 +81,76 @@ fn a_call_is_one_span_with_its_outcome() {
     });
 }
 
+#[test]
+fn a_renewal_that_fails_is_said_at_once_and_then_quietly() {
+    isolated(
+        "observed::a_renewal_that_fails_is_said_at_once_and_then_quietly",
+        &[],
+        || {
+            let log = Log::install(Level::WARN);
+            run(async move {
+                let lease = std::time::Duration::from_secs(2);
+                let provider = TestProvider::new().with_lease(lease);
+                let guard = lock_on(&provider, "renewed").acquire().await;
+                let guard = guard.expect("the lock is free");
+                provider.fail_next(Operation::Renew, 3);
+                let said = || async { log.lines_with("could not renew a lock") == 1 };
+                lock_tests::eventually("it is said", BOUND, said).await;
+                let line = log.line_with("could not renew");
+                for field in ["lock=\"renewed\"", "provider=\"test\"", "left_ms=1"] {
+                    assert!(line.contains(field), "no {field} in {line}");
+                }
+                let tried = || async { provider.calls(Operation::Renew) >= 5 };
+                lock_tests::eventually("it is renewed again", BOUND, tried).await;
+                assert_eq!(log.lines_with("WARN"), 1);
+                assert!(!guard.is_lost());
+            });
+        },
+    );
+}
+
+#[test]
+fn a_name_with_a_line_break_forges_no_line() {
+    isolated(
+        "observed::a_name_with_a_line_break_forges_no_line",
+        &[],
+        || {
+            let log = Log::install_with(Level::DEBUG, FmtSpan::CLOSE);
+            run(async move {
+                let provider = TestProvider::new();
+                let name = "7\n2026-01-01 ERROR forged\u{1b}[31m\u{202e}\r";
+                let lock = lock_on(&provider, name);
+                let guard = lock.acquire().await.expect("the lock is free");
+                let error = lock
+                    .acquire_for(std::time::Duration::ZERO)
+                    .await
+                    .unwrap_err();
+                let escaped = "7\\n2026-01-01 ERROR forged\\u{1b}[31m\\u{202e}\\r";
+                assert!(error.to_string().contains(escaped), "{error}");
+                assert!(format!("{error:?}").contains(escaped), "{error:?}");
+                assert_eq!(error.name().map(AsRef::as_ref), Some(name), "as it is");
+                guard.release().await.expect("it was held");
+
+                let detail = LockError::new(lock_runtime::LockErrorKind::InvalidConfig)
+                    .with_detail(format!("expected no key `{name}`"));
+                assert!(!detail.to_string().contains('\n'), "{detail}");
+                lock.run(async { provider.lose(name) })
+                    .await
+                    .expect("it ran");
+                nothing_held(&provider).await;
+                drop(lock.acquire().await.expect("the lock is free"));
+                nothing_held(&provider).await;
+                provider.fail_next(Operation::Release, 1);
+                drop(lock.acquire().await.expect("the lock is free"));
+                let said = || async { log.lines_with("could not release") == 1 };
+                lock_tests::eventually("the failure is said", BOUND, said).await;
+                assert_eq!(log.lines_that_begin_with("2026-01-01"), 0);
+                assert!(log.lines_with("lost a lock") > 0);
+            });
+        },
+    );
+}
+
 #[cfg(feature = "metrics")]
 #[test]
 fn metrics_count_by_template() {

@@ -13,7 +13,7 @@ use super::error::{Fault, fault, lock_error};
 use super::grants::{Expected, Letter};
 use super::keys::Keys;
 use super::link::Link;
-use super::script::{ACQUIRE, By, PASS_ON};
+use super::script::{ACQUIRE, By, LEAVE, PASS_ON};
 use super::standing::{Answer, read};
 use super::undo::{Strays, Undo};
 use crate::clock::Timestamp;
@@ -28,6 +28,9 @@ const PAUSE_WHEN_BUSY: Duration = Duration::from_millis(200);
 /// Whether more tokens are wanted than the entry says is looked at after this time, then after
 /// twice that, and so on.
 const FIRST_COUNT: Duration = Duration::from_millis(4);
+/// How often in a row the lock is found held by what this process has left behind, and is cleared
+/// of it.
+const MOST_CLEARED: u32 = 4;
 
 /// One acquisition under way.
 pub(super) struct Acquisition<'a> {
@@ -76,7 +79,7 @@ impl<'a> Acquisition<'a> {
         let Some(connection) = self.link.current() else {
             return Box::pin(self.go_on(None)).await;
         };
-        let asked = self.ask(connection, None, None).await;
+        let asked = self.ask(connection, None).await;
         match asked.answer {
             Ok(Answer::Granted(first, count)) => Ok(self.grant(asked.sent_at, first, count, None)),
             Ok(Answer::Held(holder)) if holder.residue().is_none() => {
@@ -99,8 +102,7 @@ impl<'a> Acquisition<'a> {
         let mut strays = None;
         // That in the queue; empty if there may be one.
         let mut entry: Option<String> = None;
-        // An owner that is to be given up, since this process left it behind.
-        let mut residue: Option<String> = None;
+        let mut cleared = 0;
         let began = asked.as_ref().map(|asked| asked.sent_at);
         let mut overdue = pin!(self.overdue(began.unwrap_or_else(Timestamp::now)));
         loop {
@@ -130,9 +132,8 @@ impl<'a> Acquisition<'a> {
                             return Err(self.link.why_not_connected().unwrap_or(error));
                         }
                     };
-                    let given_up = residue.take();
                     let used = Arc::clone(&connection);
-                    let asking = self.ask(connection, entry.as_deref(), given_up.as_deref());
+                    let asking = self.ask(connection, entry.as_deref());
                     match first_of(asking, overdue.as_mut()).await {
                         First::Left(asked) => asked,
                         First::Right(error) => {
@@ -150,25 +151,36 @@ impl<'a> Acquisition<'a> {
                     return Ok(self.grant(sent_at, first, count, strays));
                 }
                 Ok(Answer::Held(holder)) => {
-                    residue = holder.residue();
-                    if residue.is_some() {
-                        continue;
+                    let mut error = None;
+                    if let Some(residue) = holder.residue() {
+                        cleared += 1;
+                        let clearing = self.clear(&connection, &residue);
+                        match first_of(clearing, overdue.as_mut()).await {
+                            First::Left(()) if cleared <= MOST_CLEARED => continue,
+                            First::Left(()) => error = Some(not_cleared()),
+                            First::Right(late) => error = Some(late),
+                        }
                     }
                     if strays.is_some() || entry.is_some() {
                         self.undo(last_used, strays);
                     }
-                    return Err(holder.refusal(&self.keys.lock));
+                    return Err(error.unwrap_or_else(|| holder.refusal(&self.keys.lock)));
                 }
                 Ok(Answer::Queued(standing)) => {
                     if outage.take().is_some() {
                         self.request.report_trouble(None);
                     }
-                    residue = standing.holder.residue();
-                    if residue.is_some() {
-                        entry = Some(standing.entry);
-                        continue;
+                    if let Some(residue) = standing.holder.residue() {
+                        cleared += 1;
+                        if cleared <= MOST_CLEARED {
+                            entry = Some(standing.entry);
+                            self.clear(&connection, &residue).await;
+                            continue;
+                        }
+                    } else {
+                        cleared = 0;
+                        self.request.report_contention();
                     }
-                    self.request.report_contention();
                     refreshed = Some((sent_at, standing.last_token));
                     let look_again = standing.look_again_after(self.request.lease(), &mut polls);
                     entry = Some(standing.entry);
@@ -249,14 +261,19 @@ impl<'a> Acquisition<'a> {
             .with_detail(format!("the server did not answer within {limit:?}"))
     }
 
-    /// Asks for the lock; once in the queue, with the entry there. An owner that this process has
-    /// left behind is given up in the same step.
-    async fn ask(
-        &self,
-        connection: Arc<Connection>,
-        entry: Option<&str>,
-        residue: Option<&str>,
-    ) -> Asked {
+    /// Takes back what this process has left behind, for the next look at the lock.
+    async fn clear(&self, connection: &Connection, owner: &str) {
+        let keys = [
+            self.keys.lock.as_str(),
+            &self.keys.waiters,
+            &self.link.naming.fence,
+        ];
+        // Whoever left it tries again if this fails.
+        let _ = connection.run_by_text(&LEAVE, &keys, &[owner]).await;
+    }
+
+    /// Asks for the lock; once in the queue, with the entry there.
+    async fn ask(&self, connection: Arc<Connection>, entry: Option<&str>) -> Asked {
         let wanted = self.request.tokens_wanted();
         let Keys { lock, waiters } = &self.keys;
         let keys = [lock.as_str(), waiters, &self.link.naming.fence];
@@ -269,16 +286,14 @@ impl<'a> Acquisition<'a> {
         let tokens = decimal(wanted.get(), &mut digits);
         let mut args = [self.owner.as_str(), &self.lease, tokens, channel, "", ""];
         let mut count = 4;
-        // Once in the queue it has nothing to give up any more.
-        let own = self.gives_up.as_deref();
-        let own = own.filter(|_| entry.is_none_or(str::is_empty));
-        let script = match residue.or(own) {
-            Some(old) => {
+        let script = match &self.gives_up {
+            // Once in the queue it has nothing to give up any more.
+            Some(old) if entry.is_none_or(str::is_empty) => {
                 args[count] = old;
                 count += 1;
                 &PASS_ON
             }
-            None => &ACQUIRE,
+            _ => &ACQUIRE,
         };
         if let Some(entry) = entry {
             args[count] = entry;
@@ -393,6 +408,11 @@ impl<'a> Acquisition<'a> {
             None => grant,
         }
     }
+}
+
+fn not_cleared() -> LockError {
+    LockError::new(LockErrorKind::ProviderUnavailable)
+        .with_detail("the server does not take back what this process has left behind")
 }
 
 /// Whole milliseconds, rounded up, as the server counts.

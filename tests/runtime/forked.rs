@@ -1,0 +1,66 @@
+//! A child that was made by `fork`: it has none of the threads of its parent.
+
+use std::time::{Duration, Instant};
+
+use fork::Fork;
+use lock_runtime::testing::TestProvider;
+use lock_runtime::{DistributedLock, InProcessProvider, LockErrorKind};
+
+use crate::isolated::isolated;
+use crate::polled::block_on;
+use crate::{lock_on, shared};
+
+/// What the child found, as the code with which it ends.
+fn in_the_child(lock: &DistributedLock, own: &DistributedLock) -> i32 {
+    let start = Instant::now();
+    let bounded = block_on(lock.acquire_for(Duration::from_millis(100)));
+    let endless = block_on(lock.acquire());
+    let tried = block_on(lock.try_acquire());
+    for result in [bounded.map(drop), endless.map(drop), tried.map(drop)] {
+        let Err(error) = result else { return 1 };
+        if error.kind() != LockErrorKind::ProviderUnavailable {
+            return 2;
+        }
+        if !error.to_string().contains("fork") {
+            return 3;
+        }
+    }
+    if start.elapsed() > Duration::from_secs(1) {
+        return 4;
+    }
+    // Locks that need no thread go on.
+    if block_on(own.acquire()).is_err() {
+        return 5;
+    }
+    0
+}
+
+#[test]
+fn a_child_of_fork_is_told() {
+    isolated("forked::a_child_of_fork_is_told", &[], || {
+        let provider = TestProvider::new();
+        let lock = lock_on(&provider, "before");
+        let own = DistributedLock::on(shared(InProcessProvider::new()), "own");
+        // The parent's first lock starts the thread.
+        let held = block_on(lock.acquire()).expect("the lock is free");
+        let other = lock_on(&provider, "after");
+        match fork::fork().expect("it can be forked") {
+            Fork::Child => {
+                // The parent's guard is a copy, and its end here is none.
+                drop(held);
+                let code = in_the_child(&other, &own);
+                // No destructors of the parent's.
+                std::process::exit(10 + code);
+            }
+            Fork::Parent(child) => {
+                let status = fork::waitpid(child).expect("it ends");
+                let code = (status >> 8) & 0xff;
+                assert_eq!(code, 10, "status {status}");
+            }
+        }
+        assert!(provider.is_held("before"), "the parent holds it still");
+        assert!(!held.is_lost());
+        drop(held);
+        drop(block_on(other.acquire()).expect("it works on"));
+    });
+}
