@@ -26,4 +26,5 @@ mod scripts;
 mod storm;
 mod swap;
 mod table;
+mod unanswered;
 mod witness;

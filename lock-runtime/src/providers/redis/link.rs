@@ -109,6 +109,11 @@ impl Link {
         Ok(Joined::Attempt(attempt, false))
     }
 
+    /// Why the last attempt to connect failed, if the next one has not succeeded yet.
+    pub(super) fn why_not_connected(&self) -> Option<LockError> {
+        self.lock().attempts.last_error().cloned()
+    }
+
     /// The connection is not to be used for anything new. What is under way on it goes on, so that
     /// it can still be undone there, in order.
     pub(super) fn retire(&self, connection: &Arc<Connection>) {

@@ -10,6 +10,7 @@ mod queue;
 mod release;
 mod renewal;
 mod requests;
+mod residue;
 mod script;
 mod standing;
 mod undo;
@@ -45,6 +46,8 @@ use crate::{LockError, LockErrorKind};
 ///   first that is alive, by a published message: hand-over takes one round trip, and is in
 ///   arrival order. A holder of another library hands nothing over; the head of the queue looks
 ///   whether its key is gone every 25 to 100 ms.
+/// * **`min_hold`** is the key's life: once the server has agreed, the lock ends then, whatever becomes
+///   of the process. Who waits gets it within a few milliseconds.
 /// * **Fencing tokens** come from one counter for the key prefix, which every grant raises to the
 ///   server's clock in microseconds: they go on growing over a restart without data and a
 ///   failover, as long as the clocks of the servers agree.
@@ -152,6 +155,8 @@ impl LockProvider for RedisProvider {
             .with_fencing_tokens()
             .with_local_hand_over()
             .with_fairness()
+            .with_contention_reports()
+            .with_response_timeout(self.link.settings.response_timeout)
     }
 
     fn describe(&self) -> String {
@@ -204,6 +209,22 @@ impl LockProvider for RedisProvider {
             let passed_on = Acquisition::new(&self.link, request, Some(old)).run().await;
             Undo::strays_of(&self.link, grant);
             passed_on
+        })
+    }
+
+    fn release_later<'a>(
+        &'a self,
+        grant: &'a Grant,
+        keep_for: Duration,
+    ) -> BoxFuture<'a, Result<(), LockError>> {
+        Box::pin(async move {
+            let until = Timestamp::now() + keep_for;
+            let kept = Release::new(&self.link, grant).run_later(until).await;
+            // Undoing ends a lock that is still its owner's.
+            if kept.is_ok() {
+                Undo::strays_of(&self.link, grant);
+            }
+            kept
         })
     }
 

@@ -97,9 +97,9 @@ local function place_of(owner, entry, now)
 end
 
 -- Puts the owner's entry into the queue, or a fresh one in the place of that which it had. Answers
--- with the lock's remaining time, the place in the queue, whether the holder is a client that will
--- hand nothing over, the last token that a grant before this moment has, and the entry.
-local function wait_in_line(owner, lease, tokens, channel, entry)
+-- with the lock's remaining time, the place in the queue, the holder, the last token that a grant
+-- before this moment has, and the entry.
+local function wait_in_line(owner, lease, tokens, channel, entry, left, holder)
   local now = math.floor(clock() / 1000)
   local mine = string.format('%s|%s|%s|%s|%.0f', owner, channel, lease, tokens, now + lease)
   local place = entry and place_of(owner, entry, now)
@@ -111,28 +111,33 @@ local function wait_in_line(owner, lease, tokens, channel, entry)
   if redis.call('PTTL', waiters) < tonumber(lease) then
     redis.call('PEXPIRE', waiters, lease)
   end
-  -- Nobody holds it where the first in the queue was told to come for it.
-  local holder = redis.call('GET', lock)
-  local foreign = holder and string.sub(holder, 1, 4) ~= 'lk1:'
   local last = read_counter(fence) or clock()
-  return { redis.call('PTTL', lock), place, foreign and 1 or 0, last, mine }
+  return { left, place, holder, last, mine }
 end
 
 -- After `SET NX`: what the owner gets. Where the lock was free although somebody waits, because
 -- its holder crashed or is foreign, the head of the queue comes first. A server whose memory is
--- full refuses the `SET`, but not what was granted already.
+-- full refuses the `SET`, but not what was granted already. Nobody waits for a value that never
+-- expires: no lock is like that.
 local function take_or_wait(took, entry)
   local owner, lease, tokens, channel = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+  local holder
   if took and not took.err then
-    local next_owner = hand_over(owner)
-    if not next_owner or next_owner == owner then return { take_tokens(tonumber(tokens)) } end
-  elseif redis.call('GET', lock) == owner then
-    -- It was handed over, or the answer that said so was lost.
-    redis.call('PEXPIRE', lock, lease)
-    return { take_tokens(tonumber(tokens)) }
-  elseif took then
-    return took
+    holder = hand_over(owner)
+    if not holder or holder == owner then return { take_tokens(tonumber(tokens)) } end
+  else
+    holder = redis.call('GET', lock)
+    if holder == owner then
+      -- It was handed over, or the answer that said so was lost.
+      redis.call('PEXPIRE', lock, lease)
+      return { take_tokens(tonumber(tokens)) }
+    elseif took then
+      return took
+    end
+    -- Somebody may keep a book there.
+    holder = string.sub(holder, 1, 128)
   end
-  if channel == '' then return 0 end
-  return wait_in_line(owner, lease, tokens, channel, entry)
+  local left = redis.call('PTTL', lock)
+  if channel == '' or left == -1 then return { 'held', left, holder } end
+  return wait_in_line(owner, lease, tokens, channel, entry, left, holder)
 end
