@@ -13,6 +13,7 @@ use super::grants::Grants;
 use super::keys::Naming;
 use super::requests::Requests;
 use super::script::{By, RAISE_TOKENS, Script};
+use crate::clock::Timestamp;
 use crate::race::{First, first_of};
 use crate::signal::Signal;
 use crate::{LockError, LockErrorKind};
@@ -28,6 +29,8 @@ pub(super) struct Connection {
     requests: Arc<Requests>,
     ended: Arc<Signal<()>>,
     served: AtomicBool,
+    /// When the server may grant locks, if it has started so shortly before that it may not yet.
+    grants_from: Option<Timestamp>,
 }
 
 impl Connection {
@@ -67,12 +70,15 @@ impl Connection {
             .await
             .map_err(|error| lock_error_without(server.password(), error))?;
         let requests = Requests::new(opened.clone());
-        let connection = Arc::new(Self {
+        let mut connection = Self {
             requests,
             ended,
             served: AtomicBool::new(false),
-        });
+            grants_from: None,
+        };
         connection.check_server().await?;
+        connection.grants_from = connection.restarted(settings.restart_delay).await?;
+        let connection = Arc::new(connection);
         opened
             .subscribe(&naming.channel)
             .await
@@ -114,6 +120,45 @@ impl Connection {
         Ok(())
     }
 
+    /// When the server may grant locks, if it has started less than `delay` ago.
+    async fn restarted(&self, delay: Duration) -> Result<Option<Timestamp>, LockError> {
+        if delay.is_zero() {
+            return Ok(None);
+        }
+        let asked_at = Timestamp::now();
+        let uptime = self.info("server", "uptime_in_seconds").await;
+        let uptime =
+            uptime.map_err(|error| error.about("`restart_delay` needs the server's age"))?;
+        let Ok(uptime) = uptime.parse().map(Duration::from_secs) else {
+            return Err(LockError::new(LockErrorKind::Unsupported)
+                .with_detail("`restart_delay` needs the server's age, which it does not tell"));
+        };
+        let left = delay.saturating_sub(uptime);
+        if left.is_zero() {
+            return Ok(None);
+        }
+        tracing::warn!(
+            ?uptime,
+            ?left,
+            "the Redis server has started less than `restart_delay` ago; it grants no lock yet"
+        );
+        Ok(Some(asked_at + left))
+    }
+
+    /// One field of `INFO`; empty if there is none.
+    async fn info(&self, section: &str, name: &str) -> Result<String, LockError> {
+        let command = redis::cmd("INFO").arg(section).to_owned();
+        let answer = self.query(command).await.map_err(lock_error)?;
+        let text = redis::from_redis_value::<String>(answer).unwrap_or_default();
+        Ok(info_field(&text, name).to_owned())
+    }
+
+    /// How long the server grants no lock yet, because it may have restarted without its data.
+    pub(super) fn grants_after(&self) -> Option<Duration> {
+        let left = self.grants_from?.remaining();
+        (!left.is_zero()).then_some(left)
+    }
+
     /// Warns where the server may throw locks away, if the user may know.
     pub(super) async fn warn_of_eviction(&self) {
         let Ok(answer) = self
@@ -125,11 +170,7 @@ impl Connection {
         let Ok(text) = redis::from_redis_value::<String>(answer) else {
             return;
         };
-        let field = |name: &str| {
-            text.lines()
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-                .unwrap_or("")
-        };
+        let field = |name| info_field(&text, name);
         let (policy, limit) = (field("maxmemory_policy"), field("maxmemory"));
         if !matches!(policy, "noeviction" | "") && limit != "0" {
             tracing::warn!(
@@ -254,6 +295,12 @@ fn field(answer: &Value, name: &str) -> String {
         .find(|(key, _)| text(key) == name)
         .map(|(_, value)| text(value).to_owned())
         .unwrap_or_default()
+}
+
+fn info_field<'a>(text: &'a str, name: &str) -> &'a str {
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        .unwrap_or("")
 }
 
 fn text(value: &Value) -> &str {

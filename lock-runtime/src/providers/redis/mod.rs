@@ -6,6 +6,7 @@ mod error;
 mod grants;
 mod keys;
 mod link;
+mod outage;
 mod queue;
 mod release;
 mod renewal;
@@ -57,11 +58,16 @@ use crate::{LockError, LockErrorKind};
 ///
 /// # What it relies on
 ///
-/// One server's data: a failover to a replica that missed the last writes can let two processes
-/// hold a lock. Where that must do no harm, check the fencing token at the resource. The server's
-/// wall clock must not jump ahead by more than a part of the lease, and its eviction policy must
-/// be `noeviction` (a warning says so at connect). See *Is Redlock safe?* by Salvatore Sanfilippo
-/// and *How to do distributed locking* by Martin Kleppmann, both of 2016.
+/// * **One server's data.** After a failover to a replica that missed the last writes, or a restart
+///   without data, the server has forgotten who holds which lock, and grants it again. A holder
+///   learns it as soon as it has a new connection. Where a server may restart without its data, set
+///   [`restart_delay`](RedisProviderBuilder::restart_delay) to the longest lease of all clients;
+///   where two holders must do no harm, check the fencing token at the resource.
+/// * **Clocks.** The server's wall clock must not jump ahead by more than a part of the lease.
+/// * **No eviction.** The server's policy must be `noeviction`; a warning says so at connect.
+///
+/// See *Is Redlock safe?* by Salvatore Sanfilippo and *How to do distributed locking* by Martin
+/// Kleppmann, both of 2016.
 ///
 /// # Rights
 ///
@@ -75,7 +81,8 @@ use crate::{LockError, LockErrorKind};
 ///
 /// Without `+pubsub|numsub`, a release cannot see which waiters are alive. It then tells the first
 /// one to come for the lock, which takes a round trip longer. Optional are `+info`, for a warning
-/// of an eviction policy, and `+select`, if the URL names a database other than 0.
+/// of an eviction policy and for `restart_delay`, and `+select`, if the URL names a database other
+/// than 0.
 ///
 /// # Examples
 ///
@@ -97,8 +104,8 @@ pub struct RedisProvider {
 
 impl RedisProvider {
     /// Connects to the server of this URL: `redis://user:password@host:port/database`, or
-    /// `rediss:` for TLS; parameters `key_prefix`, `lease`, `connect_timeout` and
-    /// `response_timeout` set what the builder's methods of that name set.
+    /// `rediss:` for TLS; parameters `key_prefix`, `lease`, `connect_timeout`, `response_timeout`,
+    /// `failover_timeout` and `restart_delay` set what the builder's methods of that name set.
     ///
     /// # Errors
     ///
