@@ -167,3 +167,30 @@ fn connections_that_break_when_they_are_used_are_no_storm() {
         assert!((2..20).contains(&made), "{made} connections in a second");
     });
 }
+
+/// The same while connections are of use for something else.
+#[test]
+fn connections_that_one_lock_breaks_and_others_use_are_no_storm() {
+    with_server(|server| async move {
+        let connections = Arc::new(AtomicU64::new(0));
+        let port = closes_when_asked(server.process.port(), connections.clone()).await;
+        let builder = RedisProvider::builder(format!("redis://127.0.0.1:{port}"));
+        let provider = connected(builder).await;
+        let before = count(&connections);
+        let waiter = lock(&provider, "order");
+        let waiting = tokio::spawn(async move { waiter.acquire_for(AT_ONCE / 2).await });
+        let mut taken = 0;
+        while !waiting.is_finished() {
+            // Its connection may be broken twice meanwhile.
+            if let Ok(Some(guard)) = lock(&provider, "other").try_acquire().await {
+                let _ = guard.release().await;
+                taken += 1;
+            }
+        }
+        let error = waiting.await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
+        let made = count(&connections) - before;
+        assert!((2..30).contains(&made), "{made} connections");
+        assert!(taken > 10, "{taken}");
+    });
+}

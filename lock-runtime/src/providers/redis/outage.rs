@@ -7,6 +7,7 @@ use super::connection::Connection;
 use super::link::Link;
 use crate::clock::Timestamp;
 use crate::provider::AcquireRequest;
+use crate::providers::pause::jittered;
 use crate::race::first_of;
 use crate::{LockError, LockErrorKind};
 
@@ -15,7 +16,13 @@ pub(super) struct Outage<'a> {
     link: &'a Arc<Link>,
     request: &'a AcquireRequest,
     since: Option<Timestamp>,
+    /// Answers in a row that were of no use.
+    useless: u32,
 }
+
+/// Pauses after an answer of no use, other than the first: doubled from one to the other.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl<'a> Outage<'a> {
     /// There is none yet.
@@ -24,6 +31,7 @@ impl<'a> Outage<'a> {
             link,
             request,
             since: None,
+            useless: 0,
         }
     }
 
@@ -36,8 +44,20 @@ impl<'a> Outage<'a> {
             && !(since + self.link.settings.failover_timeout).has_passed()
     }
 
+    /// Waits before the next request, unless the last one is the first in a row that failed.
+    pub(super) async fn pause(&mut self) {
+        self.useless = self.useless.saturating_add(1);
+        let doubled = match self.useless {
+            1 => return,
+            many => SHORTEST_PAUSE * (1 << (many - 2).min(10)),
+        };
+        let pause = tokio::time::sleep(jittered(doubled.min(LONGEST_PAUSE)));
+        first_of(self.request.abandoned(), pause).await;
+    }
+
     /// Takes note that the server has answered.
     pub(super) fn is_over(&mut self) {
+        self.useless = 0;
         if self.since.take().is_some() {
             self.request.report_trouble(None);
         }

@@ -217,6 +217,7 @@ impl<'a> Acquisition<'a> {
                         entry.get_or_insert_default();
                     }
                     if fault != Fault::Busy {
+                        outage.pause().await;
                         continue;
                     }
                     Timestamp::now() + jittered(PAUSE_WHEN_BUSY)
