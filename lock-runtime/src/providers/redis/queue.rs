@@ -214,7 +214,8 @@ impl<'a> Acquisition<'a> {
                     if fault.is_the_connections() {
                         let until = sent_at + self.request.lease();
                         strays = Some(Strays { until });
-                        entry.get_or_insert_default();
+                        // It may have been refreshed, or not.
+                        entry = Some(String::new());
                     }
                     if fault != Fault::Busy {
                         outage.pause().await;
