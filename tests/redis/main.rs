@@ -8,6 +8,7 @@ mod connecting;
 mod examples;
 mod exclusion;
 mod faults;
+mod min_hold;
 mod rights;
 mod tls;
 mod tokens;

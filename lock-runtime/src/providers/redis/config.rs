@@ -16,6 +16,7 @@ use crate::providers::url::{parameters, set_duration, split, without_secrets};
 use crate::providers::{invalid, limits};
 
 const LONGEST_DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
+const DEFAULT_FAILOVER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Settings of a [`RedisProvider`]; made by [`RedisProvider::builder`].
 ///
@@ -27,6 +28,8 @@ pub struct RedisProviderBuilder {
     lease: Option<Duration>,
     connect_timeout: Option<Duration>,
     response_timeout: Option<Duration>,
+    failover_timeout: Option<Duration>,
+    restart_delay: Option<Duration>,
     username: Option<String>,
     password: Option<String>,
     root_certificates: Option<Vec<u8>>,
@@ -45,6 +48,8 @@ pub(super) struct Settings {
     pub(super) lease: Duration,
     pub(super) connect_timeout: Duration,
     pub(super) response_timeout: Duration,
+    pub(super) failover_timeout: Duration,
+    pub(super) restart_delay: Duration,
 }
 
 impl RedisProviderBuilder {
@@ -63,6 +68,8 @@ impl RedisProviderBuilder {
             lease: None,
             connect_timeout: None,
             response_timeout: None,
+            failover_timeout: None,
+            restart_delay: None,
             username: None,
             password: None,
             root_certificates: None,
@@ -84,8 +91,8 @@ impl RedisProviderBuilder {
         self
     }
 
-    /// How long making a connection may take, and for how long a waiter puts up with a server that
-    /// is gone; by default a third of the lease, at least 1 s and at most 5 s. URL parameter `connect_timeout`.
+    /// How long making a connection may take; by default a third of the lease, at least 1 s and at
+    /// most 5 s. URL parameter `connect_timeout`.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = Some(timeout);
         self
@@ -96,6 +103,28 @@ impl RedisProviderBuilder {
     /// parameter `response_timeout`.
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
         self.response_timeout = Some(timeout);
+        self
+    }
+
+    /// How long a waiter puts up with a server that is out of reach; by default 15 s. Then it fails
+    /// with [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable), as does a caller
+    /// whose own timeout passes meanwhile. Should be longer than a failover takes, which is 10 to
+    /// 60 s for most managed servers. URL parameter `failover_timeout`.
+    pub fn failover_timeout(mut self, timeout: Duration) -> Self {
+        self.failover_timeout = Some(timeout);
+        self
+    }
+
+    /// How long after its start the server grants this client no lock; by default 0, at most 24 h.
+    /// A server that comes back without its data has forgotten who holds which lock, and would
+    /// grant each a second time. Where that can happen, set this to the longest lease of all
+    /// clients, and in all of them.
+    ///
+    /// Until the delay is over, a waiter waits, and a try fails with
+    /// [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable). Renewals and releases go
+    /// on. Needs the right to `INFO`; without it, connecting fails. URL parameter `restart_delay`.
+    pub fn restart_delay(mut self, delay: Duration) -> Self {
+        self.restart_delay = Some(delay);
         self
     }
 
@@ -176,8 +205,16 @@ impl RedisProviderBuilder {
         let connect_timeout = self
             .connect_timeout
             .unwrap_or_else(|| limits::default_connect_timeout(lease));
-        if response_timeout.is_zero() || connect_timeout.is_zero() {
+        let failover_timeout = self.failover_timeout.unwrap_or(DEFAULT_FAILOVER_TIMEOUT);
+        let timeouts = [response_timeout, connect_timeout, failover_timeout];
+        if timeouts.iter().any(Duration::is_zero) {
             return Err(invalid("expected timeouts above zero"));
+        }
+        let restart_delay = self.restart_delay.unwrap_or_default();
+        if restart_delay > *limits::LEASES.end() {
+            return Err(invalid(format!(
+                "expected a `restart_delay` of at most 24 h, got {restart_delay:?}"
+            )));
         }
         Ok(Settings {
             client: self.client(info, lease)?,
@@ -185,6 +222,8 @@ impl RedisProviderBuilder {
             lease,
             connect_timeout,
             response_timeout,
+            failover_timeout,
+            restart_delay,
         })
     }
 
@@ -241,10 +280,13 @@ impl RedisProviderBuilder {
                 "lease" => set_duration(&mut self.lease, &key, &value)?,
                 "connect_timeout" => set_duration(&mut self.connect_timeout, &key, &value)?,
                 "response_timeout" => set_duration(&mut self.response_timeout, &key, &value)?,
+                "failover_timeout" => set_duration(&mut self.failover_timeout, &key, &value)?,
+                "restart_delay" => set_duration(&mut self.restart_delay, &key, &value)?,
                 unknown => {
                     return Err(invalid(format!(
                         "unknown URL parameter `{unknown}`; expected `key_prefix`, `lease`, \
-                         `connect_timeout` or `response_timeout`"
+                         `connect_timeout`, `response_timeout`, `failover_timeout` or \
+                         `restart_delay`"
                     )));
                 }
             }
@@ -261,6 +303,8 @@ impl fmt::Debug for RedisProviderBuilder {
             .field("lease", &self.lease)
             .field("connect_timeout", &self.connect_timeout)
             .field("response_timeout", &self.response_timeout)
+            .field("failover_timeout", &self.failover_timeout)
+            .field("restart_delay", &self.restart_delay)
             .field("username", &self.username)
             .finish_non_exhaustive()
     }
@@ -310,14 +354,19 @@ mod tests {
     #[test]
     fn what_the_builder_says_wins_over_the_url() {
         let builder = RedisProviderBuilder::from_url(
-            "redis://localhost?key_prefix=MyApp1:&lease=5s&response_timeout=300ms".to_owned(),
+            "redis://localhost?key_prefix=MyApp1:&lease=5s&response_timeout=300ms\
+             &failover_timeout=1m&restart_delay=0s"
+                .to_owned(),
         )
+        .restart_delay(Duration::from_secs(8))
         .lease(Duration::from_secs(7));
         let settings = builder.settings().unwrap();
         assert_eq!(settings.key_prefix, "MyApp1:");
         assert_eq!(settings.lease, Duration::from_secs(7));
         assert_eq!(settings.response_timeout, Duration::from_millis(300));
         assert_eq!(settings.connect_timeout, Duration::from_secs(7) / 3);
+        assert_eq!(settings.failover_timeout, Duration::from_secs(60));
+        assert_eq!(settings.restart_delay, Duration::from_secs(8));
     }
 
     #[test]
