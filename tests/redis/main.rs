@@ -9,6 +9,7 @@ mod examples;
 mod exclusion;
 mod faults;
 mod min_hold;
+mod no_locks;
 mod rights;
 mod tls;
 mod tokens;

@@ -38,7 +38,9 @@ use crate::{LockError, LockErrorKind};
 ///
 /// The lock `name` is the string key `key_prefix` + `name`, set with `SET NX PX` and deleted by
 /// whoever set it: the recipe of Redis's own documentation and of every Redlock-family client, the
-/// .NET `DistributedLock` library among them, so all of them exclude each other.
+/// .NET `DistributedLock` library among them, so all of them exclude each other. What an application
+/// of its own puts there, a value that never expires or one of another type, is no lock of anybody's:
+/// [`InvalidConfig`](LockErrorKind::InvalidConfig), whose remedy is a key prefix.
 ///
 /// * **Lease.** A holder renews its key every third of the lease. One that crashes keeps the lock
 ///   for at most a lease.
