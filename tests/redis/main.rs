@@ -4,6 +4,7 @@
 
 mod common;
 
+mod addresses;
 mod connecting;
 mod examples;
 mod exclusion;

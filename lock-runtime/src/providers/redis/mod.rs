@@ -1,11 +1,13 @@
 //! Locks on one Redis or Valkey server.
 
+mod address;
 mod config;
 mod connection;
 mod error;
 mod grants;
 mod keys;
 mod link;
+mod plain;
 mod queue;
 mod release;
 mod renewal;
@@ -98,7 +100,8 @@ pub struct RedisProvider {
 
 impl RedisProvider {
     /// Connects to the server of this URL: `redis://user:password@host:port/database`, or
-    /// `rediss:` for TLS; parameters `key_prefix`, `lease`, `connect_timeout` and
+    /// `rediss:` for TLS, also written `valkey:` and `valkeys:`; or, for a Unix socket,
+    /// `unix:///path?db=0&user=name&pass=word`, also written `redis+unix:`. Parameters `key_prefix`, `lease`, `connect_timeout` and
     /// `response_timeout` set what the builder's methods of that name set.
     ///
     /// # Errors
