@@ -26,12 +26,13 @@ pub(crate) fn expand(rejected: Box<Rejected>) -> TokenStream {
 fn unlocked(mut item: Item, guard: Option<&Ident>, path: Option<&Path>) -> TokenStream {
     item.drop_const();
     let statements = &item.block.statements;
-    let patterns = &item.block.patterns;
+    let leading = item.block.leading.iter().map(|leading| &leading.tokens);
     let root = root(path);
     let binding = guard.map(|guard| {
         quote_spanned! {Span::mixed_site()=>
-            let #guard = (|| -> &'static #root::LockGuard { ::core::unreachable!() })();
+            let #guard = (|| -> &'static #root::LockGuard { #root::__private::unreachable!() })();
         }
     });
-    item.with_contents(quote_spanned!(Span::mixed_site()=> #binding #patterns #statements))
+    let contents = quote_spanned!(Span::mixed_site()=> #binding #(#leading)* #statements);
+    item.with_contents(contents)
 }

@@ -9,8 +9,11 @@ mod errors;
 mod expand;
 mod fallback;
 mod item;
+mod mentions;
 mod model;
 mod output;
+mod parameters;
+mod patterns;
 mod periods;
 mod suggest;
 mod template;
@@ -123,6 +126,22 @@ use proc_macro::TokenStream;
 /// is a `LockError` of kind `Lost` or `MaxHoldExceeded`. When the body finishes, its result is what
 /// the caller gets, even if the release then fails.
 ///
+/// # Parameters, and the future
+///
+/// All parameters are dropped while the lock is held, in the order in which the function drops them
+/// without the attribute; where the body does not run, before the outcome is given. Two are dropped
+/// when the function returns: what only the expression of `on_unavailable` uses, and what an
+/// expression of another option takes out of a pattern such as `Order { id, .. }`. Attributes below
+/// this one that look at the signature see it as it was written, and what its patterns leave behind
+/// is dropped then, too.
+///
+/// The future is `Send` if it is so without the attribute. Where the output is not, as in
+/// `Result<T, Box<dyn Error>>`, or where a generic function does not say that it is, the call does
+/// not wait for the release, which goes on in the background; add `+ Send`, or a bound
+/// `T: Send`, to have it confirmed before the call returns.
+///
+/// No lint fires that would not fire without the attribute.
+///
 /// # Cancel safety
 ///
 /// The function's future may be dropped at any await: the body is dropped first, then the lock is
@@ -130,7 +149,7 @@ use proc_macro::TokenStream;
 ///
 /// # Expansion
 ///
-/// Three statements, with no logic in them. This function
+/// A few statements, with no logic in them. This function
 ///
 /// ```
 /// # use lock_runtime::{LockError, distributed_lock};
@@ -146,12 +165,14 @@ use proc_macro::TokenStream;
 #[doc = include_str!("tests/expansion.rs.txt")]
 #[doc = "```"]
 ///
-/// The `let _` moves a parameter that the body uses into it as a whole, so that it ends with the
-/// body. The `if let` is never entered; it makes the compiler report a type mismatch inside the
-/// body. The body's own tokens are not touched.
+/// The `if let` is never entered; it makes the compiler report a type mismatch inside the body.
+/// `keep` says where the output is while the release is confirmed. Where a parameter's value has to
+/// be dropped, `let _ = &parameter;` in front of the body moves it there as a whole; one that the
+/// signature takes apart, or leaves without a name, is taken apart there instead. The body's own
+/// tokens are not touched.
 #[proc_macro_attribute]
 pub fn distributed_lock(args: TokenStream, item: TokenStream) -> TokenStream {
     LockedFn::read(args.into(), item.into())
-        .map_or_else(fallback::expand, |function| expand::expand(&function))
+        .map_or_else(fallback::expand, expand::expand)
         .into()
 }

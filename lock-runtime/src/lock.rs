@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use once_cell::sync::OnceCell as SyncCell;
 
+use crate::expansion::Kept;
 use crate::gate::{Acquire, SlotRef, Wanted};
 use crate::guard::LockGuard;
 use crate::observe::Call;
@@ -217,7 +218,16 @@ impl DistributedLock {
         let slot = GuardSlot::new();
         let body = async { Ok(body(slot.guard()).await) };
         let (call, acquire) = self.call(None);
-        run_in(call, acquire, None, &slot, pin!(Some(body)), Err).await
+        run_in(
+            call,
+            acquire,
+            None,
+            &slot,
+            Kept::new(),
+            pin!(Some(body)),
+            Err,
+        )
+        .await
     }
 
     async fn run_in<T>(
@@ -227,7 +237,16 @@ impl DistributedLock {
     ) -> Result<T, LockError> {
         let body = async { Ok(body.await) };
         let (call, acquire) = self.call(timeout);
-        run_in(call, acquire, None, OnceCell::new(), pin!(Some(body)), Err).await
+        run_in(
+            call,
+            acquire,
+            None,
+            OnceCell::new(),
+            Kept::new(),
+            pin!(Some(body)),
+            Err,
+        )
+        .await
     }
 
     fn call(&self, timeout: Option<Duration>) -> (Call, Result<Acquire, LockError>) {

@@ -90,13 +90,3 @@ impl<T, E: From<LockError>> FromLockError for Result<T, E> {
         Err(error.into())
     }
 }
-
-/// `on_unavailable = "error"`.
-pub fn or_error<R: FromLockError>(error: LockError) -> R {
-    R::from_lock_error(error)
-}
-
-/// `on_unavailable = "skip"`.
-pub fn or_skip<R: Skipped>(error: LockError) -> R {
-    R::not_run(error)
-}

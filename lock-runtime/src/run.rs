@@ -4,12 +4,14 @@ use std::cell::OnceCell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::time::Sleep;
 
 use crate::clock::Timestamp;
+use crate::end::LostSignal;
+use crate::expansion::{Keep, until_released};
 use crate::gate::{Acquire, Wanted};
 use crate::guard::LockGuard;
 use crate::lock::KnownSlot;
@@ -119,6 +121,57 @@ impl Request {
         self
     }
 
+    /// Runs the body while the lock is held.
+    #[inline]
+    pub fn run<F, N, K>(
+        self,
+        keep: K,
+        body: Pin<&mut Option<F>>,
+        not_run: N,
+    ) -> impl Future<Output = F::Output>
+    where
+        F: Future,
+        N: FnOnce(LockError) -> F::Output,
+        K: Keep<F::Output>,
+    {
+        self.run_at(OnceCell::new(), keep, body, not_run)
+    }
+
+    /// Runs a body that sees the guard.
+    #[inline]
+    pub fn run_with_guard<F, N, K>(
+        self,
+        guard: &GuardSlot,
+        keep: K,
+        body: Pin<&mut Option<F>>,
+        not_run: N,
+    ) -> impl Future<Output = F::Output>
+    where
+        F: Future,
+        N: FnOnce(LockError) -> F::Output,
+        K: Keep<F::Output>,
+    {
+        self.run_at(guard, keep, body, not_run)
+    }
+
+    fn run_at<F, N, K>(
+        self,
+        slot: impl Place,
+        keep: K,
+        body: Pin<&mut Option<F>>,
+        not_run: N,
+    ) -> impl Future<Output = F::Output>
+    where
+        F: Future,
+        N: FnOnce(LockError) -> F::Output,
+        K: Keep<F::Output>,
+    {
+        let call = Call::new(self.template, &self.name);
+        let max_hold = self.max_hold;
+        let acquire = self.acquire(&call);
+        run_in(call, acquire, max_hold, slot, keep, body, not_run)
+    }
+
     fn acquire(self, call: &Call) -> Result<Acquire, LockError> {
         expansion::check_holds(&self.name, self.max_hold, self.min_hold)?;
         let named;
@@ -186,61 +239,24 @@ impl Place for OnceCell<LockGuard> {
     }
 }
 
-/// Runs the body while the lock is held.
-pub fn run<F, N>(
-    request: Request,
-    body: Pin<&mut Option<F>>,
-    not_run: N,
-) -> impl Future<Output = F::Output>
-where
-    F: Future,
-    N: FnOnce(LockError) -> F::Output,
-{
-    begin(request, OnceCell::new(), body, not_run)
-}
-
-/// The same, with a guard that the body sees.
-pub fn run_with_guard<F, N>(
-    request: Request,
-    guard: &GuardSlot,
-    body: Pin<&mut Option<F>>,
-    not_run: N,
-) -> impl Future<Output = F::Output>
-where
-    F: Future,
-    N: FnOnce(LockError) -> F::Output,
-{
-    begin(request, guard, body, not_run)
-}
-
-fn begin<F, N>(
-    request: Request,
-    slot: impl Place,
-    body: Pin<&mut Option<F>>,
-    not_run: N,
-) -> impl Future<Output = F::Output>
-where
-    F: Future,
-    N: FnOnce(LockError) -> F::Output,
-{
-    let call = Call::new(request.template, &request.name);
-    let max_hold = request.max_hold;
-    let acquire = request.acquire(&call);
-    run_in(call, acquire, max_hold, slot, body, not_run)
-}
-
 /// Not an `async fn`, and awaits few futures: this one is a part of every annotated call's.
-pub(crate) fn run_in<F, N>(
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an `async fn` stores its arguments twice"
+)]
+pub(crate) fn run_in<F, N, K>(
     mut call: Call,
     acquire: Result<Acquire, LockError>,
     max_hold: Option<Duration>,
     slot: impl Place,
+    keep: K,
     body: Pin<&mut Option<F>>,
     not_run: N,
 ) -> impl Future<Output = F::Output>
 where
     F: Future,
     N: FnOnce(LockError) -> F::Output,
+    K: Keep<F::Output>,
 {
     async move {
         // Dropped before the guard, also when the caller drops this future half-way.
@@ -253,10 +269,10 @@ where
             Ok(acquired) => {
                 call.acquired(&acquired);
                 let guard = slot.put(acquired);
-                let ended = body.while_held(guard, max_hold).await;
-                // Its locals go while the lock is still held.
-                body.0.set(None);
-                let released = guard.release_in_place().await;
+                let (ended, released) = {
+                    let held = pin!(body.while_held(guard, max_hold));
+                    until_released(keep, held, pin!(guard.release_in_place())).await
+                };
                 call.released(ended.as_ref().err(), released);
                 ended
             }
@@ -285,39 +301,53 @@ impl<F: Future> Body<'_, F> {
         }
         let mut lost = guard.hold().map(|_| guard.lost());
         poll_fn(move |context| {
-            if guard.is_lost() {
-                return Poll::Ready(Err(guard.loss()));
-            }
-            if let Some(Limit {
-                timer: Err(error), ..
-            }) = &limit
-            {
-                return Poll::Ready(Err(error.clone()));
-            }
             let Some(body) = self.0.as_mut().as_pin_mut() else {
                 unreachable!("the body is there until its end")
             };
-            let polled = {
-                let _held = held::enter(guard.slot());
-                body.poll(context)
-            };
-            if let Poll::Ready(output) = polled {
-                return Poll::Ready(Ok(output));
-            }
-            // Asked after the body, many of which need not wait: then nothing has to be set up.
-            if let Some(lost) = &mut lost
-                && pin!(lost).poll(context).is_ready()
-            {
-                return Poll::Ready(Err(guard.loss()));
-            }
-            if let Some(limit) = &mut limit
-                && let Poll::Ready(error) = limit.poll(context, guard)
-            {
-                return Poll::Ready(Err(error));
-            }
-            Poll::Pending
+            let ended = ready!(poll_held(body, guard, &mut lost, &mut limit, context));
+            // What is left of the body goes while the lock is still held.
+            self.0.set(None);
+            Poll::Ready(ended)
         })
     }
+}
+
+/// Polls the body, unless it may not go on.
+fn poll_held<F: Future>(
+    body: Pin<&mut F>,
+    guard: &LockGuard,
+    lost: &mut Option<LostSignal>,
+    limit: &mut Option<Limit>,
+    context: &mut Context<'_>,
+) -> Poll<Result<F::Output, LockError>> {
+    if guard.is_lost() {
+        return Poll::Ready(Err(guard.loss()));
+    }
+    if let Some(Limit {
+        timer: Err(error), ..
+    }) = limit
+    {
+        return Poll::Ready(Err(error.clone()));
+    }
+    let polled = {
+        let _held = held::enter(guard.slot());
+        body.poll(context)
+    };
+    if let Poll::Ready(output) = polled {
+        return Poll::Ready(Ok(output));
+    }
+    // Asked after the body, many of which need not wait: then nothing has to be set up.
+    if let Some(lost) = lost
+        && pin!(lost).poll(context).is_ready()
+    {
+        return Poll::Ready(Err(guard.loss()));
+    }
+    if let Some(limit) = limit
+        && let Poll::Ready(error) = limit.poll(context, guard)
+    {
+        return Poll::Ready(Err(error));
+    }
+    Poll::Pending
 }
 
 impl<F> Drop for Body<'_, F> {
