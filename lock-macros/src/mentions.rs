@@ -10,8 +10,10 @@ use crate::model::{Length, LockedFn, Name, Outcome, Provider};
 pub(crate) struct Uses {
     /// What the placeholders begin with.
     roots: Vec<String>,
-    /// Expressions that are evaluated before the wait.
-    before: Vec<TokenStream>,
+    /// An expression for the name.
+    name: TokenStream,
+    /// Those for durations, which are copied.
+    durations: Vec<TokenStream>,
     /// The provider, which is borrowed.
     provider: TokenStream,
     /// What makes the outcome, after the wait.
@@ -20,20 +22,20 @@ pub(crate) struct Uses {
 
 impl Uses {
     pub(crate) fn new(function: &LockedFn) -> Self {
-        let mut before = Vec::new();
         let mut roots = Vec::new();
+        let mut name = TokenStream::new();
         match &function.name {
-            Name::Expression(name) => before.push(name.to_token_stream()),
+            Name::Expression(expression) => name = expression.to_token_stream(),
             Name::Template(_, template) => {
                 let placeholders = template.placeholders();
                 roots.extend(placeholders.map(|placeholder| bare(&placeholder.root).to_owned()));
             }
         }
-        for (_, length) in &function.durations {
-            if let Length::Expression(duration) = length {
-                before.push(duration.to_token_stream());
-            }
-        }
+        let durations = function.durations.iter();
+        let durations = durations.filter_map(|(_, length)| match length {
+            Length::Expression(duration) => Some(duration.to_token_stream()),
+            Length::Constant(_) | Length::Unlimited => None,
+        });
         let provider = match &function.provider {
             Some(Provider::Expression(provider)) => provider.to_token_stream(),
             _ => TokenStream::new(),
@@ -44,7 +46,8 @@ impl Uses {
         };
         Self {
             roots,
-            before,
+            name,
+            durations: durations.collect(),
             provider,
             outcome,
         }
@@ -58,18 +61,20 @@ impl Uses {
 
     /// Whether an option's expression mentions it.
     pub(crate) fn is_in_expression(&self, name: &Ident) -> bool {
-        let mut all = self.before.iter().chain([&self.provider, &self.outcome]);
+        let all = [&self.name, &self.provider, &self.outcome];
+        let mut all = all.into_iter().chain(&self.durations);
         all.any(|tokens| mentions(tokens, name))
     }
 
     /// Whether the body can have it, although the options' expressions are evaluated outside.
     pub(crate) fn may_capture(&self, name: &Ident) -> bool {
+        let durations = &self.durations;
         !mentions(&self.outcome, name)
-            && self
-                .before
+            && only_borrows(&self.name, name, Whole::Moved)
+            && only_borrows(&self.provider, name, Whole::Borrowed)
+            && durations
                 .iter()
-                .all(|tokens| only_borrows(tokens, name, false))
-            && only_borrows(&self.provider, name, true)
+                .all(|tokens| only_borrows(tokens, name, Whole::Copied))
     }
 }
 
@@ -109,34 +114,40 @@ pub(crate) fn assigns(tokens: &TokenStream, name: &Ident) -> bool {
     })
 }
 
-/// Whether an expression leaves the value of this name where it is. `borrowed` says that the
-/// expression as a whole is borrowed.
-fn only_borrows(tokens: &TokenStream, name: &Ident, borrowed: bool) -> bool {
+/// What becomes of an expression's value.
+#[derive(Clone, Copy, PartialEq)]
+enum Whole {
+    Moved,
+    Borrowed,
+    /// And so are the operands.
+    Copied,
+}
+
+/// Whether an expression leaves the value of this name where it is; not, if in doubt.
+fn only_borrows(tokens: &TokenStream, name: &Ident, whole: Whole) -> bool {
     let tokens: Vec<TokenTree> = tokens.clone().into_iter().collect();
-    let is_punct = |at: Option<usize>, wanted: char| {
-        let token = at.and_then(|at| tokens.get(at));
-        matches!(token, Some(TokenTree::Punct(punct)) if punct.as_char() == wanted)
-    };
+    let before = |at: usize, distance: usize| at.checked_sub(distance).map(|at| &tokens[at]);
+    let is_punct = |token: Option<&TokenTree>, wanted: char| matches!(token, Some(TokenTree::Punct(punct)) if punct.as_char() == wanted);
+    let is_word = |token: Option<&TokenTree>, wanted: &str| matches!(token, Some(TokenTree::Ident(word)) if word == wanted);
     tokens.iter().enumerate().all(|(at, token)| match token {
         TokenTree::Group(group) => {
-            // The arguments of `format!`, whose macro takes references.
-            let formats = is_punct(at.checked_sub(1), '!')
-                && matches!(at.checked_sub(2).and_then(|at| tokens.get(at)),
-                    Some(TokenTree::Ident(called)) if called == "format");
-            let block = borrowed && group.delimiter() == Delimiter::Brace;
-            formats || only_borrows(&group.stream(), name, block && tokens.len() == 1)
+            // A macro that takes references.
+            let formats = is_punct(before(at, 1), '!') && is_word(before(at, 2), "format");
+            let is_all = tokens.len() == 1 && group.delimiter() != Delimiter::Bracket;
+            let whole = if is_all { whole } else { Whole::Moved };
+            formats || only_borrows(&group.stream(), name, whole)
         }
-        TokenTree::Ident(ident) if ident == name && !is_punct(at.checked_sub(1), '.') => {
-            let (called, ends) = chain(&tokens[at + 1..]);
-            if let Some(method) = called {
-                return !["into", "unwrap", "expect"]
-                    .iter()
-                    .any(|by_value| method.starts_with(by_value));
+        TokenTree::Ident(ident) if ident == name && !is_punct(before(at, 1), '.') => {
+            let (method, fields) = chain(&tokens[at + 1..]);
+            if let Some(method) = method {
+                let by_value = ["into", "unwrap", "expect"];
+                return !by_value.iter().any(|prefix| method.starts_with(prefix));
             }
-            let reference = is_punct(at.checked_sub(1), '&')
-                || matches!(at.checked_sub(1).and_then(|at| tokens.get(at)),
-                    Some(TokenTree::Ident(mutable)) if mutable == "mut");
-            reference || borrowed && at == 0 && at + 1 + ends == tokens.len()
+            let is_all = at == 0 && 1 + fields == tokens.len();
+            is_punct(before(at, 1), '&')
+                || is_word(before(at, 1), "mut")
+                || whole == Whole::Copied
+                || whole == Whole::Borrowed && is_all
         }
         _ => true,
     })

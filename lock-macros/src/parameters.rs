@@ -148,9 +148,12 @@ impl Plan<'_> {
         };
         let pattern = std::mem::replace(&mut *input.pat, Pat::Verbatim(taken.to_token_stream()));
         self.captures.push(capture(&taken, &[]));
+        // What the pattern leaves is a local, too.
+        let rest = (!keeps_nothing(&pattern))
+            .then(|| quote_spanned!(Span::mixed_site()=> let #taken = #taken;));
         self.parameters
             .inside
-            .extend(quote_spanned!(Span::mixed_site()=> let #pattern = #taken;));
+            .extend(quote_spanned!(Span::mixed_site()=> #rest let #pattern = #taken;));
         let names = bindings(&pattern);
         if !names.iter().any(|name| self.uses.is_in_template(name)) {
             return;

@@ -8,6 +8,7 @@ mod names;
 mod nesting;
 mod options;
 mod outcomes;
+mod parameters;
 mod size;
 mod stacking;
 mod support;
