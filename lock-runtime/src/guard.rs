@@ -5,11 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-
 use crate::clock::Timestamp;
 use crate::end::{EndSignal, GrantEnd, LostSignal};
-use crate::gate::{Release, SlotRef};
+use crate::gate::{Answer, Release, SlotRef};
 use crate::hold::Hold;
 use crate::meter::Meter;
 use crate::signal::Signal;
@@ -43,9 +41,6 @@ pub struct LockGuard {
 /// these bounds. The release goes on without it.
 const SHORTEST_RELEASE: Duration = Duration::from_secs(1);
 const LONGEST_RELEASE: Duration = Duration::from_secs(10);
-
-/// The provider's answer to a release.
-type Answer = oneshot::Receiver<Result<(), LockError>>;
 
 impl LockGuard {
     pub(crate) fn new(
@@ -132,7 +127,7 @@ impl LockGuard {
             Ok(None) => Ok(()),
             Ok(Some(answer)) => {
                 let answer = Box::pin(keeper::within(self.longest_release(), answer)).await;
-                answer.and_then(Result::ok).unwrap_or_else(|| {
+                answer.flatten().unwrap_or_else(|| {
                     Err(LockError::new(LockErrorKind::ProviderUnavailable)
                         .with_name(self.name().clone())
                         .with_detail("the release was not answered"))

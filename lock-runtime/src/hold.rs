@@ -26,7 +26,7 @@ pub(crate) struct Hold {
     renews: AtomicU64,
     /// Whether that time is not to be brought forward.
     exactly: AtomicBool,
-    /// When the keeper looks again, as a `Timestamp`; only it writes this.
+    /// When it is looked at again, as a `Timestamp`; zero if never. Only the schedule writes this.
     pub(crate) wakes: AtomicU64,
     ended: OnceLock<()>,
     /// Set if the server should keep others away after the loss, until the guard is gone or this

@@ -1,36 +1,28 @@
-//! The keeper: the process's one background thread, with a runtime of its own.
+//! The keeper: the process's background threads, each with a runtime of its own.
 //!
-//! It runs every call of a provider, renews leases, notices the ones that end, and releases the
-//! locks of dropped guards. Being apart from the user's runtimes, it goes on while they are busy,
-//! blocked or gone.
+//! One runs every call of a provider: acquisitions, renewals, and the releases of dropped guards.
+//! The other one keeps time: the ends of leases, of waits and of `max_hold`. A provider that blocks
+//! the first one so delays neither a timeout nor the news of a loss. Being apart from the user's
+//! runtimes, both go on while those are busy, blocked or gone.
 
-use std::collections::BTreeMap;
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
 use once_cell::sync::{Lazy, OnceCell};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 use crate::call::Panicked;
 use crate::clock::Timestamp;
-use crate::gate::Slot;
-use crate::hold::Hold;
 use crate::race::{First, first_of};
-use crate::renewal;
-use crate::wake::survive;
-use crate::{LockError, LockErrorKind};
+use crate::{LockError, LockErrorKind, schedule};
 
-/// Tokio's timers do not count the time that the machine sleeps, so the clock that does is looked
-/// at this often while there are leases.
-const LOOKS_EVERY: Duration = Duration::from_millis(500);
-/// How often it is looked whether grants are taken, while there are some that were not.
-const LOOKS_AT_GRANTS_EVERY: Duration = Duration::from_millis(100);
+pub(crate) use crate::schedule::{look_at, unwatch, watch};
+
 /// Threads for providers that must block.
 const BLOCKING_THREADS: usize = 32;
 
@@ -41,210 +33,59 @@ struct Keeper {
     /// A child made by `fork` has none of the threads.
     process: u32,
     jobs: mpsc::UnboundedSender<Job>,
-    handle: Handle,
+    /// Of the runtime that keeps time.
+    timers: Handle,
 }
 
-/// When to look at which hold next, by time and, for equal times, by address.
-#[derive(Default)]
-struct Schedule(Mutex<BTreeMap<(u64, usize), Arc<Hold>>>);
-
 static KEEPER: OnceCell<Keeper> = OnceCell::new();
-static SCHEDULE: Lazy<Schedule> = Lazy::new(Schedule::default);
-/// The schedule has a new first entry.
-static EARLIER: Lazy<Notify> = Lazy::new(Notify::new);
-/// Slots whose grant was given to a waiter who has not looked yet.
-static UNTAKEN: Mutex<Vec<Weak<Slot>>> = Mutex::new(Vec::new());
 static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
 static JOB_DONE: Lazy<Notify> = Lazy::new(Notify::new);
 
 fn keeper() -> Result<&'static Keeper, LockError> {
-    let keeper = KEEPER.get_or_try_init(|| {
-        let unavailable = |error: std::io::Error| {
-            LockError::new(LockErrorKind::ProviderUnavailable)
-                .with_detail("the thread that keeps the locks could not be started")
-                .with_source(error)
-        };
-        let runtime = Builder::new_current_thread()
-            .enable_all()
-            .max_blocking_threads(BLOCKING_THREADS)
-            .thread_name("lock-keeper-io")
-            .build()
-            .map_err(unavailable)?;
-        let handle = runtime.handle().clone();
-        let (jobs, arriving) = mpsc::unbounded_channel();
-        thread::Builder::new()
-            .name("lock-keeper".to_owned())
-            .spawn(move || runtime.block_on(keep(arriving)))
-            .map_err(unavailable)?;
-        Ok::<_, LockError>(Keeper {
-            process: std::process::id(),
-            jobs,
-            handle,
-        })
-    })?;
+    let keeper = KEEPER.get_or_try_init(|| start().map_err(not_started))?;
     if keeper.process != std::process::id() {
         return Err(forked());
     }
     Ok(keeper)
 }
 
-fn forked() -> LockError {
-    LockError::new(LockErrorKind::ProviderUnavailable).with_detail(
-        "this process was made by fork after its parent's first lock, and the thread that keeps \
-         the locks is not in it; fork before the first lock, or start a program",
-    )
+fn start() -> Result<Keeper, std::io::Error> {
+    let calls = Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_name("lock-keeper-io")
+        .build()?;
+    let time = Builder::new_current_thread().enable_time().build()?;
+    let timers = time.handle().clone();
+    let (jobs, arriving) = mpsc::unbounded_channel();
+    let thread = |name: &str| thread::Builder::new().name(name.to_owned());
+    thread("lock-keeper").spawn(move || calls.block_on(run_all(arriving)))?;
+    thread("lock-timer").spawn(move || time.block_on(schedule::keep()))?;
+    Ok(Keeper {
+        process: std::process::id(),
+        jobs,
+        timers,
+    })
 }
 
-async fn keep(mut arriving: mpsc::UnboundedReceiver<Job>) {
-    // One timer for all looks: setting it up costs more than a look.
-    let mut timer = pin!(tokio::time::sleep(LOOKS_EVERY));
-    let mut rings = Timestamp::now() + LOOKS_EVERY;
-    let mut looks_at_grants = None;
-    loop {
-        let earlier = EARLIER.notified();
-        let now = Timestamp::now();
-        if looks_at_grants.is_some_and(|at| at <= now) {
-            looks_at_grants = None;
-            look_at_grants(now);
-        }
-        if looks_at_grants.is_none() && !untaken().is_empty() {
-            looks_at_grants = Some(now + LOOKS_AT_GRANTS_EVERY);
-        }
-        let first = SCHEDULE.first().map(|first| first.min(now + LOOKS_EVERY));
-        let next = first.into_iter().chain(looks_at_grants).min();
-        if let Some(next) = next {
-            // One that rings sooner than it need does no harm.
-            if next < rings || rings <= now {
-                rings = next;
-                timer.as_mut().reset(Instant::now() + next.since(now));
-            }
-            let woken = first_of(earlier, timer.as_mut());
-            if let First::Left(Some(job)) = first_of(arriving.recv(), woken).await {
-                start(job, &mut arriving);
-            }
-        } else if let First::Left(Some(job)) = first_of(arriving.recv(), earlier).await {
-            start(job, &mut arriving);
-        }
-        look_at_leases();
-    }
-}
-
-fn untaken() -> MutexGuard<'static, Vec<Weak<Slot>>> {
-    UNTAKEN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Has the grant of this slot looked at until it is taken, or taken back. False if nobody can.
-pub(crate) fn look_at(slot: Weak<Slot>) -> bool {
-    if keeper().is_err() {
-        return false;
-    }
-    let mut untaken = untaken();
-    untaken.push(slot);
-    let is_first = untaken.len() == 1;
-    drop(untaken);
-    if is_first {
-        EARLIER.notify_one();
-    }
-    true
-}
-
-fn look_at_grants(now: Timestamp) {
-    let slots = std::mem::take(&mut *untaken());
-    let mut again = Vec::new();
-    for slot in slots {
-        survive(|| {
-            if let Some(slot) = slot.upgrade()
-                && Arc::clone(&slot).look_at_grant(now)
-            {
-                again.push(Arc::downgrade(&slot));
-            }
-        });
-    }
-    untaken().extend(again);
-}
-
-fn start(job: Job, arriving: &mut mpsc::UnboundedReceiver<Job>) {
-    tokio::spawn(job);
-    while let Ok(job) = arriving.try_recv() {
+async fn run_all(mut arriving: mpsc::UnboundedReceiver<Job>) {
+    while let Some(job) = arriving.recv().await {
         tokio::spawn(job);
-    }
-}
-
-/// Signals what has ended, and starts the renewals that are due.
-fn look_at_leases() {
-    let mut due = Vec::new();
-    let now = Timestamp::now();
-    while let Some(hold) = SCHEDULE.take_due(now) {
-        if hold.has_ended() {
-            continue;
-        }
-        if hold.deadline() <= now {
-            survive(|| hold.lapse());
-            continue;
-        }
-        let due_by = now + hold.early();
-        // Whatever becomes of the renewal, the deadline is kept.
-        watch(&hold, hold.deadline());
-        if hold.take_renewal(now, due_by) {
-            due.push(hold);
+        while let Ok(job) = arriving.try_recv() {
+            tokio::spawn(job);
         }
     }
-    if !due.is_empty() {
-        survive(|| renewal::start(due));
-    }
 }
 
-/// Looks at the hold at this time, and not at the time set before.
-pub(crate) fn watch(hold: &Arc<Hold>, at: Timestamp) {
-    let mut schedule = SCHEDULE.lock();
-    let key = address(hold);
-    schedule.remove(&(hold.wakes.load(Ordering::Relaxed), key));
-    if hold.has_ended() {
-        return;
-    }
-    let first = schedule.first_key_value().map(|(&(first, _), _)| first);
-    hold.wakes.store(at.as_nanos(), Ordering::Relaxed);
-    schedule.insert((at.as_nanos(), key), Arc::clone(hold));
-    drop(schedule);
-    if first.is_none_or(|first| at.as_nanos() < first) {
-        EARLIER.notify_one();
-    }
+/// Whether the threads are there, or could be started.
+pub(crate) fn is_there() -> bool {
+    keeper().is_ok()
 }
 
-/// After the hold was marked as ended: it is not looked at any more.
-pub(crate) fn unwatch(hold: &Hold) {
-    let mut schedule = SCHEDULE.lock();
-    let key = (
-        hold.wakes.load(Ordering::Relaxed),
-        std::ptr::from_ref(hold).addr(),
-    );
-    let removed = schedule.remove(&key);
-    drop(schedule);
-    drop(removed);
-}
-
-fn address(hold: &Arc<Hold>) -> usize {
-    Arc::as_ptr(hold).addr()
-}
-
-impl Schedule {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<(u64, usize), Arc<Hold>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn first(&self) -> Option<Timestamp> {
-        self.lock()
-            .first_key_value()
-            .map(|(&(at, _), _)| Timestamp::from_nanos(at))
-    }
-
-    /// The first hold whose time has come, or whose renewal may as well be done now.
-    fn take_due(&self, now: Timestamp) -> Option<Arc<Hold>> {
-        let mut schedule = self.lock();
-        let entry = schedule.first_entry()?;
-        let at = Timestamp::from_nanos(entry.key().0);
-        let early = entry.get().early();
-        (at <= now + early).then(|| entry.remove())
+/// Runs what nobody waits for.
+pub(crate) fn spawn(job: impl Future<Output = ()> + Send + 'static) {
+    if let Ok(keeper) = keeper() {
+        let _ = keeper.jobs.send(Box::pin(job));
     }
 }
 
@@ -309,7 +150,7 @@ pub(crate) async fn run_on_keeper<T: Send + 'static>(
 
 /// A timer that needs nothing of the runtime it is awaited on.
 pub(crate) fn sleep_until(at: Timestamp) -> Result<Sleep, LockError> {
-    let _entered = keeper()?.handle.enter();
+    let _entered = keeper()?.timers.enter();
     Ok(tokio::time::sleep(at.remaining()))
 }
 
@@ -320,6 +161,19 @@ pub(crate) async fn within<T>(limit: Duration, future: impl Future<Output = T>) 
         First::Left(output) => Some(output),
         First::Right(()) => None,
     }
+}
+
+fn not_started(error: std::io::Error) -> LockError {
+    LockError::new(LockErrorKind::ProviderUnavailable)
+        .with_detail("the threads that keep the locks could not be started")
+        .with_source(error)
+}
+
+fn forked() -> LockError {
+    LockError::new(LockErrorKind::ProviderUnavailable).with_detail(
+        "this process was made by fork after its parent's first lock, and the threads that keep \
+         the locks are not in it; fork before the first lock, or start a program",
+    )
 }
 
 fn stopped() -> LockError {

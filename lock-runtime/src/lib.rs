@@ -50,6 +50,7 @@ mod observe;
 mod race;
 mod renewal;
 mod run;
+mod schedule;
 mod signal;
 mod table;
 mod template;

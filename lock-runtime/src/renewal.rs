@@ -29,7 +29,7 @@ pub(crate) fn start(due: Vec<Arc<Hold>>) {
             .push(hold);
     }
     for together in groups.into_values() {
-        tokio::spawn(renew(together));
+        keeper::spawn(renew(together));
     }
 }
 

@@ -8,6 +8,7 @@
 mod common;
 
 mod network;
+mod servers;
 mod watch;
 
 mod abandonment;
@@ -15,6 +16,7 @@ mod answers;
 mod cancellation;
 mod clocks;
 mod eviction;
+mod failover;
 mod frozen;
 mod handover;
 mod passwords;

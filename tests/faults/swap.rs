@@ -3,73 +3,14 @@
 
 use std::time::{Duration, Instant};
 
-use lock_runtime::{LockGuard, RedisProviderBuilder};
+use lock_runtime::LockGuard;
 use lock_tests::history::Held;
 use lock_tests::proxy::Flow;
-use lock_tests::{FaultProxy, FencedRegister, History, RedisServer, boot_nanos, eventually};
+use lock_tests::{FencedRegister, History, boot_nanos, eventually};
 use tokio::task::JoinHandle;
 
-use crate::common::{BOUND, Server, connected, follow, take, with_server};
-use crate::network::{builder_behind, proxy_of};
-
-const LEASE: Duration = Duration::from_secs(6);
-
-/// A server, one that follows it, and an address for each of two clients.
-struct Servers {
-    old: Server,
-    new: Server,
-    replication: FaultProxy,
-    holders: FaultProxy,
-    waiters: FaultProxy,
-}
-
-impl Servers {
-    async fn from(old: Server) -> Option<Self> {
-        let new = Server::of(RedisServer::start_plain()?).await;
-        Some(Self {
-            replication: follow(&old, &new).await,
-            holders: proxy_of(&old).await,
-            waiters: proxy_of(&old).await,
-            old,
-            new,
-        })
-    }
-
-    /// The holder's side has the lock, and the other one stands in the queue for it.
-    async fn hold_and_wait(&self) -> (LockGuard, JoinHandle<LockGuard>) {
-        let holder = connected(self.client(&self.holders)).await;
-        let waiter = connected(self.client(&self.waiters)).await;
-        let guard = take(&holder, "order").await;
-        let waiting = tokio::spawn(async move { take(&waiter, "order").await });
-        self.old.raw.until_waiting("order", 1).await;
-        (guard, waiting)
-    }
-
-    /// Waits until the new server knows who holds the lock and who waits, and answers the owner.
-    async fn replicated(&self) -> Option<String> {
-        self.new.raw.until_waiting("order", 1).await;
-        let owner = self.old.raw.get("order").await;
-        assert_eq!(self.new.raw.get("order").await, owner);
-        owner
-    }
-
-    fn client(&self, address: &FaultProxy) -> RedisProviderBuilder {
-        let patience = Duration::from_secs(30);
-        builder_behind(address)
-            .lease(LEASE)
-            .connect_timeout(patience)
-    }
-
-    /// From here on the old one takes no writes, and these addresses are those of the new one.
-    async fn swap(&self, moved: &[&FaultProxy]) {
-        self.new.raw.ask::<String>("REPLICAOF NO ONE").await;
-        for address in moved {
-            address.lead_to(self.new.process.port());
-        }
-        let demote = format!("REPLICAOF 127.0.0.1 {}", self.new.process.port());
-        self.old.raw.ask::<String>(&demote).await;
-    }
-}
+use crate::common::{BOUND, follow, take};
+use crate::servers::{LEASE, Servers, with_servers};
 
 fn token(guard: &LockGuard) -> u64 {
     guard.fencing_token().expect("Redis gives tokens").get()
@@ -100,17 +41,6 @@ fn watch(guard: LockGuard, holder: &'static str) -> JoinHandle<Held> {
             token,
         }
     })
-}
-
-fn with_servers<F>(test: impl FnOnce(Servers) -> F + Send + 'static)
-where
-    F: Future<Output = ()> + Send,
-{
-    with_server(|server| async move {
-        if let Some(servers) = Servers::from(server).await {
-            test(servers).await;
-        }
-    });
 }
 
 #[test]

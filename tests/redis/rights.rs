@@ -1,8 +1,10 @@
 //! Users and what they may do.
 
+use std::path::Path;
 use std::time::Duration;
 
 use lock_runtime::{LockErrorKind, RedisProvider};
+use lock_tests::Probe;
 use lock_tests::redis::{LEAST_PRIVILEGE, RedisOptions};
 
 use crate::common::{BOUND, DEADLINE, Server, connected, lock, take};
@@ -66,6 +68,79 @@ fn the_documented_rights_are_enough() {
                     || format!("{entry:?}").contains("info")),
             "only what may be missing was denied: {denied:?}"
         );
+    });
+}
+
+/// A service whose user has the rights that were enough once: nobody is passed over, and whoever is
+/// dead stops nobody.
+#[test]
+fn without_the_right_to_count_listeners_waiters_come_for_the_lock() {
+    with_users(|server| async move {
+        let raw = &server.raw;
+        raw.ask::<String>("ACL SETUSER myapp -pubsub").await;
+        let url = url(&server, "very-secret");
+        // So long that nothing here is settled by its end.
+        let lease = Duration::from_secs(600);
+        let holder = connected(RedisProvider::builder(&url).lease(lease)).await;
+        let next = connected(RedisProvider::builder(&url).lease(lease)).await;
+        let last = connected(RedisProvider::builder(&url).lease(lease)).await;
+        let guard = take(&holder, "order").await;
+        let expires = server.clock().await / 1_000 + 600_000;
+        raw.ask::<u64>(&format!(
+            "RPUSH {{MyApp1:order}}:lk1:waiters \
+             lk1:h:1:{:032x}|MyApp1:lk1:grants:gone|600000|1|{expires}",
+            1
+        ))
+        .await;
+        let second = tokio::spawn(async move { take(&next, "order").await });
+        raw.until_waiting("MyApp1:order", 2).await;
+        let third = tokio::spawn(async move { take(&last, "order").await });
+        raw.until_waiting("MyApp1:order", 3).await;
+
+        let mut before = guard.fencing_token();
+        guard.release().await.unwrap();
+        let second = second.await.unwrap();
+        assert!(second.fencing_token() > before);
+        assert!(!third.is_finished());
+        assert_eq!(raw.waiting("MyApp1:order").await, 1, "in arrival order");
+        before = second.fencing_token();
+        second.release().await.unwrap();
+        let third = third.await.unwrap();
+        assert!(third.fencing_token() > before);
+        third.release().await.unwrap();
+        assert_eq!(raw.get("MyApp1:order").await, None);
+        assert_eq!(raw.waiting("MyApp1:order").await, 0);
+        let denied: Vec<redis::Value> = raw.ask("ACL LOG").await;
+        assert!(format!("{denied:?}").contains("pubsub"), "{denied:?}");
+    });
+}
+
+/// The lock is free for the waiter that is told to come for it, and for nobody else.
+#[test]
+fn nobody_comes_before_the_waiter_that_is_told_to_look() {
+    with_users(|server| async move {
+        let raw = &server.raw;
+        raw.ask::<String>("ACL SETUSER myapp -pubsub").await;
+        let url = url(&server, "very-secret");
+        let lease = Duration::from_secs(600);
+        let holder = connected(RedisProvider::builder(&url).lease(lease)).await;
+        let other = connected(RedisProvider::builder(&url).lease(lease)).await;
+        let mut frozen = Probe::start(
+            Path::new(env!("CARGO_BIN_EXE_lock-probe")),
+            &format!("{url}&lease=2s"),
+            "order",
+        );
+        let guard = take(&holder, "order").await;
+        frozen.tell("acquire");
+        raw.until_waiting("MyApp1:order", 1).await;
+        frozen.freeze();
+        guard.release().await.unwrap();
+        assert_eq!(raw.get("MyApp1:order").await, None);
+        assert!(lock(&other, "order").try_acquire().await.unwrap().is_none());
+        assert_eq!(raw.get("MyApp1:order").await, None);
+        assert_eq!(raw.waiting("MyApp1:order").await, 1);
+        frozen.thaw();
+        frozen.expect("acquired", BOUND).await;
     });
 }
 

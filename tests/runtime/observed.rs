@@ -131,14 +131,17 @@ fn a_name_with_a_line_break_forges_no_line() {
                 assert_eq!(error.name().map(AsRef::as_ref), Some(name), "as it is");
                 guard.release().await.expect("it was held");
 
-                lock.run(async { provider.lose(name) })
-                    .await
-                    .expect("it ran");
-                provider.fail_next(Operation::Release, 1);
-                drop(lock.acquire().await.expect("the lock is free"));
                 let detail = LockError::new(lock_runtime::LockErrorKind::InvalidConfig)
                     .with_detail(format!("expected no key `{name}`"));
                 assert!(!detail.to_string().contains('\n'), "{detail}");
+                lock.run(async { provider.lose(name) })
+                    .await
+                    .expect("it ran");
+                nothing_held(&provider).await;
+                drop(lock.acquire().await.expect("the lock is free"));
+                nothing_held(&provider).await;
+                provider.fail_next(Operation::Release, 1);
+                drop(lock.acquire().await.expect("the lock is free"));
                 let said = || async { log.lines_with("could not release") == 1 };
                 lock_tests::eventually("the failure is said", BOUND, said).await;
                 assert_eq!(log.lines_that_begin_with("2026-01-01"), 0);

@@ -4,9 +4,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-
 use super::queue::Waiter;
+use super::released::{Answer, Answers, answer};
 use super::source::Source;
 use super::state::{Effects, Phase, State};
 use super::{Release, Slot, SlotRef};
@@ -23,8 +22,6 @@ pub(super) const ANY_LEASE: Duration = Duration::from_secs(30);
 const SERVED: usize = 32;
 /// How long what a panic left behind may take to be given back before others go on.
 const UNDOING: Duration = Duration::from_secs(1);
-
-type Answered = oneshot::Receiver<Result<(), LockError>>;
 
 impl Slot {
     pub(super) fn source_of<'a>(&'a self, waiter: &'a Waiter) -> &'a Source {
@@ -261,8 +258,8 @@ impl SlotRef {
         state: &mut State,
         hold: Arc<Hold>,
         pause: Option<Duration>,
-    ) -> (Answered, Effects) {
-        let (answer, answered) = oneshot::channel();
+    ) -> (Answer, Effects) {
+        let (answers, answer) = answer();
         let kept = hold.is_kept();
         // Released by whoever made the grant.
         let slot = hold.slot().clone();
@@ -272,7 +269,7 @@ impl SlotRef {
                 let mut state = slot.lock();
                 state.enter(Phase::releasing(false));
             }
-            slot.finish_releasing(hold, pause, answer).await;
+            slot.finish_releasing(hold, pause, answers).await;
         };
         let mut effects = Effects::default();
         match keeper::run(job) {
@@ -284,17 +281,12 @@ impl SlotRef {
                 effects.drop_job(job);
             }
         }
-        (answered, effects)
+        (answer, effects)
     }
 
     /// Has the provider release the hold. Others go on when it has, or when the server's lease has
     /// ended without an answer: then the call goes on beside them.
-    async fn finish_releasing(
-        &self,
-        hold: Arc<Hold>,
-        pause: Option<Duration>,
-        answer: oneshot::Sender<Result<(), LockError>>,
-    ) {
+    async fn finish_releasing(&self, hold: Arc<Hold>, pause: Option<Duration>, answers: Answers) {
         let source = self.source();
         let was_lost = hold.is_lost();
         let end = hold.server_s_end();
@@ -306,7 +298,7 @@ impl SlotRef {
                 First::Left(released) => released,
                 First::Right(()) => {
                     self.released();
-                    self.answer_release(answer, Err(unanswered()), was_lost);
+                    self.answer(answers, Err(unanswered()), was_lost);
                     let _ = release.await;
                     return;
                 }
@@ -318,23 +310,15 @@ impl SlotRef {
         }
         self.released();
         let result = result.unwrap_or_else(|panicked| Err(panicked.into()));
-        self.answer_release(answer, result.map_err(of_grant), was_lost);
+        self.answer(answers, result.map_err(of_grant), was_lost);
     }
 
-    fn answer_release(
-        &self,
-        answer: oneshot::Sender<Result<(), LockError>>,
-        result: Result<(), LockError>,
-        was_lost: bool,
-    ) {
-        let result = result.map_err(|error| error.with_name(self.name.clone()));
-        // Nobody listens where a guard was dropped, and a precaution may well find that there is
-        // nothing left to release.
-        if let Err(Err(error)) = answer.send(result)
-            && !was_lost
-        {
-            observe::release_failed(&error);
-        }
+    fn answer(&self, answers: Answers, result: Result<(), LockError>, was_lost: bool) {
+        // A precaution may well find that there is nothing left to release.
+        answers.give(match result {
+            Err(error) if !was_lost => Err(error.with_name(self.name.clone())),
+            _ => Ok(()),
+        });
     }
 
     pub(super) fn released(&self) {

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
+use super::released::{Answers, answer};
 use super::state::{Effects, Phase, State};
 use super::{Release, SlotRef};
 use crate::call::{of_grant, watched};
 use crate::clock::Timestamp;
 use crate::hold::Hold;
 use crate::race::first_of;
-use crate::{LockError, LockErrorKind, keeper, observe};
+use crate::{LockErrorKind, keeper, observe};
 
 impl SlotRef {
     /// Keeps the lock that is held until then. The provider is asked to do so by itself; where it
@@ -33,10 +34,10 @@ impl SlotRef {
             Some(hold) => {
                 // It might undo what the server is now asked for.
                 hold.pause_renewals();
-                let (answer, answered) = oneshot::channel();
+                let (answers, answer) = answer();
                 let slot = hold.slot().clone();
-                let rest = async move { slot.rest_on_server(hold, until, &ends, answer).await };
-                (keeper::run(rest), Release::Asked(answered))
+                let rest = async move { slot.rest_on_server(hold, until, &ends, answers).await };
+                (keeper::run(rest), Release::Asked(answer))
             }
         };
         match started {
@@ -73,7 +74,7 @@ impl SlotRef {
         hold: Arc<Hold>,
         until: Timestamp,
         ends: &Notify,
-        answer: oneshot::Sender<Result<(), LockError>>,
+        answers: Answers,
     ) {
         let source = self.source();
         let asked = watched(
@@ -93,13 +94,13 @@ impl SlotRef {
         match &asked {
             // The server ends it then; our own next acquisition waits there like anybody's.
             Ok(()) => {
-                self.gave_back(&hold);
-                let _ = answer.send(Ok(()));
+                self.gave_back(&hold, until);
+                answers.give(Ok(()));
                 return;
             }
             Err(error) if error.kind() == LockErrorKind::Lost => {
                 hold.lose_to(error.clone());
-                let _ = answer.send(asked);
+                answers.give(asked);
                 return;
             }
             Err(error) if error.kind() != LockErrorKind::Unsupported => {
@@ -107,7 +108,7 @@ impl SlotRef {
             }
             Err(_) => {}
         }
-        let _ = answer.send(Ok(()));
+        answers.give(Ok(()));
         hold.resume_renewals();
         first_of(tokio::time::sleep(until.remaining()), ends.notified()).await;
         let mut state = self.lock();
@@ -123,13 +124,14 @@ impl SlotRef {
     }
 
     /// The provider has seen to the rest of it.
-    fn gave_back(&self, hold: &Arc<Hold>) {
+    fn gave_back(&self, hold: &Arc<Hold>, until: Timestamp) {
         hold.end();
         let mut state = self.lock();
         if !state.phase.is_of(hold) {
             return;
         }
         let rested = state.enter(Phase::Idle);
+        state.rests_until = Some(until);
         let effects = self.start_acquiring(&mut state, None);
         drop(state);
         drop(rested);

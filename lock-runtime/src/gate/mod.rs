@@ -10,10 +10,11 @@
 //! under way. Code of users and providers never runs under its lock: what a change of its state
 //! leads to happens afterwards (`Effects`).
 
-mod answer;
 mod calls;
+mod granted;
 mod min_hold;
 mod queue;
+mod released;
 mod source;
 mod state;
 mod untaken;
@@ -24,8 +25,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-
 use crate::clock::Timestamp;
 use crate::hold::Hold;
 use crate::provider::{Interest, LockProvider, LockSpace};
@@ -34,6 +33,7 @@ use crate::{LockError, LockErrorKind, LockName, registry, table};
 use queue::Waiter;
 use state::{Effects, Phase, State};
 
+pub(crate) use released::Answer;
 pub(crate) use source::Source;
 pub(crate) use waiting::{Acquire, Wanted};
 
@@ -77,7 +77,7 @@ pub(crate) enum Release {
     /// Done, without the provider.
     Done,
     /// The provider is being asked; its answer comes here.
-    Asked(oneshot::Receiver<Result<(), LockError>>),
+    Asked(Answer),
     /// The grant had ended before.
     NotHeld,
 }
@@ -121,12 +121,12 @@ impl Slot {
             ),
             _ => None,
         };
-        let error = match trouble.or_else(|| state.trouble.clone()) {
-            Some(trouble) => trouble,
-            None if state.sees_holder() || ticket <= state.saw_holder => {
-                LockErrorKind::TimedOut.into()
-            }
-            None => LockError::new(LockErrorKind::ProviderUnavailable)
+        let saw_holder = state.sees_holder() || ticket <= state.saw_holder;
+        let error = match (trouble, &state.trouble) {
+            (Some(trouble), _) => trouble,
+            (None, _) if saw_holder => LockErrorKind::TimedOut.into(),
+            (None, Some(trouble)) => trouble.clone(),
+            (None, None) => LockError::new(LockErrorKind::ProviderUnavailable)
                 .with_detail(format!("no answer within {timeout:?}")),
         };
         error.with_name(self.name.clone())
@@ -180,7 +180,9 @@ impl SlotRef {
             return Err(registry::closed().with_name(self.name.clone()));
         }
         // Behind a call of this process, only what that has been told counts.
-        let taken = state.phase.is_held() || (!state.queue.is_empty() && state.sees_holder());
+        let taken = state.phase.is_held()
+            || state.rests()
+            || (!state.queue.is_empty() && state.sees_holder());
         if taken && !waits {
             drop(guard);
             return Err(self.error(LockErrorKind::Contended));

@@ -42,6 +42,8 @@ pub(super) struct State {
     pub(super) late: u32,
     /// Why nobody can tell at present whether the lock is free.
     pub(super) trouble: Option<LockError>,
+    /// The server keeps the lock until then, for the `min_hold` of one that was released here.
+    pub(super) rests_until: Option<Timestamp>,
     /// The next call asks for the head's own lease and no longer one.
     pub(super) exactly: bool,
     /// The background thread looks whether the grant is taken.
@@ -147,9 +149,14 @@ impl State {
     /// Whether somebody is seen to hold the lock now, by this process or by the server.
     pub(super) fn sees_holder(&self) -> bool {
         match &self.phase {
-            Phase::Acquiring(interest) => interest.is_contended(),
-            phase => phase.is_held(),
+            Phase::Acquiring(interest) => interest.is_contended() || self.rests(),
+            phase => phase.is_held() || self.rests(),
         }
+    }
+
+    /// Whether a `min_hold` that the server sees to is not over.
+    pub(super) fn rests(&self) -> bool {
+        self.rests_until.is_some_and(|until| !until.has_passed())
     }
 
     pub(super) fn waiter(&mut self, ticket: u64) -> Option<&mut Waiter> {

@@ -37,8 +37,8 @@ pub(super) enum Fault {
     TokensStay,
     /// `pass_on` panics, before it has done anything.
     PassOnPanics,
-    /// `acquire` blocks the thread that it is polled on.
-    Blocks,
+    /// `acquire` blocks the thread that it is polled on, for so many milliseconds.
+    Blocks(u64),
 }
 
 pub(super) struct Double {
@@ -92,8 +92,8 @@ impl LockProvider for Double {
                 }
                 Fault::Says(kind) => Err(kind.into()),
                 Fault::AcquireHangs => std::future::pending().await,
-                Fault::Blocks => {
-                    std::thread::sleep(Duration::from_millis(150));
+                Fault::Blocks(millis) => {
+                    std::thread::sleep(Duration::from_millis(millis));
                     self.inner.acquire(request).await
                 }
                 Fault::TokensFall | Fault::TokensStay => {

@@ -344,7 +344,7 @@ fn a_provider_that_blocks_is_named() {
         || {
             let log = Log::install(Level::WARN);
             run(async move {
-                drop(take(&Double::new(Fault::Blocks).lock("blocks")).await);
+                drop(take(&Double::new(Fault::Blocks(150)).lock("blocks")).await);
                 let line = log.line_with("blocked the thread");
                 for part in [
                     "provider=\"test\"",
@@ -355,6 +355,38 @@ fn a_provider_that_blocks_is_named() {
                 }
                 drop(take(&lock_on(&TestProvider::new(), "quick")).await);
                 assert_eq!(log.lines_with("blocked the thread"), 1);
+            });
+        },
+    );
+}
+
+#[test]
+fn a_provider_that_blocks_delays_neither_timeouts_nor_the_news_of_a_loss() {
+    isolated(
+        "wrapping::misbehaving::a_provider_that_blocks_delays_neither_timeouts_nor_the_news_of_a_loss",
+        &[],
+        || {
+            run(async {
+                let innocent = TestProvider::new().with_lease(LEASE);
+                let lock = lock_on(&innocent, "innocent");
+                let guard = take(&lock).await;
+                let start = Instant::now();
+                let blocks = Double::new(Fault::Blocks(1_500)).lock("blocks");
+                let blocked = tokio::spawn(async move { take(&blocks).await });
+                // The holder's own wait for a timer, a loss, and the caller of what blocks.
+                let waits =
+                    tokio::spawn(async move { lock.acquire_for(LEASE / 2).await.map(drop) });
+                let timed_out = kind(waits.await.expect("no panic"));
+                assert_eq!(timed_out, LockErrorKind::TimedOut);
+                let took = start.elapsed();
+                assert!(
+                    took < LEASE / 2 + Duration::from_millis(50),
+                    "after {took:?}"
+                );
+                guard.lost().await;
+                let took = start.elapsed();
+                assert!(took < LEASE + Duration::from_millis(50), "after {took:?}");
+                drop(blocked.await.expect("no panic"));
             });
         },
     );

@@ -17,8 +17,8 @@ pub const PROGRAM: &str = "LOCK_TESTS_REDIS_SERVER";
 
 /// What a service may do with the key prefix `MyApp1:`, as the README says it: all that is needed.
 pub const LEAST_PRIVILEGE: &str = "resetchannels ~MyApp1:* ~{MyApp1:* &MyApp1:lk1:grants:* \
-    +hello +eval +evalsha +subscribe +publish +time +get +set +del +exists +pexpire +pttl \
-    +lpop +rpush +lpos +lrange +lindex +lset +lrem";
+    +hello +eval +evalsha +subscribe +publish +pubsub|numsub +time +get +set +del +exists \
+    +pexpire +pttl +lpop +rpush +lpos +lrange +lindex +lset +lrem";
 
 const START_BOUND: Duration = Duration::from_secs(10);
 

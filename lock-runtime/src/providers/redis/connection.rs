@@ -41,7 +41,9 @@ impl Connection {
             let (grants, ended) = (Arc::clone(grants), Arc::clone(&ended));
             move |push: PushInfo| -> Result<(), std::convert::Infallible> {
                 match push.kind {
-                    PushKind::Message => grants.deliver(&push.data),
+                    // A server that is no longer asked does not grant either: behind the same
+                    // address there may be another one by now.
+                    PushKind::Message if ended.get().is_none() => grants.deliver(&push.data),
                     PushKind::Disconnection => {
                         ended.set(());
                     }

@@ -56,9 +56,7 @@ use crate::{LockError, LockErrorKind};
 /// One server's data: a failover to a replica that missed the last writes can let two processes
 /// hold a lock. Where that must do no harm, check the fencing token at the resource. The server's
 /// wall clock must not jump ahead by more than a part of the lease, and its eviction policy must
-/// be `noeviction` (a warning says so at connect). A client that listens to every channel makes
-/// waiters that have died pass for alive: until their entries in the queue expire, a lease at most, one of
-/// them may be given the lock, for another. See *Is Redlock safe?* by Salvatore Sanfilippo
+/// be `noeviction` (a warning says so at connect). See *Is Redlock safe?* by Salvatore Sanfilippo
 /// and *How to do distributed locking* by Martin Kleppmann, both of 2016.
 ///
 /// # Rights
@@ -67,12 +65,13 @@ use crate::{LockError, LockErrorKind};
 ///
 /// ```text
 /// user myapp on >secret resetchannels ~MyApp1:* ~{MyApp1:* &MyApp1:lk1:grants:*
-///     +hello +eval +evalsha +subscribe +publish +time +get +set +del +exists
-///     +pexpire +pttl +lpop +rpush +lpos +lrange +lindex +lset +lrem
+///     +hello +eval +evalsha +subscribe +publish +pubsub|numsub +time +get +set +del
+///     +exists +pexpire +pttl +lpop +rpush +lpos +lrange +lindex +lset +lrem
 /// ```
 ///
-/// and `+info`, if it is to be warned of an eviction policy; `+select`, if the URL names a database
-/// other than 0.
+/// Without `+pubsub|numsub`, a release cannot see which waiters are alive. It then tells the first
+/// one to come for the lock, which takes a round trip longer. Optional are `+info`, for a warning
+/// of an eviction policy, and `+select`, if the URL names a database other than 0.
 ///
 /// # Examples
 ///

@@ -5,8 +5,8 @@ local lock, waiters, fence = KEYS[1], KEYS[2], KEYS[3]
 -- New fencing tokens: the first, and how many. They are the clock's: what a server never heard of,
 -- because another one granted it, was before. Several only as far as the clock has moved on since
 -- the last: single grants cost more than a microsecond each and cannot outrun it, blocks could.
-local function take_tokens(wanted)
-  local now = clock()
+local function take_tokens(wanted, now)
+  now = now or clock()
   local last = read_counter(fence) or now
   local count = math.max(1, math.min(wanted, now - last))
   local first = math.max(last + 1, now - count + 1)
@@ -21,23 +21,41 @@ end
 
 -- Gives the lock to the first waiter that is alive, and returns its owner; nil if there is none.
 -- Stops where the caller's own entry comes up, and returns the caller.
+--
+-- A published message reaches the subscribers of replicas too, but its count of receivers leaves
+-- them out. So this asks first who listens here, and then publishes only what is true.
 local function hand_over(caller)
   local now
   while true do
     -- What is no queue is none: a release must not fail half-way.
-    local entry = redis.pcall('LPOP', waiters)
+    local entry = redis.pcall('LINDEX', waiters, 0)
     if type(entry) ~= 'string' then return nil end
-    now = now or clock() / 1000
+    now = now or clock()
     local owner, channel, lease, tokens, expires = parts(entry)
-    if owner == caller then return owner end
-    if owner and tonumber(expires) > now then
-      local grant = string.format('%s|%.0f|%.0f', owner, take_tokens(tonumber(tokens)))
-      -- Nobody listens: the waiter's process is gone. An error counts as nobody.
-      local heard = redis.pcall('PUBLISH', channel, grant)
-      if type(heard) == 'number' and heard > 0 then
-        redis.call('SET', lock, owner, 'PX', lease)
-        return owner
+    local here = 0
+    if owner and owner ~= caller and tonumber(expires) * 1000 > now then
+      local listening = redis.pcall('PUBSUB', 'NUMSUB', channel)
+      here = listening[2]
+      if listening.err then
+        -- The server does not tell. A waiter that is told to look does no harm wherever it is: the
+        -- lock is free for the one that has its entry here.
+        local heard = redis.pcall('PUBLISH', channel, owner .. '|0|0')
+        if type(heard) == 'number' and heard > 0 then
+          redis.call('DEL', lock)
+          return owner
+        end
+        here = 0
       end
+    end
+    -- Before anything that a server whose memory is full refuses as a script's first write.
+    redis.call('LPOP', waiters)
+    if owner == caller then return owner end
+    if here > 0 then
+      local grant = string.format('%s|%.0f|%.0f', owner, take_tokens(tonumber(tokens), now))
+      redis.call('SET', lock, owner, 'PX', lease)
+      local told = redis.pcall('PUBLISH', channel, grant)
+      -- An error counts as nobody.
+      if type(told) == 'number' then return owner end
     end
   end
 end
@@ -93,7 +111,9 @@ local function wait_in_line(owner, lease, tokens, channel, entry)
   if redis.call('PTTL', waiters) < tonumber(lease) then
     redis.call('PEXPIRE', waiters, lease)
   end
-  local foreign = string.sub(redis.call('GET', lock), 1, 4) ~= 'lk1:'
+  -- Nobody holds it where the first in the queue was told to come for it.
+  local holder = redis.call('GET', lock)
+  local foreign = holder and string.sub(holder, 1, 4) ~= 'lk1:'
   local last = read_counter(fence) or clock()
   return { redis.call('PTTL', lock), place, foreign and 1 or 0, last, mine }
 end

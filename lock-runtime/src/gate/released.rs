@@ -1,0 +1,46 @@
+//! The provider's answer to a release, on its way to who waits for it, or to the log.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::sync::oneshot;
+
+use crate::{LockError, observe};
+
+/// Resolves when a release is answered; `None` if nobody will. A failure that nobody waits for is
+/// logged, whether it comes before or after this is dropped.
+pub(crate) struct Answer(oneshot::Receiver<Result<(), LockError>>);
+
+/// The other side of an [`Answer`].
+pub(super) struct Answers(oneshot::Sender<Result<(), LockError>>);
+
+pub(super) fn answer() -> (Answers, Answer) {
+    let (sender, receiver) = oneshot::channel();
+    (Answers(sender), Answer(receiver))
+}
+
+impl Answers {
+    pub(super) fn give(self, result: Result<(), LockError>) {
+        if let Err(Err(error)) = self.0.send(result) {
+            observe::release_failed(&error);
+        }
+    }
+}
+
+impl Future for Answer {
+    type Output = Option<Result<(), LockError>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context).map(Result::ok)
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        self.0.close();
+        if let Ok(Err(error)) = self.0.try_recv() {
+            observe::release_failed(&error);
+        }
+    }
+}

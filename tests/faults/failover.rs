@@ -1,0 +1,125 @@
+//! Hand-over across a failover: who listens to the server that grants, and who listens elsewhere.
+
+use lock_tests::eventually;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, PushInfo, PushKind};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use crate::common::{BOUND, Raw, Server, take};
+use crate::servers::{Servers, with_servers};
+use crate::watch::calls;
+
+/// Any client that listens to a channel.
+struct Listener {
+    heard: UnboundedReceiver<PushInfo>,
+    _connection: MultiplexedConnection,
+}
+
+impl Listener {
+    async fn of(server: &Server, channel: &str) -> Self {
+        let (sender, heard) = unbounded_channel();
+        let config = AsyncConnectionConfig::new().set_push_sender(sender);
+        let url = format!("{}?protocol=resp3", server.process.url());
+        let client = redis::Client::open(url).unwrap();
+        let connecting = client.get_multiplexed_async_connection_with_config(&config);
+        let mut connection = connecting.await.unwrap();
+        connection.subscribe(channel).await.unwrap();
+        Self {
+            heard,
+            _connection: connection,
+        }
+    }
+
+    /// The next message of the channel.
+    async fn hears(&mut self) -> String {
+        loop {
+            let push = tokio::time::timeout(BOUND, self.heard.recv()).await;
+            let push = push.expect("a message").expect("the connection lives");
+            if push.kind == PushKind::Message {
+                return redis::from_redis_value(push.data[1].clone()).unwrap();
+            }
+        }
+    }
+}
+
+async fn listeners(raw: &Raw, channel: &str) -> u64 {
+    let answer: (String, u64) = raw.ask(&format!("PUBSUB NUMSUB {channel}")).await;
+    answer.1
+}
+
+/// What the new server grants, the old one passes on, since it follows. Its listeners do not count.
+#[test]
+fn a_waiter_that_listens_to_the_old_server_is_granted_nothing_and_comes_to_the_new_one() {
+    with_servers(|servers| async move {
+        let (guard, waiting) = servers.hold_and_wait().await;
+        servers.replicated().await;
+        let (old, new) = (&servers.old.raw, &servers.new.raw);
+        let entry: String = new.ask("LINDEX {order}:lk1:waiters 0").await;
+        let channel = entry.split('|').nth(1).expect("an entry names a channel");
+        servers.swap(&[&servers.holders, &servers.waiters]).await;
+        eventually("the old one follows", BOUND, || async {
+            let state: String = old.ask("INFO replication").await;
+            state.contains("master_link_status:up")
+        })
+        .await;
+        let published = calls(old, "publish").await;
+        let before = guard.fencing_token();
+        guard.release().await.unwrap();
+        assert_eq!(new.get("order").await, None, "nobody listens there");
+        // The old one has heard of everything that came before this.
+        new.ask::<String>("SET mark x").await;
+        assert_eq!(new.ask::<u64>("WAIT 1 10000").await, 1);
+        assert_eq!(listeners(old, channel).await, 1);
+        assert_eq!(calls(old, "publish").await, published);
+
+        let alone = take(&servers.new.provider().await, "order").await;
+        assert!(alone.fencing_token() > before);
+        // It waits here now, so it cannot believe to have the lock.
+        new.until_waiting("order", 1).await;
+        assert!(!waiting.is_finished() && !alone.is_lost());
+        let before = alone.fencing_token();
+        alone.release().await.unwrap();
+        let last = waiting.await.unwrap();
+        assert!(last.fencing_token() > before);
+        last.release().await.unwrap();
+    });
+}
+
+#[test]
+fn a_listener_at_a_replica_makes_no_waiter_pass_for_alive() {
+    with_servers(|servers| async move {
+        let Servers {
+            old: primary, new, ..
+        } = &servers;
+        let owner = format!("lk1:host:1:{:032x}", 1);
+        let expires = primary.clock().await / 1_000 + 600_000;
+        let queue =
+            format!("RPUSH {{order}}:lk1:waiters {owner}|lk1:grants:channel|600000|1|{expires}");
+        let mut at_replica = Listener::of(new, "lk1:grants:channel").await;
+        let provider = primary.provider().await;
+
+        let guard = take(&provider, "order").await;
+        primary.raw.ask::<u64>(&queue).await;
+        guard.release().await.unwrap();
+        assert_eq!(primary.raw.get("order").await, None, "nobody is alive");
+        assert_eq!(primary.raw.waiting("order").await, 0);
+        primary
+            .raw
+            .ask::<u64>("PUBLISH lk1:grants:channel mark")
+            .await;
+        assert_eq!(at_replica.hears().await, "mark", "and nothing before it");
+
+        // With a listener at the primary, the one at the replica hears what is true.
+        let mut at_primary = Listener::of(primary, "lk1:grants:channel").await;
+        let guard = take(&provider, "order").await;
+        let token = guard.fencing_token().expect("a token").get();
+        primary.raw.ask::<u64>(&queue).await;
+        guard.release().await.unwrap();
+        assert_eq!(primary.raw.get("order").await, Some(owner.clone()));
+        let grant = at_primary.hears().await;
+        assert_eq!(at_replica.hears().await, grant);
+        let parts: Vec<_> = grant.split('|').collect();
+        assert_eq!((parts[0], parts[2]), (owner.as_str(), "1"));
+        assert!(parts[1].parse::<u64>().unwrap() > token, "{grant}");
+    });
+}
