@@ -18,8 +18,16 @@ pub(crate) fn expand(rejected: Box<Rejected>) -> TokenStream {
         Some((item, guard, root)) => unlocked(item, guard.as_ref(), root.as_ref()),
         None => rejected.original,
     };
-    tokens.extend(rejected.mistakes.into_compile_error());
+    tokens.extend(rejected.mistakes.into_iter().map(compile_error));
     tokens
+}
+
+/// Makes the error without the `::core::` that `syn` writes: a dependency may be called so.
+fn compile_error(mistake: syn::Error) -> TokenStream {
+    let tokens = mistake.into_compile_error().into_iter();
+    tokens
+        .skip_while(|token| token.to_string() != "compile_error")
+        .collect()
 }
 
 /// The function without the lock. A guard that the body may use is still bound.

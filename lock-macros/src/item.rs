@@ -138,6 +138,23 @@ impl Item {
         matches!(self.shape, Shape::Boxed { .. })
     }
 
+    /// Whether the function returns `()`.
+    pub(crate) fn returns_nothing(&self) -> bool {
+        self.output.to_token_stream().to_string() == "()"
+    }
+
+    /// Whether the body has this word.
+    pub(crate) fn body_has(&self, word: &str) -> bool {
+        fn has(tokens: TokenStream, word: &str) -> bool {
+            tokens.into_iter().any(|token| match token {
+                TokenTree::Ident(ident) => ident == word,
+                TokenTree::Group(group) => has(group.stream(), word),
+                TokenTree::Punct(_) | TokenTree::Literal(_) => false,
+            })
+        }
+        has(self.body.stream(), word)
+    }
+
     /// Replaces the parameters.
     pub(crate) fn set_inputs(&mut self, inputs: Punctuated<FnArg, Token![,]>) {
         self.signature.inputs = inputs;

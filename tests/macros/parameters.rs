@@ -56,6 +56,7 @@ struct Wrapper(Noted, Noted);
 
 struct Order {
     first: Noted,
+    #[allow(dead_code, reason = "it is dropped, and that is what is looked at")]
     second: Noted,
     locks: Arc<dyn LockProvider>,
     wait: Duration,
@@ -307,7 +308,7 @@ impl Order {
     }
 
     #[distributed_lock(name = "parameters:self", provider = self.locks)]
-    async fn elsewhere(mut self, _x: Noted) -> Result<(), LockError> {
+    async fn elsewhere(self, _x: Noted) -> Result<(), LockError> {
         Ok(())
     }
 

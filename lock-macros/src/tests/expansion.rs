@@ -179,10 +179,10 @@ fn of_a_function_with_mistakes() {
             })();
             lock.is_lost()
         }
-        ::core::compile_error! {
+        compile_error! {
             "empty placeholder `{}`, name a parameter as in `{id}`, or write `{{}}` for braces in the name"
         }
-        ::core::compile_error! {
+        compile_error! {
             "the number 5 in the duration \"5\" has no unit, write \"5s\" or \"5ms\""
         }
     "#]].assert_eq(&text);
