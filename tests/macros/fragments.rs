@@ -62,15 +62,15 @@ macro_rules! with_options {
             use super::*;
 
             #[distributed_lock(
-                                                        name = $key,
-                                                        timeout = $wait,
-                                                        lease = $duration,
-                                                        max_hold = $limit,
-                                                        min_hold = $duration * 0,
-                                                        on_unavailable = $outcome,
-                                                        guard = $guard,
-                                                        crate = $root
-                                                    )]
+                                                                name = $key,
+                                                                timeout = $wait,
+                                                                lease = $duration,
+                                                                max_hold = $limit,
+                                                                min_hold = $duration * 0,
+                                                                on_unavailable = $outcome,
+                                                                guard = $guard,
+                                                                crate = $root
+                                                            )]
             pub(crate) async fn by_literal(id: u32) -> String {
                 format!("{} {id}", $guard.name())
             }
