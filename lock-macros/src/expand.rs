@@ -35,16 +35,16 @@ pub(crate) fn expand(mut function: LockedFn) -> TokenStream {
             #outside
             let (request, slot) = (#request, &#private::GuardSlot::new());
             let body = #private::pin!(#private::Option::Some(async move #body));
-            let keep = #private::Output::of(&body).keep();
-            return request.run_with_guard(slot, keep, body, #outcome).await;
+            let (output, body) = #private::Output::of(body);
+            return request.run_with_guard(slot, output.keep(), body, #outcome).await;
         }
     } else {
         quote_spanned! {Span::mixed_site()=>
             #outside
             let request = #request;
             let body = #private::pin!(#private::Option::Some(async move #body));
-            let keep = #private::Output::of(&body).keep();
-            return request.run(keep, body, #outcome).await;
+            let (output, body) = #private::Output::of(body);
+            return request.run(output.keep(), body, #outcome).await;
         }
     };
     if let Some(inputs) = parameters.inputs.take() {

@@ -166,7 +166,7 @@ use proc_macro::TokenStream;
 #[doc = "```"]
 ///
 /// The `if let` is never entered; it makes the compiler report a type mismatch inside the body.
-/// `keep` says where the output is while the release is confirmed. Where a parameter's value has to
+/// `output.keep()` says where the output is while the release is confirmed. Where a parameter's value has to
 /// be dropped, `let _ = &parameter;` in front of the body moves it there as a whole; one that the
 /// signature takes apart, or leaves without a name, is taken apart there instead. The body's own
 /// tokens are not touched.

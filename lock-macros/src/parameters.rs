@@ -17,7 +17,9 @@ use syn::{Attribute, FnArg, Pat, PatIdent, PatType, ReceiverKind, Token};
 
 use crate::item::{Item, Leading};
 use crate::mentions::{Uses, assigns, mentions};
-use crate::patterns::{bindings, has_no_drop, keeps_nothing, let_by_reference, map_bindings};
+use crate::patterns::{
+    bindings, borrows_mutably, has_no_drop, keeps_nothing, let_by_reference, map_bindings,
+};
 
 /// The parameters, as the expansion needs them.
 pub(crate) struct Parameters {
@@ -149,8 +151,10 @@ impl Plan<'_> {
         let pattern = std::mem::replace(&mut *input.pat, Pat::Verbatim(taken.to_token_stream()));
         self.captures.push(capture(&taken, &[]));
         // What the pattern leaves is a local, too.
-        let rest = (!keeps_nothing(&pattern))
-            .then(|| quote_spanned!(Span::mixed_site()=> let #taken = #taken;));
+        let rest = (!keeps_nothing(&pattern)).then(|| {
+            let mutable = borrows_mutably(&pattern).then(|| Token![mut](Span::mixed_site()));
+            quote_spanned!(Span::mixed_site()=> let #mutable #taken = #taken;)
+        });
         self.parameters
             .inside
             .extend(quote_spanned!(Span::mixed_site()=> #rest let #pattern = #taken;));

@@ -67,6 +67,15 @@ pub(crate) fn keeps_nothing(pattern: &Pat) -> bool {
     }
 }
 
+/// Whether a pattern has `ref mut` somewhere.
+pub(crate) fn borrows_mutably(pattern: &Pat) -> bool {
+    let mut any = false;
+    map_bindings(&mut pattern.clone(), &mut |binding| {
+        any |= binding.by_ref.is_some() && binding.mutability.is_some();
+    });
+    any
+}
+
 /// Whether a type is written so that its values need no drop.
 pub(crate) fn has_no_drop(ty: &Type) -> bool {
     const PRIMITIVES: [&str; 17] = [

@@ -90,9 +90,12 @@ impl<T: ?Sized> Display for Shown<'_, T> {
 /// It is in the caller's future then, which is `Send` only if the output is. For an output that is
 /// not, nothing waits for the release, which the guard's drop begins: so the future of a body that
 /// is `Send` stays so.
-pub trait Keep<T> {
+pub trait Keep<T>: Default {
     /// Keeps the output, or gives it back if it cannot be kept.
     fn keep(&mut self, ended: Result<T, LockError>) -> Option<Result<T, LockError>>;
+
+    /// Whether something is kept.
+    fn has_kept(&self) -> bool;
 
     /// Takes what was kept.
     fn take(&mut self) -> Option<Result<T, LockError>>;
@@ -107,11 +110,9 @@ pub(crate) fn until_released<T, K: Keep<T>>(
     mut body: Pin<&mut impl Future<Output = Result<T, LockError>>>,
     mut release: Pin<&mut impl Future<Output = Result<(), LockError>>>,
 ) -> impl Future<Output = (Result<T, LockError>, Result<(), LockError>)> {
-    let mut has_ended = false;
     poll_fn(move |context| {
-        if !has_ended {
+        if !keep.has_kept() {
             let ended = ready!(body.as_mut().poll(context));
-            has_ended = true;
             if let Some(ended) = keep.keep(ended) {
                 return Poll::Ready((ended, Ok(())));
             }
@@ -127,8 +128,8 @@ pub(crate) fn until_released<T, K: Keep<T>>(
 /// Keeps an output.
 pub struct Kept<T>(Option<Result<T, LockError>>);
 
-impl<T> Kept<T> {
-    pub(crate) const fn new() -> Self {
+impl<T> Default for Kept<T> {
+    fn default() -> Self {
         Self(None)
     }
 }
@@ -139,17 +140,26 @@ impl<T> Keep<T> for Kept<T> {
         None
     }
 
+    fn has_kept(&self) -> bool {
+        self.0.is_some()
+    }
+
     fn take(&mut self) -> Option<Result<T, LockError>> {
         self.0.take()
     }
 }
 
 /// Keeps nothing.
+#[derive(Default)]
 pub struct NotKept;
 
 impl<T> Keep<T> for NotKept {
     fn keep(&mut self, ended: Result<T, LockError>) -> Option<Result<T, LockError>> {
         Some(ended)
+    }
+
+    fn has_kept(&self) -> bool {
+        false
     }
 
     fn take(&mut self) -> Option<Result<T, LockError>> {
@@ -162,16 +172,16 @@ impl<T> Keep<T> for NotKept {
 pub struct Output<T>(PhantomData<fn() -> T>);
 
 impl<T> Output<T> {
-    /// The output of this body.
-    pub fn of<F: Future<Output = T>>(_: &Pin<&mut Option<F>>) -> Self {
-        Self(PhantomData)
+    /// The output of this body, which is given back: borrowed, it would be stored twice.
+    pub fn of<F: Future<Output = T>>(body: Pin<&mut Option<F>>) -> (Self, Pin<&mut Option<F>>) {
+        (Self(PhantomData), body)
     }
 }
 
 impl<T: Send> Output<T> {
     /// Makes a place for it.
     pub fn keep(&self) -> Kept<T> {
-        Kept::new()
+        Kept::default()
     }
 }
 

@@ -218,16 +218,7 @@ impl DistributedLock {
         let slot = GuardSlot::new();
         let body = async { Ok(body(slot.guard()).await) };
         let (call, acquire) = self.call(None);
-        run_in(
-            call,
-            acquire,
-            None,
-            &slot,
-            Kept::new(),
-            pin!(Some(body)),
-            Err,
-        )
-        .await
+        run_in::<_, _, Kept<_>>(call, acquire, None, &slot, pin!(Some(body)), Err).await
     }
 
     async fn run_in<T>(
@@ -237,16 +228,7 @@ impl DistributedLock {
     ) -> Result<T, LockError> {
         let body = async { Ok(body.await) };
         let (call, acquire) = self.call(timeout);
-        run_in(
-            call,
-            acquire,
-            None,
-            OnceCell::new(),
-            Kept::new(),
-            pin!(Some(body)),
-            Err,
-        )
-        .await
+        run_in::<_, _, Kept<_>>(call, acquire, None, OnceCell::new(), pin!(Some(body)), Err).await
     }
 
     fn call(&self, timeout: Option<Duration>) -> (Call, Result<Acquire, LockError>) {

@@ -125,7 +125,7 @@ impl Request {
     #[inline]
     pub fn run<F, N, K>(
         self,
-        keep: K,
+        _: K,
         body: Pin<&mut Option<F>>,
         not_run: N,
     ) -> impl Future<Output = F::Output>
@@ -134,7 +134,7 @@ impl Request {
         N: FnOnce(LockError) -> F::Output,
         K: Keep<F::Output>,
     {
-        self.run_at(OnceCell::new(), keep, body, not_run)
+        self.run_at::<_, _, K>(OnceCell::new(), body, not_run)
     }
 
     /// Runs a body that sees the guard.
@@ -142,7 +142,7 @@ impl Request {
     pub fn run_with_guard<F, N, K>(
         self,
         guard: &GuardSlot,
-        keep: K,
+        _: K,
         body: Pin<&mut Option<F>>,
         not_run: N,
     ) -> impl Future<Output = F::Output>
@@ -151,13 +151,12 @@ impl Request {
         N: FnOnce(LockError) -> F::Output,
         K: Keep<F::Output>,
     {
-        self.run_at(guard, keep, body, not_run)
+        self.run_at::<_, _, K>(guard, body, not_run)
     }
 
     fn run_at<F, N, K>(
         self,
         slot: impl Place,
-        keep: K,
         body: Pin<&mut Option<F>>,
         not_run: N,
     ) -> impl Future<Output = F::Output>
@@ -169,7 +168,7 @@ impl Request {
         let call = Call::new(self.template, &self.name);
         let max_hold = self.max_hold;
         let acquire = self.acquire(&call);
-        run_in(call, acquire, max_hold, slot, keep, body, not_run)
+        run_in::<_, _, K>(call, acquire, max_hold, slot, body, not_run)
     }
 
     fn acquire(self, call: &Call) -> Result<Acquire, LockError> {
@@ -240,16 +239,11 @@ impl Place for OnceCell<LockGuard> {
 }
 
 /// Not an `async fn`, and awaits few futures: this one is a part of every annotated call's.
-#[expect(
-    clippy::manual_async_fn,
-    reason = "an `async fn` stores its arguments twice"
-)]
 pub(crate) fn run_in<F, N, K>(
     mut call: Call,
-    acquire: Result<Acquire, LockError>,
+    mut acquire: Result<Acquire, LockError>,
     max_hold: Option<Duration>,
     slot: impl Place,
-    keep: K,
     body: Pin<&mut Option<F>>,
     not_run: N,
 ) -> impl Future<Output = F::Output>
@@ -258,30 +252,31 @@ where
     N: FnOnce(LockError) -> F::Output,
     K: Keep<F::Output>,
 {
+    let mut body = Body(body);
     async move {
-        // Dropped before the guard, also when the caller drops this future half-way.
-        let mut body = Body(body);
-        let acquired = match acquire {
-            Ok(acquire) => acquire.await,
-            Err(error) => Err(error),
-        };
-        let ended = match acquired {
+        // Captured first, and so dropped before the guard when the caller drops this half-way.
+        let _ = &body;
+        // Polled where it is: what is awaited is stored a second time.
+        let acquired = poll_fn(|context| match &mut acquire {
+            Ok(acquire) => Pin::new(acquire).poll(context),
+            Err(error) => Poll::Ready(Err(error.clone())),
+        });
+        let guard = match acquired.await {
             Ok(acquired) => {
                 call.acquired(&acquired);
-                let guard = slot.put(acquired);
-                let (ended, released) = {
-                    let held = pin!(body.while_held(guard, max_hold));
-                    until_released(keep, held, pin!(guard.release_in_place())).await
-                };
-                call.released(ended.as_ref().err(), released);
-                ended
+                slot.put(acquired)
             }
             Err(error) => {
                 body.0.set(None);
                 call.not_acquired(&error);
-                Err(error)
+                return not_run(error);
             }
         };
+        let (ended, released) = {
+            let held = pin!(body.while_held(guard, max_hold.as_ref()));
+            until_released(K::default(), held, pin!(guard.release_in_place())).await
+        };
+        call.released(ended.as_ref().err(), released);
         ended.unwrap_or_else(not_run)
     }
 }
@@ -293,11 +288,11 @@ impl<F: Future> Body<'_, F> {
     fn while_held(
         &mut self,
         guard: &LockGuard,
-        max_hold: Option<Duration>,
+        max_hold: Option<&Duration>,
     ) -> impl Future<Output = Result<F::Output, LockError>> {
         let mut limit = max_hold.map(Limit::start);
         if let (Some(max_hold), Some(hold)) = (max_hold, guard.hold()) {
-            hold.renew_until(Timestamp::now() + max_hold);
+            hold.renew_until(Timestamp::now() + *max_hold);
         }
         let mut lost = guard.hold().map(|_| guard.lost());
         poll_fn(move |context| {
@@ -317,7 +312,7 @@ fn poll_held<F: Future>(
     body: Pin<&mut F>,
     guard: &LockGuard,
     lost: &mut Option<LostSignal>,
-    limit: &mut Option<Limit>,
+    limit: &mut Option<Limit<'_>>,
     context: &mut Context<'_>,
 ) -> Poll<Result<F::Output, LockError>> {
     if guard.is_lost() {
@@ -357,15 +352,15 @@ impl<F> Drop for Body<'_, F> {
 }
 
 /// The end of `max_hold`.
-struct Limit {
-    max_hold: Duration,
+struct Limit<'a> {
+    max_hold: &'a Duration,
     /// Without a timer there is no limit, and so nothing is run.
     timer: Result<Pin<Box<Sleep>>, LockError>,
 }
 
-impl Limit {
-    fn start(max_hold: Duration) -> Self {
-        let timer = keeper::sleep_until(Timestamp::now() + max_hold);
+impl<'a> Limit<'a> {
+    fn start(max_hold: &'a Duration) -> Self {
+        let timer = keeper::sleep_until(Timestamp::now() + *max_hold);
         Self {
             max_hold,
             timer: timer.map(Box::pin),

@@ -12,7 +12,7 @@ macro_rules! from_fragments {
      $pattern:pat => $taken:ty, $output:ty, $bound:path, $block:block) => {
         $(#[$meta])*
         #[distributed_lock(name = "fragments:{id}:{x}", guard = lock)]
-        $vis async fn $name<$lifetime, T: $bound>(
+        $vis async fn $name<$lifetime, T>(
             id: u8,
             $parameter: $type,
             $pattern: $taken,
@@ -29,7 +29,7 @@ macro_rules! from_fragments {
 }
 
 from_fragments!(
-    #[must_use]
+    #[inline]
     pub(crate) signature, 'a, number: u32, (_, [_second, ..]) => (String, [u8; 2]),
     Result<bool, LockError>, Display, {
         let held = is_held("fragments:1:2").await;
@@ -62,15 +62,15 @@ macro_rules! with_options {
             use super::*;
 
             #[distributed_lock(
-                                                                name = $key,
-                                                                timeout = $wait,
-                                                                lease = $duration,
-                                                                max_hold = $limit,
-                                                                min_hold = $duration * 0,
-                                                                on_unavailable = $outcome,
-                                                                guard = $guard,
-                                                                crate = $root
-                                                            )]
+                                                                        name = $key,
+                                                                        timeout = $wait,
+                                                                        lease = $duration,
+                                                                        max_hold = $limit,
+                                                                        min_hold = $duration * 0,
+                                                                        on_unavailable = $outcome,
+                                                                        guard = $guard,
+                                                                        crate = $root
+                                                                    )]
             pub(crate) async fn by_literal(id: u32) -> String {
                 format!("{} {id}", $guard.name())
             }

@@ -67,14 +67,22 @@ struct Order {
 macro_rules! shapes {
     ($($(#[$option:meta])* $shape:ident($lock:ident; $($parameters:tt)*) $body:tt
         called with ($($argument:expr),*);)*) => {
-        #[allow(unused, reason = "that they are dropped is what is tested")]
+        #[allow(
+            unused,
+            clippy::toplevel_ref_arg,
+            reason = "that they are dropped is what is tested"
+        )]
         mod bare {
             use super::*;
 
             $(pub(super) async fn $shape($($parameters)*) -> Result<(), LockError> $body)*
         }
 
-        #[allow(unused, reason = "that they are dropped is what is tested")]
+        #[allow(
+            unused,
+            clippy::toplevel_ref_arg,
+            reason = "that they are dropped is what is tested"
+        )]
         mod annotated {
             use super::*;
 
@@ -211,7 +219,8 @@ shapes! {
     );
 
     #[distributed_lock(name = "parameters:borrowing_patterns")]
-    borrowing_patterns(lock; ref x: Noted, Wrapper(ref a, b): Wrapper, y: Noted) {
+    borrowing_patterns(lock; ref x: Noted, Wrapper(ref mut a, b): Wrapper, y: Noted) {
+        a.0 = "changed";
         pause().await;
         let _ = (x, a);
         Ok(())

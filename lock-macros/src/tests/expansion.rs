@@ -51,8 +51,8 @@ fn with_every_option() {
                 if let crate ::reexported::__private::Option::Some(output) = crate
                 ::reexported::__private::Option::None:: < u8 > { return output; } 1 })
             );
-            let keep = crate::reexported::__private::Output::of(&body).keep();
-            return request.run_with_guard(slot, keep, body, |_| 0).await;
+            let (output, body) = crate::reexported::__private::Output::of(body);
+            return request.run_with_guard(slot, output.keep(), body, |_| 0).await;
         }
     "##]]
     .assert_eq(&text);
@@ -78,10 +78,10 @@ fn with_an_expression_as_name() {
                 ::lock_runtime::__private::Option::Some(output) =
                 ::lock_runtime::__private::Option::None:: < () > { return output; } return; })
             );
-            let keep = ::lock_runtime::__private::Output::of(&body).keep();
+            let (output, body) = ::lock_runtime::__private::Output::of(body);
             return request
                 .run(
-                    keep,
+                    output.keep(),
                     body,
                     ::lock_runtime::__private::Expansion::or_skip::<()> as fn(_) -> _,
                 )
@@ -113,10 +113,10 @@ fn with_impl_trait() {
                 ::lock_runtime::__private::Option::None:: < Result < (_, & 'static [u8]), E > > {
                 return output; } g() })
             );
-            let keep = ::lock_runtime::__private::Output::of(&body).keep();
+            let (output, body) = ::lock_runtime::__private::Output::of(body);
             return request
                 .run(
-                    keep,
+                    output.keep(),
                     body,
                     ::lock_runtime::__private::Expansion::or_error::<
                         Result<(_, &'static [u8]), E>,
@@ -151,10 +151,10 @@ fn under_tokio_main() {
                     ::lock_runtime::__private::Option::None:: < () > { return output; } work().
                     await })
                 );
-                let keep = ::lock_runtime::__private::Output::of(&body).keep();
+                let (output, body) = ::lock_runtime::__private::Output::of(body);
                 return request
                     .run(
-                        keep,
+                        output.keep(),
                         body,
                         ::lock_runtime::__private::Expansion::or_skip::<()> as fn(_) -> _,
                     )
