@@ -14,6 +14,7 @@ use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Expr, Type};
 
+use crate::dependency;
 use crate::item::braces;
 use crate::mentions::Uses;
 use crate::model::{Length, LockedFn, Name, Outcome, Provider};
@@ -57,7 +58,11 @@ pub(crate) fn expand(mut function: LockedFn) -> TokenStream {
 pub(crate) fn root(given: Option<&syn::Path>) -> TokenStream {
     match given {
         Some(path) => path.to_token_stream(),
-        None => quote_spanned!(Span::mixed_site()=> ::lock_runtime),
+        None => {
+            let name = dependency::renamed().unwrap_or_else(|| "lock_runtime".to_owned());
+            let name = Ident::new(&name, Span::mixed_site());
+            quote_spanned!(Span::mixed_site()=> ::#name)
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod args;
 mod check;
+mod dependency;
 mod duration;
 mod errors;
 mod expand;

@@ -1,5 +1,6 @@
 //! Unit tests, on tokens that no compiler has seen.
 
+mod dependency;
 mod duration;
 mod errors;
 mod expansion;

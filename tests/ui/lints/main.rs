@@ -51,8 +51,8 @@ fn no_lint_more(edition: &str) {
         return;
     }
     let directory = scratch(edition);
-    let bare = write_module(&directory, "bare", false);
-    let annotated = write_module(&directory, "annotated", true);
+    let bare = write_module(&directory, "bare", false, dependency(edition));
+    let annotated = write_module(&directory, "annotated", true, dependency(edition));
     let fired = lint(&directory);
     let mut more = String::new();
     let shapes: Vec<&str> = shapes().map(|(shape, _)| shape).collect();
@@ -93,6 +93,14 @@ fn shapes() -> impl Iterator<Item = (&'static str, &'static str)> {
         .filter_map(|shape| shape.split_once('\n'))
 }
 
+/// What the scratch crate calls the runtime; the attribute finds it under another name, too.
+fn dependency(edition: &str) -> &'static str {
+    match edition {
+        "2021" => "locks",
+        _ => "lock_runtime",
+    }
+}
+
 fn target() -> PathBuf {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let target =
@@ -105,6 +113,7 @@ fn scratch(edition: &str) -> PathBuf {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let directory = target().join(format!("lints/edition-{edition}"));
     std::fs::create_dir_all(directory.join("src")).expect("the target directory is writable");
+    let name = dependency(edition);
     let manifest = format!(
         "[package]
         name = \"shapes-{edition}\"
@@ -113,7 +122,7 @@ fn scratch(edition: &str) -> PathBuf {
         publish = false
         [dependencies]
         async-trait = \"0.1\"
-        lock-runtime = {{ path = {:?} }}
+        {name} = {{ package = \"lock-runtime\", path = {:?} }}
         [workspace]
         ",
         workspace
@@ -124,12 +133,20 @@ fn scratch(edition: &str) -> PathBuf {
     write(&directory.join("Cargo.toml"), &manifest);
     std::fs::copy(workspace.join("Cargo.lock"), directory.join("Cargo.lock"))
         .expect("the workspace is locked");
-    write(&directory.join("src/lib.rs"), LIBRARY);
+    write(
+        &directory.join("src/lib.rs"),
+        &LIBRARY.replace("lock_runtime", name),
+    );
     directory
 }
 
 /// Writes the shapes; returns the line where each begins.
-fn write_module(directory: &Path, name: &str, annotated: bool) -> BTreeMap<usize, &'static str> {
+fn write_module(
+    directory: &Path,
+    name: &str,
+    annotated: bool,
+    root: &str,
+) -> BTreeMap<usize, &'static str> {
     let mut source = String::new();
     let mut begins = BTreeMap::new();
     for (shape, code) in shapes() {
@@ -141,6 +158,7 @@ fn write_module(directory: &Path, name: &str, annotated: bool) -> BTreeMap<usize
         };
         let _ = writeln!(source, "pub mod {shape} {{{PRELUDE}{code}}}");
     }
+    let source = source.replace("lock_runtime", root);
     write(&directory.join(format!("src/{name}.rs")), &source);
     begins
 }
