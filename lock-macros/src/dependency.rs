@@ -11,10 +11,11 @@ pub(crate) fn renamed() -> Option<String> {
     let directory = Path::new(&directory);
     let manifest = std::fs::read_to_string(directory.join("Cargo.toml")).ok()?;
     let read = |directory: &Path| std::fs::read_to_string(directory.join("Cargo.toml")).ok();
-    renamed_in(&manifest, || {
+    let name = renamed_in(&manifest, || {
         let mut manifests = directory.ancestors().skip(1).filter_map(read);
         manifests.find(|manifest| manifest.contains("[workspace"))
-    })
+    });
+    name.filter(|name| syn::parse_str::<syn::Ident>(name).is_ok())
 }
 
 /// The same for these manifests: the crate's, and that of the workspace around it.
