@@ -30,23 +30,32 @@ pub(crate) fn expand(mut function: LockedFn) -> TokenStream {
     let body = body(&function, &parameters, &private);
     let outcome = outcome(&function.outcome, &function.item.output, &private);
     let outside = &parameters.outside;
-    // Each `return` is for lints that want one, and for the order of drops in edition 2021.
-    let contents = if function.guard.is_some() {
-        quote_spanned! {Span::mixed_site()=>
-            #outside
+    let call = match &function.guard {
+        Some(_) => quote_spanned! {Span::mixed_site()=>
+            request.run_with_guard(slot, output.keep(), body, #outcome).await
+        },
+        None => quote_spanned! {Span::mixed_site()=>
+            request.run(output.keep(), body, #outcome).await
+        },
+    };
+    // The `return` is for lints that want one, and for the order of drops in edition 2021; after
+    // what never returns it would be unreachable.
+    let call = match function.item.output {
+        Type::Never(_) => quote_spanned!(Span::mixed_site()=> #call;),
+        _ => quote_spanned!(Span::mixed_site()=> return #call;),
+    };
+    let binding = match &function.guard {
+        Some(_) => quote_spanned! {Span::mixed_site()=>
             let (request, slot) = (#request, &#private::GuardSlot::new());
-            let body = #private::pin!(#private::Option::Some(async move #body));
-            let (output, body) = #private::Output::of(body);
-            return request.run_with_guard(slot, output.keep(), body, #outcome).await;
-        }
-    } else {
-        quote_spanned! {Span::mixed_site()=>
-            #outside
-            let request = #request;
-            let body = #private::pin!(#private::Option::Some(async move #body));
-            let (output, body) = #private::Output::of(body);
-            return request.run(output.keep(), body, #outcome).await;
-        }
+        },
+        None => quote_spanned!(Span::mixed_site()=> let request = #request;),
+    };
+    let contents = quote_spanned! {Span::mixed_site()=>
+        #outside
+        #binding
+        let body = #private::pin!(#private::Option::Some(async move #body));
+        let (output, body) = #private::Output::of(body);
+        #call
     };
     if let Some(inputs) = parameters.inputs.take() {
         function.item.set_inputs(inputs);
