@@ -1,12 +1,12 @@
 //! Taking a lock: looking until it is free, then fencing tokens.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::directory::Directory;
 use super::lock_file::{LockFile, Opened, announce};
-use super::release::Held;
-use super::{FileProvider, blocking, counter, name};
+use super::{FileProvider, Shared, blocking, counter, name};
 use crate::provider::{AcquireRequest, Grant};
 use crate::{FencingToken, LockError, LockErrorKind, Timestamp};
 
@@ -18,7 +18,9 @@ pub(super) const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 /// The counter is locked for microseconds at a time. After this long the caller hears of it, ...
 const COUNTER_TROUBLE: Duration = Duration::from_millis(100);
 /// ... and after this long the acquisition fails: whoever has locked it must be stopped.
-const COUNTER_PATIENCE: Duration = Duration::from_secs(2);
+const COUNTER_PATIENCE: Duration = Duration::from_millis(1_800);
+/// What a call that does not wait takes at most, with one look to spare.
+pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What one look at the file found.
 enum Look {
@@ -26,6 +28,8 @@ enum Look {
     /// The lock is taken, and others keep the counter locked.
     NoToken(LockFile),
     HeldElsewhere,
+    /// Others took and released it all the while.
+    Unclear,
 }
 
 pub(super) async fn acquire(
@@ -34,7 +38,7 @@ pub(super) async fn acquire(
 ) -> Result<Grant, LockError> {
     let file_name = name::file_name(&format!("{}{}", provider.key_prefix, request.name()));
     if request.waits()
-        && let Some(until) = provider.yields.take(&file_name)
+        && let Some(until) = provider.shared.yields.take(&file_name)
     {
         let _ = tokio::time::timeout(until.remaining(), request.abandoned()).await;
     }
@@ -48,21 +52,22 @@ pub(super) async fn acquire(
         let next_look = request.waits().then(|| asked_at + pause);
         let taken_at = taken.as_ref().map_or(asked_at, |(_, since)| *since);
         let look = {
-            let (directory, file_name) = (provider.directory.clone(), file_name.clone());
+            let (shared, file_name) = (Arc::clone(&provider.shared), file_name.clone());
             let file = taken.take().map(|(file, _)| file);
-            blocking(move || look(&directory, &file_name, file, tokens, next_look))
+            blocking(move || look(&shared, &file_name, file, tokens, next_look))
         };
         match look.await? {
             Look::Granted(file, first) => {
                 request.report_trouble(None);
                 return Ok(Grant::new(request, asked_at)
                     .with_tokens(first, tokens)
-                    .with_state(Held::new(file_name, file)));
+                    .with_state(provider.shared.watch.held(file_name, file, request)));
             }
             Look::NoToken(file) => {
                 let stuck_for = Timestamp::now().since(taken_at);
                 if stuck_for >= COUNTER_TROUBLE {
-                    let trouble = counter_is_stuck(&provider.directory, &file_name, stuck_for);
+                    let trouble =
+                        counter_is_stuck(&provider.shared.directory, &file_name, stuck_for);
                     if stuck_for >= COUNTER_PATIENCE {
                         give_up(file).await;
                         return Err(trouble);
@@ -75,7 +80,15 @@ pub(super) async fn acquire(
             Look::HeldElsewhere if !request.waits() => {
                 return Err(LockErrorKind::Contended.into());
             }
-            Look::HeldElsewhere => {}
+            Look::HeldElsewhere => request.report_contention(),
+            Look::Unclear
+                if !request.waits() && Timestamp::now().since(began) >= COUNTER_PATIENCE =>
+            {
+                return Err(LockError::new(LockErrorKind::ProviderUnavailable).with_detail(
+                    "the lock's file was replaced all the while, so nobody can tell who holds it",
+                ));
+            }
+            Look::Unclear => {}
         }
         if tokio::time::timeout(pause, request.abandoned())
             .await
@@ -92,7 +105,7 @@ pub(super) async fn acquire(
 /// Tries once to take the lock, unless `taken` is it already, and its tokens. A caller that will
 /// look again says when, for the holder to read.
 fn look(
-    directory: &Directory,
+    shared: &Shared,
     file_name: &str,
     taken: Option<LockFile>,
     tokens: NonZeroU32,
@@ -100,17 +113,21 @@ fn look(
 ) -> Result<Look, LockError> {
     let file = match taken {
         Some(file) => file,
-        None => match directory.try_lock(file_name)? {
+        None => match shared.directory.try_lock(file_name)? {
             Opened::Locked(file) => file,
             Opened::Busy(file) => {
-                if let Some(next_look) = next_look {
+                if let (Some(file), Some(next_look)) = (file, next_look) {
                     announce(&file, next_look);
                 }
                 return Ok(Look::HeldElsewhere);
             }
+            Opened::Replaced => return Ok(Look::Unclear),
         },
     };
-    match counter::reserve(directory, &counter::file_name(file_name), tokens) {
+    match shared
+        .counters
+        .reserve(&shared.directory, file_name, tokens)
+    {
         Ok(Some(first)) => Ok(Look::Granted(file, first)),
         Ok(None) => Ok(Look::NoToken(file)),
         Err(error) => {
