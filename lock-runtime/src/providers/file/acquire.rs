@@ -8,6 +8,7 @@ use super::directory::Directory;
 use super::lock_file::{LockFile, Opened, announce};
 use super::{FileProvider, Shared, blocking, counter, name};
 use crate::provider::{AcquireRequest, Grant};
+use crate::race::{First, first_of};
 use crate::{FencingToken, LockError, LockErrorKind, Timestamp};
 
 /// A waiter looks again after 1 ms at first, later after an eighth of the time it has waited, so
@@ -49,14 +50,28 @@ pub(super) async fn acquire(
         let asked_at = Timestamp::now();
         let tokens = request.tokens_wanted();
         let mut pause = pause_after(asked_at.since(began));
-        let next_look = request.waits().then(|| asked_at + pause);
         let taken_at = taken.as_ref().map_or(asked_at, |(_, since)| *since);
+        // More at a time would only stand in each other's way, and whoever gives up in the queue
+        // has nothing to take back.
+        let place = first_of(provider.shared.looks.acquire(), request.abandoned()).await;
+        let place = match place {
+            First::Left(place) => place,
+            First::Right(()) => {
+                if let Some((file, _)) = taken {
+                    give_up(file).await;
+                }
+                return Err(LockErrorKind::Contended.into());
+            }
+        };
+        let asked_at = Timestamp::now();
+        let next_look = request.waits().then(|| asked_at + pause);
         let look = {
             let (shared, file_name) = (Arc::clone(&provider.shared), file_name.clone());
             let file = taken.take().map(|(file, _)| file);
-            blocking(move || look(&shared, &file_name, file, tokens, next_look))
+            blocking(move || look(&shared, &file_name, file, tokens, next_look)).await
         };
-        match look.await? {
+        drop(place);
+        match look? {
             Look::Granted(file, first) => {
                 request.report_trouble(None);
                 return Ok(Grant::new(request, asked_at)

@@ -16,6 +16,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
+
 pub use self::config::FileProviderBuilder;
 use self::config::Settings;
 use self::counter::Counters;
@@ -79,7 +81,12 @@ struct Shared {
     counters: Counters,
     yields: Yields,
     watch: Arc<Watch>,
+    /// Looks at files that are under way.
+    looks: Semaphore,
 }
+
+/// At a time. A directory takes one change at once, so that more gain nothing.
+const LOOKS: usize = 4;
 
 impl FileProvider {
     /// Locks in this directory, which is created with the first lock. A relative path begins at
@@ -101,6 +108,7 @@ impl FileProvider {
                 counters: Counters::new(settings.token_floor),
                 yields: Yields::default(),
                 watch: Arc::default(),
+                looks: Semaphore::new(LOOKS),
             }),
             key_prefix: settings.key_prefix,
         }
