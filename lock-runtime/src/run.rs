@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use tokio::time::Sleep;
 
-use crate::clock::Timestamp;
+use crate::clock::{Span, Timestamp};
 use crate::end::LostSignal;
 use crate::expansion::{Keep, until_released};
-use crate::gate::{Acquire, Wanted};
+use crate::gate::{Acquiring, SlotRef, Source, Wanted};
 use crate::guard::LockGuard;
 use crate::lock::KnownSlot;
 use crate::observe::Call;
@@ -167,37 +167,30 @@ impl Request {
     {
         let call = Call::new(self.template, &self.name);
         let max_hold = self.max_hold;
-        let acquire = self.acquire(&call);
-        run_in::<_, _, K>(call, acquire, max_hold, slot, body, not_run)
+        let entered = self.enter(&call);
+        run_in::<_, _, K>(call, entered, max_hold, slot, body, not_run)
     }
 
-    fn acquire(self, call: &Call) -> Result<Acquire, LockError> {
+    fn enter(self, call: &Call) -> Result<(SlotRef, Wanted), LockError> {
         expansion::check_holds(&self.name, self.max_hold, self.min_hold)?;
-        let named;
-        let registered = match &self.provider {
-            Provider::Default => Some(registry::default()?),
-            Provider::Named(provider) => {
-                named = registry::named(provider)?;
-                Some(&named)
-            }
-            Provider::Given(_) => None,
-        };
-        let slot = match (registered, self.site, &self.provider) {
+        let slot = match (&self.provider, self.site) {
             // What is registered stays, and so may the slot.
-            (Some(provider), Some(site), _) => site.0.get(provider, &self.name),
-            (Some(provider), None, _) | (None, _, Provider::Given(provider)) => {
-                table::enter(provider, &self.name)
+            (Provider::Default, Some(site)) => site.0.get(registry::default()?, &self.name),
+            (Provider::Default, None) => table::enter(registry::default()?, &self.name),
+            (Provider::Named(name), Some(site)) => site.0.get(&registry::named(name)?, &self.name),
+            (Provider::Named(name), None) => table::enter(&registry::named(name)?, &self.name),
+            (Provider::Given(given), _) => {
+                table::enter(&Source::new(Arc::clone(given)), &self.name)
             }
-            (None, ..) => unreachable!("a provider is registered or given"),
         }?;
         call.provider(&slot);
         let wanted = Wanted {
-            lease: self.lease,
-            timeout: self.timeout,
-            min_hold: self.min_hold,
+            lease: Span::maybe(self.lease),
+            timeout: Span::maybe(self.timeout),
+            min_hold: Span::maybe(self.min_hold),
             template: self.template,
         };
-        Ok(Acquire::new(slot, wanted))
+        Ok((slot, wanted))
     }
 }
 
@@ -241,7 +234,7 @@ impl Place for OnceCell<LockGuard> {
 /// Not an `async fn`, and awaits few futures: this one is a part of every annotated call's.
 pub(crate) fn run_in<F, N, K>(
     mut call: Call,
-    mut acquire: Result<Acquire, LockError>,
+    entered: Result<(SlotRef, Wanted), LockError>,
     max_hold: Option<Duration>,
     slot: impl Place,
     body: Pin<&mut Option<F>>,
@@ -256,16 +249,16 @@ where
     async move {
         // Captured first, and so dropped before the guard when the caller drops this half-way.
         let _ = &body;
-        // Polled where it is: what is awaited is stored a second time.
-        let acquired = poll_fn(|context| match &mut acquire {
-            Ok(acquire) => Pin::new(acquire).poll(context),
-            Err(error) => Poll::Ready(Err(error.clone())),
-        });
-        let guard = match acquired.await {
-            Ok(acquired) => {
-                call.acquired(&acquired);
-                slot.put(acquired)
-            }
+        let acquired = match entered {
+            Ok((slot, wanted)) => Acquiring::new(&mut Some(slot), &wanted).await,
+            Err(error) => Err(error),
+        };
+        let held = |acquired| {
+            call.acquired(&acquired);
+            slot.put(acquired)
+        };
+        let guard = match acquired.map(held) {
+            Ok(guard) => guard,
             Err(error) => {
                 body.0.set(None);
                 call.not_acquired(&error);
