@@ -15,6 +15,11 @@ use crate::providers::limits::DeadPeers;
 use crate::providers::url::{parameters, set_duration, split, without_secrets};
 use crate::providers::{invalid, limits};
 
+/// Numbers in the server's scripts are floating and exact up to 9 × 10¹⁵. This leaves room for the
+/// clock until the year 2033.
+const HIGHEST_FLOOR: u64 = 7_000_000_000_000_000;
+/// No server's clock is before this, in microseconds: November 2023.
+const PAST: u64 = 1_700_000_000_000_000;
 const LONGEST_DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Settings of a [`RedisProvider`]; made by [`RedisProvider::builder`].
@@ -27,6 +32,7 @@ pub struct RedisProviderBuilder {
     lease: Option<Duration>,
     connect_timeout: Option<Duration>,
     response_timeout: Option<Duration>,
+    token_floor: Option<u64>,
     username: Option<String>,
     password: Option<String>,
     root_certificates: Option<Vec<u8>>,
@@ -45,6 +51,33 @@ pub(super) struct Settings {
     pub(super) lease: Duration,
     pub(super) connect_timeout: Duration,
     pub(super) response_timeout: Duration,
+    pub(super) tokens: Tokens,
+}
+
+/// Where fencing tokens begin.
+///
+/// A floor that any clock has passed is kept by the clock. Above it, the counter runs ahead of the
+/// clock by the whole floor, so that tokens grow over a lost counter too: what it had reached is
+/// behind the clock that is put forward, and what the bare clock gives in its place is seen to be
+/// too low.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Tokens {
+    /// How far the counter is ahead of the server's clock, in microseconds.
+    pub(super) ahead: u64,
+    /// Tokens up to this one are none.
+    pub(super) none_up_to: u64,
+}
+
+impl Tokens {
+    fn above(floor: u64) -> Self {
+        match floor < PAST {
+            true => Self::default(),
+            false => Self {
+                ahead: floor,
+                none_up_to: floor + PAST,
+            },
+        }
+    }
 }
 
 impl Settings {
@@ -73,6 +106,7 @@ impl RedisProviderBuilder {
             lease: None,
             connect_timeout: None,
             response_timeout: None,
+            token_floor: None,
             username: None,
             password: None,
             root_certificates: None,
@@ -106,6 +140,18 @@ impl RedisProviderBuilder {
     /// parameter `response_timeout`.
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
         self.response_timeout = Some(timeout);
+        self
+    }
+
+    /// Gives out no fencing token up to this one, such as the highest that another provider has
+    /// given out for the locks which move here: below 7 × 10¹⁵, by default none. Every process sets
+    /// the same, for as long as stored tokens are compared. URL parameter `token_floor`.
+    ///
+    /// Tokens are the server's clock in microseconds (1.8 × 10¹⁵ in 2026). With a floor from
+    /// 1.7 × 10¹⁵ on, the counter is put before the clock, and a grant carries one token, and so
+    /// serves one waiter of its process.
+    pub fn token_floor(mut self, floor: u64) -> Self {
+        self.token_floor = Some(floor);
         self
     }
 
@@ -192,12 +238,20 @@ impl RedisProviderBuilder {
         if response_timeout.is_zero() || connect_timeout.is_zero() {
             return Err(invalid("expected timeouts above zero"));
         }
+        let token_floor = self.token_floor.unwrap_or(0);
+        if token_floor >= HIGHEST_FLOOR {
+            return Err(invalid(format!(
+                "expected a `token_floor` below {HIGHEST_FLOOR}: the counter has room for the \
+                 server's clock above it, and goes no further"
+            )));
+        }
         Ok(Settings {
             client: self.client(info, lease)?,
             key_prefix: self.key_prefix.unwrap_or_default(),
             lease,
             connect_timeout,
             response_timeout,
+            tokens: Tokens::above(token_floor),
         })
     }
 
@@ -256,6 +310,14 @@ impl RedisProviderBuilder {
                 "lease" => set_duration(&mut self.lease, &key, &value)?,
                 "connect_timeout" => set_duration(&mut self.connect_timeout, &key, &value)?,
                 "response_timeout" => set_duration(&mut self.response_timeout, &key, &value)?,
+                "token_floor" => {
+                    let floor = value.parse().map_err(|_| {
+                        invalid(format!(
+                            "expected a whole number for `token_floor`, got `{value}`"
+                        ))
+                    })?;
+                    self.token_floor.get_or_insert(floor);
+                }
                 "db" if socket => {
                     let number = value.parse();
                     database = Some(number.map_err(|_| invalid("expected a number for `db`"))?);
@@ -269,7 +331,7 @@ impl RedisProviderBuilder {
                 unknown => {
                     return Err(invalid(format!(
                         "unknown URL parameter `{unknown}`; expected `key_prefix`, `lease`, \
-                         `connect_timeout` or `response_timeout`{}",
+                         `connect_timeout`, `response_timeout` or `token_floor`{}",
                         if socket {
                             ", `db`, `user` or `pass`"
                         } else {
@@ -291,6 +353,7 @@ impl fmt::Debug for RedisProviderBuilder {
             .field("lease", &self.lease)
             .field("connect_timeout", &self.connect_timeout)
             .field("response_timeout", &self.response_timeout)
+            .field("token_floor", &self.token_floor)
             .field("username", &self.username)
             .finish_non_exhaustive()
     }
