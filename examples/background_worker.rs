@@ -1,8 +1,9 @@
 //! A periodic job that every replica of a service starts and one of them runs.
 //!
-//! With `on_unavailable = "skip"` the others go on at once while one is at it. A replica that comes
-//! late, when the lock is free again, must learn that the job is done: it looks into a record of
-//! what was done, under the same lock.
+//! With `on_unavailable = "skip"` the others go on at once while one is at it. That alone keeps two
+//! runs from overlapping: a replica that comes late, when the lock is free again, would run the job
+//! once more. Here it looks into a record of what was done, under the same lock. Where there is no
+//! such record, `min_hold` keeps the lock for longer than clocks differ, as in the README.
 //!
 //! Needs nothing but Rust. Each replica has a provider of its own on a common directory, as
 //! separate processes would have. It ends by itself, non-zero unless every job ran exactly once.

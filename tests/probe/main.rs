@@ -1,6 +1,7 @@
 //! `lock-probe URL NAME`: takes a lock as its standard input says; see `lock_tests::Probe`.
 
 mod contend;
+mod job;
 
 use std::io::{BufRead, Write};
 use std::path::Path;
@@ -69,6 +70,14 @@ async fn serve(
                     guard = lock.try_acquire().await.expect("the provider answers");
                 }
                 say(&format!("acquired {} -", boot_nanos()));
+            }
+            ["job", millis] => {
+                let min_hold = Duration::from_millis(millis.parse().expect("milliseconds"));
+                match job::job(provider, name, min_hold).await {
+                    Ok(Some(at)) => say(&format!("job ran {at}")),
+                    Ok(None) => say("job skipped"),
+                    Err(error) => say_failed(&error),
+                }
             }
             ["release"] => {
                 let held = guard.take().expect("a lock is held");

@@ -36,6 +36,12 @@ impl Attempts {
         matches!(self.next(), Ok(Duration::ZERO))
     }
 
+    /// The error of the last one, if that failed.
+    #[cfg(feature = "redis")]
+    pub(crate) fn last_error(&self) -> Option<&LockError> {
+        self.paused.as_ref().map(|(_, error)| error)
+    }
+
     /// One more was made.
     pub(crate) fn made<T>(&mut self, outcome: &Result<T, LockError>) {
         let Err(error) = outcome else {

@@ -19,6 +19,7 @@ use crate::unprivileged::unprivileged;
 /// |---|---|
 /// | `acquire`, `acquire-for MS`, `try` | `acquired NANOS TOKEN`, or `failed KIND MESSAGE` |
 /// | `hammer` | `acquired NANOS -` when it has the lock, after trying again and again without a pause |
+/// | `job MS` | `job ran NANOS` or `job skipped`: a job with this `min_hold`, skipped where the lock is held |
 /// | `release` | `releasing NANOS`, then `released` or `failed KIND MESSAGE` |
 /// | `drop` | `dropped`: the guard was dropped, not released |
 /// | `is-lost` | `lost NANOS` or `valid NANOS` |

@@ -5,17 +5,18 @@ use std::time::Duration;
 
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{
-    Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion,
-    TlsCertificates,
+    Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, ProtocolVersion, TlsCertificates,
 };
 
 use super::RedisProvider;
+use super::address;
 use crate::LockError;
 use crate::providers::limits::DeadPeers;
 use crate::providers::url::{parameters, set_duration, split, without_secrets};
 use crate::providers::{invalid, limits};
 
 const LONGEST_DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
+const DEFAULT_FAILOVER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Settings of a [`RedisProvider`]; made by [`RedisProvider::builder`].
 ///
@@ -27,6 +28,8 @@ pub struct RedisProviderBuilder {
     lease: Option<Duration>,
     connect_timeout: Option<Duration>,
     response_timeout: Option<Duration>,
+    failover_timeout: Option<Duration>,
+    restart_delay: Option<Duration>,
     username: Option<String>,
     password: Option<String>,
     root_certificates: Option<Vec<u8>>,
@@ -45,6 +48,18 @@ pub(super) struct Settings {
     pub(super) lease: Duration,
     pub(super) connect_timeout: Duration,
     pub(super) response_timeout: Duration,
+    pub(super) failover_timeout: Duration,
+    pub(super) restart_delay: Duration,
+}
+
+impl Settings {
+    /// Whether the server is connected to by TCP without TLS.
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(
+            self.client.get_connection_info().addr(),
+            ConnectionAddr::Tcp(..)
+        )
+    }
 }
 
 impl RedisProviderBuilder {
@@ -63,6 +78,8 @@ impl RedisProviderBuilder {
             lease: None,
             connect_timeout: None,
             response_timeout: None,
+            failover_timeout: None,
+            restart_delay: None,
             username: None,
             password: None,
             root_certificates: None,
@@ -84,8 +101,8 @@ impl RedisProviderBuilder {
         self
     }
 
-    /// How long making a connection may take, and for how long a waiter puts up with a server that
-    /// is gone; by default a third of the lease, at least 1 s and at most 5 s. URL parameter `connect_timeout`.
+    /// How long making a connection may take; by default a third of the lease, at least 1 s and at
+    /// most 5 s. URL parameter `connect_timeout`.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = Some(timeout);
         self
@@ -96,6 +113,28 @@ impl RedisProviderBuilder {
     /// parameter `response_timeout`.
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
         self.response_timeout = Some(timeout);
+        self
+    }
+
+    /// How long a waiter puts up with a server that is out of reach; by default 15 s. Then it fails
+    /// with [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable), as does a caller
+    /// whose own timeout passes meanwhile. Should be longer than a failover takes, which is 10 to
+    /// 60 s for most managed servers. URL parameter `failover_timeout`.
+    pub fn failover_timeout(mut self, timeout: Duration) -> Self {
+        self.failover_timeout = Some(timeout);
+        self
+    }
+
+    /// How long after its start the server grants this client no lock; by default 0, at most 24 h.
+    /// A server that comes back without its data has forgotten who holds which lock, and would
+    /// grant each a second time. Where that can happen, set this to the longest lease of all
+    /// clients, and in all of them.
+    ///
+    /// Until the delay is over, a waiter waits, and a try fails with
+    /// [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable). Renewals and releases go
+    /// on. Needs the right to `INFO`; without it, connecting fails. URL parameter `restart_delay`.
+    pub fn restart_delay(mut self, delay: Duration) -> Self {
+        self.restart_delay = Some(delay);
         self
     }
 
@@ -150,25 +189,28 @@ impl RedisProviderBuilder {
     }
 
     fn settings(mut self) -> Result<Settings, LockError> {
-        let info =
-            match &self.source {
-                Source::Client(client) => client.get_connection_info().clone(),
-                Source::Url(url) => {
-                    let (address, parameters) = split(url)?;
-                    without_secrets(&parameters, self.read_parameters(&parameters))?;
-                    if has_empty_password(&address) {
-                        // The client takes it for none.
-                        self.password.get_or_insert_default();
-                    }
-                    address.as_str().into_connection_info().map_err(|error| {
-                    // The client's error names the mistake and never the URL.
-                    let why = error.detail().map(str::to_owned).unwrap_or_else(|| plain(&error));
-                    invalid(format!(
-                        "expected a URL like redis://user:password@host:6379/0 or rediss://…: {why}"
-                    ))
-                })?
+        let info = match &self.source {
+            Source::Client(client) => client.get_connection_info().clone(),
+            Source::Url(url) => {
+                let (address, parameters) = split(url)?;
+                address::check(&address)?;
+                let socket = address::is_socket(&address);
+                let database =
+                    without_secrets(&parameters, self.read_parameters(&parameters, socket))?;
+                if address::has_empty_password(&address) {
+                    // The client takes it for none.
+                    self.password.get_or_insert_default();
                 }
-            };
+                let info = address::read(&address)?;
+                match database {
+                    Some(database) => {
+                        let server = info.redis_settings().clone().set_db(database);
+                        info.set_redis_settings(server)
+                    }
+                    None => info,
+                }
+            }
+        };
         let lease = limits::lease(self.lease)?;
         let response_timeout = self
             .response_timeout
@@ -176,8 +218,16 @@ impl RedisProviderBuilder {
         let connect_timeout = self
             .connect_timeout
             .unwrap_or_else(|| limits::default_connect_timeout(lease));
-        if response_timeout.is_zero() || connect_timeout.is_zero() {
+        let failover_timeout = self.failover_timeout.unwrap_or(DEFAULT_FAILOVER_TIMEOUT);
+        let timeouts = [response_timeout, connect_timeout, failover_timeout];
+        if timeouts.iter().any(Duration::is_zero) {
             return Err(invalid("expected timeouts above zero"));
+        }
+        let restart_delay = self.restart_delay.unwrap_or_default();
+        if restart_delay > *limits::LEASES.end() {
+            return Err(invalid(format!(
+                "expected a `restart_delay` of at most 24 h, got {restart_delay:?}"
+            )));
         }
         Ok(Settings {
             client: self.client(info, lease)?,
@@ -185,6 +235,8 @@ impl RedisProviderBuilder {
             lease,
             connect_timeout,
             response_timeout,
+            failover_timeout,
+            restart_delay,
         })
     }
 
@@ -218,7 +270,7 @@ impl RedisProviderBuilder {
             // another thread is quicker, its choice is as good.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
-        let wrong = |error: redis::RedisError| invalid(plain(&error));
+        let wrong = |error: redis::RedisError| invalid(address::plain(&error));
         if self.root_certificates.is_none() && self.client_certificate.is_none() {
             return Client::open(info).map_err(wrong);
         }
@@ -232,7 +284,9 @@ impl RedisProviderBuilder {
         Client::build_with_tls(info, certificates).map_err(wrong)
     }
 
-    fn read_parameters(&mut self, query: &str) -> Result<(), LockError> {
+    /// Reads the query; answers the database, which a Unix socket's URL names there.
+    fn read_parameters(&mut self, query: &str, socket: bool) -> Result<Option<i64>, LockError> {
+        let mut database = None;
         for (key, value) in parameters(query)? {
             match &*key {
                 "key_prefix" => {
@@ -241,15 +295,33 @@ impl RedisProviderBuilder {
                 "lease" => set_duration(&mut self.lease, &key, &value)?,
                 "connect_timeout" => set_duration(&mut self.connect_timeout, &key, &value)?,
                 "response_timeout" => set_duration(&mut self.response_timeout, &key, &value)?,
+                "failover_timeout" => set_duration(&mut self.failover_timeout, &key, &value)?,
+                "restart_delay" => set_duration(&mut self.restart_delay, &key, &value)?,
+                "db" if socket => {
+                    let number = value.parse();
+                    database = Some(number.map_err(|_| invalid("expected a number for `db`"))?);
+                }
+                "user" if socket => {
+                    self.username.get_or_insert_with(|| value.into_owned());
+                }
+                "pass" if socket => {
+                    self.password.get_or_insert_with(|| value.into_owned());
+                }
                 unknown => {
                     return Err(invalid(format!(
                         "unknown URL parameter `{unknown}`; expected `key_prefix`, `lease`, \
-                         `connect_timeout` or `response_timeout`"
+                         `connect_timeout`, `response_timeout`, `failover_timeout` or \
+                         `restart_delay`{}",
+                        if socket {
+                            ", `db`, `user` or `pass`"
+                        } else {
+                            ""
+                        }
                     )));
                 }
             }
         }
-        Ok(())
+        Ok(database)
     }
 }
 
@@ -261,6 +333,8 @@ impl fmt::Debug for RedisProviderBuilder {
             .field("lease", &self.lease)
             .field("connect_timeout", &self.connect_timeout)
             .field("response_timeout", &self.response_timeout)
+            .field("failover_timeout", &self.failover_timeout)
+            .field("restart_delay", &self.restart_delay)
             .field("username", &self.username)
             .finish_non_exhaustive()
     }
@@ -286,22 +360,6 @@ fn tcp_settings(lease: Duration) -> TcpSettings {
     settings
 }
 
-/// Whether a URL says `user:@host`.
-fn has_empty_password(address: &str) -> bool {
-    let authority = address
-        .split_once("://")
-        .and_then(|(_, rest)| rest.split('/').next());
-    authority
-        .and_then(|authority| authority.rsplit_once('@'))
-        .is_some_and(|(user, _)| user.len() > 1 && user.find(':') == Some(user.len() - 1))
-}
-
-/// The words of an error that the client itself made.
-fn plain(error: &redis::RedisError) -> String {
-    let text = error.to_string();
-    text.split(" - ").next().unwrap_or(&text).to_lowercase()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -310,29 +368,19 @@ mod tests {
     #[test]
     fn what_the_builder_says_wins_over_the_url() {
         let builder = RedisProviderBuilder::from_url(
-            "redis://localhost?key_prefix=MyApp1:&lease=5s&response_timeout=300ms".to_owned(),
+            "redis://localhost?key_prefix=MyApp1:&lease=5s&response_timeout=300ms\
+             &failover_timeout=1m&restart_delay=0s"
+                .to_owned(),
         )
+        .restart_delay(Duration::from_secs(8))
         .lease(Duration::from_secs(7));
         let settings = builder.settings().unwrap();
         assert_eq!(settings.key_prefix, "MyApp1:");
         assert_eq!(settings.lease, Duration::from_secs(7));
         assert_eq!(settings.response_timeout, Duration::from_millis(300));
         assert_eq!(settings.connect_timeout, Duration::from_secs(7) / 3);
-    }
-
-    #[test]
-    fn an_empty_password_is_one() {
-        for (address, expected) in [
-            ("redis://user:@host", true),
-            ("redis://user:@host:6379/0", true),
-            ("redis://user@host", false),
-            ("redis://:@host", false),
-            ("redis://user:a:@host", false),
-            ("redis://host/:@", false),
-            ("redis://host", false),
-        ] {
-            assert_eq!(has_empty_password(address), expected, "{address}");
-        }
+        assert_eq!(settings.failover_timeout, Duration::from_secs(60));
+        assert_eq!(settings.restart_delay, Duration::from_secs(8));
     }
 
     #[test]

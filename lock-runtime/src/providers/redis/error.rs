@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use redis::{ErrorKind, RedisError};
 
+use crate::name::Escaped;
 use crate::{LockError, LockErrorKind};
 
 /// What an error says about the request and the connection.
@@ -65,6 +66,11 @@ fn code(error: &RedisError) -> Option<Cow<'_, str>> {
 }
 
 const IN_SCRIPT: &str = "@user_script:";
+
+/// Whether a key holds something of another type than its command is for.
+pub(super) fn is_wrong_type(error: &RedisError) -> bool {
+    code(error).as_deref() == Some("WRONGTYPE")
+}
 
 /// Whether the ACL forbids a command, outside a script or within: there the answer is an `ERR`
 /// with a text that depends on the version.
@@ -135,8 +141,8 @@ pub(super) fn lock_error_without(secret: Option<&str>, error: RedisError) -> Loc
             "the server is still loading its data",
         ),
         (_, Some("WRONGTYPE")) => (
-            LockErrorKind::ProviderUnavailable,
-            "a key that the lock needs holds something else",
+            LockErrorKind::InvalidConfig,
+            "a key that the lock needs holds a value of another type",
         ),
         (ErrorKind::RESP3NotSupported, _) => (LockErrorKind::Unsupported, TOO_OLD),
         _ if error.is_timeout() => (
@@ -163,6 +169,12 @@ pub(super) fn lock_error_without(secret: Option<&str>, error: RedisError) -> Loc
     // that is seen of it.
     let detail = format!("{detail} ({text})");
     LockError::new(kind).with_detail(detail).with_source(error)
+}
+
+/// A key that is the library's own holds what somebody else has put there: no repetition mends that.
+pub(super) fn no_lock(key: &str, what: &str) -> LockError {
+    LockError::new(LockErrorKind::InvalidConfig)
+        .with_detail(format!("the key `{}` holds {what}", Escaped(key)))
 }
 
 pub(super) const TOO_OLD: &str = "the server is too old: expected Redis 6.2 or newer, or Valkey";

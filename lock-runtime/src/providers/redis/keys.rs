@@ -6,7 +6,10 @@ use crate::providers::invalid;
 use crate::{LockError, LockName};
 
 /// What a value must begin with to be a holder that hands over.
-const OURS: &str = "lk1:";
+pub(super) const OURS: &str = "lk1:";
+
+/// What the value of a lock ends with that is kept although its owner has released it.
+const KEPT: &str = ":kept";
 
 /// Keys of these endings are our own, so a lock of such a name is kept beside them.
 const COMPANIONS: [&str; 2] = ["lk1:fence", ":lk1:waiters"];
@@ -78,6 +81,11 @@ impl Naming {
         owner.push_str(&self.owner_prefix);
         let _ = write!(owner, "{id}");
         owner
+    }
+
+    /// The value of the lock's key from this owner's release until the lock is free.
+    pub(super) fn kept(owner: &str) -> String {
+        format!("{owner}{KEPT}")
     }
 }
 

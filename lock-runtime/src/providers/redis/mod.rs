@@ -1,15 +1,19 @@
 //! Locks on one Redis or Valkey server.
 
+mod address;
 mod config;
 mod connection;
 mod error;
 mod grants;
 mod keys;
 mod link;
+mod outage;
+mod plain;
 mod queue;
 mod release;
 mod renewal;
 mod requests;
+mod residue;
 mod script;
 mod standing;
 mod undo;
@@ -37,7 +41,9 @@ use crate::{LockError, LockErrorKind};
 ///
 /// The lock `name` is the string key `key_prefix` + `name`, set with `SET NX PX` and deleted by
 /// whoever set it: the recipe of Redis's own documentation and of every Redlock-family client, the
-/// .NET `DistributedLock` library among them, so all of them exclude each other.
+/// .NET `DistributedLock` library among them, so all of them exclude each other. What an application
+/// of its own puts there, a value that never expires or one of another type, is no lock of anybody's:
+/// [`InvalidConfig`](LockErrorKind::InvalidConfig), whose remedy is a key prefix.
 ///
 /// * **Lease.** A holder renews its key every third of the lease. One that crashes keeps the lock
 ///   for at most a lease.
@@ -45,19 +51,27 @@ use crate::{LockError, LockErrorKind};
 ///   first that is alive, by a published message: hand-over takes one round trip, and is in
 ///   arrival order. A holder of another library hands nothing over; the head of the queue looks
 ///   whether its key is gone every 25 to 100 ms.
+/// * **`min_hold`** is the key's life: once the server has agreed, the lock ends then, whatever becomes
+///   of the process. Who waits gets it within a few milliseconds.
 /// * **Fencing tokens** come from one counter for the key prefix, which every grant raises to the
 ///   server's clock in microseconds: they go on growing over a restart without data and a
 ///   failover, as long as the clocks of the servers agree.
-/// * **Connections** belong to the library's own thread and are made anew when they break. A
-///   request whose answer is lost is undone.
+/// * **Connections** belong to the library's own thread and are made anew when they break, at once
+///   while a lock is held. All locks are then renewed together, so that a holder whose lock the
+///   server has lost is told within a round trip. A request whose answer is lost is undone.
 ///
 /// # What it relies on
 ///
-/// One server's data: a failover to a replica that missed the last writes can let two processes
-/// hold a lock. Where that must do no harm, check the fencing token at the resource. The server's
-/// wall clock must not jump ahead by more than a part of the lease, and its eviction policy must
-/// be `noeviction` (a warning says so at connect). See *Is Redlock safe?* by Salvatore Sanfilippo
-/// and *How to do distributed locking* by Martin Kleppmann, both of 2016.
+/// * **One server's data.** After a failover to a replica that missed the last writes, or a restart
+///   without data, the server has forgotten who holds which lock, and grants it again. A holder
+///   learns it as soon as it has a new connection. Where a server may restart without its data, set
+///   [`restart_delay`](RedisProviderBuilder::restart_delay) to the longest lease of all clients;
+///   where two holders must do no harm, check the fencing token at the resource.
+/// * **Clocks.** The server's wall clock must not jump ahead by more than a part of the lease.
+/// * **No eviction.** The server's policy must be `noeviction`; a warning says so at connect.
+///
+/// See *Is Redlock safe?* by Salvatore Sanfilippo and *How to do distributed locking* by Martin
+/// Kleppmann, both of 2016.
 ///
 /// # Rights
 ///
@@ -71,7 +85,8 @@ use crate::{LockError, LockErrorKind};
 ///
 /// Without `+pubsub|numsub`, a release cannot see which waiters are alive. It then tells the first
 /// one to come for the lock, which takes a round trip longer. Optional are `+info`, for a warning
-/// of an eviction policy, and `+select`, if the URL names a database other than 0.
+/// of an eviction policy and for `restart_delay`, and `+select`, if the URL names a database other
+/// than 0.
 ///
 /// # Examples
 ///
@@ -93,8 +108,10 @@ pub struct RedisProvider {
 
 impl RedisProvider {
     /// Connects to the server of this URL: `redis://user:password@host:port/database`, or
-    /// `rediss:` for TLS; parameters `key_prefix`, `lease`, `connect_timeout` and
-    /// `response_timeout` set what the builder's methods of that name set.
+    /// `rediss:` for TLS, also written `valkey:` and `valkeys:`; or, for a Unix socket,
+    /// `unix:///path?db=0&user=name&pass=word`, also written `redis+unix:`. Parameters `key_prefix`,
+    /// `lease`, `connect_timeout`, `response_timeout`, `failover_timeout` and `restart_delay` set
+    /// what the builder's methods of that name set.
     ///
     /// # Errors
     ///
@@ -151,6 +168,8 @@ impl LockProvider for RedisProvider {
             .with_fencing_tokens()
             .with_local_hand_over()
             .with_fairness()
+            .with_contention_reports()
+            .with_response_timeout(self.link.settings.response_timeout)
     }
 
     fn describe(&self) -> String {
@@ -206,8 +225,24 @@ impl LockProvider for RedisProvider {
         })
     }
 
+    fn release_later<'a>(
+        &'a self,
+        grant: &'a Grant,
+        keep_for: Duration,
+    ) -> BoxFuture<'a, Result<(), LockError>> {
+        Box::pin(async move {
+            let until = Timestamp::now() + keep_for;
+            let kept = Release::new(&self.link, grant).run_later(until).await;
+            // Undoing ends a lock that is still its owner's.
+            if kept.is_ok() {
+                Undo::strays_of(&self.link, grant);
+            }
+            kept
+        })
+    }
+
     fn lock_space(&self) -> LockSpace {
-        LockSpace::at(&self.link)
+        self.link.space()
     }
 
     fn clone_of(&self) -> Option<LockSpace> {

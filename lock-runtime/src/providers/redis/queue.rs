@@ -2,17 +2,19 @@
 //! is left of it if it fails.
 
 use std::num::NonZeroU32;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use redis::RedisResult;
 
 use super::connection::{Connection, is_forgotten};
-use super::error::{Fault, fault, lock_error};
+use super::error::{Fault, fault, is_wrong_type, lock_error, no_lock};
 use super::grants::{Expected, Letter};
 use super::keys::Keys;
 use super::link::Link;
-use super::script::{ACQUIRE, By, PASS_ON};
+use super::outage::Outage;
+use super::script::{ACQUIRE, By, LEAVE, PASS_ON};
 use super::standing::{Answer, read};
 use super::undo::{Strays, Undo};
 use crate::clock::Timestamp;
@@ -27,6 +29,9 @@ const PAUSE_WHEN_BUSY: Duration = Duration::from_millis(200);
 /// Whether more tokens are wanted than the entry says is looked at after this time, then after
 /// twice that, and so on.
 const FIRST_COUNT: Duration = Duration::from_millis(4);
+/// How often in a row the lock is found held by what this process has left behind, and is cleared
+/// of it.
+const MOST_CLEARED: u32 = 4;
 
 /// One acquisition under way.
 pub(super) struct Acquisition<'a> {
@@ -72,13 +77,17 @@ impl<'a> Acquisition<'a> {
 
     pub(super) async fn run(self) -> Result<Grant, LockError> {
         // Nearly always one request is all there is, so what it needs is kept small.
-        let Some(connection) = self.link.current() else {
+        let current = self.link.current();
+        let granting = current.filter(|connection| connection.grants_after().is_none());
+        let Some(connection) = granting else {
             return Box::pin(self.go_on(None)).await;
         };
         let asked = self.ask(connection, None).await;
         match asked.answer {
             Ok(Answer::Granted(first, count)) => Ok(self.grant(asked.sent_at, first, count, None)),
-            Ok(Answer::Held) => Err(LockErrorKind::Contended.into()),
+            Ok(Answer::Held(holder)) if holder.residue().is_none() => {
+                Err(holder.refusal(&self.keys.lock))
+            }
             _ => Box::pin(self.go_on(Some(asked))).await,
         }
     }
@@ -90,12 +99,15 @@ impl<'a> Acquisition<'a> {
             .then(|| self.link.grants.expect(&self.owner));
         let mut polls = 0;
         let mut count_after = FIRST_COUNT;
-        let mut outage = None;
+        let mut outage = Outage::new(self.link, self.request);
         let mut refreshed = None;
         let mut last_used: Option<(Timestamp, Arc<Connection>)> = None;
         let mut strays = None;
         // That in the queue; empty if there may be one.
         let mut entry: Option<String> = None;
+        let mut cleared = 0;
+        let began = asked.as_ref().map(|asked| asked.sent_at);
+        let mut overdue = pin!(self.overdue(began.unwrap_or_else(Timestamp::now)));
         loop {
             let Asked {
                 connection,
@@ -105,17 +117,32 @@ impl<'a> Acquisition<'a> {
             } = match asked.take() {
                 Some(asked) => asked,
                 None => {
-                    let connecting = self.link.connection();
-                    match first_of(connecting, self.request.abandoned()).await {
-                        First::Left(Ok(connection)) => self.ask(connection, entry.as_deref()).await,
-                        First::Left(Err(error)) if self.bears(&mut outage, &error) => continue,
+                    let ended = first_of(self.request.abandoned(), overdue.as_mut());
+                    let connected = first_of(outage.connection(), ended).await;
+                    let connection = match connected {
+                        First::Left(Ok(connection)) => connection,
+                        First::Left(Err(error)) if outage.tolerates(&error) => continue,
                         First::Left(Err(error)) => {
                             self.undo(last_used, strays);
                             return Err(error);
                         }
-                        First::Right(()) => {
+                        First::Right(First::Left(())) => {
                             self.undo(last_used, strays);
                             return Err(LockErrorKind::Contended.into());
+                        }
+                        First::Right(First::Right(error)) => {
+                            self.undo(last_used, strays);
+                            return Err(self.link.why_not_connected().unwrap_or(error));
+                        }
+                    };
+                    let used = Arc::clone(&connection);
+                    let asking = self.ask(connection, entry.as_deref());
+                    match first_of(asking, overdue.as_mut()).await {
+                        First::Left(asked) => asked,
+                        First::Right(error) => {
+                            self.request.report_unanswered(false);
+                            self.undo(Some((Timestamp::now(), used)), strays);
+                            return Err(error);
                         }
                     }
                 }
@@ -126,15 +153,34 @@ impl<'a> Acquisition<'a> {
                 Ok(Answer::Granted(first, count)) => {
                     return Ok(self.grant(sent_at, first, count, strays));
                 }
-                Ok(Answer::Held) => {
-                    if strays.is_some() {
+                Ok(Answer::Held(holder)) => {
+                    let mut error = None;
+                    if let Some(residue) = holder.residue() {
+                        cleared += 1;
+                        let clearing = self.clear(&connection, &residue);
+                        match first_of(clearing, overdue.as_mut()).await {
+                            First::Left(()) if cleared <= MOST_CLEARED => continue,
+                            First::Left(()) => error = Some(not_cleared()),
+                            First::Right(late) => error = Some(late),
+                        }
+                    }
+                    if strays.is_some() || entry.is_some() {
                         self.undo(last_used, strays);
                     }
-                    return Err(LockErrorKind::Contended.into());
+                    return Err(error.unwrap_or_else(|| holder.refusal(&self.keys.lock)));
                 }
                 Ok(Answer::Queued(standing)) => {
-                    if outage.take().is_some() {
-                        self.request.report_trouble(None);
+                    outage.is_over();
+                    if let Some(residue) = standing.holder.residue() {
+                        cleared += 1;
+                        if cleared <= MOST_CLEARED {
+                            entry = Some(standing.entry);
+                            self.clear(&connection, &residue).await;
+                            continue;
+                        }
+                    } else {
+                        cleared = 0;
+                        self.request.report_contention();
                     }
                     refreshed = Some((sent_at, standing.last_token));
                     let look_again = standing.look_again_after(self.request.lease(), &mut polls);
@@ -146,13 +192,16 @@ impl<'a> Acquisition<'a> {
                     if fault.is_the_connections() {
                         self.link.retire(&connection);
                     }
-                    let error = lock_error(error);
+                    let error = match is_wrong_type(&error) {
+                        true => no_lock(&self.keys.waiters, "a value that is no queue"),
+                        false => lock_error(error),
+                    };
                     // A connection that was idle may be found dead only now: the script may be
                     // sent twice, since it knows its own owner.
                     let again = match fault {
                         Fault::Broken if !self.request.waits() => first_try,
                         Fault::Refused => false,
-                        _ => self.bears(&mut outage, &error),
+                        _ => outage.tolerates(&error),
                     };
                     if !again {
                         // Without an entry, and with nothing to give up, the server has nothing
@@ -168,9 +217,11 @@ impl<'a> Acquisition<'a> {
                     if fault.is_the_connections() {
                         let until = sent_at + self.request.lease();
                         strays = Some(Strays { until });
-                        entry.get_or_insert_default();
+                        // It may have been refreshed, or not.
+                        entry = Some(String::new());
                     }
                     if fault != Fault::Busy {
+                        outage.pause().await;
                         continue;
                     }
                     Timestamp::now() + jittered(PAUSE_WHEN_BUSY)
@@ -203,6 +254,28 @@ impl<'a> Acquisition<'a> {
                 }
             }
         }
+    }
+
+    /// Why a try ends that has got no answer in time; who waits has more.
+    async fn overdue(&self, began: Timestamp) -> LockError {
+        if self.request.waits() {
+            return std::future::pending().await;
+        }
+        let limit = self.link.settings.response_timeout;
+        tokio::time::sleep((began + limit).remaining()).await;
+        LockError::new(LockErrorKind::ProviderUnavailable)
+            .with_detail(format!("the server did not answer within {limit:?}"))
+    }
+
+    /// Takes back what this process has left behind, for the next look at the lock.
+    async fn clear(&self, connection: &Connection, owner: &str) {
+        let keys = [
+            self.keys.lock.as_str(),
+            &self.keys.waiters,
+            &self.link.naming.fence,
+        ];
+        // Whoever left it tries again if this fails.
+        let _ = connection.run_by_text(&LEAVE, &keys, &[owner]).await;
     }
 
     /// Asks for the lock; once in the queue, with the entry there.
@@ -250,15 +323,6 @@ impl<'a> Acquisition<'a> {
             wanted,
             answer: answer.and_then(read),
         }
-    }
-
-    /// Whether to put up with an error: only who waits does, and only for so long.
-    fn bears(&self, outage: &mut Option<Timestamp>, error: &LockError) -> bool {
-        let since = *outage.get_or_insert_with(Timestamp::now);
-        self.request.report_trouble(Some(error.clone()));
-        self.request.waits()
-            && error.is_retryable()
-            && !(since + self.link.settings.connect_timeout).has_passed()
     }
 
     async fn wait(
@@ -341,6 +405,11 @@ impl<'a> Acquisition<'a> {
             None => grant,
         }
     }
+}
+
+fn not_cleared() -> LockError {
+    LockError::new(LockErrorKind::ProviderUnavailable)
+        .with_detail("the server does not take back what this process has left behind")
 }
 
 /// Whole milliseconds, rounded up, as the server counts.

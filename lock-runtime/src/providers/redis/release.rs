@@ -1,18 +1,23 @@
 //! Releasing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use redis::{RedisResult, Value};
 
 use super::connection::Connection;
-use super::error::{Fault, fault, lock_error};
-use super::keys::Keys;
+use super::error::{Fault, fault, is_wrong_type, lock_error};
+use super::keys::{Keys, Naming};
 use super::link::Link;
-use super::script::RELEASE;
+use super::queue::milliseconds;
+use super::script::{RELEASE, RELEASE_LATER};
 use super::undo::Undo;
 use crate::clock::Timestamp;
 use crate::provider::Grant;
 use crate::{LockError, LockErrorKind};
+
+/// The shortest life that a key can be given.
+const SHORTEST: Duration = Duration::from_millis(1);
 
 /// One release under way.
 pub(super) struct Release<'a> {
@@ -91,14 +96,46 @@ impl<'a> Release<'a> {
         }
     }
 
+    /// Has the server end the lock then, and not before; tries a second time where the connection was
+    /// dead. The owner holds the lock no more when this has succeeded.
+    pub(super) async fn run_later(self, until: Timestamp) -> Result<(), LockError> {
+        let kept = Naming::kept(&self.owner);
+        let keys = [self.keys.lock.as_str(), &self.keys.waiters];
+        let mut again = true;
+        loop {
+            let connection = self.link.connection().await?;
+            let left = milliseconds(until.remaining().max(SHORTEST));
+            let args = [self.owner.as_str(), &left, &kept];
+            // By its text, since it is rare and the process may be about to end.
+            match connection.run_by_text(&RELEASE_LATER, &keys, &args).await {
+                Ok(Value::Int(1)) => return Ok(()),
+                Ok(_) => return Err(lost()),
+                Err(error) if is_wrong_type(&error) => return Err(lost()),
+                Err(error) => {
+                    let lost_connection = fault(&error).is_the_connections();
+                    if lost_connection {
+                        self.link.retire(&connection);
+                    }
+                    if !lost_connection || !std::mem::take(&mut again) {
+                        return Err(lock_error(error));
+                    }
+                }
+            }
+        }
+    }
+
     async fn ask(&self, connection: &Connection) -> RedisResult<bool> {
         let keys = [
             self.keys.lock.as_str(),
             &self.keys.waiters,
             &self.link.naming.fence,
         ];
-        let answer = connection.run(&RELEASE, &keys, &[&self.owner]).await?;
-        Ok(answer == Value::Int(1))
+        match connection.run(&RELEASE, &keys, &[&self.owner]).await {
+            Ok(answer) => Ok(answer == Value::Int(1)),
+            // Somebody has put something else there.
+            Err(error) if is_wrong_type(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! Renewals, many in one go.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use redis::{Pipeline, RedisError, RedisResult, Value};
 
 use super::connection::{Connection, is_forgotten};
-use super::error::{Fault, fault, lock_error};
+use super::error::{Fault, fault, is_wrong_type, lock_error};
 use super::link::Link;
 use super::queue::milliseconds;
 use super::script::{By, RENEW};
@@ -16,14 +17,25 @@ use crate::{LockError, LockErrorKind};
 /// Renewals sent in one go. Requests of other locks wait no longer than these take.
 const TOGETHER: usize = 200;
 
-/// Renews the grants; an answer each, in order.
+/// Renews the grants, each for its own lease; an answer each, in order.
 pub(super) async fn renew_all(
     link: &Arc<Link>,
     grants: &[&Grant],
 ) -> Vec<Result<Timestamp, LockError>> {
+    // A frozen connection must be found out while there is time for another one, for all of them.
+    let leases = grants.iter().map(|grant| grant.lease());
+    let patience = super::patience(&link.settings, leases.min().unwrap_or_default());
     let mut answers = Vec::with_capacity(grants.len());
     for some in grants.chunks(TOGETHER) {
-        match renew_some(link, some).await {
+        let connection = match link.connection().await {
+            Ok(connection) => connection,
+            Err(error) => {
+                // The rest would wait for one attempt after another.
+                answers.resize_with(grants.len(), || Err(error.clone()));
+                break;
+            }
+        };
+        match renew_some(link, &connection, some, patience).await {
             Ok(renewed) => answers.extend(renewed),
             Err(error) => answers.extend(some.iter().map(|_| Err(error.clone()))),
         }
@@ -33,24 +45,18 @@ pub(super) async fn renew_all(
 
 async fn renew_some(
     link: &Arc<Link>,
+    connection: &Arc<Connection>,
     grants: &[&Grant],
+    patience: Duration,
 ) -> Result<Vec<Result<Timestamp, LockError>>, LockError> {
-    let connection = link.connection().await?;
-    // A frozen connection must be found out while there is time for another one.
-    let shortest = grants
-        .iter()
-        .map(|grant| grant.lease())
-        .min()
-        .unwrap_or_default();
-    let patience = super::patience(&link.settings, shortest);
-    match tokio::time::timeout(patience, send(link, &connection, grants)).await {
+    match tokio::time::timeout(patience, send(link, connection, grants)).await {
         Ok(Ok((sent_at, answers))) => {
             let broken = |error: &RedisError| fault(error) == Fault::Broken;
             if answers
                 .iter()
                 .any(|answer| answer.as_ref().is_err_and(broken))
             {
-                link.retire(&connection);
+                link.retire(connection);
             }
             Ok(answers
                 .into_iter()
@@ -59,12 +65,12 @@ async fn renew_some(
         }
         Ok(Err(error)) => {
             if fault(&error).is_the_connections() {
-                link.retire(&connection);
+                link.retire(connection);
             }
             Err(lock_error(error))
         }
         Err(_) => {
-            link.retire(&connection);
+            link.retire(connection);
             Err(
                 LockError::new(LockErrorKind::ProviderUnavailable).with_detail(format!(
                     "the server did not answer a renewal within {patience:?}"
@@ -113,7 +119,11 @@ fn read(answer: RedisResult<Value>, sent_at: Timestamp) -> Result<Timestamp, Loc
     match answer {
         Ok(Value::Int(1)) => Ok(sent_at),
         Ok(Value::Int(0)) => lost("its key is gone from the server"),
+        Ok(Value::Int(-2)) => lost("its key on the server holds a value that never expires"),
         Ok(_) => lost("another owner holds it on the server"),
+        Err(error) if is_wrong_type(&error) => {
+            lost("its key on the server holds a value of another type")
+        }
         Err(error) => Err(lock_error(error)),
     }
 }

@@ -21,6 +21,7 @@ scripts! {
     ACQUIRE = ["acquire.lua", "counter.lua", "queue.lua", "acquire_slowly.lua"];
     PASS_ON = ["counter.lua", "queue.lua", "pass_on.lua"];
     RELEASE = ["release.lua", "counter.lua", "queue.lua", "release_slowly.lua"];
+    RELEASE_LATER = ["release_later.lua"];
     LEAVE = ["leave.lua", "counter.lua", "queue.lua", "leave_slowly.lua"];
     RENEW = ["renew.lua"];
     RAISE_TOKENS = ["counter.lua", "raise_tokens.lua"];

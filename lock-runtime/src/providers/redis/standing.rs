@@ -5,7 +5,11 @@ use std::time::Duration;
 
 use redis::{RedisResult, Value};
 
+use super::error::no_lock;
+use super::keys::OURS;
+use super::residue::Residue;
 use crate::providers::pause::jittered;
+use crate::{LockError, LockErrorKind};
 
 /// A foreign holder hands nothing over: the head of the queue looks this often, a little apart
 /// from others who do, at first and later.
@@ -22,20 +26,49 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 pub(super) enum Answer {
     /// The first fencing token, and how many.
     Granted(u64, NonZeroU32),
-    Held,
+    /// The lock is held, and the caller is not in the queue.
+    Held(Holder),
     Queued(Standing),
+}
+
+/// What the server says of the value under the lock's key.
+pub(super) struct Holder {
+    /// Cut off after what any owner of ours has.
+    value: Vec<u8>,
+    /// What is left of its lease; negative if that is not known or there is none.
+    remaining_ms: i64,
 }
 
 /// A waiter's place.
 pub(super) struct Standing {
-    /// What is left of the holder's lease; negative for a foreign holder that has none.
-    remaining_ms: i64,
+    pub(super) holder: Holder,
     place: u32,
-    foreign: bool,
     /// The last token when the entry was refreshed.
     pub(super) last_token: u64,
     /// The entry itself.
     pub(super) entry: String,
+}
+
+impl Holder {
+    /// The owner that this process has left there, and takes back, if it is one.
+    pub(super) fn residue(&self) -> Option<String> {
+        let owner = std::str::from_utf8(&self.value).ok()?;
+        Residue::has(owner).then(|| owner.to_owned())
+    }
+
+    /// Why the lock is not to be had: it is held, or what stands under its key is no lock.
+    pub(super) fn refusal(&self, key: &str) -> LockError {
+        match self.remaining_ms {
+            -1 => no_lock(key, "a value that never expires; no lock does"),
+            -3 => no_lock(key, "a value of another type than a lock has"),
+            _ => LockErrorKind::Contended.into(),
+        }
+    }
+
+    /// Whether it is another client's, which hands nothing over.
+    fn is_foreign(&self) -> bool {
+        !self.value.starts_with(OURS.as_bytes())
+    }
 }
 
 impl Standing {
@@ -43,14 +76,14 @@ impl Standing {
     pub(super) fn look_again_after(&self, lease: Duration, polls: &mut u32) -> Duration {
         // Not longer than this, or the entry would expire, and the waiter pass for dead.
         let refresh = (lease / 3).min(LONGEST_WAIT);
-        if self.foreign && self.place == 0 {
+        if self.holder.is_foreign() && self.place == 0 {
             let poll = FIRST_POLL
                 .saturating_mul(1 << (*polls / 4).min(2))
                 .min(LATER_POLLS);
             *polls += 1;
             return jittered(poll).min(refresh);
         }
-        match u64::try_from(self.remaining_ms) {
+        match u64::try_from(self.holder.remaining_ms) {
             Ok(remaining) => {
                 let ends = Duration::from_millis(remaining + 1);
                 (ends + jittered(APART * self.place)).min(refresh)
@@ -62,7 +95,6 @@ impl Standing {
 
 pub(super) fn read(answer: Value) -> RedisResult<Answer> {
     Ok(match answer {
-        Value::Int(0) => Answer::Held,
         token @ Value::BulkString(_) => {
             Answer::Granted(redis::from_redis_value(token)?, NonZeroU32::MIN)
         }
@@ -70,13 +102,23 @@ pub(super) fn read(answer: Value) -> RedisResult<Answer> {
             let (first, count): (u64, u32) = redis::from_redis_value(Value::Array(parts))?;
             Answer::Granted(first, NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN))
         }
+        Value::Array(parts) if parts.len() == 3 => {
+            let (_, remaining_ms, value): (String, i64, Vec<u8>) =
+                redis::from_redis_value(Value::Array(parts))?;
+            Answer::Held(Holder {
+                value,
+                remaining_ms,
+            })
+        }
         answer => {
-            let (remaining_ms, place, foreign, last_token, entry): (i64, u32, u8, u64, String) =
+            let (remaining_ms, place, value, last_token, entry): (i64, u32, Vec<u8>, u64, String) =
                 redis::from_redis_value(answer)?;
             Answer::Queued(Standing {
-                remaining_ms,
+                holder: Holder {
+                    value,
+                    remaining_ms,
+                },
                 place,
-                foreign: foreign == 1,
                 last_token,
                 entry,
             })
@@ -91,11 +133,13 @@ mod tests {
     #[test]
     fn a_waiter_asks_now_and_then_however_long_the_lease() {
         let hour = 3_600_000;
-        for (remaining_ms, foreign) in [(24 * hour, false), (24 * hour, true), (-1, true)] {
+        for (remaining_ms, value) in [(24 * hour, "lk1:h:1:a"), (24 * hour, "a"), (-2, "a")] {
             let standing = Standing {
-                remaining_ms,
+                holder: Holder {
+                    value: value.into(),
+                    remaining_ms,
+                },
                 place: 3,
-                foreign,
                 last_token: 0,
                 entry: String::new(),
             };

@@ -9,6 +9,7 @@ use super::connection::Connection;
 use super::error::{Fault, fault};
 use super::keys::Keys;
 use super::link::Link;
+use super::residue::Residue;
 use super::script::LEAVE;
 use crate::clock::Timestamp;
 use crate::keeper;
@@ -18,6 +19,10 @@ use crate::race::first_of;
 /// Pauses between one try and the next, doubled from one to the other.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Once the server has answered, it is asked again after this part of the time that has passed, if
+/// that is more: after an outage there may be much to undo, for as long as a lease, which may be a day.
+const PART_OF_ELAPSED: u32 = 8;
+const LONGEST_PAUSE_IN_THE_END: Duration = Duration::from_secs(60);
 
 /// Releases the lock and leaves the queue for owners that nobody is any more.
 pub(super) struct Undo {
@@ -33,6 +38,8 @@ pub(super) struct Undo {
     refused: bool,
     /// That of the first owner in the queue, or nothing.
     entry: String,
+    /// While it is undone.
+    residue: Option<Residue>,
 }
 
 /// Requests that were not answered on connections other than the last: they may still come to the
@@ -48,6 +55,7 @@ impl Undo {
         Self {
             link: Arc::clone(link),
             keys: keys.clone(),
+            residue: None,
             owners,
             until: Timestamp::now() + lease,
             lease,
@@ -98,6 +106,8 @@ impl Undo {
     /// Undoes it where it was done: the server carries out what comes on one connection in order,
     /// so this is certain if it is answered and there are no strays.
     pub(super) async fn on_the_same_connection(mut self) -> Result<(), Self> {
+        self.residue
+            .get_or_insert_with(|| Residue::new(&self.owners));
         let Some(connection) = self.connection.take() else {
             return Err(self);
         };
@@ -130,7 +140,9 @@ impl Undo {
     /// Undoes it without keeping anybody waiting: on the same connection; or else, since the lost
     /// request may still be on its way, on others until a lease has passed. Until the server has
     /// answered once, a shutdown waits for it.
-    pub(super) fn in_the_background(self) {
+    pub(super) fn in_the_background(mut self) {
+        self.residue
+            .get_or_insert_with(|| Residue::new(&self.owners));
         let undoing = async move {
             let Err(undo) = self.on_the_same_connection().await else {
                 return;
@@ -154,7 +166,9 @@ impl Undo {
             let pausing = tokio::time::sleep(pause.min(self.until.remaining()));
             first_of(granted.arrives(), pausing).await;
             self.elsewhere().await;
-            pause = self.longer(pause);
+            let elapsed = self.lease.saturating_sub(self.until.remaining());
+            let part = (elapsed / PART_OF_ELAPSED).min(LONGEST_PAUSE_IN_THE_END);
+            pause = self.longer(pause).max(part);
         }
     }
 

@@ -21,8 +21,10 @@ if not place then return 0 end
 if not holder then
   -- Free although somebody waited: the caller was to notice.
   hand_over(owner)
-elseif place == 0 and (type(holder) ~= 'string' or string.sub(holder, 1, 4) ~= 'lk1:') then
-  -- A foreign holder hands nothing over, and only the head of the queue looks: tell the new one.
+elseif place == 0 and (type(holder) ~= 'string' or string.sub(holder, 1, 4) ~= 'lk1:'
+    or string.sub(holder, -5) == ':kept') then
+  -- A foreign holder hands nothing over, and neither does a lock that is kept until its time is
+  -- over; only the head of the queue looks: tell the new one.
   local entry = redis.call('LINDEX', waiters, 0)
   if entry then
     local next_owner, channel = parts(entry)

@@ -67,11 +67,12 @@ local function give_up(owner)
   if not next_owner then redis.call('DEL', lock) end
 end
 
--- Drops the entries that have expired, and those without sense; returns the owner's place, if it has
--- one. Looking at all of them here costs a thousand times what the server's own search does.
-local function look_through(owner, now)
+-- Drops the entries that have expired, and those without sense, down to that place; returns the
+-- owner's place, if it has one there. Looking at all of them here costs a thousand times what the
+-- server's own search does, and nothing else is served meanwhile.
+local function look_through(owner, now, last)
   local place, mine = 0, nil
-  for _, entry in ipairs(redis.call('LRANGE', waiters, 0, -1)) do
+  for _, entry in ipairs(redis.call('LRANGE', waiters, 0, last)) do
     local other, _, _, _, expires = parts(entry)
     if other == owner and not mine then
       mine = place
@@ -85,21 +86,23 @@ local function look_through(owner, now)
   return mine
 end
 
--- The place of the owner whose entry was this when it last heard of it. The head of the queue drops
--- what has expired, and whoever finds a head that has.
+-- The place of the owner whose entry was this when it last heard of it; empty if it does not know.
+-- The head of the queue drops what has expired, and whoever finds a head that has: a part each
+-- time, as the rest comes up later.
 local function place_of(owner, entry, now)
+  if entry == '' then return look_through(owner, now, -1) end
   local place = redis.call('LPOS', waiters, entry)
   if place and place > 0 then
     local _, _, _, _, expires = parts(redis.call('LINDEX', waiters, 0))
     if expires and tonumber(expires) > now then return place end
   end
-  return look_through(owner, now)
+  return look_through(owner, now, 99) or place and redis.call('LPOS', waiters, entry)
 end
 
 -- Puts the owner's entry into the queue, or a fresh one in the place of that which it had. Answers
--- with the lock's remaining time, the place in the queue, whether the holder is a client that will
--- hand nothing over, the last token that a grant before this moment has, and the entry.
-local function wait_in_line(owner, lease, tokens, channel, entry)
+-- with the lock's remaining time, the place in the queue, the holder, the last token that a grant
+-- before this moment has, and the entry.
+local function wait_in_line(owner, lease, tokens, channel, entry, left, holder)
   local now = math.floor(clock() / 1000)
   local mine = string.format('%s|%s|%s|%s|%.0f', owner, channel, lease, tokens, now + lease)
   local place = entry and place_of(owner, entry, now)
@@ -111,28 +114,37 @@ local function wait_in_line(owner, lease, tokens, channel, entry)
   if redis.call('PTTL', waiters) < tonumber(lease) then
     redis.call('PEXPIRE', waiters, lease)
   end
-  -- Nobody holds it where the first in the queue was told to come for it.
-  local holder = redis.call('GET', lock)
-  local foreign = holder and string.sub(holder, 1, 4) ~= 'lk1:'
   local last = read_counter(fence) or clock()
-  return { redis.call('PTTL', lock), place, foreign and 1 or 0, last, mine }
+  return { left, place, holder, last, mine }
 end
 
 -- After `SET NX`: what the owner gets. Where the lock was free although somebody waits, because
 -- its holder crashed or is foreign, the head of the queue comes first. A server whose memory is
--- full refuses the `SET`, but not what was granted already.
+-- full refuses the `SET`, but not what was granted already. Nobody waits for a value that never
+-- expires: no lock is like that.
 local function take_or_wait(took, entry)
   local owner, lease, tokens, channel = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+  local holder
   if took and not took.err then
-    local next_owner = hand_over(owner)
-    if not next_owner or next_owner == owner then return { take_tokens(tonumber(tokens)) } end
-  elseif redis.call('GET', lock) == owner then
-    -- It was handed over, or the answer that said so was lost.
-    redis.call('PEXPIRE', lock, lease)
-    return { take_tokens(tonumber(tokens)) }
-  elseif took then
-    return took
+    holder = hand_over(owner)
+    if not holder or holder == owner then return { take_tokens(tonumber(tokens)) } end
+  else
+    holder = redis.pcall('GET', lock)
+    if holder == owner then
+      -- It was handed over, or the answer that said so was lost.
+      redis.call('PEXPIRE', lock, lease)
+      return { take_tokens(tonumber(tokens)) }
+    elseif took then
+      return took
+    elseif type(holder) ~= 'string' then
+      -- Nor is what is no string.
+      if not string.find(holder.err, 'WRONGTYPE', 1, true) then return holder end
+      return { 'held', -3, '' }
+    end
+    -- Somebody may keep a book there.
+    holder = string.sub(holder, 1, 128)
   end
-  if channel == '' then return 0 end
-  return wait_in_line(owner, lease, tokens, channel, entry)
+  local left = redis.call('PTTL', lock)
+  if channel == '' or left == -1 then return { 'held', left, holder } end
+  return wait_in_line(owner, lease, tokens, channel, entry, left, holder)
 end
