@@ -28,7 +28,7 @@ macro_rules! cases {
         cases!($provider => timeouts:
             zero_timeout_is_contended, short_timeout, long_timeout_is_granted, waits_for_ever,
             endless_timeout, timed_out_waiter_stops_nobody, a_timeout_is_exact,
-            free_names_are_never_held_elsewhere);
+            free_names_are_never_held_elsewhere, min_hold_outlasts_the_guard);
         cases!($provider => cancellation:
             dropped_waiter_leaves_nothing, dropped_at_every_poll_when_free,
             dropped_at_every_poll_when_held, aborted_task, dropped_when_just_granted);

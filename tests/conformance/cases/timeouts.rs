@@ -145,3 +145,32 @@ pub(crate) async fn free_names_are_never_held_elsewhere(fixture: Shared) {
     }
     tasks.join_all().await;
 }
+
+/// Also after the body's end, and then the next one has it at once.
+pub(crate) async fn min_hold_outlasts_the_guard(fixture: Shared) {
+    let min_hold = Duration::from_secs(1);
+    let lock = fixture.lock("job").min_hold(min_hold);
+    let second = match fixture.second_provider().await {
+        Some(provider) => DistributedLock::on(provider, "job"),
+        None => fixture.lock("job"),
+    };
+    // From before the grant to after it.
+    let asked = Instant::now();
+    let guard = lock.acquire().await.unwrap();
+    let granted = Instant::now();
+    guard.release().await.unwrap();
+    assert!(asked.elapsed() < min_hold, "the release does not wait");
+    let contended = second.try_acquire().await.unwrap();
+    assert!(
+        contended.is_none() || asked.elapsed() >= min_hold,
+        "it is kept"
+    );
+    drop(contended);
+    let next = second
+        .acquire_for(min_hold + fixture.bound())
+        .await
+        .unwrap();
+    assert!(asked.elapsed() >= min_hold, "after {:?}", asked.elapsed());
+    assert!(granted.elapsed() < min_hold + fixture.bound(), "at its end");
+    next.release().await.unwrap();
+}
