@@ -238,3 +238,40 @@ fn many_free_names_are_never_held_elsewhere() {
         println!("{} served in {:?}", served.count(), start.elapsed());
     });
 }
+
+#[test]
+fn unusable_directories_are_named() {
+    run(DEADLINE, async {
+        let scratch = Scratch::new();
+        std::fs::write(scratch.join("file"), "").unwrap();
+        std::os::unix::fs::symlink("nowhere", scratch.join("dangling")).unwrap();
+        let mut unusable = vec![scratch.join("file"), scratch.join("file/below")];
+        if cfg!(target_os = "linux") {
+            // Not even root makes a directory there.
+            unusable.push(PathBuf::from("/proc/1/locks"));
+            unusable.push(PathBuf::from("/sys/kernel/locks"));
+        }
+        unusable.push(scratch.join("dangling"));
+        for directory in unusable {
+            let lock = DistributedLock::on(Arc::new(FileProvider::new(&directory)), "abc");
+            let error = lock.acquire().await.unwrap_err();
+            let expected = [
+                LockErrorKind::InvalidConfig,
+                LockErrorKind::ProviderUnavailable,
+            ];
+            assert!(expected.contains(&error.kind()), "{error:?}");
+            assert!(
+                error.to_string().contains(&*directory.to_string_lossy()),
+                "{error}"
+            );
+            assert_eq!(error.name().map(AsRef::as_ref), Some("abc"));
+        }
+        let place = Place::new();
+        std::os::unix::fs::symlink(scratch.join("elsewhere"), place.file()).unwrap();
+        assert!(
+            place.lock().acquire().await.is_err(),
+            "a link is no lock file"
+        );
+        assert!(!scratch.join("elsewhere").exists());
+    });
+}

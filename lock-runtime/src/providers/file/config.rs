@@ -81,16 +81,16 @@ impl FileProviderBuilder {
         self
     }
 
-    /// Gives every file this mode, in spite of the umask, so that other users can take part: `0o660`
-    /// for the files' group, `0o666` for everybody. A directory that is created gets it too, with
+    /// Gives every file this mode, in spite of the umask, so that other users can take part:
+    /// `0o660` for the files' group, `0o666` for everybody. A directory that is created gets it too, with
     /// the right to search for whoever may read. By default the umask decides.
     pub fn mode(mut self, mode: u32) -> Self {
         self.settings.mode = Some(mode);
         self
     }
 
-    /// Gives only fencing tokens above this one, as after a change from a provider whose tokens were
-    /// higher. 0 by default; at most half of the highest `i64`.
+    /// Gives only fencing tokens above this one, as after a change from a provider whose tokens
+    /// were higher. 0 by default; at most half of the highest `i64`.
     pub fn token_floor(mut self, floor: u64) -> Self {
         self.settings.token_floor = floor;
         self

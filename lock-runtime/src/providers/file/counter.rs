@@ -57,8 +57,8 @@ impl Counters {
         }
     }
 
-    /// Reserves as many tokens as `count` for the lock of this file and returns the first, or `None`
-    /// if others keep the counter locked.
+    /// Reserves as many tokens as `count` for the lock of this file and returns the first, or
+    /// `None` if others keep the counter locked.
     pub(super) fn reserve(
         &self,
         directory: &Directory,

@@ -20,7 +20,8 @@ pub(super) struct Directory {
 impl Directory {
     pub(super) fn new(path: PathBuf, mode: Option<u32>) -> Self {
         // Fixed now: the program may change its working directory, and the locks must not move.
-        // It fails only for an empty path, or without a working directory; then creating it does too.
+        // It fails only for an empty path, or without a working directory; then creating it
+        // does too.
         let path = std::path::absolute(&path).unwrap_or(path);
         Self {
             path,

@@ -38,16 +38,16 @@ use crate::{LockError, LockErrorKind};
 ///   ends. A process that is stopped (`SIGSTOP`) goes on holding. Child processes do not inherit
 ///   the lock.
 /// * A waiter looks again and again, at first after 1 ms, later after up to 50 ms. Between
-///   processes there is no strict order; a process that releases a lock for which another one waits lets that
-///   one look before it takes the lock again.
+///   processes there is no strict order; a process that releases a lock for which another one waits
+///   lets that one look before it takes the lock again.
 /// * A lock's file exists while the lock is held; the release removes it. A file that a
 ///   crashed process left is no obstacle, and goes with the next release of that name.
 /// * Fencing tokens come from sixteen small counter files in the directory, `.lk1-fence-0` to
 ///   `.lk1-fence-f`, by the name's hash. A token is never below the wall clock in microseconds, so
 ///   tokens go on growing when somebody deletes the counters, unless the clock was also set back.
 ///   Locks that other programs take move no counter.
-/// * A lock whose file somebody removes or replaces while it is held, alone or with its directory, is
-///   [lost](crate::LockGuard::lost): the next one gets a new file. The holder hears of it within a
+/// * A lock whose file somebody removes or replaces while it is held, alone or with its directory,
+///   is [lost](crate::LockGuard::lost): the next one gets a new file. The holder hears of it within a
 ///   second.
 ///
 /// The directory is created when it is [connected to](crate::connect) or

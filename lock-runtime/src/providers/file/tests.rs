@@ -126,7 +126,8 @@ fn tokens_are_above_the_floor() {
     );
 }
 
-/// A writer that dies at any byte of its record (its line end adds nothing) leaves the last token that was given.
+/// A writer that dies at any byte of its record (its line end adds nothing) leaves the last token
+/// that was given.
 #[test]
 fn a_half_written_record_does_not_count() {
     let ahead = clock() + Duration::from_secs(3600).as_micros() as u64;
