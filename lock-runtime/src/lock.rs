@@ -232,13 +232,16 @@ impl DistributedLock {
         run_in::<_, _, Kept<_>>(call, entered, None, OnceCell::new(), pin!(Some(body)), Err).await
     }
 
-    fn call(&self, timeout: Option<Duration>) -> (Call, Result<(SlotRef, Wanted), LockError>) {
+    fn call(
+        &self,
+        timeout: Option<Duration>,
+    ) -> (Call, Result<(Option<SlotRef>, Wanted), LockError>) {
         let call = Call::new("", &self.name);
         let slot = self.slot();
         if let Ok(slot) = &slot {
             call.provider(slot);
         }
-        (call, slot.map(|slot| (slot, self.wanted(timeout))))
+        (call, slot.map(|slot| (Some(slot), self.wanted(timeout))))
     }
 
     #[inline]

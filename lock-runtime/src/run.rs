@@ -171,7 +171,7 @@ impl Request {
         run_in::<_, _, K>(call, entered, max_hold, slot, body, not_run)
     }
 
-    fn enter(self, call: &Call) -> Result<(SlotRef, Wanted), LockError> {
+    fn enter(self, call: &Call) -> Result<(Option<SlotRef>, Wanted), LockError> {
         expansion::check_holds(&self.name, self.max_hold, self.min_hold)?;
         let slot = match (&self.provider, self.site) {
             // What is registered stays, and so may the slot.
@@ -190,7 +190,7 @@ impl Request {
             min_hold: Span::maybe(self.min_hold),
             template: self.template,
         };
-        Ok((slot, wanted))
+        Ok((Some(slot), wanted))
     }
 }
 
@@ -234,7 +234,7 @@ impl Place for OnceCell<LockGuard> {
 /// Not an `async fn`, and awaits few futures: this one is a part of every annotated call's.
 pub(crate) fn run_in<F, N, K>(
     mut call: Call,
-    entered: Result<(SlotRef, Wanted), LockError>,
+    mut entered: Result<(Option<SlotRef>, Wanted), LockError>,
     max_hold: Option<Duration>,
     slot: impl Place,
     body: Pin<&mut Option<F>>,
@@ -249,9 +249,9 @@ where
     async move {
         // Captured first, and so dropped before the guard when the caller drops this half-way.
         let _ = &body;
-        let acquired = match entered {
-            Ok((slot, wanted)) => Acquiring::new(&mut Some(slot), &wanted).await,
-            Err(error) => Err(error),
+        let acquired = match &mut entered {
+            Ok((slot, wanted)) => Acquiring::new(slot, wanted).await,
+            Err(error) => Err(error.clone()),
         };
         let held = |acquired| {
             call.acquired(&acquired);
