@@ -149,6 +149,7 @@ fn an_unreachable_server_is_said() {
             text.contains("server `127.0.0.1:") && text.contains("refused"),
             "{text}"
         );
+        assert!(!text.contains("rediss:"), "nothing there wants TLS: {text}");
         // Accepts and never says a word.
         let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = silent.local_addr().unwrap().port();

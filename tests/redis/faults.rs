@@ -7,7 +7,7 @@ use lock_runtime::{LockErrorKind, RedisProvider};
 use lock_tests::proxy::Flow;
 use lock_tests::{FaultProxy, RedisServer, eventually};
 
-use crate::common::{BOUND, Server, connected, lock, take, with_server};
+use crate::common::{BOUND, connected, lock, take, with_server};
 
 const SHORT_TIMEOUT: Duration = Duration::from_millis(200);
 
@@ -352,50 +352,6 @@ fn a_full_server_is_connected_to_and_locks_are_renewed() {
         .await;
         held.release().await.unwrap();
         server.provider().await;
-    });
-}
-
-#[test]
-fn a_key_of_another_kind_is_an_error() {
-    with_server(|server: Server| async move {
-        let provider = server.provider().await;
-        server.raw.ask::<u8>("HSET order field value").await;
-        let error = lock(&provider, "order")
-            .acquire_for(BOUND)
-            .await
-            .unwrap_err();
-        assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
-        assert_eq!(server.raw.ask::<String>("TYPE order").await, "hash");
-        // What the queue's key holds matters only to who must queue.
-        server
-            .raw
-            .ask::<String>("SET {queue}:lk1:waiters text")
-            .await;
-        let guard = take(&provider, "queue").await;
-        let other = server.provider().await;
-        let error = lock(&other, "queue").acquire_for(BOUND).await.unwrap_err();
-        assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
-        guard.release().await.unwrap();
-        assert_eq!(server.raw.get("queue").await, None);
-    });
-}
-
-#[test]
-fn the_queue_is_left_whatever_becomes_of_the_lock_s_key() {
-    with_server(|server| async move {
-        let provider = server.provider_with_long_lease().await;
-        server.raw.ask::<u8>("HSET another field value").await;
-        server.raw.ask::<String>("SET order foreign PX 60000").await;
-        let waiter = lock(&provider, "order");
-        let waiting = tokio::spawn(async move { waiter.acquire_for(BOUND).await });
-        server.raw.until_waiting("order", 1).await;
-        server.raw.ask::<String>("RENAME another order").await;
-        let error = waiting.await.unwrap().unwrap_err();
-        assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
-        eventually("nobody waits", BOUND, || async {
-            server.raw.waiting("order").await == 0
-        })
-        .await;
     });
 }
 

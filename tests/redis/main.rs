@@ -4,11 +4,13 @@
 
 mod common;
 
+mod addresses;
 mod connecting;
 mod examples;
 mod exclusion;
 mod faults;
 mod min_hold;
+mod no_locks;
 mod rights;
 mod tls;
 mod tokens;

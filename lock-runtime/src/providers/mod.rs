@@ -58,6 +58,11 @@ const SCHEMES: &[Scheme] = &[
     scheme!("postgresql", "postgres", postgres::connect),
     scheme!("redis", "redis", redis::connect),
     scheme!("rediss", "redis", redis::connect),
+    scheme!("valkey", "redis", redis::connect),
+    scheme!("valkeys", "redis", redis::connect),
+    scheme!("unix", "redis", redis::connect),
+    scheme!("redis+unix", "redis", redis::connect),
+    scheme!("valkey+unix", "redis", redis::connect),
     scheme!("zookeeper", "zookeeper", zookeeper::connect),
 ];
 
@@ -69,7 +74,7 @@ const SCHEMES: &[Scheme] = &[
 /// | `memory:` | [`InProcessProvider`](crate::InProcessProvider) | – |
 /// | `file:` directory | `FileProvider` | `file` |
 /// | `postgres:`, `postgresql:` | `PostgresProvider` | `postgres` |
-/// | `redis:`, `rediss:` | `RedisProvider` | `redis` |
+/// | `redis:`, `rediss:`, `valkey:`, `valkeys:`; `unix:`, `redis+unix:`, `valkey+unix:` | `RedisProvider` | `redis` |
 /// | `zookeeper:` | `ZooKeeperProvider` | `zookeeper` |
 ///
 /// Every provider knows the parameter `key_prefix`, which is put before each name, as in
@@ -78,7 +83,8 @@ const SCHEMES: &[Scheme] = &[
 /// # Errors
 ///
 /// [`InvalidConfig`](LockErrorKind::InvalidConfig) for a URL that cannot be used, with what was
-/// expected; [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable) if the server cannot be
+/// expected; [`Unsupported`](LockErrorKind::Unsupported) for Redis Sentinel and Cluster;
+/// [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable) if the server cannot be
 /// reached. No error shows a password.
 ///
 /// # Cancel safety
@@ -104,6 +110,9 @@ pub async fn connect(url: &str) -> Connected {
     let known = SCHEMES
         .iter()
         .find(|known| known.name.eq_ignore_ascii_case(scheme));
+    if let Some(error) = not_supported(scheme) {
+        return Err(error);
+    }
     match known.map(|known| (known, known.connect)) {
         Some((_, Some(connect))) => connect(url.to_owned()).await,
         Some((known, None)) => Err(invalid(format!(
@@ -118,6 +127,28 @@ pub async fn connect(url: &str) -> Connected {
             compiled_in()
         ))),
     }
+}
+
+/// Why there are no locks behind a scheme that other libraries know.
+fn not_supported(scheme: &str) -> Option<LockError> {
+    let scheme = scheme.to_ascii_lowercase();
+    let rest = ["redis", "valkey"]
+        .iter()
+        .find_map(|name| scheme.strip_prefix(name))?;
+    // As in `redis-sentinel`, `redis+sentinel`, `rediss+sentinel`.
+    let rest = rest.strip_prefix('s').unwrap_or(rest);
+    let detail = match rest.strip_prefix(['-', '+'])? {
+        "sentinel" => {
+            "Redis Sentinel is not supported: expected the address of the primary, such as \
+             redis://host:6379"
+        }
+        "cluster" => {
+            "Redis Cluster is not supported: expected one server that is no cluster, such as \
+             redis://host:6379"
+        }
+        _ => return None,
+    };
+    Some(LockError::new(LockErrorKind::Unsupported).with_detail(detail))
 }
 
 fn compiled_in() -> String {

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{
-    Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion,
-    TlsCertificates,
+    Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, ProtocolVersion, TlsCertificates,
 };
 
 use super::RedisProvider;
+use super::address;
 use crate::LockError;
 use crate::providers::limits::DeadPeers;
 use crate::providers::url::{parameters, set_duration, split, without_secrets};
@@ -50,6 +50,16 @@ pub(super) struct Settings {
     pub(super) response_timeout: Duration,
     pub(super) failover_timeout: Duration,
     pub(super) restart_delay: Duration,
+}
+
+impl Settings {
+    /// Whether the server is connected to by TCP without TLS.
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(
+            self.client.get_connection_info().addr(),
+            ConnectionAddr::Tcp(..)
+        )
+    }
 }
 
 impl RedisProviderBuilder {
@@ -179,25 +189,28 @@ impl RedisProviderBuilder {
     }
 
     fn settings(mut self) -> Result<Settings, LockError> {
-        let info =
-            match &self.source {
-                Source::Client(client) => client.get_connection_info().clone(),
-                Source::Url(url) => {
-                    let (address, parameters) = split(url)?;
-                    without_secrets(&parameters, self.read_parameters(&parameters))?;
-                    if has_empty_password(&address) {
-                        // The client takes it for none.
-                        self.password.get_or_insert_default();
-                    }
-                    address.as_str().into_connection_info().map_err(|error| {
-                    // The client's error names the mistake and never the URL.
-                    let why = error.detail().map(str::to_owned).unwrap_or_else(|| plain(&error));
-                    invalid(format!(
-                        "expected a URL like redis://user:password@host:6379/0 or rediss://…: {why}"
-                    ))
-                })?
+        let info = match &self.source {
+            Source::Client(client) => client.get_connection_info().clone(),
+            Source::Url(url) => {
+                let (address, parameters) = split(url)?;
+                address::check(&address)?;
+                let socket = address::is_socket(&address);
+                let database =
+                    without_secrets(&parameters, self.read_parameters(&parameters, socket))?;
+                if address::has_empty_password(&address) {
+                    // The client takes it for none.
+                    self.password.get_or_insert_default();
                 }
-            };
+                let info = address::read(&address)?;
+                match database {
+                    Some(database) => {
+                        let server = info.redis_settings().clone().set_db(database);
+                        info.set_redis_settings(server)
+                    }
+                    None => info,
+                }
+            }
+        };
         let lease = limits::lease(self.lease)?;
         let response_timeout = self
             .response_timeout
@@ -257,7 +270,7 @@ impl RedisProviderBuilder {
             // another thread is quicker, its choice is as good.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
-        let wrong = |error: redis::RedisError| invalid(plain(&error));
+        let wrong = |error: redis::RedisError| invalid(address::plain(&error));
         if self.root_certificates.is_none() && self.client_certificate.is_none() {
             return Client::open(info).map_err(wrong);
         }
@@ -271,7 +284,9 @@ impl RedisProviderBuilder {
         Client::build_with_tls(info, certificates).map_err(wrong)
     }
 
-    fn read_parameters(&mut self, query: &str) -> Result<(), LockError> {
+    /// Reads the query; answers the database, which a Unix socket's URL names there.
+    fn read_parameters(&mut self, query: &str, socket: bool) -> Result<Option<i64>, LockError> {
+        let mut database = None;
         for (key, value) in parameters(query)? {
             match &*key {
                 "key_prefix" => {
@@ -282,16 +297,31 @@ impl RedisProviderBuilder {
                 "response_timeout" => set_duration(&mut self.response_timeout, &key, &value)?,
                 "failover_timeout" => set_duration(&mut self.failover_timeout, &key, &value)?,
                 "restart_delay" => set_duration(&mut self.restart_delay, &key, &value)?,
+                "db" if socket => {
+                    let number = value.parse();
+                    database = Some(number.map_err(|_| invalid("expected a number for `db`"))?);
+                }
+                "user" if socket => {
+                    self.username.get_or_insert_with(|| value.into_owned());
+                }
+                "pass" if socket => {
+                    self.password.get_or_insert_with(|| value.into_owned());
+                }
                 unknown => {
                     return Err(invalid(format!(
                         "unknown URL parameter `{unknown}`; expected `key_prefix`, `lease`, \
                          `connect_timeout`, `response_timeout`, `failover_timeout` or \
-                         `restart_delay`"
+                         `restart_delay`{}",
+                        if socket {
+                            ", `db`, `user` or `pass`"
+                        } else {
+                            ""
+                        }
                     )));
                 }
             }
         }
-        Ok(())
+        Ok(database)
     }
 }
 
@@ -330,22 +360,6 @@ fn tcp_settings(lease: Duration) -> TcpSettings {
     settings
 }
 
-/// Whether a URL says `user:@host`.
-fn has_empty_password(address: &str) -> bool {
-    let authority = address
-        .split_once("://")
-        .and_then(|(_, rest)| rest.split('/').next());
-    authority
-        .and_then(|authority| authority.rsplit_once('@'))
-        .is_some_and(|(user, _)| user.len() > 1 && user.find(':') == Some(user.len() - 1))
-}
-
-/// The words of an error that the client itself made.
-fn plain(error: &redis::RedisError) -> String {
-    let text = error.to_string();
-    text.split(" - ").next().unwrap_or(&text).to_lowercase()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -367,21 +381,6 @@ mod tests {
         assert_eq!(settings.connect_timeout, Duration::from_secs(7) / 3);
         assert_eq!(settings.failover_timeout, Duration::from_secs(60));
         assert_eq!(settings.restart_delay, Duration::from_secs(8));
-    }
-
-    #[test]
-    fn an_empty_password_is_one() {
-        for (address, expected) in [
-            ("redis://user:@host", true),
-            ("redis://user:@host:6379/0", true),
-            ("redis://user@host", false),
-            ("redis://:@host", false),
-            ("redis://user:a:@host", false),
-            ("redis://host/:@", false),
-            ("redis://host", false),
-        ] {
-            assert_eq!(has_empty_password(address), expected, "{address}");
-        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::config::Settings;
 use super::error::{TOO_OLD, lock_error, lock_error_without};
 use super::grants::Grants;
 use super::keys::Naming;
+use super::plain::unless_plain;
 use super::requests::Requests;
 use super::script::{By, RAISE_TOKENS, Script};
 use crate::clock::Timestamp;
@@ -20,6 +21,8 @@ use crate::{LockError, LockErrorKind};
 
 /// How often a connection raises the fencing counter to the server's clock again.
 const RAISES_EVERY: Duration = Duration::from_secs(60 * 60);
+/// A server with TLS hangs up on whoever comes without.
+const NOT_PLAIN: &str = "it does not answer as Redis does; for a port with TLS, write `rediss:`";
 /// How many requests may wait to be written.
 const BACKLOG: usize = 1_024;
 
@@ -66,9 +69,19 @@ impl Connection {
             .client
             .get_multiplexed_async_connection_with_config(&config);
         let server = settings.client.get_connection_info().redis_settings();
-        let mut opened = opening
-            .await
-            .map_err(|error| lock_error_without(server.password(), error))?;
+        let opening = async {
+            opening.await.map_err(|error| {
+                let is_dropped = error.is_connection_dropped() && !error.is_connection_refusal();
+                let is_dropped = is_dropped || error.kind() == ErrorKind::Parse;
+                let error = lock_error_without(server.password(), error);
+                match is_dropped && settings.is_plain() {
+                    true => error.about(NOT_PLAIN),
+                    false => error,
+                }
+            })
+        };
+        let address = settings.client.get_connection_info().addr();
+        let mut opened = unless_plain(address, opening).await?;
         let requests = Requests::new(opened.clone());
         let mut connection = Self {
             requests,

@@ -141,8 +141,8 @@ pub(super) fn lock_error_without(secret: Option<&str>, error: RedisError) -> Loc
             "the server is still loading its data",
         ),
         (_, Some("WRONGTYPE")) => (
-            LockErrorKind::ProviderUnavailable,
-            "a key that the lock needs holds something else",
+            LockErrorKind::InvalidConfig,
+            "a key that the lock needs holds a value of another type",
         ),
         (ErrorKind::RESP3NotSupported, _) => (LockErrorKind::Unsupported, TOO_OLD),
         _ if error.is_timeout() => (
@@ -171,12 +171,10 @@ pub(super) fn lock_error_without(secret: Option<&str>, error: RedisError) -> Loc
     LockError::new(kind).with_detail(detail).with_source(error)
 }
 
-/// Something that is no lock stands under a lock's key.
-pub(super) fn never_expires(key: &str) -> LockError {
-    LockError::new(LockErrorKind::InvalidConfig).with_detail(format!(
-        "the key `{}` holds a value that never expires; no lock does",
-        Escaped(key)
-    ))
+/// A key that is the library's own holds what somebody else has put there: no repetition mends that.
+pub(super) fn no_lock(key: &str, what: &str) -> LockError {
+    LockError::new(LockErrorKind::InvalidConfig)
+        .with_detail(format!("the key `{}` holds {what}", Escaped(key)))
 }
 
 pub(super) const TOO_OLD: &str = "the server is too old: expected Redis 6.2 or newer, or Valkey";

@@ -1,5 +1,6 @@
 //! Locks on one Redis or Valkey server.
 
+mod address;
 mod config;
 mod connection;
 mod error;
@@ -7,6 +8,7 @@ mod grants;
 mod keys;
 mod link;
 mod outage;
+mod plain;
 mod queue;
 mod release;
 mod renewal;
@@ -39,7 +41,9 @@ use crate::{LockError, LockErrorKind};
 ///
 /// The lock `name` is the string key `key_prefix` + `name`, set with `SET NX PX` and deleted by
 /// whoever set it: the recipe of Redis's own documentation and of every Redlock-family client, the
-/// .NET `DistributedLock` library among them, so all of them exclude each other.
+/// .NET `DistributedLock` library among them, so all of them exclude each other. What an application
+/// of its own puts there, a value that never expires or one of another type, is no lock of anybody's:
+/// [`InvalidConfig`](LockErrorKind::InvalidConfig), whose remedy is a key prefix.
 ///
 /// * **Lease.** A holder renews its key every third of the lease. One that crashes keeps the lock
 ///   for at most a lease.
@@ -104,8 +108,10 @@ pub struct RedisProvider {
 
 impl RedisProvider {
     /// Connects to the server of this URL: `redis://user:password@host:port/database`, or
-    /// `rediss:` for TLS; parameters `key_prefix`, `lease`, `connect_timeout`, `response_timeout`,
-    /// `failover_timeout` and `restart_delay` set what the builder's methods of that name set.
+    /// `rediss:` for TLS, also written `valkey:` and `valkeys:`; or, for a Unix socket,
+    /// `unix:///path?db=0&user=name&pass=word`, also written `redis+unix:`. Parameters `key_prefix`,
+    /// `lease`, `connect_timeout`, `response_timeout`, `failover_timeout` and `restart_delay` set
+    /// what the builder's methods of that name set.
     ///
     /// # Errors
     ///

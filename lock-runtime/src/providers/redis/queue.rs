@@ -9,7 +9,7 @@ use std::time::Duration;
 use redis::RedisResult;
 
 use super::connection::{Connection, is_forgotten};
-use super::error::{Fault, fault, lock_error};
+use super::error::{Fault, fault, is_wrong_type, lock_error, no_lock};
 use super::grants::{Expected, Letter};
 use super::keys::Keys;
 use super::link::Link;
@@ -192,7 +192,10 @@ impl<'a> Acquisition<'a> {
                     if fault.is_the_connections() {
                         self.link.retire(&connection);
                     }
-                    let error = lock_error(error);
+                    let error = match is_wrong_type(&error) {
+                        true => no_lock(&self.keys.waiters, "a value that is no queue"),
+                        false => lock_error(error),
+                    };
                     // A connection that was idle may be found dead only now: the script may be
                     // sent twice, since it knows its own owner.
                     let again = match fault {

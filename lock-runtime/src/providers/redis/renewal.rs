@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::{Pipeline, RedisError, RedisResult, Value};
 
 use super::connection::{Connection, is_forgotten};
-use super::error::{Fault, fault, lock_error};
+use super::error::{Fault, fault, is_wrong_type, lock_error};
 use super::link::Link;
 use super::queue::milliseconds;
 use super::script::{By, RENEW};
@@ -119,7 +119,11 @@ fn read(answer: RedisResult<Value>, sent_at: Timestamp) -> Result<Timestamp, Loc
     match answer {
         Ok(Value::Int(1)) => Ok(sent_at),
         Ok(Value::Int(0)) => lost("its key is gone from the server"),
+        Ok(Value::Int(-2)) => lost("its key on the server holds a value that never expires"),
         Ok(_) => lost("another owner holds it on the server"),
+        Err(error) if is_wrong_type(&error) => {
+            lost("its key on the server holds a value of another type")
+        }
         Err(error) => Err(lock_error(error)),
     }
 }

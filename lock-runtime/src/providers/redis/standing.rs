@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redis::{RedisResult, Value};
 
-use super::error::never_expires;
+use super::error::no_lock;
 use super::keys::OURS;
 use super::residue::Residue;
 use crate::providers::pause::jittered;
@@ -35,7 +35,7 @@ pub(super) enum Answer {
 pub(super) struct Holder {
     /// Cut off after what any owner of ours has.
     value: Vec<u8>,
-    /// What is left of its lease; negative if it has none.
+    /// What is left of its lease; negative if that is not known or there is none.
     remaining_ms: i64,
 }
 
@@ -58,10 +58,10 @@ impl Holder {
 
     /// Why the lock is not to be had: it is held, or what stands under its key is no lock.
     pub(super) fn refusal(&self, key: &str) -> LockError {
-        if self.remaining_ms == -1 {
-            never_expires(key)
-        } else {
-            LockErrorKind::Contended.into()
+        match self.remaining_ms {
+            -1 => no_lock(key, "a value that never expires; no lock does"),
+            -3 => no_lock(key, "a value of another type than a lock has"),
+            _ => LockErrorKind::Contended.into(),
         }
     }
 

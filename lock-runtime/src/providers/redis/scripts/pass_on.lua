@@ -3,5 +3,5 @@
 -- KEYS: the lock, its waiters, the fencing counter.
 -- ARGV: as for acquiring, with the owner that gives the lock up before the entry. Answers as
 -- acquiring does.
-if redis.call('GET', lock) == ARGV[5] then give_up(ARGV[5]) end
+if redis.pcall('GET', lock) == ARGV[5] then give_up(ARGV[5]) end
 return take_or_wait(redis.pcall('SET', lock, ARGV[1], 'NX', 'PX', ARGV[2]), ARGV[6])

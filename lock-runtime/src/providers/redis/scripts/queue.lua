@@ -129,13 +129,17 @@ local function take_or_wait(took, entry)
     holder = hand_over(owner)
     if not holder or holder == owner then return { take_tokens(tonumber(tokens)) } end
   else
-    holder = redis.call('GET', lock)
+    holder = redis.pcall('GET', lock)
     if holder == owner then
       -- It was handed over, or the answer that said so was lost.
       redis.call('PEXPIRE', lock, lease)
       return { take_tokens(tonumber(tokens)) }
     elseif took then
       return took
+    elseif type(holder) ~= 'string' then
+      -- Nor is what is no string.
+      if not string.find(holder.err, 'WRONGTYPE', 1, true) then return holder end
+      return { 'held', -3, '' }
     end
     -- Somebody may keep a book there.
     holder = string.sub(holder, 1, 128)

@@ -1,0 +1,113 @@
+//! Which server a URL names.
+
+use redis::{ConnectionInfo, IntoConnectionInfo};
+
+use crate::providers::{invalid, not_supported};
+use crate::{LockError, LockErrorKind};
+
+/// Those whose URL holds a path in place of a host and a database.
+const SOCKETS: [&str; 3] = ["unix", "redis+unix", "valkey+unix"];
+
+/// Whether a URL without its query names a Unix socket.
+pub(super) fn is_socket(address: &str) -> bool {
+    let scheme = address.split(':').next().unwrap_or_default();
+    SOCKETS.iter().any(|it| it.eq_ignore_ascii_case(scheme))
+}
+
+/// Refuses what names no single server.
+pub(super) fn check(address: &str) -> Result<(), LockError> {
+    let scheme = address.split(':').next().unwrap_or_default();
+    match not_supported(scheme) {
+        Some(error) => Err(error),
+        None if !is_socket(address) && names_several(address) => Err(several()),
+        None => Ok(()),
+    }
+}
+
+/// The server that a URL names; without its query, which is the library's own.
+pub(super) fn read(address: &str) -> Result<ConnectionInfo, LockError> {
+    let socket = is_socket(address);
+    // What looks like a path may be a password: it would be shown as the server.
+    if socket && address.contains('@') {
+        return Err(invalid(
+            "expected a URL like unix:///run/redis.sock?db=0&user=name&pass=word; an `@` in the \
+             path is written as `%40`",
+        ));
+    }
+    address.into_connection_info().map_err(|error| {
+        // The client's error names the mistake and never the URL.
+        let why = error.detail().map(str::to_owned);
+        let why = why.unwrap_or_else(|| plain(&error));
+        let expected = match socket {
+            true => "unix:///run/redis.sock",
+            false => "redis://user:password@host:6379/0 or rediss://…",
+        };
+        invalid(format!("expected a URL like {expected}: {why}"))
+    })
+}
+
+fn several() -> LockError {
+    LockError::new(LockErrorKind::Unsupported).with_detail(
+        "several servers in one URL are not supported: expected the one that is the primary, such \
+         as redis://host:6379",
+    )
+}
+
+/// Whether the URL says `host:port,host:port`. A comma in a user name or password is none of that.
+fn names_several(address: &str) -> bool {
+    let authority = authority(address).unwrap_or_default();
+    let (_, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
+    hosts.contains(',')
+}
+
+/// Whether a URL says `user:@host`.
+pub(super) fn has_empty_password(address: &str) -> bool {
+    authority(address)
+        .and_then(|authority| authority.rsplit_once('@'))
+        .is_some_and(|(user, _)| user.len() > 1 && user.find(':') == Some(user.len() - 1))
+}
+
+fn authority(address: &str) -> Option<&str> {
+    address
+        .split_once("://")
+        .and_then(|(_, rest)| rest.split('/').next())
+}
+
+/// The words of an error that the client itself made.
+pub(super) fn plain(error: &redis::RedisError) -> String {
+    let text = error.to_string();
+    text.split(" - ").next().unwrap_or(&text).to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_password_is_one() {
+        for (address, expected) in [
+            ("redis://user:@host", true),
+            ("redis://user:@host:6379/0", true),
+            ("redis://user@host", false),
+            ("redis://:@host", false),
+            ("redis://user:a:@host", false),
+            ("redis://host/:@", false),
+            ("redis://host", false),
+        ] {
+            assert_eq!(has_empty_password(address), expected, "{address}");
+        }
+    }
+
+    #[test]
+    fn several_servers_are_told_from_a_comma_in_a_password() {
+        for (address, expected) in [
+            ("redis://a:1,b:2", true),
+            ("redis://a,b/0", true),
+            ("rediss://u:p@a:1,b:2,c:3/0", true),
+            ("redis://u:p,q@a:1", false),
+            ("redis://a:1/0,1", false),
+        ] {
+            assert_eq!(names_several(address), expected, "{address}");
+        }
+    }
+}

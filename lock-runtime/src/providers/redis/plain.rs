@@ -1,0 +1,56 @@
+//! A server that speaks no TLS where TLS was asked for: it waits for the rest of what it takes for a
+//! command, and would be given up without a word about the reason.
+
+use std::io;
+use std::time::Duration;
+
+use redis::ConnectionAddr;
+use tokio::net::TcpStream;
+
+use crate::race::{First, first_of};
+use crate::{LockError, LockErrorKind};
+
+/// A handshake takes no longer where all is well and near; then the server is asked.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// The outcome of connecting; or, with TLS, that the server answers without.
+pub(super) async fn unless_plain<T>(
+    address: &ConnectionAddr,
+    connecting: impl Future<Output = Result<T, LockError>>,
+) -> Result<T, LockError> {
+    let ConnectionAddr::TcpTls { host, port, .. } = address else {
+        return connecting.await;
+    };
+    let asking = async {
+        tokio::time::sleep(PATIENCE).await;
+        if !matches!(answers(host, *port).await, Ok(true)) {
+            // It is something else that takes so long.
+            std::future::pending::<()>().await;
+        }
+    };
+    match first_of(connecting, asking).await {
+        First::Left(outcome) => outcome,
+        First::Right(()) => Err(LockError::new(LockErrorKind::InvalidConfig).with_detail(
+            "the server speaks no TLS on this port: expected its port for TLS, or `redis:` in \
+             place of `rediss:`",
+        )),
+    }
+}
+
+/// Whether a `PING` without TLS, and without anything secret, is answered as Redis answers.
+async fn answers(host: &str, port: u16) -> io::Result<bool> {
+    const PING: &[u8] = b"PING\r\n";
+    let stream = TcpStream::connect((host, port)).await?;
+    stream.writable().await?;
+    // A fresh connection has room for so little.
+    stream.try_write(PING)?;
+    let mut first = [0];
+    loop {
+        stream.readable().await?;
+        match stream.try_read(&mut first) {
+            Ok(length) => return Ok(length == 1 && matches!(first[0], b'+' | b'-')),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
