@@ -17,6 +17,9 @@ impl Timestamp {
     /// The latest moment there is; a lease that ends here never ends.
     pub(crate) const FAR_FUTURE: Self = Self(u64::MAX);
 
+    /// No moment, where that is told apart; the machine was not on then.
+    pub(crate) const NONE: Self = Self(0);
+
     /// This moment.
     pub fn now() -> Self {
         #[cfg(target_os = "linux")]
@@ -60,6 +63,47 @@ impl Timestamp {
 
     pub(crate) fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
+    }
+}
+
+/// An optional span in eight bytes, where every byte is copied often. Longer than 584 years is as
+/// long as that.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span(u64);
+
+impl Span {
+    pub(crate) const NONE: Self = Self(u64::MAX);
+
+    #[inline]
+    pub(crate) fn of(span: Duration) -> Self {
+        Self(
+            u64::try_from(span.as_nanos())
+                .unwrap_or(u64::MAX - 1)
+                .min(u64::MAX - 1),
+        )
+    }
+
+    #[inline]
+    pub(crate) fn maybe(span: Option<Duration>) -> Self {
+        span.map_or(Self::NONE, Self::of)
+    }
+
+    #[inline]
+    pub(crate) const fn get(self) -> Option<Duration> {
+        match self.0 {
+            u64::MAX => None,
+            nanos => Some(Duration::from_nanos(nanos)),
+        }
+    }
+
+    #[inline]
+    pub(crate) const fn is_none(self) -> bool {
+        self.0 == u64::MAX
+    }
+
+    #[inline]
+    pub(crate) const fn is_zero(self) -> bool {
+        self.0 == 0
     }
 }
 

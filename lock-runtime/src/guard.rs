@@ -1,16 +1,14 @@
 //! `LockGuard`.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::clock::Timestamp;
-use crate::end::{EndSignal, GrantEnd, LostSignal};
+use crate::end::{EndSignal, LostSignal};
 use crate::gate::{Answer, Release, SlotRef};
 use crate::hold::Hold;
 use crate::meter::Meter;
-use crate::signal::Signal;
 use crate::token::FencingToken;
 use crate::{LockError, LockErrorKind, LockName, keeper};
 
@@ -24,18 +22,21 @@ use crate::{LockError, LockErrorKind, LockName, keeper};
 /// A guard that is leaked (`std::mem::forget`) is renewed until the process ends.
 #[must_use = "the lock is released as soon as the guard is dropped"]
 pub struct LockGuard {
+    // A guard is moved often, and each byte of it with it: what few need is with the slot.
     slot: SlotRef,
-    ticket: u64,
-    token: Option<FencingToken>,
+    /// The ticket, with [`TOKEN`] and [`RELEASED`].
+    ticket: AtomicU64,
+    /// Without meaning unless there is [`TOKEN`].
+    token: FencingToken,
     /// `None` for a lock of this process alone, which cannot be lost.
     hold: Option<Arc<Hold>>,
-    released: AtomicBool,
-    /// With `min_hold`: the lock stays until then, also if the guard goes before.
-    keep_until: Option<Timestamp>,
-    /// Made when somebody asks for it.
-    ended: OnceLock<Arc<Signal<GrantEnd>>>,
-    meter: Option<Meter>,
+    meter: Meter,
 }
+
+/// The grant has a fencing token.
+const TOKEN: u64 = 1 << 63;
+/// The guard has given the lock back.
+const RELEASED: u64 = 1 << 62;
 
 /// The longest wait for the answer to a release: until the server ends the lease by itself, within
 /// these bounds. The release goes on without it.
@@ -43,33 +44,29 @@ const SHORTEST_RELEASE: Duration = Duration::from_secs(1);
 const LONGEST_RELEASE: Duration = Duration::from_secs(10);
 
 impl LockGuard {
+    #[inline]
     pub(crate) fn new(
         slot: SlotRef,
         ticket: u64,
         token: Option<FencingToken>,
         hold: Option<Arc<Hold>>,
+        meter: Meter,
     ) -> Self {
+        let (token, flag) = match token {
+            Some(token) => (token, TOKEN),
+            None => (FencingToken::new(0), 0),
+        };
         Self {
             slot,
-            ticket,
+            ticket: AtomicU64::new(ticket | flag),
             token,
             hold,
-            released: AtomicBool::new(false),
-            keep_until: None,
-            ended: OnceLock::new(),
-            meter: None,
+            meter,
         }
     }
 
-    /// Counts a `min_hold` from now.
-    pub(crate) fn kept_for(mut self, min_hold: Option<Duration>) -> Self {
-        let min_hold = min_hold.filter(|time| !time.is_zero());
-        self.keep_until = min_hold.map(|time| Timestamp::now() + time);
-        self
-    }
-
-    pub(crate) fn measure(&mut self, meter: Meter) {
-        self.meter = Some(meter);
+    fn ticket(&self) -> u64 {
+        self.ticket.load(Ordering::Relaxed) & !(TOKEN | RELEASED)
     }
 
     /// The lock's name.
@@ -79,7 +76,8 @@ impl LockGuard {
 
     /// This grant's fencing token, where the provider gives one.
     pub fn fencing_token(&self) -> Option<FencingToken> {
-        self.token
+        let has_token = self.ticket.load(Ordering::Relaxed) & TOKEN != 0;
+        has_token.then_some(self.token)
     }
 
     /// Whether the lock is no longer known to be held. Once true, it stays true; never false at
@@ -99,11 +97,8 @@ impl LockGuard {
     /// Returns a future that resolves when this grant ends, and says how: the lock was lost, or the
     /// guard was released or dropped.
     pub fn ended(&self) -> EndSignal {
-        let ended = self.ended.get_or_init(|| Arc::new(Signal::new()));
-        EndSignal::new(
-            Arc::clone(ended),
-            self.hold.as_ref().map(|hold| hold.loss_reporter()),
-        )
+        let loss = self.hold.as_ref().map(|hold| hold.loss_reporter());
+        EndSignal::new(self.slot.end_of(self.ticket()), loss)
     }
 
     /// Releases the lock and waits until the provider has confirmed it. If another caller in this
@@ -150,10 +145,9 @@ impl LockGuard {
     /// Releases it, where that needs no waiting; else says where the answer comes.
     fn start_release(&self) -> Result<Option<Answer>, LockError> {
         // Nobody releases from two threads at once, and the ticket would not allow it twice.
-        if self.released.load(Ordering::Relaxed) {
+        if self.ticket.fetch_or(RELEASED, Ordering::Relaxed) & RELEASED != 0 {
             return Ok(None);
         }
-        self.released.store(true, Ordering::Relaxed);
         // Looked at first: a release that follows is a precaution, and tells nothing.
         let lost = self.is_lost();
         match self.give_back() {
@@ -165,18 +159,11 @@ impl LockGuard {
     }
 
     fn give_back(&self) -> Release {
-        if let Some(meter) = &self.meter {
-            meter.released(self.is_lost());
-        }
-        if let Some(ended) = self.ended.get() {
-            ended.set(match self.is_lost() {
-                true => GrantEnd::Lost,
-                false => GrantEnd::Released,
-            });
-        }
-        let released = self.slot.release(self.ticket, self.keep_until);
+        self.meter.released(|| self.is_lost());
+        let ticket = self.ticket();
+        let released = self.slot.release(ticket, || self.is_lost());
         if let Some(hold) = &self.hold {
-            hold.let_go(self.ticket);
+            hold.let_go(ticket);
         }
         released
     }
@@ -199,7 +186,7 @@ impl LockGuard {
 
 impl Drop for LockGuard {
     fn drop(&mut self) {
-        if !*self.released.get_mut() {
+        if *self.ticket.get_mut() & RELEASED == 0 {
             // A failure to release is logged by whoever learns of it.
             self.give_back();
         }
@@ -210,7 +197,7 @@ impl fmt::Debug for LockGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LockGuard")
             .field("name", self.name())
-            .field("fencing_token", &self.token)
+            .field("fencing_token", &self.fencing_token())
             .field("is_lost", &self.is_lost())
             .finish_non_exhaustive()
     }

@@ -392,14 +392,14 @@ fn valid_until(sent_at: Timestamp, lease: Duration) -> Timestamp {
 #[cfg(feature = "testing")]
 mod tests {
     use super::*;
-    use crate::provider::{AcquireRequest, LockProvider};
+    use crate::provider::AcquireRequest;
     use crate::table;
     use crate::testing::TestProvider;
 
     fn hold(lease: Duration) -> Arc<Hold> {
-        let provider: Arc<dyn LockProvider> = Arc::new(TestProvider::new());
+        let source = Source::new(Arc::new(TestProvider::new()));
         let (request, _) = AcquireRequest::new("order", lease, true).unwrap();
-        let slot = table::enter(&provider, request.name()).unwrap();
+        let slot = table::enter(&source, request.name()).unwrap();
         Hold::new(Grant::new(&request, Timestamp::now()), lease, &slot)
     }
 

@@ -7,7 +7,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -23,6 +23,9 @@ use crate::{LockError, LockErrorKind, schedule};
 
 pub(crate) use crate::schedule::{look_at, unwatch, watch};
 
+/// Whether this is the process that started the threads is asked this often at most, where waits
+/// follow each other.
+const ASKS_EVERY: Duration = Duration::from_millis(1);
 /// Threads for providers that must block.
 const BLOCKING_THREADS: usize = 32;
 
@@ -46,6 +49,22 @@ fn keeper() -> Result<&'static Keeper, LockError> {
     if keeper.process != std::process::id() {
         return Err(forked());
     }
+    Ok(keeper)
+}
+
+/// The same, for waits: they come so often, one after another, that asking the system each time
+/// would cost more than they do.
+fn keeper_of_waits() -> Result<&'static Keeper, LockError> {
+    static ASKED: AtomicU64 = AtomicU64::new(0);
+    let now = Timestamp::now();
+    let asked = Timestamp::from_nanos(ASKED.load(Ordering::Relaxed));
+    if now.since(asked) < ASKS_EVERY
+        && let Some(keeper) = KEEPER.get()
+    {
+        return Ok(keeper);
+    }
+    let keeper = keeper()?;
+    ASKED.store(now.as_nanos(), Ordering::Relaxed);
     Ok(keeper)
 }
 
@@ -79,7 +98,7 @@ async fn run_all(mut arriving: mpsc::UnboundedReceiver<Job>) {
 
 /// Whether the threads are there, or could be started.
 pub(crate) fn is_there() -> bool {
-    keeper().is_ok()
+    keeper_of_waits().is_ok()
 }
 
 /// Runs what nobody waits for.
@@ -150,7 +169,7 @@ pub(crate) async fn run_on_keeper<T: Send + 'static>(
 
 /// A timer that needs nothing of the runtime it is awaited on.
 pub(crate) fn sleep_until(at: Timestamp) -> Result<Sleep, LockError> {
-    let _entered = keeper()?.timers.enter();
+    let _entered = keeper_of_waits()?.timers.enter();
     Ok(tokio::time::sleep(at.remaining()))
 }
 

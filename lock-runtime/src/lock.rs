@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use once_cell::sync::OnceCell as SyncCell;
 
-use crate::gate::{Acquire, SlotRef, Wanted};
+use crate::clock::Span;
+use crate::gate::{Acquiring, SlotRef, Source, Wanted};
 use crate::guard::LockGuard;
 use crate::observe::Call;
 use crate::provider::LockProvider;
@@ -42,10 +43,10 @@ use crate::{registry, table};
 /// ```
 #[derive(Clone)]
 pub struct DistributedLock {
-    provider: Option<Arc<dyn LockProvider>>,
+    source: Option<Arc<Source>>,
     name: LockName,
-    lease: Option<Duration>,
-    min_hold: Option<Duration>,
+    lease: Span,
+    min_hold: Span,
     slot: KnownSlot,
 }
 
@@ -53,10 +54,10 @@ impl DistributedLock {
     /// The lock of this name on the default provider, looked up at each acquisition.
     pub fn new(name: impl Into<LockName>) -> Self {
         Self {
-            provider: None,
+            source: None,
             name: name.into(),
-            lease: None,
-            min_hold: None,
+            lease: Span::NONE,
+            min_hold: Span::NONE,
             slot: KnownSlot::new(),
         }
     }
@@ -64,10 +65,10 @@ impl DistributedLock {
     /// The lock of this name on this provider.
     pub fn on(provider: Arc<dyn LockProvider>, name: impl Into<LockName>) -> Self {
         Self {
-            provider: Some(provider),
+            source: Some(Source::new(provider)),
             name: name.into(),
-            lease: None,
-            min_hold: None,
+            lease: Span::NONE,
+            min_hold: Span::NONE,
             slot: KnownSlot::new(),
         }
     }
@@ -76,7 +77,7 @@ impl DistributedLock {
     /// provider that has no leases.
     #[must_use]
     pub fn lease(mut self, lease: Duration) -> Self {
-        self.lease = Some(lease);
+        self.lease = Span::of(lease);
         self
     }
 
@@ -90,7 +91,7 @@ impl DistributedLock {
     /// frees it. It may be longer than the lease.
     #[must_use]
     pub fn min_hold(mut self, min_hold: Duration) -> Self {
-        self.min_hold = Some(min_hold);
+        self.min_hold = Span::of(min_hold);
         self
     }
 
@@ -108,7 +109,7 @@ impl DistributedLock {
     ///
     /// Every kind but contention.
     pub async fn acquire(&self) -> Result<LockGuard, LockError> {
-        self.begin(None)?.await
+        Acquiring::new(&mut Some(self.slot()?), &self.wanted(None)).await
     }
 
     /// Acquires the lock, waiting at most this long: 50 ms later at the latest the caller has an
@@ -122,7 +123,7 @@ impl DistributedLock {
     /// [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable) if nobody could tell;
     /// any other kind for what went wrong.
     pub async fn acquire_for(&self, timeout: Duration) -> Result<LockGuard, LockError> {
-        self.begin(Some(timeout))?.await
+        Acquiring::new(&mut Some(self.slot()?), &self.wanted(Some(timeout))).await
     }
 
     /// Acquires the lock if it is free; `None` if somebody else holds it.
@@ -216,8 +217,8 @@ impl DistributedLock {
     ) -> Result<T, LockError> {
         let slot = GuardSlot::new();
         let body = async { Ok(body(slot.guard()).await) };
-        let (call, acquire) = self.call(None);
-        run_in(call, acquire, None, &slot, pin!(Some(body)), Err).await
+        let (call, entered) = self.call(None);
+        run_in(call, entered, None, &slot, pin!(Some(body)), Err).await
     }
 
     async fn run_in<T>(
@@ -226,49 +227,47 @@ impl DistributedLock {
         body: impl Future<Output = T>,
     ) -> Result<T, LockError> {
         let body = async { Ok(body.await) };
-        let (call, acquire) = self.call(timeout);
-        run_in(call, acquire, None, OnceCell::new(), pin!(Some(body)), Err).await
+        let (call, entered) = self.call(timeout);
+        run_in(call, entered, None, OnceCell::new(), pin!(Some(body)), Err).await
     }
 
-    fn call(&self, timeout: Option<Duration>) -> (Call, Result<Acquire, LockError>) {
+    fn call(&self, timeout: Option<Duration>) -> (Call, Result<(SlotRef, Wanted), LockError>) {
         let call = Call::new("", &self.name);
-        let acquire = self.begin(timeout);
-        if let Ok(acquire) = &acquire {
-            call.provider(acquire.slot());
+        let slot = self.slot();
+        if let Ok(slot) = &slot {
+            call.provider(slot);
         }
-        (call, acquire)
+        (call, slot.map(|slot| (slot, self.wanted(timeout))))
     }
 
-    fn begin(&self, timeout: Option<Duration>) -> Result<Acquire, LockError> {
-        let wanted = Wanted {
+    #[inline]
+    fn wanted(&self, timeout: Option<Duration>) -> Wanted {
+        Wanted {
             lease: self.lease,
-            timeout,
+            timeout: Span::maybe(timeout),
             min_hold: self.min_hold,
             template: "",
-        };
-        Ok(Acquire::new(self.slot()?, wanted))
+        }
     }
 
+    #[inline]
     fn slot(&self) -> Result<SlotRef, LockError> {
-        let provider = match &self.provider {
-            Some(provider) => provider,
+        let source = match &self.source {
+            Some(source) => source,
             None => registry::default()?,
         };
-        self.slot.get(provider, &self.name)
+        self.slot.get(source, &self.name)
     }
 }
 
 impl fmt::Debug for DistributedLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let provider = self
-            .provider
-            .as_ref()
-            .map(|provider| provider.capabilities().provider);
+        let provider = self.source.as_ref().map(|source| source.name());
         f.debug_struct("DistributedLock")
             .field("name", &self.name)
             .field("provider", &provider.unwrap_or("default"))
-            .field("lease", &self.lease)
-            .field("min_hold", &self.min_hold)
+            .field("lease", &self.lease.get())
+            .field("min_hold", &self.min_hold.get())
             .finish()
     }
 }
@@ -292,16 +291,13 @@ impl KnownSlot {
     }
 
     /// The slot of this name, which is always the same.
-    pub(crate) fn get(
-        &self,
-        provider: &Arc<dyn LockProvider>,
-        name: &LockName,
-    ) -> Result<SlotRef, LockError> {
-        let known = self.0.get_or_try_init(|| table::enter(provider, name))?;
-        if Arc::ptr_eq(&known.source().provider, provider) {
+    #[inline]
+    pub(crate) fn get(&self, source: &Arc<Source>, name: &LockName) -> Result<SlotRef, LockError> {
+        let known = self.0.get_or_try_init(|| table::enter(source, name))?;
+        if Arc::ptr_eq(known.source(), source) {
             return Ok(known.clone());
         }
         // A default provider was registered since.
-        table::enter(provider, name)
+        table::enter(source, name)
     }
 }

@@ -97,7 +97,7 @@ mod measured {
             .increment(1);
         }
 
-        pub(crate) fn released(&self, lost: bool) {
+        pub(crate) fn released(&self, lost: impl FnOnce() -> bool) {
             let Measured {
                 template, provider, ..
             } = *self.0;
@@ -106,7 +106,7 @@ mod measured {
             histogram!("distributed_lock_hold_seconds",
                 "template" => template, "provider" => provider)
             .record(self.elapsed());
-            if lost {
+            if lost() {
                 counter!("distributed_lock_lost_total",
                     "template" => template, "provider" => provider)
                 .increment(1);
@@ -147,7 +147,7 @@ mod unmeasured {
 
         pub(crate) fn cancelled(self) {}
 
-        pub(crate) fn released(&self, _lost: bool) {}
+        pub(crate) fn released(&self, _lost: impl FnOnce() -> bool) {}
     }
 
     pub(crate) fn renewed(_: &'static str, _: Option<LockErrorKind>) {}

@@ -8,16 +8,16 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use once_cell::sync::OnceCell;
 
-use crate::gate::SlotRef;
+use crate::gate::{SlotRef, Source};
 use crate::name::Escaped;
 use crate::provider::{LockProvider, LockSpace};
 use crate::providers::in_process::InProcessProvider;
 use crate::{LockError, LockErrorKind, table};
 
-static DEFAULT: OnceCell<Arc<dyn LockProvider>> = OnceCell::new();
+static DEFAULT: OnceCell<Arc<Source>> = OnceCell::new();
 static REGISTERING: Mutex<()> = Mutex::new(());
-static NAMED: RwLock<BTreeMap<String, Arc<dyn LockProvider>>> = RwLock::new(BTreeMap::new());
-static FALLBACK: OnceCell<Arc<dyn LockProvider>> = OnceCell::new();
+static NAMED: RwLock<BTreeMap<String, Arc<Source>>> = RwLock::new(BTreeMap::new());
+static FALLBACK: OnceCell<Arc<Source>> = OnceCell::new();
 static FALLBACK_FORBIDDEN: AtomicBool = AtomicBool::new(false);
 
 /// A default provider is registered or being so: the fallback's locks would exclude nobody else.
@@ -47,7 +47,7 @@ const REPLICA_SIGNS: [&str; 6] = [
 pub fn register(provider: impl LockProvider) -> Result<(), RegisterError> {
     let _one_at_a_time = REGISTERING.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(default) = DEFAULT.get() {
-        let taken = default.capabilities().provider;
+        let taken = default.name();
         return Err(RegisterError(format!(
             "a default provider is registered already (`{taken}`); register one, and use \
              `register_named` for others"
@@ -57,7 +57,7 @@ pub fn register(provider: impl LockProvider) -> Result<(), RegisterError> {
     if let Some(fallback) = fallback {
         // From here on nobody arrives at the fallback's locks, so that the count stays true.
         FALLBACK_CLOSED.store(true, Ordering::SeqCst);
-        let space = fallback.lock_space();
+        let space = fallback.provider.lock_space();
         let in_use = |slot: &SlotRef| slot.space == space && !slot.is_idle();
         let in_use = table::all().iter().filter(|slot| in_use(slot)).count();
         if in_use > 0 {
@@ -68,11 +68,11 @@ pub fn register(provider: impl LockProvider) -> Result<(), RegisterError> {
             )));
         }
     }
-    let default = DEFAULT.get_or_init(|| Arc::new(provider));
-    say(&**default, "");
+    let default = DEFAULT.get_or_init(|| Source::new(Arc::new(provider)));
+    say(default, "");
     if fallback.is_some() {
         tracing::warn!(
-            provider = default.capabilities().provider,
+            provider = default.name(),
             "a provider was registered after locks had been held in this process alone; \
              those excluded no other process: register it first thing in `main`",
         );
@@ -85,7 +85,7 @@ pub(crate) fn is_closed(space: LockSpace) -> bool {
     FALLBACK_CLOSED.load(Ordering::SeqCst)
         && FALLBACK
             .get()
-            .is_some_and(|fallback| fallback.lock_space() == space)
+            .is_some_and(|fallback| fallback.provider.lock_space() == space)
 }
 
 pub(crate) fn closed() -> LockError {
@@ -94,8 +94,8 @@ pub(crate) fn closed() -> LockError {
 }
 
 /// Logs where locks are from now on. `name` is empty for the default.
-fn say(provider: &dyn LockProvider, name: &str) {
-    let locks = Escaped(&provider.describe()).to_string();
+fn say(source: &Source, name: &str) {
+    let locks = Escaped(&source.provider.describe()).to_string();
     match name {
         "" => tracing::info!("locks on {locks}"),
         name => tracing::info!(registered_as = %Escaped(name), "locks on {locks}"),
@@ -123,10 +123,10 @@ pub fn register_named(
             "a provider named `{name}` is registered already"
         )));
     }
-    let provider: Arc<dyn LockProvider> = Arc::new(provider);
-    named.insert(name.clone(), Arc::clone(&provider));
+    let source = Source::new(Arc::new(provider));
+    named.insert(name.clone(), Arc::clone(&source));
     drop(named);
-    say(&*provider, &name);
+    say(&source, &name);
     Ok(())
 }
 
@@ -139,7 +139,7 @@ pub fn forbid_in_process_fallback() {
     FALLBACK_FORBIDDEN.store(true, Ordering::Relaxed);
 }
 
-pub(crate) fn default() -> Result<&'static Arc<dyn LockProvider>, LockError> {
+pub(crate) fn default() -> Result<&'static Arc<Source>, LockError> {
     if let Some(provider) = DEFAULT.get() {
         return Ok(provider);
     }
@@ -151,7 +151,7 @@ pub(crate) fn default() -> Result<&'static Arc<dyn LockProvider>, LockError> {
     }
     Ok(FALLBACK.get_or_init(|| {
         warn_of_fallback();
-        Arc::new(InProcessProvider::new())
+        Source::new(Arc::new(InProcessProvider::new()))
     }))
 }
 
@@ -173,7 +173,7 @@ fn warn_of_fallback() {
     }
 }
 
-pub(crate) fn named(name: &str) -> Result<Arc<dyn LockProvider>, LockError> {
+pub(crate) fn named(name: &str) -> Result<Arc<Source>, LockError> {
     let named = NAMED.read().unwrap_or_else(PoisonError::into_inner);
     if let Some(provider) = named.get(name) {
         return Ok(Arc::clone(provider));

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use tokio::time::Sleep;
 
-use crate::clock::Timestamp;
-use crate::gate::{Acquire, Wanted};
+use crate::clock::{Span, Timestamp};
+use crate::gate::{Acquiring, SlotRef, Source, Wanted};
 use crate::guard::LockGuard;
 use crate::lock::KnownSlot;
 use crate::observe::Call;
@@ -119,33 +119,26 @@ impl Request {
         self
     }
 
-    fn acquire(self, call: &Call) -> Result<Acquire, LockError> {
+    fn enter(self, call: &Call) -> Result<(SlotRef, Wanted), LockError> {
         expansion::check_holds(&self.name, self.max_hold, self.min_hold)?;
-        let named;
-        let registered = match &self.provider {
-            Provider::Default => Some(registry::default()?),
-            Provider::Named(provider) => {
-                named = registry::named(provider)?;
-                Some(&named)
-            }
-            Provider::Given(_) => None,
-        };
-        let slot = match (registered, self.site, &self.provider) {
+        let slot = match (&self.provider, self.site) {
             // What is registered stays, and so may the slot.
-            (Some(provider), Some(site), _) => site.0.get(provider, &self.name),
-            (Some(provider), None, _) | (None, _, Provider::Given(provider)) => {
-                table::enter(provider, &self.name)
+            (Provider::Default, Some(site)) => site.0.get(registry::default()?, &self.name),
+            (Provider::Default, None) => table::enter(registry::default()?, &self.name),
+            (Provider::Named(name), Some(site)) => site.0.get(&registry::named(name)?, &self.name),
+            (Provider::Named(name), None) => table::enter(&registry::named(name)?, &self.name),
+            (Provider::Given(given), _) => {
+                table::enter(&Source::new(Arc::clone(given)), &self.name)
             }
-            (None, ..) => unreachable!("a provider is registered or given"),
         }?;
         call.provider(&slot);
         let wanted = Wanted {
-            lease: self.lease,
-            timeout: self.timeout,
-            min_hold: self.min_hold,
+            lease: Span::maybe(self.lease),
+            timeout: Span::maybe(self.timeout),
+            min_hold: Span::maybe(self.min_hold),
             template: self.template,
         };
-        Ok(Acquire::new(slot, wanted))
+        Ok((slot, wanted))
     }
 }
 
@@ -225,14 +218,14 @@ where
 {
     let call = Call::new(request.template, &request.name);
     let max_hold = request.max_hold;
-    let acquire = request.acquire(&call);
-    run_in(call, acquire, max_hold, slot, body, not_run)
+    let entered = request.enter(&call);
+    run_in(call, entered, max_hold, slot, body, not_run)
 }
 
 /// Not an `async fn`, and awaits few futures: this one is a part of every annotated call's.
 pub(crate) fn run_in<F, N>(
     mut call: Call,
-    acquire: Result<Acquire, LockError>,
+    entered: Result<(SlotRef, Wanted), LockError>,
     max_hold: Option<Duration>,
     slot: impl Place,
     body: Pin<&mut Option<F>>,
@@ -245,8 +238,8 @@ where
     async move {
         // Dropped before the guard, also when the caller drops this future half-way.
         let mut body = Body(body);
-        let acquired = match acquire {
-            Ok(acquire) => acquire.await,
+        let acquired = match entered {
+            Ok((slot, wanted)) => Acquiring::new(&mut Some(slot), &wanted).await,
             Err(error) => Err(error),
         };
         let ended = match acquired {

@@ -13,6 +13,8 @@ use tokio::time::Instant;
 use crate::clock::Timestamp;
 use crate::gate::Slot;
 use crate::hold::Hold;
+#[cfg(feature = "redis")]
+use crate::provider::LockSpace;
 use crate::race::first_of;
 use crate::wake::survive;
 use crate::{keeper, renewal};
@@ -163,6 +165,26 @@ pub(crate) fn unwatch(hold: &Hold) {
     let removed = schedule.remove(&key);
     drop(schedule);
     drop(removed);
+}
+
+/// Whether leases of this lock space are watched.
+#[cfg(feature = "redis")]
+pub(crate) fn watches_any(space: LockSpace) -> bool {
+    let schedule = SCHEDULE.lock();
+    schedule.values().any(|hold| hold.slot().space == space)
+}
+
+/// Renews all locks of this space now, together: nobody knows whether its server still has them.
+#[cfg(feature = "redis")]
+pub(crate) fn renew_all(space: LockSpace) {
+    let schedule = SCHEDULE.lock();
+    let holds = schedule.values().filter(|hold| hold.slot().space == space);
+    let holds: Vec<_> = holds.cloned().collect();
+    drop(schedule);
+    let now = Timestamp::now();
+    for hold in holds {
+        watch(&hold, hold.plan_renewal(now));
+    }
 }
 
 fn address(hold: &Arc<Hold>) -> usize {

@@ -13,8 +13,7 @@ use foldhash::quality::RandomState;
 use hashbrown::HashTable;
 use once_cell::sync::Lazy;
 
-use crate::gate::{Slot, SlotRef};
-use crate::provider::LockProvider;
+use crate::gate::{Slot, SlotRef, Source};
 use crate::{LockError, LockName};
 
 const SHARDS: usize = 32;
@@ -48,12 +47,12 @@ impl Table {
 ///
 /// # Errors
 ///
-/// If the name is invalid, which it cannot be where there is a slot.
-pub(crate) fn enter(
-    provider: &Arc<dyn LockProvider>,
-    name: &LockName,
-) -> Result<SlotRef, LockError> {
-    let space = provider.lock_space();
+/// If the name is invalid, which it cannot be where there is a slot; or if the provider panics.
+pub(crate) fn enter(source: &Arc<Source>, name: &LockName) -> Result<SlotRef, LockError> {
+    let space = match source.ask() {
+        Ok(facts) => facts.space,
+        Err(error) => return Err(error.with_name(name.clone())),
+    };
     let hash = TABLE.hasher.hash_one((space, name));
     let mut found = None;
     // Declared before the shard's lock and so dropped after it: the last reference takes that lock.
@@ -78,16 +77,16 @@ pub(crate) fn enter(
         same
     });
     if let Some(slot) = found {
-        return Ok(SlotRef::new(slot, provider));
+        return Ok(SlotRef::new(slot, source));
     }
     name.validate()?;
-    let slot = Arc::new(Slot::new(space, hash, name.clone(), Arc::clone(provider)));
+    let slot = Arc::new(Slot::new(space, hash, name.clone(), Arc::clone(source)));
     let entry = Entry {
         hash,
         slot: Arc::downgrade(&slot),
     };
     shard.insert_unique(hash, entry, |entry| entry.hash);
-    Ok(SlotRef::new(slot, provider))
+    Ok(SlotRef::new(slot, source))
 }
 
 /// The slot is being dropped.

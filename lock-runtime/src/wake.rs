@@ -7,8 +7,13 @@ use std::task::Waker;
 /// under a lock, since a waker may run anything.
 pub(crate) fn all(wakers: impl IntoIterator<Item = Waker>) {
     for waker in wakers {
-        survive(|| waker.wake());
+        one(waker);
     }
+}
+
+/// Wakes one, whatever comes of it.
+pub(crate) fn one(waker: Waker) {
+    survive(|| waker.wake());
 }
 
 /// What runs code of users and providers, such as their wakers and destructors: a panic in it must

@@ -51,7 +51,7 @@ fn a_grant_that_comes_too_late_is_none() {
         let proxy = proxy_of(&server).await;
         let builder = builder_behind(&proxy)
             .lease(Duration::from_secs(1))
-            .connect_timeout(Duration::from_secs(30))
+            .failover_timeout(Duration::from_secs(30))
             .response_timeout(Duration::from_millis(200));
         let waiter = connected(builder).await;
         let holder = server.provider_with_long_lease().await;

@@ -1,7 +1,9 @@
 //! Renewals that fail, that come too late, and that are on their way when the lock is released.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use lock_runtime::{AcquireRequest, LockProvider};
 use lock_tests::eventually;
 use lock_tests::proxy::Flow;
 
@@ -225,5 +227,45 @@ fn connections_are_given_up_before_the_lease_is_over() {
         }
         assert_eq!(found, 1, "the connection of the provider");
         drop(provider);
+    });
+}
+
+/// Those that are due together are renewed together, whatever their leases.
+#[test]
+fn each_lock_is_renewed_for_its_own_lease_and_in_the_time_of_the_shortest() {
+    with_server(|server| async move {
+        let proxy = proxy_of(&server).await;
+        let builder = builder_behind(&proxy)
+            .response_timeout(BOUND)
+            .connect_timeout(Duration::from_millis(100));
+        let provider = connected(builder).await;
+        // More than are sent in one go, and the shortest comes last.
+        let leases = (0..201).map(|number| match number {
+            200 => Duration::from_secs(4),
+            _ => Duration::from_secs(6 + number % 2),
+        });
+        let mut grants = Vec::new();
+        for (number, lease) in leases.clone().enumerate() {
+            let name = format!("order{number}");
+            let (request, _interest) = AcquireRequest::new(name, lease, false).unwrap();
+            grants.push(Arc::new(provider.acquire(&request).await.unwrap()));
+        }
+        let answers = provider.renew_all(&grants).await;
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+        for (number, lease) in leases.enumerate() {
+            let left = life(&server.raw, &format!("order{number}")).await;
+            let lease = i64::try_from(lease.as_millis()).unwrap();
+            assert!(left <= lease && left > lease - 1_000, "{left} of {lease}");
+        }
+        let shortest = grants.last().unwrap().lease();
+        proxy.set(|fault| fault.to_client = Flow::Hold);
+        let asked = Instant::now();
+        let answers = provider.renew_all(&grants).await;
+        assert!(answers.iter().all(Result::is_err), "{answers:?}");
+        let waited = asked.elapsed();
+        assert!(
+            waited < shortest / 4 + Duration::from_millis(400),
+            "{waited:?}"
+        );
     });
 }

@@ -54,7 +54,7 @@ impl Servers {
         let patience = Duration::from_secs(30);
         builder_behind(address)
             .lease(LEASE)
-            .connect_timeout(patience)
+            .failover_timeout(patience)
     }
 
     /// From here on the old one takes no writes, and these addresses are those of the new one.

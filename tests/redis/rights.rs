@@ -220,6 +220,24 @@ fn a_user_may_have_an_empty_password() {
 }
 
 #[test]
+fn the_right_to_ask_for_the_servers_age_is_missed_only_where_it_is_needed() {
+    with_users(|server| async move {
+        let builder = || RedisProvider::builder(url(&server, "very-secret"));
+        connected(builder()).await;
+        let delayed = builder().restart_delay(Duration::from_secs(1));
+        let error = delayed.connect().await.unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::InvalidConfig, "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains("restart_delay") && text.contains("info"),
+            "{text}"
+        );
+        server.raw.ask::<String>("ACL SETUSER myapp +info").await;
+        connected(builder().restart_delay(Duration::from_secs(1))).await;
+    });
+}
+
+#[test]
 fn a_missing_channel_is_said_at_once() {
     with_users(|server| async move {
         server

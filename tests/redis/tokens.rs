@@ -203,7 +203,7 @@ fn a_counter_above_the_clock_goes_on_from_there() {
 #[test]
 fn tokens_grow_over_a_restart_without_data() {
     with_server(|mut server| async move {
-        let provider = connected(server.builder().connect_timeout(Duration::from_secs(10))).await;
+        let provider = connected(server.builder().failover_timeout(Duration::from_secs(10))).await;
         let mut last = token(&provider).await;
         for _ in 0..3 {
             server.process.restart_empty();
@@ -225,7 +225,7 @@ fn tokens_grow_on_a_promoted_replica_without_the_last_writes() {
         let address = FaultProxy::start(server.process.port()).await;
         let url = format!("redis://127.0.0.1:{}", address.port());
         let patient = Duration::from_secs(30);
-        let provider = connected(RedisProvider::builder(url).connect_timeout(patient)).await;
+        let provider = connected(RedisProvider::builder(url).failover_timeout(patient)).await;
         let early = token(&provider).await;
         eventually("the replica has it too", BOUND, || async {
             // And the release, or it would hold the lock for the rest of a lease.

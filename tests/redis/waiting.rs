@@ -327,6 +327,63 @@ fn a_long_queue_costs_the_server_little() {
     });
 }
 
+/// Also where it looks often, or looks for an entry that is not there.
+#[test]
+fn a_long_queue_behind_its_head_costs_the_server_little() {
+    with_server(|server| async move {
+        const QUEUE: &str = "{order}:lk1:waiters";
+        let raw = &server.raw;
+        raw.ask::<String>("SET order foreign PX 60000").await;
+        let waiter = connected(server.builder().lease(Duration::from_secs(3))).await;
+        let waiting = tokio::spawn({
+            let order = lock(&waiter, "order");
+            async move { order.acquire().await }
+        });
+        raw.until_waiting("order", 1).await;
+        let expires = server.clock().await / 1_000 + 600_000;
+        let mut others = format!("RPUSH {QUEUE}");
+        for number in 0..10_000 {
+            others += &format!(" lk1:host:{number}:0123456789abcdef|nobody|600000|1|{expires}");
+        }
+        raw.ask::<u32>(&others).await;
+        raw.ask::<u8>(&format!("PEXPIRE {QUEUE} 600000")).await;
+        let slow_of_ten = async || {
+            raw.ask::<String>("CONFIG RESETSTAT").await;
+            raw.ask::<String>("CONFIG SET slowlog-log-slower-than 5000")
+                .await;
+            raw.ask::<String>("SLOWLOG RESET").await;
+            eventually("it looks ten times", BOUND, || async {
+                let stats: String = raw.ask("INFO commandstats").await;
+                let calls = stats.split_once("cmdstat_evalsha:calls=");
+                let calls = calls.and_then(|(_, rest)| rest.split(',').next());
+                calls.is_some_and(|calls| calls.parse::<u32>().unwrap() >= 10)
+            })
+            .await;
+            raw.ask::<u32>("SLOWLOG LEN").await
+        };
+        // Scripts are slow readers: 20 ms for so many entries. What is slow otherwise is the machine.
+        let slow = slow_of_ten().await;
+        assert!(slow < 5, "{slow} of ten looks of the head");
+        let entry: String = raw.ask(&format!("LINDEX {QUEUE} 0")).await;
+        assert!(!entry.contains("|nobody|"), "{entry}");
+        // It finds its place gone, and takes the last one.
+        let lost = Instant::now();
+        eventually("it is the last", BOUND, || async {
+            let first: String = raw.ask(&format!("LINDEX {QUEUE} 0")).await;
+            if !first.contains("|nobody|") {
+                raw.ask::<u32>(&format!("LREM {QUEUE} 1 {first}")).await;
+            }
+            let last: String = raw.ask(&format!("LINDEX {QUEUE} -1")).await;
+            !last.contains("|nobody|")
+        })
+        .await;
+        assert!(lost.elapsed() < Duration::from_secs(5));
+        raw.ask::<u8>(&format!("DEL {QUEUE}")).await;
+        raw.ask::<u8>("DEL order").await;
+        waiting.await.unwrap().unwrap().release().await.unwrap();
+    });
+}
+
 /// As when a request and its repetition come to the server in the same millisecond.
 #[test]
 fn an_entry_that_is_there_twice_costs_no_neighbour_its_place() {

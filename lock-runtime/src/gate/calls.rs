@@ -1,7 +1,8 @@
 //! What the gate asks of the provider.
 
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use super::queue::Waiter;
@@ -11,9 +12,11 @@ use super::state::{Effects, Phase, State};
 use super::{Release, Slot, SlotRef};
 use crate::call::{Panicked, measured, of_grant, watched};
 use crate::clock::Timestamp;
+use crate::end::GrantEnd;
 use crate::hold::Hold;
 use crate::provider::{AcquireRequest, Grant};
 use crate::race::{First, first_of};
+use crate::signal::Signal;
 use crate::{LockError, LockErrorKind, keeper, observe, wake};
 
 /// What a provider without leases sees as the lease of a request.
@@ -24,14 +27,14 @@ const SERVED: usize = 32;
 const UNDOING: Duration = Duration::from_secs(1);
 
 impl Slot {
-    pub(super) fn source_of<'a>(&'a self, waiter: &'a Waiter) -> &'a Source {
-        waiter.source.as_deref().unwrap_or(&self.first)
+    pub(super) fn source_of<'a>(&'a self, waiter: &'a Waiter) -> &'a Arc<Source> {
+        waiter.source.as_ref().unwrap_or(&self.first)
     }
 
     /// The lease that a waiter's own call would ask for.
     pub(super) fn lease_of(&self, waiter: &Waiter) -> Duration {
         let default = self.source_of(waiter).capabilities().lease;
-        waiter.lease.or(default).unwrap_or(ANY_LEASE)
+        waiter.lease.get().or(default).unwrap_or(ANY_LEASE)
     }
 
     /// The lease to ask for: the head's own, or a little more if that serves more waiters.
@@ -53,9 +56,52 @@ impl Slot {
 
 impl SlotRef {
     /// Ends the grant of this ticket: passes it to the next waiter of this process, or to the
-    /// server; not before `keep_until`, if that has not passed.
-    pub(crate) fn release(&self, ticket: u64, keep_until: Option<Timestamp>) -> Release {
+    /// server; not before its `min_hold` is over. `is_lost` says how it ended, if anybody asks.
+    pub(crate) fn release(&self, ticket: u64, is_lost: impl FnOnce() -> bool) -> Release {
         let mut guard = self.lock();
+        if guard.extras.is_empty() {
+            return self.release_at(guard, ticket, None);
+        }
+        let extra = guard.extras.remove(&ticket).unwrap_or_default();
+        let lost = is_lost();
+        let release = self.release_at(guard, ticket, extra.keep_until);
+        if let Some(ended) = extra.ended {
+            ended.set(match lost {
+                true => GrantEnd::Lost,
+                false => GrantEnd::Released,
+            });
+        }
+        release
+    }
+
+    /// The grant of this ticket was not used.
+    pub(super) fn give_back_ticket(&self, ticket: u64) {
+        self.release_at(self.lock(), ticket, None);
+    }
+
+    /// Keeps the lock of this ticket for so long from now, also if it is released before.
+    pub(super) fn keep(&self, ticket: u64, min_hold: Duration) {
+        if !min_hold.is_zero() {
+            let until = Some(Timestamp::now() + min_hold);
+            self.lock().extras.entry(ticket).or_default().keep_until = until;
+        }
+    }
+
+    /// What tells of the end of this ticket's grant.
+    pub(crate) fn end_of(&self, ticket: u64) -> Arc<Signal<GrantEnd>> {
+        let mut state = self.lock();
+        let extra = state.extras.entry(ticket).or_default();
+        let ended = extra.ended.get_or_insert_with(|| Arc::new(Signal::new()));
+        Arc::clone(ended)
+    }
+
+    #[inline]
+    fn release_at(
+        &self,
+        mut guard: MutexGuard<'_, State>,
+        ticket: u64,
+        keep_until: Option<Timestamp>,
+    ) -> Release {
         let state = &mut *guard;
         let Phase::Held {
             ticket: holder,
@@ -68,25 +114,23 @@ impl SlotRef {
         if *holder != ticket {
             return Release::NotHeld;
         }
-        let lost = hold.as_ref().is_some_and(|hold| hold.is_lost());
+        let Some(hold) = hold else {
+            if keep_until.is_none() && state.queue.is_empty() {
+                self.is_busy.store(false, Ordering::Relaxed);
+                // As in `hold_in_process`.
+                std::mem::forget(std::mem::replace(&mut state.phase, Phase::Idle));
+                return Release::Done;
+            }
+            return self.release_in_process(guard, keep_until);
+        };
+        let lost = hold.is_lost();
         if let Some(until) = keep_until.filter(|until| !lost && !until.has_passed()) {
             let (release, effects) = self.rest(state, until);
             drop(guard);
             effects.happen();
             return release;
         }
-        let Some(hold) = hold.take() else {
-            if state.queue.is_empty() {
-                state.phase = Phase::Idle;
-                return Release::Done;
-            }
-            let effects = self.pass(state, None);
-            let looked_at = state.be_looked_at();
-            drop(guard);
-            effects.happen();
-            self.look_later(looked_at);
-            return Release::Done;
-        };
+        let hold = Arc::clone(hold);
         state.saw_holder = state.last_ticket;
         let told = lost.then(|| (Arc::clone(&hold), state.served.template));
         let (release, effects) = self.give_back(state, hold);
@@ -98,6 +142,25 @@ impl SlotRef {
             hold.tell_of_loss(template);
         }
         release
+    }
+
+    fn release_in_process(
+        &self,
+        mut guard: MutexGuard<'_, State>,
+        keep_until: Option<Timestamp>,
+    ) -> Release {
+        let state = &mut *guard;
+        let effects = if let Some(until) = keep_until.filter(|until| !until.has_passed()) {
+            self.rest(state, until).1
+        } else {
+            state.saw_holder = state.last_ticket;
+            self.pass(state, None)
+        };
+        let looked_at = state.be_looked_at();
+        drop(guard);
+        effects.happen();
+        self.look_later(looked_at);
+        Release::Done
     }
 
     /// Lets a waiter of this process have the hold, or gives it back.

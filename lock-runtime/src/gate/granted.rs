@@ -59,7 +59,7 @@ impl SlotRef {
         let wanted = state
             .queue
             .front()
-            .is_some_and(|head| hold.serves(self.source_of(head), head.lease));
+            .is_some_and(|head| hold.serves(self.source_of(head), head.lease.get()));
         if !wanted {
             // Nobody is left who wanted this one.
             return self.start_releasing(state, hold, None).1;

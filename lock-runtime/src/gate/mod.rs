@@ -21,13 +21,14 @@ mod untaken;
 mod waiting;
 
 use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::hold::Hold;
-use crate::provider::{Interest, LockProvider, LockSpace};
+use crate::provider::{Interest, LockSpace};
 use crate::token::FencingToken;
 use crate::{LockError, LockErrorKind, LockName, registry, table};
 use queue::Waiter;
@@ -35,7 +36,7 @@ use state::{Effects, Phase, State};
 
 pub(crate) use released::Answer;
 pub(crate) use source::Source;
-pub(crate) use waiting::{Acquire, Wanted};
+pub(crate) use waiting::{Acquiring, Wanted};
 
 /// After this time, a release that is not answered is the provider's trouble.
 const OVERDUE: Duration = Duration::from_secs(1);
@@ -45,7 +46,9 @@ pub(crate) struct Slot {
     pub(crate) space: LockSpace,
     pub(crate) hash: u64,
     pub(crate) name: LockName,
-    first: Source,
+    first: Arc<Source>,
+    /// A hint: whoever arrives now will probably have to wait.
+    is_busy: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -59,8 +62,8 @@ pub(crate) struct SlotRef {
 
 /// What became of an arrival.
 enum Arrival {
-    /// The lock was free, and nobody need be asked; true for the first ticket of the slot.
-    Free(u64, bool),
+    /// The lock was free, and nobody need be asked.
+    Free(u64),
     /// A place in the queue, and when the caller's timeout passes.
     Queued(u64, Option<Timestamp>),
 }
@@ -83,17 +86,13 @@ pub(crate) enum Release {
 }
 
 impl Slot {
-    pub(crate) fn new(
-        space: LockSpace,
-        hash: u64,
-        name: LockName,
-        provider: Arc<dyn LockProvider>,
-    ) -> Self {
+    pub(crate) fn new(space: LockSpace, hash: u64, name: LockName, first: Arc<Source>) -> Self {
         Self {
             space,
             hash,
             name,
-            first: Source::new(provider),
+            first,
+            is_busy: AtomicBool::new(false),
             state: Mutex::default(),
         }
     }
@@ -139,9 +138,9 @@ impl Slot {
 
 impl SlotRef {
     /// A reference for this provider.
-    pub(crate) fn new(slot: Arc<Slot>, provider: &Arc<dyn LockProvider>) -> Self {
-        let other = (!Arc::ptr_eq(&slot.first.provider, provider))
-            .then(|| Arc::new(Source::new(Arc::clone(provider))));
+    #[inline]
+    pub(crate) fn new(slot: Arc<Slot>, source: &Arc<Source>) -> Self {
+        let other = (!Arc::ptr_eq(&slot.first, source)).then(|| Arc::clone(source));
         Self { slot, other }
     }
 
@@ -150,7 +149,8 @@ impl SlotRef {
         Self { slot, other: None }
     }
 
-    pub(crate) fn source(&self) -> &Source {
+    #[inline]
+    pub(crate) fn source(&self) -> &Arc<Source> {
         match &self.other {
             Some(other) => other,
             None => &self.slot.first,
@@ -166,11 +166,13 @@ impl SlotRef {
     }
 
     /// Takes the lock if it is free and needs nobody's answer; else queues, or is refused.
+    #[inline]
     fn arrive(
         &self,
         wanted: &Wanted,
         until: impl FnOnce() -> Option<Timestamp>,
         in_process: bool,
+        waker: &mut Option<Waker>,
     ) -> Result<Arrival, LockError> {
         let waits = wanted.waits();
         let mut guard = self.lock();
@@ -187,19 +189,35 @@ impl SlotRef {
             drop(guard);
             return Err(self.error(LockErrorKind::Contended));
         }
+        if in_process && matches!(state.phase, Phase::Idle) {
+            self.is_busy.store(true, Ordering::Relaxed);
+            return Ok(Arrival::Free(state.hold_in_process()));
+        }
+        self.arrive_behind(guard, wanted, until(), waker)
+    }
+
+    /// Takes a place in the queue.
+    fn arrive_behind(
+        &self,
+        mut guard: MutexGuard<'_, State>,
+        wanted: &Wanted,
+        until: Option<Timestamp>,
+        waker: &mut Option<Waker>,
+    ) -> Result<Arrival, LockError> {
+        let state = &mut *guard;
+        let waits = wanted.waits();
         state.last_ticket += 1;
         let ticket = state.last_ticket;
-        if in_process && matches!(state.phase, Phase::Idle) {
-            state.phase = Phase::Held {
-                ticket,
-                token: None,
-                hold: None,
-                taken: true,
-            };
-            return Ok(Arrival::Free(ticket, ticket == 1));
-        }
-        let (source, until) = (self.other.clone(), until());
-        let waiter = Waiter::new(ticket, waits, wanted.lease, until, wanted.template, source);
+        let waiter = Waiter {
+            ticket,
+            waits,
+            lease: wanted.lease,
+            until: until.unwrap_or(Timestamp::NONE),
+            template: wanted.template,
+            source: self.other.clone(),
+            waker: waker.take(),
+            left: false,
+        };
         let effects = if waits || state.queue.is_empty() {
             state.queue.push(waiter);
             self.arrived(state)
@@ -298,7 +316,7 @@ impl SlotRef {
         let mut effects = Effects::default();
         let mut last = None;
         if let Some(waiter) = state.queue.remove(ticket) {
-            effects.drop_later(Some(waiter));
+            effects.drop_later(waiter);
             match &state.phase {
                 Phase::Acquiring(interest) if state.queue.is_empty() => {
                     effects.abandon(interest.clone());
@@ -312,10 +330,10 @@ impl SlotRef {
                 std::mem::swap(&mut state.queue, &mut state.sharers);
             }
         } else if let Some(waiter) = state.sharers.remove(ticket) {
-            effects.drop_later(Some(waiter));
+            effects.drop_later(waiter);
         } else if state.take_error(ticket).is_none() {
             drop(guard);
-            self.release(ticket, None);
+            self.give_back_ticket(ticket);
             return None;
         }
         drop(guard);

@@ -3,10 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::Duration;
 
 use super::source::Source;
-use crate::clock::Timestamp;
+use crate::clock::{Span, Timestamp};
 
 /// A queue of this length may consist of places that were given up.
 const UNTIDY: usize = 32;
@@ -14,37 +13,15 @@ const UNTIDY: usize = 32;
 pub(super) struct Waiter {
     pub(super) ticket: u64,
     pub(super) waits: bool,
-    pub(super) lease: Option<Duration>,
-    /// When its caller's timeout passes.
-    pub(super) until: Option<Timestamp>,
+    pub(super) lease: Span,
+    /// When its caller's timeout passes, if ever.
+    pub(super) until: Timestamp,
     pub(super) template: &'static str,
     /// Whose calls it wants, if not those of the slot's first provider.
     pub(super) source: Option<Arc<Source>>,
     pub(super) waker: Option<Waker>,
     /// It has left; its place goes when its turn comes, or when too many are like it.
-    left: bool,
-}
-
-impl Waiter {
-    pub(super) fn new(
-        ticket: u64,
-        waits: bool,
-        lease: Option<Duration>,
-        until: Option<Timestamp>,
-        template: &'static str,
-        source: Option<Arc<Source>>,
-    ) -> Self {
-        Self {
-            ticket,
-            waits,
-            lease,
-            until,
-            template,
-            source,
-            waker: None,
-            left: false,
-        }
-    }
+    pub(super) left: bool,
 }
 
 /// In the order of tickets. Every step takes the same time however many wait, or, like the search
@@ -74,10 +51,15 @@ impl Queue {
         self.waiters.front()
     }
 
+    pub(super) fn front_mut(&mut self) -> Option<&mut Waiter> {
+        self.waiters.front_mut()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Waiter> {
         self.waiters.iter().filter(|waiter| !waiter.left)
     }
 
+    #[inline]
     pub(super) fn pop(&mut self) -> Option<Waiter> {
         let first = self.waiters.pop_front()?;
         self.present -= 1;
@@ -94,8 +76,16 @@ impl Queue {
     pub(super) fn remove(&mut self, ticket: u64) -> Option<Waiter> {
         let at = self.find(ticket)?;
         let place = self.waiters.get_mut(at).filter(|waiter| !waiter.left)?;
-        let mut gone = Waiter::new(ticket, false, None, None, "", None);
-        gone.left = true;
+        let gone = Waiter {
+            ticket,
+            waits: false,
+            lease: Span::NONE,
+            until: Timestamp::NONE,
+            template: "",
+            source: None,
+            waker: None,
+            left: true,
+        };
         let removed = std::mem::replace(place, gone);
         self.present -= 1;
         self.tidy();

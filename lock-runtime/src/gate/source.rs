@@ -5,9 +5,8 @@ use std::sync::Arc;
 use once_cell::sync::OnceCell;
 
 use crate::LockError;
-use crate::call::{self, caught_now};
+use crate::call::caught_now;
 use crate::provider::{Capabilities, LockProvider, LockSpace};
-use crate::token::FencingToken;
 
 /// A provider, with what it says of itself: asked once, and under no lock, since a provider may be
 /// anybody's code.
@@ -19,39 +18,48 @@ pub(crate) struct Source {
 #[derive(Clone, Copy)]
 pub(crate) struct Facts {
     pub(crate) capabilities: Capabilities,
+    pub(crate) space: LockSpace,
     /// Its locks are nothing but the process's own queue.
-    pub(crate) in_process: bool,
+    pub(super) in_process: bool,
     clone_of: Option<LockSpace>,
 }
 
 impl Source {
-    pub(crate) fn new(provider: Arc<dyn LockProvider>) -> Self {
+    pub(crate) fn new(provider: Arc<dyn LockProvider>) -> Arc<Self> {
         let facts = OnceCell::new();
-        Self { provider, facts }
+        Arc::new(Self { provider, facts })
     }
 
-    /// What it said of itself; asked now, if this is the first time. Asking draws a token, which
-    /// nobody else has then.
-    pub(super) fn ask(&self) -> Result<(&Facts, Option<FencingToken>), LockError> {
-        let mut drawn = None;
+    /// What it said of itself; asked now, if this is the first time.
+    ///
+    /// # Errors
+    ///
+    /// If it panicked instead.
+    #[inline]
+    pub(crate) fn ask(&self) -> Result<&Facts, LockError> {
+        match self.facts.get() {
+            Some(facts) => Ok(facts),
+            None => self.ask_first(),
+        }
+    }
+
+    #[cold]
+    fn ask_first(&self) -> Result<&Facts, LockError> {
         let facts = self.facts.get_or_try_init(|| {
-            caught_now(|| {
-                let capabilities = self.provider.capabilities();
-                drawn = self.provider.grant_in_process();
-                Facts {
-                    capabilities,
-                    in_process: drawn.is_some(),
-                    clone_of: self.provider.clone_of(),
-                }
+            caught_now(|| Facts {
+                capabilities: self.provider.capabilities(),
+                space: self.provider.lock_space(),
+                in_process: self.provider.grant_in_process().is_some(),
+                clone_of: self.provider.clone_of(),
             })
         });
-        Ok((facts?, drawn))
+        Ok(facts?)
     }
 
     /// What it said of itself; nothing, if it panicked instead.
     pub(crate) fn capabilities(&self) -> Capabilities {
         match self.ask() {
-            Ok((facts, _)) => facts.capabilities,
+            Ok(facts) => facts.capabilities,
             Err(_) => Capabilities::new("unknown"),
         }
     }
@@ -74,10 +82,5 @@ impl Source {
 
     pub(crate) fn name(&self) -> &'static str {
         self.capabilities().provider
-    }
-
-    /// The token of a grant that needs nobody's answer.
-    pub(super) fn draw_token(&self) -> Result<Option<FencingToken>, LockError> {
-        caught_now(|| self.provider.grant_in_process()).map_err(call::Panicked::into)
     }
 }

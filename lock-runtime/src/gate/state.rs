@@ -11,8 +11,10 @@ use tokio::sync::Notify;
 use super::queue::{Queue, Waiter};
 use super::source::Source;
 use crate::clock::Timestamp;
+use crate::end::GrantEnd;
 use crate::hold::Hold;
 use crate::provider::Interest;
+use crate::signal::Signal;
 use crate::token::FencingToken;
 use crate::{LockError, keeper, wake};
 
@@ -46,6 +48,8 @@ pub(super) struct State {
     pub(super) rests_until: Option<Timestamp>,
     /// The next call asks for the head's own lease and no longer one.
     pub(super) exactly: bool,
+    /// What few guards need, by ticket.
+    pub(super) extras: BTreeMap<u64, Extra>,
     /// The background thread looks whether the grant is taken.
     pub(super) looked_at: bool,
 }
@@ -71,12 +75,19 @@ pub(super) enum Phase {
     Releasing { since: Timestamp, kept: bool },
 }
 
-/// The waiter that was served last.
 #[derive(Default)]
+pub(super) struct Extra {
+    /// With `min_hold`: the lock stays until then, also if the guard goes before.
+    pub(super) keep_until: Option<Timestamp>,
+    /// Somebody waits for the end of the grant.
+    pub(super) ended: Option<Arc<Signal<GrantEnd>>>,
+}
+
+/// The waiter that was served last.
 pub(super) struct Served {
     pub(super) template: &'static str,
-    /// When its caller's timeout passes.
-    pub(super) until: Option<Timestamp>,
+    /// When its caller's timeout passes, if ever.
+    pub(super) until: Timestamp,
     /// When somebody first looked and found the grant not taken.
     pub(super) untaken: Option<Timestamp>,
 }
@@ -96,13 +107,28 @@ pub(super) struct Run {
 #[derive(Default)]
 #[must_use]
 pub(super) struct Effects {
-    /// Most changes wake one.
+    /// Most changes wake one, and lead to nothing else.
     first: Option<Waker>,
+    more: Option<Box<More>>,
+}
+
+#[derive(Default)]
+struct More {
     wakers: Vec<Waker>,
     waiters: Vec<Waiter>,
     abandoned: Option<Interest>,
     jobs: Vec<keeper::Job>,
     later: Vec<Box<dyn FnOnce() + Send>>,
+}
+
+impl Default for Served {
+    fn default() -> Self {
+        Self {
+            template: "",
+            until: Timestamp::NONE,
+            untaken: None,
+        }
+    }
 }
 
 impl Phase {
@@ -132,12 +158,39 @@ impl Phase {
 }
 
 impl State {
-    /// Goes on to this phase, and keeps in mind who has seen a holder.
+    /// Lets a new ticket have a lock of this process that is free.
+    #[inline]
+    pub(super) fn hold_in_process(&mut self) -> u64 {
+        self.last_ticket += 1;
+        let held = Phase::Held {
+            ticket: self.last_ticket,
+            token: None,
+            hold: None,
+            taken: true,
+        };
+        // Nothing to drop in what was there, and this path is a hot one.
+        std::mem::forget(std::mem::replace(&mut self.phase, held));
+        self.last_ticket
+    }
+
+    /// Goes on to this phase, and keeps in mind who has seen a holder. The phase before.
     pub(super) fn enter(&mut self, phase: Phase) -> Phase {
+        self.note_holder();
+        std::mem::replace(&mut self.phase, phase)
+    }
+
+    /// The same, where nothing of the phase before is of use.
+    #[inline]
+    pub(super) fn set(&mut self, phase: Phase) {
+        self.note_holder();
+        self.phase = phase;
+    }
+
+    #[inline]
+    fn note_holder(&mut self) {
         if self.sees_holder() {
             self.saw_holder = self.last_ticket;
         }
-        std::mem::replace(&mut self.phase, phase)
     }
 
     /// Whether the background thread is to look whether the grant is taken; it is told once.
@@ -178,7 +231,7 @@ impl State {
     pub(super) fn may_pass(&self, hold: &Hold, first: &Source) -> bool {
         self.run.left > 0
             && self.queue.front().is_some_and(|head| {
-                hold.serves(head.source.as_deref().unwrap_or(first), head.lease)
+                hold.serves(head.source.as_deref().unwrap_or(first), head.lease.get())
             })
             && self.run.ends.is_some_and(|end| !end.has_passed())
     }
@@ -190,27 +243,27 @@ impl State {
         refused: impl FnOnce() -> LockError,
     ) -> Effects {
         let mut effects = Effects::default();
-        let Some(mut next) = self.queue.pop() else {
+        let Some(next) = self.queue.front_mut() else {
             return effects;
         };
+        let ticket = next.ticket;
+        effects.first = next.waker.take();
+        (self.served.template, self.served.until) = (next.template, next.until);
+        self.served.untaken = None;
+        let source = next.source.take();
+        self.queue.pop();
         let token = hold.as_ref().and_then(|hold| {
-            hold.passed_to(next.ticket);
+            hold.passed_to(ticket);
             self.run.take()
         });
-        effects.wake(next.waker.take());
-        self.enter(Phase::Held {
-            ticket: next.ticket,
+        self.set(Phase::Held {
+            ticket,
             token,
             hold,
             taken: false,
         });
-        self.served = Served {
-            template: next.template,
-            until: next.until,
-            untaken: None,
-        };
-        if next.source.is_some() {
-            effects.waiters.push(next);
+        if let Some(source) = source {
+            effects.later(move || drop(source));
         }
         if !self.sharers.is_empty() {
             let refused = refused();
@@ -239,7 +292,7 @@ impl State {
             self.failed.insert(waiter.ticket, Arc::clone(&error));
             effects.wake(waiter.waker.take());
         }
-        effects.waiters = failed;
+        effects.more().waiters = failed;
         effects
     }
 
@@ -277,58 +330,73 @@ impl Run {
 }
 
 impl Effects {
+    fn more(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
+    }
+
     pub(super) fn wake(&mut self, waker: Option<Waker>) {
         if self.first.is_none() {
             self.first = waker;
-        } else {
-            self.wakers.extend(waker);
+        } else if let Some(waker) = waker {
+            self.more().wakers.push(waker);
         }
     }
 
-    pub(super) fn drop_later(&mut self, waiter: Option<Waiter>) {
-        self.waiters.extend(waiter);
+    pub(super) fn drop_later(&mut self, waiter: Waiter) {
+        self.more().waiters.push(waiter);
     }
 
     pub(super) fn abandon(&mut self, interest: Interest) {
-        self.abandoned = Some(interest);
+        self.more().abandoned = Some(interest);
     }
 
     /// A job that could not be handed to the background thread.
     pub(super) fn drop_job(&mut self, job: keeper::Job) {
-        self.jobs.push(job);
+        self.more().jobs.push(job);
     }
 
     /// Runs this too.
     pub(super) fn later(&mut self, work: impl FnOnce() + Send + 'static) {
-        self.later.push(Box::new(work));
+        self.more().later.push(Box::new(work));
     }
 
     pub(super) fn extend(&mut self, other: Self) {
         self.wake(other.first);
-        self.wakers.extend(other.wakers);
-        self.waiters.extend(other.waiters);
-        self.jobs.extend(other.jobs);
-        self.later.extend(other.later);
+        let Some(other) = other.more else {
+            return;
+        };
+        let more = self.more();
+        more.wakers.extend(other.wakers);
+        more.waiters.extend(other.waiters);
+        more.jobs.extend(other.jobs);
+        more.later.extend(other.later);
         if other.abandoned.is_some() {
-            self.abandoned = other.abandoned;
+            more.abandoned = other.abandoned;
         }
     }
 
     /// To be called without the slot's lock.
     pub(super) fn happen(self) {
-        if let Some(interest) = self.abandoned {
-            wake::survive(|| interest.abandon());
+        let Some(more) = self.more else {
+            if let Some(waker) = self.first {
+                wake::one(waker);
+            }
+            return;
+        };
+        // First, so that what is logged is there when a caller goes on.
+        for work in more.later {
+            wake::survive(work);
         }
         wake::all(self.first);
-        wake::all(self.wakers);
-        for waiter in self.waiters {
+        if let Some(interest) = more.abandoned {
+            wake::survive(|| interest.abandon());
+        }
+        wake::all(more.wakers);
+        for waiter in more.waiters {
             wake::survive(|| drop(waiter));
         }
-        for job in self.jobs {
+        for job in more.jobs {
             wake::survive(|| drop(job));
-        }
-        for work in self.later {
-            wake::survive(work);
         }
     }
 }

@@ -42,16 +42,17 @@ impl SlotRef {
             return false;
         };
         let ticket = *ticket;
+        let has_passed = |until| until != Timestamp::NONE && until + GRACE <= now;
         let has_lease = hold.as_ref().is_some_and(|hold| hold.has_lease());
         let since = *state.served.untaken.get_or_insert(now);
-        let timed_out = state.served.until.is_some_and(|until| until + GRACE <= now);
+        let timed_out = has_passed(state.served.until);
         if !timed_out && (has_lease || since + ANY_LEASE > now) {
             return true;
         }
         // It would only come back from them in the same way.
         let mut gone = Vec::new();
         while let Some(head) = state.queue.front()
-            && head.until.is_some_and(|until| until + GRACE <= now)
+            && has_passed(head.until)
         {
             gone.extend(state.queue.pop());
         }
@@ -59,7 +60,7 @@ impl SlotRef {
         drop(guard);
         drop(gone);
         observe::not_taken(self, template);
-        self.release(ticket, None);
+        self.give_back_ticket(ticket);
         self.lock().looked_at
     }
 }

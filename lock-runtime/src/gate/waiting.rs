@@ -4,14 +4,15 @@ use std::future::Future;
 use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use tokio::task::coop;
 use tokio::time::Sleep;
 
 use super::{Arrival, Look, SlotRef};
-use crate::clock::Timestamp;
+use crate::clock::{Span, Timestamp};
 use crate::guard::LockGuard;
 use crate::hold::Hold;
 use crate::meter::Meter;
@@ -34,185 +35,278 @@ const WITHDRAWAL: Duration = Duration::from_millis(25);
 /// What a caller wants.
 #[derive(Clone, Copy)]
 pub(crate) struct Wanted {
-    pub(crate) lease: Option<Duration>,
+    pub(crate) lease: Span,
     /// The longest wait; none for one without end. Zero tries once.
-    pub(crate) timeout: Option<Duration>,
-    pub(crate) min_hold: Option<Duration>,
+    pub(crate) timeout: Span,
+    pub(crate) min_hold: Span,
     /// The attribute's name as written, or empty.
     pub(crate) template: &'static str,
 }
 
 impl Wanted {
+    #[inline]
     pub(super) fn waits(&self) -> bool {
-        self.timeout.is_none_or(|timeout| !timeout.is_zero())
+        !self.timeout.is_zero()
+    }
+
+    /// When a wait that begins now ends.
+    fn until(&self, provider: &Capabilities) -> Option<Timestamp> {
+        let limit = match self.timeout.get()? {
+            Duration::ZERO => provider.response_timeout.unwrap_or(ONE_ANSWER) + SLACK,
+            timeout => timeout,
+        };
+        Some(Timestamp::now() + limit)
     }
 }
 
-/// An acquisition of the slot's lock. May be dropped at any time.
-///
-/// Not an `async fn`: callers keep this future in their own, which should stay small.
-pub(crate) struct Acquire {
+/// A wait for the slot's lock. May be dropped at any time.
+struct Acquire {
     /// Taken when it ends, or gives up.
     slot: Option<SlotRef>,
     wanted: Wanted,
-    /// The place in the queue, which is given back when this is dropped.
-    ticket: Option<u64>,
-    until: Option<Timestamp>,
-    timer: Option<Pin<Box<Sleep>>>,
-    giving_up: Option<Pin<Box<dyn Future<Output = LockError> + Send>>>,
+    /// The place in the queue, which is given back when this is dropped; zero if there is none.
+    ticket: u64,
+    waker: WakerState,
+    limit: Option<Box<Limit>>,
     /// Taken when it ends.
     meter: Option<Meter>,
 }
 
-impl Acquire {
-    pub(crate) fn new(slot: SlotRef, wanted: Wanted) -> Self {
-        Self {
-            slot: Some(slot),
-            wanted,
-            ticket: None,
-            until: None,
+/// The end of a wait that has one.
+struct Limit {
+    until: Timestamp,
+    /// Made when there is a wait.
+    timer: Option<Pin<Box<Sleep>>>,
+    giving_up: Option<Pin<Box<dyn Future<Output = LockError> + Send>>>,
+}
+
+/// What the place in the queue knows of the waker.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum WakerState {
+    /// Nothing yet.
+    Missing,
+    /// It came with this very poll, so that there is no need to look again.
+    Fresh,
+    /// What the last poll left.
+    Old,
+}
+
+impl Limit {
+    fn new(until: Timestamp) -> Box<Self> {
+        Box::new(Self {
+            until,
             timer: None,
             giving_up: None,
-            meter: Some(Meter::new(wanted.template)),
-        }
+        })
     }
+}
 
-    /// Arrives at the gate: a guard at once, or a place in the queue.
-    fn arrive(&mut self) -> Result<Option<LockGuard>, LockError> {
-        let slot = self.slot();
-        check(slot, &self.wanted)?;
-        let (facts, drawn) = slot.source().ask().map_err(|error| named(error, slot))?;
-        let (known, wanted) = (self.until, self.wanted);
-        let until = || known.or_else(|| wanted.until(&facts.capabilities));
-        match slot.arrive(&wanted, until, facts.in_process)? {
-            Arrival::Free(ticket, first) => {
-                // The token is drawn while the lock is held, so that later ones are higher.
-                let token = match drawn.filter(|_| first) {
-                    Some(token) => Ok(Some(token)),
-                    None => slot.source().draw_token(),
-                };
-                return self.granted(ticket, token, None).map(Some);
-            }
-            Arrival::Queued(ticket, until) => {
-                self.ticket = Some(ticket);
-                self.until = until;
-            }
-        }
-        if let Some(until) = self.until
-            && self.timer.is_none()
-        {
-            self.timer = Some(Box::pin(keeper::sleep_until(until)?));
-        }
-        Ok(None)
-    }
+/// What a guard is made of: the ticket, the token and, unless it is of this process alone, the hold.
+type Won = (u64, Option<FencingToken>, Option<Arc<Hold>>);
 
-    /// The guard, or the ticket back if there is no token for it.
-    fn granted(
-        &mut self,
-        ticket: u64,
-        token: Result<Option<FencingToken>, LockError>,
-        hold: Option<Arc<Hold>>,
-    ) -> Result<LockGuard, LockError> {
-        self.ticket = None;
-        let slot = self.take_slot();
-        match token {
-            Ok(token) => {
-                let guard = LockGuard::new(slot, ticket, token, hold);
-                Ok(guard.kept_for(self.wanted.min_hold))
-            }
-            Err(error) => {
-                slot.release(ticket, None);
-                Err(named(error, &slot))
-            }
-        }
-    }
-
-    pub(crate) fn slot(&self) -> &SlotRef {
+impl Acquire {
+    #[inline]
+    fn slot(&self) -> &SlotRef {
         match &self.slot {
             Some(slot) => slot,
             None => unreachable!("polled after the end"),
         }
     }
 
-    fn poll_guard(&mut self, context: &mut Context<'_>) -> Poll<Result<LockGuard, LockError>> {
+    fn poll_won(&mut self, context: &mut Context<'_>) -> Poll<Result<Won, LockError>> {
         loop {
-            if let Some(answer) = &mut self.giving_up {
+            if let Some(limit) = &mut self.limit
+                && let Some(answer) = &mut limit.giving_up
+            {
                 return answer.as_mut().poll(context).map(Err);
             }
-            let new = self.ticket.is_none();
-            if new && let Some(guard) = self.arrive()? {
-                return Poll::Ready(Ok(guard));
-            }
-            let Some(ticket) = self.ticket else {
-                unreachable!("queued")
+            let ticket = self.ticket;
+            let waker = std::mem::replace(&mut self.waker, WakerState::Old);
+            let looked = match waker {
+                WakerState::Fresh => Poll::Pending,
+                WakerState::Missing => self.slot().poll_ticket(ticket, true, context)?,
+                WakerState::Old => self.slot().poll_ticket(ticket, false, context)?,
             };
-            match self.slot().poll_ticket(ticket, new, context)? {
+            match looked {
                 Poll::Ready(Look::Granted(token, None)) => {
-                    let token = match token {
-                        Some(token) => Ok(Some(token)),
-                        None => self.slot().source().draw_token(),
-                    };
-                    return Poll::Ready(self.granted(ticket, token, None));
+                    self.ticket = 0;
+                    let token = token.or_else(|| draw_token(self.slot(), ticket));
+                    return Poll::Ready(Ok((ticket, token, None)));
                 }
                 Poll::Ready(Look::Granted(token, Some(hold))) => {
+                    self.ticket = 0;
                     if hold.take() {
-                        return Poll::Ready(self.granted(ticket, Ok(token), Some(hold)));
+                        return Poll::Ready(Ok((ticket, token, Some(hold))));
                     }
                     // It ended before anybody could use it, and nothing was done under it.
-                    self.slot().release(ticket, None);
+                    self.slot().give_back_ticket(ticket);
                     hold.let_go(ticket);
-                    self.gone(ticket)?;
+                    if let Some(won) = self.arrive_again(ticket)? {
+                        return Poll::Ready(Ok(won));
+                    }
                 }
-                Poll::Ready(Look::Gone) => self.gone(ticket)?,
+                Poll::Ready(Look::Gone) => {
+                    self.ticket = 0;
+                    if let Some(won) = self.arrive_again(ticket)? {
+                        return Poll::Ready(Ok(won));
+                    }
+                }
                 Poll::Pending => {
                     // Also of a wait that began before the body which now waits for it.
                     if held::holds(self.slot()) {
                         return Poll::Ready(Err(self.slot().error(LockErrorKind::WouldDeadlock)));
                     }
-                    let Some(timer) = &mut self.timer else {
+                    let Some(limit) = &mut self.limit else {
                         return Poll::Pending;
                     };
+                    let timer = match &mut limit.timer {
+                        Some(timer) => timer,
+                        timer => timer.insert(Box::pin(keeper::sleep_until(limit.until)?)),
+                    };
                     ready!(timer.as_mut().poll(context));
-                    self.ticket = None;
-                    self.giving_up = Some(Box::pin(give_up(self.take_slot(), ticket, self.wanted)));
+                    self.ticket = 0;
+                    if let Some(slot) = self.slot.take() {
+                        let giving_up = give_up(slot, ticket, self.wanted);
+                        limit.giving_up = Some(Box::pin(giving_up));
+                    }
                 }
             }
         }
     }
 
     /// The place is gone, though nothing failed: another one, while there is time.
-    fn gone(&mut self, ticket: u64) -> Result<(), LockError> {
-        self.ticket = None;
+    fn arrive_again(&mut self, ticket: u64) -> Result<Option<Won>, LockError> {
         let slot = self.slot();
         if !self.wanted.waits() {
             return Err(slot
                 .error(LockErrorKind::ProviderUnavailable)
                 .with_detail("the grant had ended by itself before it could be used"));
         }
-        match (self.until, self.wanted.timeout) {
-            (Some(until), Some(timeout)) if until.has_passed() => {
-                Err(slot.timed_out(ticket, timeout))
-            }
-            _ => Ok(()),
+        let until = self.limit.as_ref().map(|limit| limit.until);
+        if let (Some(until), Some(timeout)) = (until, self.wanted.timeout.get())
+            && until.has_passed()
+        {
+            return Err(slot.timed_out(ticket, timeout));
         }
-    }
-
-    fn take_slot(&mut self) -> SlotRef {
-        match self.slot.take() {
-            Some(slot) => slot,
-            None => unreachable!("polled after the end"),
+        match arrive(slot, &self.wanted, until, &mut None)? {
+            Arrival::Free(ticket) => Ok(Some((ticket, draw_token(slot, ticket), None))),
+            Arrival::Queued(ticket, _) => {
+                (self.ticket, self.waker) = (ticket, WakerState::Missing);
+                Ok(None)
+            }
         }
     }
 }
 
-impl Wanted {
-    /// When a wait that begins now ends.
-    fn until(&self, provider: &Capabilities) -> Option<Timestamp> {
-        let limit = match self.timeout? {
-            Duration::ZERO => provider.response_timeout.unwrap_or(ONE_ANSWER) + SLACK,
-            timeout => timeout,
+/// Arrives at the gate; `until` is when the wait ends, where that is known.
+#[inline]
+fn arrive(
+    slot: &SlotRef,
+    wanted: &Wanted,
+    until: Option<Timestamp>,
+    waker: &mut Option<Waker>,
+) -> Result<Arrival, LockError> {
+    check(slot, wanted)?;
+    let facts = slot.source().ask().map_err(|error| named(error, slot))?;
+    let until = || until.or_else(|| wanted.until(&facts.capabilities));
+    slot.arrive(wanted, until, facts.in_process, waker)
+}
+
+/// Makes the guard of a lock that was acquired.
+#[inline]
+fn guard(slot: SlotRef, wanted: &Wanted, won: Won, meter: Meter) -> LockGuard {
+    let (ticket, token, hold) = won;
+    if let Some(min_hold) = wanted.min_hold.get() {
+        slot.keep(ticket, min_hold);
+    }
+    LockGuard::new(slot, ticket, token, hold, meter.acquired())
+}
+
+/// Draws the token of a grant that nobody need be asked for. A panic goes on to the caller, and
+/// the lock back.
+#[inline]
+fn draw_token(slot: &SlotRef, ticket: u64) -> Option<FencingToken> {
+    struct GivesBack<'a>(&'a SlotRef, u64);
+    impl Drop for GivesBack<'_> {
+        fn drop(&mut self) {
+            self.0.give_back_ticket(self.1);
+        }
+    }
+    let gives_back = GivesBack(slot, ticket);
+    let token = slot.source().provider.grant_in_process();
+    std::mem::forget(gives_back);
+    token
+}
+
+/// Acquires the slot's lock. May be dropped at any time.
+///
+/// Where the lock is free and nobody need be asked, that is all; only a wait is stored. Not an
+/// `async fn`, and with what it needs by reference: callers keep this in futures of their own.
+pub(crate) struct Acquiring<'a> {
+    /// Taken when the lock is acquired, or waited for.
+    slot: &'a mut Option<SlotRef>,
+    wanted: &'a Wanted,
+    wait: Option<Acquire>,
+}
+
+impl<'a> Acquiring<'a> {
+    #[inline]
+    pub(crate) fn new(slot: &'a mut Option<SlotRef>, wanted: &'a Wanted) -> Self {
+        let wait = None;
+        Self { slot, wanted, wait }
+    }
+}
+
+impl Future for Acquiring<'_> {
+    type Output = Result<LockGuard, LockError>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if let Some(wait) = &mut this.wait {
+            return Pin::new(wait).poll(context);
+        }
+        let Some(slot) = &*this.slot else {
+            unreachable!("polled after the end")
         };
-        Some(Timestamp::now() + limit)
+        // As everything of Tokio's does, so that a loop of locks starves no other task.
+        let proceeds = ready!(coop::poll_proceed(context));
+        let mut meter = Meter::new(this.wanted.template);
+        meter.attempt(slot.source());
+        let is_busy = slot.is_busy.load(Ordering::Relaxed);
+        let mut waker = is_busy.then(|| context.waker().clone());
+        match arrive(slot, this.wanted, None, &mut waker) {
+            Ok(Arrival::Free(ticket)) => {
+                proceeds.made_progress();
+                let token = draw_token(slot, ticket);
+                let Some(slot) = this.slot.take() else {
+                    unreachable!("just looked")
+                };
+                Poll::Ready(Ok(guard(slot, this.wanted, (ticket, token, None), meter)))
+            }
+            Ok(Arrival::Queued(ticket, until)) => {
+                let waker = if is_busy {
+                    WakerState::Fresh
+                } else {
+                    WakerState::Missing
+                };
+                let wait = this.wait.insert(Acquire {
+                    slot: this.slot.take(),
+                    wanted: *this.wanted,
+                    ticket,
+                    waker,
+                    limit: until.map(Limit::new),
+                    meter: Some(meter),
+                });
+                drop(proceeds);
+                Pin::new(wait).poll(context)
+            }
+            Err(error) => {
+                proceeds.made_progress();
+                meter.not_acquired(error.kind());
+                Poll::Ready(Err(error))
+            }
+        }
     }
 }
 
@@ -221,41 +315,49 @@ impl Future for Acquire {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if let (Some(meter), Some(slot)) = (&mut this.meter, &this.slot) {
-            meter.attempt(slot.source());
-        }
-        // As everything of Tokio's does, so that a loop of locks starves no other task.
         let proceeds = ready!(coop::poll_proceed(context));
-        let mut result = ready!(this.poll_guard(context));
+        let won = ready!(this.poll_won(context));
         proceeds.made_progress();
-        if let Some(meter) = this.meter.take() {
-            match &mut result {
-                Ok(guard) => guard.measure(meter.acquired()),
-                Err(error) => meter.not_acquired(error.kind()),
+        let Some(meter) = this.meter.take() else {
+            unreachable!("polled after the end")
+        };
+        Poll::Ready(match (won, &this.slot) {
+            (Ok(won), Some(_)) => match this.slot.take() {
+                Some(slot) => Ok(guard(slot, &this.wanted, won, meter)),
+                None => unreachable!("just looked"),
+            },
+            (Ok(_), None) => unreachable!("polled after the end"),
+            (Err(error), _) => {
+                meter.not_acquired(error.kind());
+                Err(error)
             }
-        }
-        Poll::Ready(result)
+        })
     }
 }
 
 /// What can be refused without a look at the queue.
+#[inline]
 fn check(slot: &SlotRef, wanted: &Wanted) -> Result<(), LockError> {
-    if let Some(lease) = wanted.lease.filter(|lease| !LEASES.contains(lease)) {
-        return Err(slot
-            .error(LockErrorKind::InvalidConfig)
-            .with_detail(format!("expected a lease of 100 ms to 24 h, got {lease:?}")));
-    }
-    if let Some(min_hold) = wanted.min_hold.filter(|time| *time > LONGEST_MIN_HOLD) {
-        return Err(slot
-            .error(LockErrorKind::InvalidConfig)
-            .with_detail(format!(
-                "expected a min_hold of at most 24 h, got {min_hold:?}"
-            )));
+    if !wanted.lease.is_none() || !wanted.min_hold.is_none() {
+        check_spans(slot, wanted)?;
     }
     if held::holds(slot) {
         return Err(slot.error(LockErrorKind::WouldDeadlock));
     }
     Ok(())
+}
+
+fn check_spans(slot: &SlotRef, wanted: &Wanted) -> Result<(), LockError> {
+    let wrong = match (wanted.lease.get(), wanted.min_hold.get()) {
+        (Some(lease), _) if !LEASES.contains(&lease) => {
+            format!("expected a lease of 100 ms to 24 h, got {lease:?}")
+        }
+        (_, Some(min_hold)) if min_hold > LONGEST_MIN_HOLD => {
+            format!("expected a min_hold of at most 24 h, got {min_hold:?}")
+        }
+        _ => return Ok(()),
+    };
+    Err(slot.error(LockErrorKind::InvalidConfig).with_detail(wrong))
 }
 
 fn named(error: LockError, slot: &SlotRef) -> LockError {
@@ -265,7 +367,7 @@ fn named(error: LockError, slot: &SlotRef) -> LockError {
 /// The timeout has passed. What was asked of the provider is taken back meanwhile, and after this
 /// if that takes longer.
 fn give_up(slot: SlotRef, ticket: u64, wanted: Wanted) -> impl Future<Output = LockError> + Send {
-    let error = match wanted.timeout.filter(|_| wanted.waits()) {
+    let error = match wanted.timeout.get().filter(|_| wanted.waits()) {
         Some(timeout) => slot.timed_out(ticket, timeout),
         None => slot
             .error(LockErrorKind::ProviderUnavailable)
@@ -291,8 +393,10 @@ fn give_up(slot: SlotRef, ticket: u64, wanted: Wanted) -> impl Future<Output = L
 
 impl Drop for Acquire {
     fn drop(&mut self) {
-        if let (Some(slot), Some(ticket)) = (&self.slot, self.ticket) {
-            slot.leave(ticket);
+        if self.ticket != 0
+            && let Some(slot) = &self.slot
+        {
+            slot.leave(self.ticket);
         }
         if let Some(meter) = self.meter.take() {
             meter.cancelled();

@@ -10,17 +10,14 @@ use redis::{
 
 use super::RedisProvider;
 use super::address;
+use super::floor::Tokens;
 use crate::LockError;
 use crate::providers::limits::DeadPeers;
 use crate::providers::url::{parameters, set_duration, split, without_secrets};
 use crate::providers::{invalid, limits};
 
-/// Numbers in the server's scripts are floating and exact up to 9 × 10¹⁵. This leaves room for the
-/// clock until the year 2033.
-const HIGHEST_FLOOR: u64 = 7_000_000_000_000_000;
-/// No server's clock is before this, in microseconds: November 2023.
-const PAST: u64 = 1_700_000_000_000_000;
 const LONGEST_DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
+const DEFAULT_FAILOVER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Settings of a [`RedisProvider`]; made by [`RedisProvider::builder`].
 ///
@@ -33,6 +30,8 @@ pub struct RedisProviderBuilder {
     connect_timeout: Option<Duration>,
     response_timeout: Option<Duration>,
     token_floor: Option<u64>,
+    failover_timeout: Option<Duration>,
+    restart_delay: Option<Duration>,
     username: Option<String>,
     password: Option<String>,
     root_certificates: Option<Vec<u8>>,
@@ -52,32 +51,8 @@ pub(super) struct Settings {
     pub(super) connect_timeout: Duration,
     pub(super) response_timeout: Duration,
     pub(super) tokens: Tokens,
-}
-
-/// Where fencing tokens begin.
-///
-/// A floor that any clock has passed is kept by the clock. Above it, the counter runs ahead of the
-/// clock by the whole floor, so that tokens grow over a lost counter too: what it had reached is
-/// behind the clock that is put forward, and what the bare clock gives in its place is seen to be
-/// too low.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Tokens {
-    /// How far the counter is ahead of the server's clock, in microseconds.
-    pub(super) ahead: u64,
-    /// Tokens up to this one are none.
-    pub(super) none_up_to: u64,
-}
-
-impl Tokens {
-    fn above(floor: u64) -> Self {
-        match floor < PAST {
-            true => Self::default(),
-            false => Self {
-                ahead: floor,
-                none_up_to: floor + PAST,
-            },
-        }
-    }
+    pub(super) failover_timeout: Duration,
+    pub(super) restart_delay: Duration,
 }
 
 impl Settings {
@@ -107,6 +82,8 @@ impl RedisProviderBuilder {
             connect_timeout: None,
             response_timeout: None,
             token_floor: None,
+            failover_timeout: None,
+            restart_delay: None,
             username: None,
             password: None,
             root_certificates: None,
@@ -128,8 +105,8 @@ impl RedisProviderBuilder {
         self
     }
 
-    /// How long making a connection may take, and for how long a waiter puts up with a server that
-    /// is gone; by default a third of the lease, at least 1 s and at most 5 s. URL parameter `connect_timeout`.
+    /// How long making a connection may take; by default a third of the lease, at least 1 s and at
+    /// most 5 s. URL parameter `connect_timeout`.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = Some(timeout);
         self
@@ -152,6 +129,28 @@ impl RedisProviderBuilder {
     /// serves one waiter of its process.
     pub fn token_floor(mut self, floor: u64) -> Self {
         self.token_floor = Some(floor);
+        self
+    }
+
+    /// How long a waiter puts up with a server that is out of reach; by default 15 s. Then it fails
+    /// with [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable), as does a caller
+    /// whose own timeout passes meanwhile. Should be longer than a failover takes, which is 10 to
+    /// 60 s for most managed servers. URL parameter `failover_timeout`.
+    pub fn failover_timeout(mut self, timeout: Duration) -> Self {
+        self.failover_timeout = Some(timeout);
+        self
+    }
+
+    /// How long after its start the server grants this client no lock; by default 0, at most 24 h.
+    /// A server that comes back without its data has forgotten who holds which lock, and would
+    /// grant each a second time. Where that can happen, set this to the longest lease of all
+    /// clients, and in all of them.
+    ///
+    /// Until the delay is over, a waiter waits, and a try fails with
+    /// [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable). Renewals and releases go
+    /// on. Needs the right to `INFO`; without it, connecting fails. URL parameter `restart_delay`.
+    pub fn restart_delay(mut self, delay: Duration) -> Self {
+        self.restart_delay = Some(delay);
         self
     }
 
@@ -235,14 +234,15 @@ impl RedisProviderBuilder {
         let connect_timeout = self
             .connect_timeout
             .unwrap_or_else(|| limits::default_connect_timeout(lease));
-        if response_timeout.is_zero() || connect_timeout.is_zero() {
+        let failover_timeout = self.failover_timeout.unwrap_or(DEFAULT_FAILOVER_TIMEOUT);
+        let timeouts = [response_timeout, connect_timeout, failover_timeout];
+        if timeouts.iter().any(Duration::is_zero) {
             return Err(invalid("expected timeouts above zero"));
         }
-        let token_floor = self.token_floor.unwrap_or(0);
-        if token_floor >= HIGHEST_FLOOR {
+        let restart_delay = self.restart_delay.unwrap_or_default();
+        if restart_delay > *limits::LEASES.end() {
             return Err(invalid(format!(
-                "expected a `token_floor` below {HIGHEST_FLOOR}: the counter has room for the \
-                 server's clock above it, and goes no further"
+                "expected a `restart_delay` of at most 24 h, got {restart_delay:?}"
             )));
         }
         Ok(Settings {
@@ -251,7 +251,9 @@ impl RedisProviderBuilder {
             lease,
             connect_timeout,
             response_timeout,
-            tokens: Tokens::above(token_floor),
+            tokens: Tokens::above(self.token_floor.unwrap_or(0))?,
+            failover_timeout,
+            restart_delay,
         })
     }
 
@@ -318,6 +320,8 @@ impl RedisProviderBuilder {
                     })?;
                     self.token_floor.get_or_insert(floor);
                 }
+                "failover_timeout" => set_duration(&mut self.failover_timeout, &key, &value)?,
+                "restart_delay" => set_duration(&mut self.restart_delay, &key, &value)?,
                 "db" if socket => {
                     let number = value.parse();
                     database = Some(number.map_err(|_| invalid("expected a number for `db`"))?);
@@ -331,7 +335,8 @@ impl RedisProviderBuilder {
                 unknown => {
                     return Err(invalid(format!(
                         "unknown URL parameter `{unknown}`; expected `key_prefix`, `lease`, \
-                         `connect_timeout`, `response_timeout` or `token_floor`{}",
+                         `connect_timeout`, `response_timeout`, `failover_timeout`, \
+                         `restart_delay` or `token_floor`{}",
                         if socket {
                             ", `db`, `user` or `pass`"
                         } else {
@@ -354,6 +359,8 @@ impl fmt::Debug for RedisProviderBuilder {
             .field("connect_timeout", &self.connect_timeout)
             .field("response_timeout", &self.response_timeout)
             .field("token_floor", &self.token_floor)
+            .field("failover_timeout", &self.failover_timeout)
+            .field("restart_delay", &self.restart_delay)
             .field("username", &self.username)
             .finish_non_exhaustive()
     }
@@ -387,14 +394,19 @@ mod tests {
     #[test]
     fn what_the_builder_says_wins_over_the_url() {
         let builder = RedisProviderBuilder::from_url(
-            "redis://localhost?key_prefix=MyApp1:&lease=5s&response_timeout=300ms".to_owned(),
+            "redis://localhost?key_prefix=MyApp1:&lease=5s&response_timeout=300ms\
+             &failover_timeout=1m&restart_delay=0s"
+                .to_owned(),
         )
+        .restart_delay(Duration::from_secs(8))
         .lease(Duration::from_secs(7));
         let settings = builder.settings().unwrap();
         assert_eq!(settings.key_prefix, "MyApp1:");
         assert_eq!(settings.lease, Duration::from_secs(7));
         assert_eq!(settings.response_timeout, Duration::from_millis(300));
         assert_eq!(settings.connect_timeout, Duration::from_secs(7) / 3);
+        assert_eq!(settings.failover_timeout, Duration::from_secs(60));
+        assert_eq!(settings.restart_delay, Duration::from_secs(8));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One connection: what a server must be, and how scripts are run on it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use super::keys::Naming;
 use super::plain::unless_plain;
 use super::requests::Requests;
 use super::script::{By, RAISE_TOKENS, Script};
+use crate::clock::Timestamp;
 use crate::race::{First, first_of};
 use crate::signal::Signal;
 use crate::{LockError, LockErrorKind};
@@ -29,6 +31,9 @@ const BACKLOG: usize = 1_024;
 pub(super) struct Connection {
     requests: Arc<Requests>,
     ended: Arc<Signal<()>>,
+    served: AtomicBool,
+    /// When the server may grant locks, if it has started so shortly before that it may not yet.
+    grants_from: Option<Timestamp>,
 }
 
 impl Connection {
@@ -78,8 +83,15 @@ impl Connection {
         let address = settings.client.get_connection_info().addr();
         let mut opened = unless_plain(address, opening).await?;
         let requests = Requests::new(opened.clone());
-        let connection = Arc::new(Self { requests, ended });
+        let mut connection = Self {
+            requests,
+            ended,
+            served: AtomicBool::new(false),
+            grants_from: None,
+        };
         connection.check_server().await?;
+        connection.grants_from = connection.restarted(settings.restart_delay).await?;
+        let connection = Arc::new(connection);
         opened
             .subscribe(&naming.channel)
             .await
@@ -89,6 +101,7 @@ impl Connection {
         if raised.map_err(lock_error)? != Value::Int(1) {
             return Err(no_redis());
         }
+        connection.served.store(false, Ordering::Relaxed);
         tokio::spawn(keep_tokens_raised(
             Arc::downgrade(&connection),
             Arc::clone(&connection.ended),
@@ -122,6 +135,45 @@ impl Connection {
         Ok(())
     }
 
+    /// When the server may grant locks, if it has started less than `delay` ago.
+    async fn restarted(&self, delay: Duration) -> Result<Option<Timestamp>, LockError> {
+        if delay.is_zero() {
+            return Ok(None);
+        }
+        let asked_at = Timestamp::now();
+        let uptime = self.info("server", "uptime_in_seconds").await;
+        let uptime =
+            uptime.map_err(|error| error.about("`restart_delay` needs the server's age"))?;
+        let Ok(uptime) = uptime.parse().map(Duration::from_secs) else {
+            return Err(LockError::new(LockErrorKind::Unsupported)
+                .with_detail("`restart_delay` needs the server's age, which it does not tell"));
+        };
+        let left = delay.saturating_sub(uptime);
+        if left.is_zero() {
+            return Ok(None);
+        }
+        tracing::warn!(
+            ?uptime,
+            ?left,
+            "the Redis server has started less than `restart_delay` ago; it grants no lock yet"
+        );
+        Ok(Some(asked_at + left))
+    }
+
+    /// One field of `INFO`; empty if there is none.
+    async fn info(&self, section: &str, name: &str) -> Result<String, LockError> {
+        let command = redis::cmd("INFO").arg(section).to_owned();
+        let answer = self.query(command).await.map_err(lock_error)?;
+        let text = redis::from_redis_value::<String>(answer).unwrap_or_default();
+        Ok(info_field(&text, name).to_owned())
+    }
+
+    /// How long the server grants no lock yet, because it may have restarted without its data.
+    pub(super) fn grants_after(&self) -> Option<Duration> {
+        let left = self.grants_from?.remaining();
+        (!left.is_zero()).then_some(left)
+    }
+
     /// Warns where the server may throw locks away, if the user may know.
     pub(super) async fn warn_of_eviction(&self) {
         let Ok(answer) = self
@@ -133,11 +185,7 @@ impl Connection {
         let Ok(text) = redis::from_redis_value::<String>(answer) else {
             return;
         };
-        let field = |name: &str| {
-            text.lines()
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-                .unwrap_or("")
-        };
+        let field = |name| info_field(&text, name);
         let (policy, limit) = (field("maxmemory_policy"), field("maxmemory"));
         if !matches!(policy, "noeviction" | "") && limit != "0" {
             tracing::warn!(
@@ -182,7 +230,9 @@ impl Connection {
     }
 
     pub(super) async fn query(&self, command: redis::Cmd) -> RedisResult<Value> {
-        self.requests.ask(command).await
+        let answer = self.requests.ask(command).await;
+        self.note(&answer);
+        answer
     }
 
     /// Sends commands in one go; an answer each, in order.
@@ -190,7 +240,20 @@ impl Connection {
         &self,
         commands: &redis::Pipeline,
     ) -> RedisResult<Vec<RedisResult<Value>>> {
-        self.requests.ask_all(commands).await
+        let answers = self.requests.ask_all(commands).await;
+        self.note(&answers);
+        answers
+    }
+
+    fn note<T>(&self, answer: &RedisResult<T>) {
+        if answer.is_ok() && !self.has_served() {
+            self.served.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it was of any use since it was opened.
+    pub(super) fn has_served(&self) -> bool {
+        self.served.load(Ordering::Relaxed)
     }
 
     /// It is not to be used for anything new.
@@ -200,6 +263,11 @@ impl Connection {
 
     pub(super) fn has_ended(&self) -> bool {
         self.ended.get().is_some()
+    }
+
+    /// The signal of its end, which may outlive it.
+    pub(super) fn end_signal(&self) -> Arc<Signal<()>> {
+        Arc::clone(&self.ended)
     }
 
     /// Resolves when the connection is gone or given up.
@@ -249,6 +317,12 @@ fn field(answer: &Value, name: &str) -> String {
         .find(|(key, _)| text(key) == name)
         .map(|(_, value)| text(value).to_owned())
         .unwrap_or_default()
+}
+
+fn info_field<'a>(text: &'a str, name: &str) -> &'a str {
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        .unwrap_or("")
 }
 
 fn text(value: &Value) -> &str {

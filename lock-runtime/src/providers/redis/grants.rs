@@ -10,11 +10,16 @@ use tokio::sync::Notify;
 
 use crate::clock::Timestamp;
 
+/// An answer and a grant that come together are read within moments of each other. Much more is for
+/// waiters that have gone away, and of them there may be many.
+const LONGEST_UNCLAIMED: Duration = Duration::from_secs(10);
+
 /// The waiters of one provider instance, by owner.
 pub(super) struct Grants {
     letters: Mutex<Letters>,
     /// How long letters are kept that come before their owner expects any: as long as a request
-    /// may take, since one that was not answered in this time is repeated, and finds the grant.
+    /// may take, since one that was not answered in this time is repeated, and finds the grant; and
+    /// no longer than [`LONGEST_UNCLAIMED`].
     keeps_unclaimed: Duration,
 }
 
@@ -51,10 +56,10 @@ pub(super) enum Letter {
 }
 
 impl Grants {
-    pub(super) fn new(keeps_unclaimed: Duration) -> Self {
+    pub(super) fn new(response_timeout: Duration) -> Self {
         Self {
             letters: Mutex::default(),
-            keeps_unclaimed,
+            keeps_unclaimed: response_timeout.min(LONGEST_UNCLAIMED),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The connection in use, and how it is made anew.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -9,12 +9,18 @@ use super::config::Settings;
 use super::connection::Connection;
 use super::grants::Grants;
 use super::keys::Naming;
+use crate::provider::{BoxFuture, LockSpace};
 use crate::providers::pause::Attempts;
 use crate::signal::Signal;
-use crate::{LockError, LockErrorKind};
+use crate::{LockError, LockErrorKind, schedule};
 
-/// Connects when somebody asks and there is no connection; one attempt at a time serves all who
-/// ask. Every attempt resolves the server's name again.
+/// The pause before a connection that follows one of no use: the first, doubled from one to the
+/// other, and the longest.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Connects when somebody asks and there is no connection, and by itself while locks are held; one
+/// attempt at a time serves all who ask. Every attempt resolves the server's name again.
 pub(super) struct Link {
     pub(super) settings: Settings,
     pub(super) naming: Naming,
@@ -26,11 +32,20 @@ pub(super) struct Link {
 
 type Outcome = Result<Arc<Connection>, LockError>;
 
+/// What whoever needs a connection gets.
+enum Joined {
+    Connected(Arc<Connection>),
+    /// And whether it was under way before.
+    Attempt(Arc<Signal<Outcome>>, bool),
+}
+
 #[derive(Default)]
 struct State {
     current: Option<Arc<Connection>>,
     attempt: Option<Arc<Signal<Outcome>>>,
     attempts: Attempts,
+    /// Connections in a row that were made and then answered nothing.
+    useless: u32,
 }
 
 impl Link {
@@ -58,30 +73,40 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// Those of the attempt that was under way or next; at once, if no attempt is due soon.
+    /// Those of the next attempt; at once, if none is due soon.
     pub(super) async fn connection(self: &Arc<Self>) -> Outcome {
-        let attempt = {
-            let mut state = self.lock();
-            if let Some(current) = state
-                .current
-                .as_ref()
-                .filter(|current| !current.has_ended())
-            {
-                return Ok(Arc::clone(current));
-            }
-            state.current = None;
-            match &state.attempt {
-                Some(attempt) => Arc::clone(attempt),
-                None => {
-                    let pause = state.attempts.next()?;
-                    let attempt = Arc::new(Signal::new());
-                    state.attempt = Some(Arc::clone(&attempt));
-                    self.runtime.spawn(Arc::clone(self).attempt(pause));
-                    attempt
-                }
-            }
+        let (attempt, is_old) = match self.join_attempt()? {
+            Joined::Connected(connection) => return Ok(connection),
+            Joined::Attempt(attempt, is_old) => (attempt, is_old),
         };
-        attempt.wait().await.clone()
+        match attempt.wait().await {
+            // What was under way already may have begun long ago, in an outage that is over.
+            Err(error) if is_old && error.is_retryable() => match self.join_attempt()? {
+                Joined::Connected(connection) => Ok(connection),
+                Joined::Attempt(attempt, _) => attempt.wait().await.clone(),
+            },
+            outcome => outcome.clone(),
+        }
+    }
+
+    fn join_attempt(self: &Arc<Self>) -> Result<Joined, LockError> {
+        let mut state = self.lock();
+        if let Some(current) = state
+            .current
+            .as_ref()
+            .filter(|current| !current.has_ended())
+        {
+            return Ok(Joined::Connected(Arc::clone(current)));
+        }
+        state.leave_current();
+        if let Some(attempt) = &state.attempt {
+            return Ok(Joined::Attempt(Arc::clone(attempt), true));
+        }
+        let pause = state.attempts.next()?.max(state.pause_after_useless());
+        let attempt = Arc::new(Signal::new());
+        state.attempt = Some(Arc::clone(&attempt));
+        self.runtime.spawn(Arc::clone(self).attempt(pause));
+        Ok(Joined::Attempt(attempt, false))
     }
 
     /// Why the last attempt to connect failed, if the next one has not succeeded yet.
@@ -92,11 +117,16 @@ impl Link {
     /// The connection is not to be used for anything new. What is under way on it goes on, so that
     /// it can still be undone there, in order.
     pub(super) fn retire(&self, connection: &Arc<Connection>) {
-        connection.end();
         let mut state = self.lock();
-        state
+        if state
             .current
-            .take_if(|current| Arc::ptr_eq(current, connection));
+            .as_ref()
+            .is_some_and(|current| Arc::ptr_eq(current, connection))
+        {
+            state.leave_current();
+        }
+        drop(state);
+        connection.end();
     }
 
     async fn attempt(self: Arc<Self>, pause: Duration) {
@@ -125,13 +155,65 @@ impl Link {
             }
             state.attempt.take()
         };
+        if let Ok(connection) = &outcome {
+            let link = Arc::downgrade(&self);
+            tokio::spawn(Self::keep_connected(link, connection.end_signal()));
+            // Behind the same address there may be another server now, or one without its data.
+            schedule::renew_all(self.space());
+        }
         if let Some(attempt) = attempt {
             attempt.set(outcome);
         }
     }
 
+    /// When the connection ends, connects again, for as long as there are locks that may be gone.
+    fn keep_connected(link: Weak<Self>, ended: Arc<Signal<()>>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            ended.wait().await;
+            while let Some(link) = link.upgrade()
+                && schedule::watches_any(link.space())
+            {
+                match link.connection().await {
+                    // The new one is looked after by itself.
+                    Ok(_) => return,
+                    Err(error) if error.is_retryable() => {}
+                    // The last attempt's, which comes at once for a while.
+                    Err(_) => {
+                        drop(link);
+                        tokio::time::sleep(LONGEST_PAUSE).await;
+                    }
+                }
+            }
+        })
+    }
+
+    /// What the locks of this link are known by.
+    pub(super) fn space(self: &Arc<Self>) -> LockSpace {
+        LockSpace::at(self)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn leave_current(&mut self) {
+        if let Some(connection) = self.current.take() {
+            self.useless = match connection.has_served() {
+                true => 0,
+                false => self.useless.saturating_add(1),
+            };
+        }
+    }
+
+    /// A server, or what stands before it, that takes connections and then breaks them is not to be
+    /// asked without end by those who ask again after each.
+    fn pause_after_useless(&self) -> Duration {
+        match self.useless {
+            0 => Duration::ZERO,
+            many => (SHORTEST_PAUSE * (1 << (many - 1).min(10))).min(LONGEST_PAUSE),
+        }
     }
 }
 

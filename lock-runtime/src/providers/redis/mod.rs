@@ -4,10 +4,12 @@ mod address;
 mod config;
 mod connection;
 mod error;
+mod floor;
 mod grants;
 mod keys;
 mod link;
 mod numbers;
+mod outage;
 mod plain;
 mod queue;
 mod release;
@@ -57,16 +59,22 @@ use crate::{LockError, LockErrorKind};
 ///   server's clock in microseconds: they go on growing over a restart without data and a
 ///   failover, as long as the clocks of the servers agree.
 ///   `token_floor` puts them above those of the provider that a service comes from.
-/// * **Connections** belong to the library's own thread and are made anew when they break. A
-///   request whose answer is lost is undone.
+/// * **Connections** belong to the library's own thread and are made anew when they break, at once
+///   while a lock is held. All locks are then renewed together, so that a holder whose lock the
+///   server has lost is told within a round trip. A request whose answer is lost is undone.
 ///
 /// # What it relies on
 ///
-/// One server's data: a failover to a replica that missed the last writes can let two processes
-/// hold a lock. Where that must do no harm, check the fencing token at the resource. The server's
-/// wall clock must not jump ahead by more than a part of the lease, and its eviction policy must
-/// be `noeviction` (a warning says so at connect). See *Is Redlock safe?* by Salvatore Sanfilippo
-/// and *How to do distributed locking* by Martin Kleppmann, both of 2016.
+/// * **One server's data.** After a failover to a replica that missed the last writes, or a restart
+///   without data, the server has forgotten who holds which lock, and grants it again. A holder
+///   learns it as soon as it has a new connection. Where a server may restart without its data, set
+///   [`restart_delay`](RedisProviderBuilder::restart_delay) to the longest lease of all clients;
+///   where two holders must do no harm, check the fencing token at the resource.
+/// * **Clocks.** The server's wall clock must not jump ahead by more than a part of the lease.
+/// * **No eviction.** The server's policy must be `noeviction`; a warning says so at connect.
+///
+/// See *Is Redlock safe?* by Salvatore Sanfilippo and *How to do distributed locking* by Martin
+/// Kleppmann, both of 2016.
 ///
 /// # Rights
 ///
@@ -80,7 +88,8 @@ use crate::{LockError, LockErrorKind};
 ///
 /// Without `+pubsub|numsub`, a release cannot see which waiters are alive. It then tells the first
 /// one to come for the lock, which takes a round trip longer. Optional are `+info`, for a warning
-/// of an eviction policy, and `+select`, if the URL names a database other than 0.
+/// of an eviction policy and for `restart_delay`, and `+select`, if the URL names a database other
+/// than 0.
 ///
 /// # Examples
 ///
@@ -103,9 +112,9 @@ pub struct RedisProvider {
 impl RedisProvider {
     /// Connects to the server of this URL: `redis://user:password@host:port/database`, or
     /// `rediss:` for TLS, also written `valkey:` and `valkeys:`; or, for a Unix socket,
-    /// `unix:///path?db=0&user=name&pass=word`, also written `redis+unix:`.
-    /// Parameters `key_prefix`, `lease`, `connect_timeout`, `response_timeout` and `token_floor`
-    /// set what the builder's methods of that name set.
+    /// `unix:///path?db=0&user=name&pass=word`, also written `redis+unix:`. Parameters `key_prefix`,
+    /// `lease`, `connect_timeout`, `response_timeout`, `failover_timeout`, `restart_delay` and
+    /// `token_floor` set what the builder's methods of that name set.
     ///
     /// # Errors
     ///
@@ -236,7 +245,7 @@ impl LockProvider for RedisProvider {
     }
 
     fn lock_space(&self) -> LockSpace {
-        LockSpace::at(&self.link)
+        self.link.space()
     }
 
     fn clone_of(&self) -> Option<LockSpace> {

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use redis::RedisResult;
 
-use super::config::Tokens;
 use super::connection::{Connection, is_forgotten};
 use super::error::{Fault, fault, is_wrong_type, lock_error, no_lock};
+use super::floor::Tokens;
 use super::grants::{Expected, Letter};
 use super::keys::Keys;
 use super::link::Link;
 use super::numbers::{decimal, milliseconds};
+use super::outage::Outage;
 use super::script::{ACQUIRE, By, LEAVE, PASS_ON};
 use super::standing::{Answer, read};
 use super::undo::{Strays, Undo};
@@ -78,7 +79,9 @@ impl<'a> Acquisition<'a> {
 
     pub(super) async fn run(self) -> Result<Grant, LockError> {
         // Nearly always one request is all there is, so what it needs is kept small.
-        let Some(connection) = self.link.current() else {
+        let current = self.link.current();
+        let granting = current.filter(|connection| connection.grants_after().is_none());
+        let Some(connection) = granting else {
             return Box::pin(self.go_on(None)).await;
         };
         let asked = self.ask(connection, None).await;
@@ -100,7 +103,7 @@ impl<'a> Acquisition<'a> {
             .then(|| self.link.grants.expect(&self.owner));
         let mut polls = 0;
         let mut count_after = FIRST_COUNT;
-        let mut outage = None;
+        let mut outage = Outage::new(self.link, self.request);
         let mut refreshed = None;
         let mut last_used: Option<(Timestamp, Arc<Connection>)> = None;
         let mut strays = None;
@@ -119,11 +122,11 @@ impl<'a> Acquisition<'a> {
             } = match asked.take() {
                 Some(asked) => asked,
                 None => {
-                    let connecting = self.link.connection();
                     let ended = first_of(self.request.abandoned(), overdue.as_mut());
-                    let connection = match first_of(connecting, ended).await {
+                    let connected = first_of(outage.connection(), ended).await;
+                    let connection = match connected {
                         First::Left(Ok(connection)) => connection,
-                        First::Left(Err(error)) if self.bears(&mut outage, &error) => continue,
+                        First::Left(Err(error)) if outage.tolerates(&error) => continue,
                         First::Left(Err(error)) => {
                             self.undo(last_used, strays);
                             return Err(error);
@@ -188,9 +191,7 @@ impl<'a> Acquisition<'a> {
                     return Err(error.unwrap_or_else(|| holder.refusal(&self.keys.lock)));
                 }
                 Ok(Answer::Queued(standing)) => {
-                    if outage.take().is_some() {
-                        self.request.report_trouble(None);
-                    }
+                    outage.is_over();
                     if let Some(residue) = standing.holder.residue() {
                         cleared += 1;
                         if cleared <= MOST_REPEATED {
@@ -221,7 +222,7 @@ impl<'a> Acquisition<'a> {
                     let again = match fault {
                         Fault::Broken if !self.request.waits() => first_try,
                         Fault::Refused => false,
-                        _ => self.bears(&mut outage, &error),
+                        _ => outage.tolerates(&error),
                     };
                     if !again {
                         // Without an entry, and with nothing to give up, the server has nothing
@@ -237,9 +238,11 @@ impl<'a> Acquisition<'a> {
                     if fault.is_the_connections() {
                         let until = sent_at + self.request.lease();
                         strays = Some(Strays { until });
-                        entry.get_or_insert_default();
+                        // It may have been refreshed, or not.
+                        entry = Some(String::new());
                     }
                     if fault != Fault::Busy {
+                        outage.pause().await;
                         continue;
                     }
                     Timestamp::now() + jittered(PAUSE_WHEN_BUSY)
@@ -341,15 +344,6 @@ impl<'a> Acquisition<'a> {
             wanted,
             answer: answer.and_then(read),
         }
-    }
-
-    /// Whether to put up with an error: only who waits does, and only for so long.
-    fn bears(&self, outage: &mut Option<Timestamp>, error: &LockError) -> bool {
-        let since = *outage.get_or_insert_with(Timestamp::now);
-        self.request.report_trouble(Some(error.clone()));
-        self.request.waits()
-            && error.is_retryable()
-            && !(since + self.link.settings.connect_timeout).has_passed()
     }
 
     async fn wait(

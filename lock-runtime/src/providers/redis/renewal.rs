@@ -1,6 +1,7 @@
 //! Renewals, many in one go.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use redis::{Pipeline, RedisError, RedisResult, Value};
 
@@ -16,14 +17,25 @@ use crate::{LockError, LockErrorKind};
 /// Renewals sent in one go. Requests of other locks wait no longer than these take.
 const TOGETHER: usize = 200;
 
-/// Renews the grants; an answer each, in order.
+/// Renews the grants, each for its own lease; an answer each, in order.
 pub(super) async fn renew_all(
     link: &Arc<Link>,
     grants: &[&Grant],
 ) -> Vec<Result<Timestamp, LockError>> {
+    // A frozen connection must be found out while there is time for another one, for all of them.
+    let leases = grants.iter().map(|grant| grant.lease());
+    let patience = super::patience(&link.settings, leases.min().unwrap_or_default());
     let mut answers = Vec::with_capacity(grants.len());
     for some in grants.chunks(TOGETHER) {
-        match renew_some(link, some).await {
+        let connection = match link.connection().await {
+            Ok(connection) => connection,
+            Err(error) => {
+                // The rest would wait for one attempt after another.
+                answers.resize_with(grants.len(), || Err(error.clone()));
+                break;
+            }
+        };
+        match renew_some(link, &connection, some, patience).await {
             Ok(renewed) => answers.extend(renewed),
             Err(error) => answers.extend(some.iter().map(|_| Err(error.clone()))),
         }
@@ -33,24 +45,18 @@ pub(super) async fn renew_all(
 
 async fn renew_some(
     link: &Arc<Link>,
+    connection: &Arc<Connection>,
     grants: &[&Grant],
+    patience: Duration,
 ) -> Result<Vec<Result<Timestamp, LockError>>, LockError> {
-    let connection = link.connection().await?;
-    // A frozen connection must be found out while there is time for another one.
-    let shortest = grants
-        .iter()
-        .map(|grant| grant.lease())
-        .min()
-        .unwrap_or_default();
-    let patience = super::patience(&link.settings, shortest);
-    match tokio::time::timeout(patience, send(link, &connection, grants)).await {
+    match tokio::time::timeout(patience, send(link, connection, grants)).await {
         Ok(Ok((sent_at, answers))) => {
             let broken = |error: &RedisError| fault(error) == Fault::Broken;
             if answers
                 .iter()
                 .any(|answer| answer.as_ref().is_err_and(broken))
             {
-                link.retire(&connection);
+                link.retire(connection);
             }
             Ok(answers
                 .into_iter()
@@ -59,12 +65,12 @@ async fn renew_some(
         }
         Ok(Err(error)) => {
             if fault(&error).is_the_connections() {
-                link.retire(&connection);
+                link.retire(connection);
             }
             Err(lock_error(error))
         }
         Err(_) => {
-            link.retire(&connection);
+            link.retire(connection);
             Err(
                 LockError::new(LockErrorKind::ProviderUnavailable).with_detail(format!(
                     "the server did not answer a renewal within {patience:?}"

@@ -3,6 +3,7 @@
 //! A request of its own costs the client a future of a kilobyte and a timer; many of them share one
 //! here.
 
+use std::collections::VecDeque;
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,7 +20,8 @@ pub(super) struct Requests {
     connection: MultiplexedConnection,
     /// That of the connection: a call may be polled on another, which may end before its turn.
     runtime: Handle,
-    due: Mutex<Vec<Request>>,
+    /// Taken from the front a few at a time, however many there are.
+    due: Mutex<VecDeque<Request>>,
 }
 
 struct Request {
@@ -46,7 +48,7 @@ impl Requests {
         let (answer, answered) = oneshot::channel();
         let first = {
             let mut due = self.due();
-            due.push(Request { command, answer });
+            due.push_back(Request { command, answer });
             due.len() == 1
         };
         if first {
@@ -105,7 +107,7 @@ impl Requests {
         (commands, waiting)
     }
 
-    fn due(&self) -> MutexGuard<'_, Vec<Request>> {
+    fn due(&self) -> MutexGuard<'_, VecDeque<Request>> {
         self.due.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -19,6 +19,10 @@ use crate::race::first_of;
 /// Pauses between one try and the next, doubled from one to the other.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Once the server has answered, it is asked again after this part of the time that has passed, if
+/// that is more: after an outage there may be much to undo, for as long as a lease, which may be a day.
+const PART_OF_ELAPSED: u32 = 8;
+const LONGEST_PAUSE_IN_THE_END: Duration = Duration::from_secs(60);
 
 /// Releases the lock and leaves the queue for owners that nobody is any more.
 pub(super) struct Undo {
@@ -162,7 +166,9 @@ impl Undo {
             let pausing = tokio::time::sleep(pause.min(self.until.remaining()));
             first_of(granted.arrives(), pausing).await;
             self.elsewhere().await;
-            pause = self.longer(pause);
+            let elapsed = self.lease.saturating_sub(self.until.remaining());
+            let part = (elapsed / PART_OF_ELAPSED).min(LONGEST_PAUSE_IN_THE_END);
+            pause = self.longer(pause).max(part);
         }
     }
 

@@ -67,11 +67,12 @@ local function give_up(owner)
   if not next_owner then redis.call('DEL', lock) end
 end
 
--- Drops the entries that have expired, and those without sense; returns the owner's place, if it has
--- one. Looking at all of them here costs a thousand times what the server's own search does.
-local function look_through(owner, now)
+-- Drops the entries that have expired, and those without sense, down to that place; returns the
+-- owner's place, if it has one there. Looking at all of them here costs a thousand times what the
+-- server's own search does, and nothing else is served meanwhile.
+local function look_through(owner, now, last)
   local place, mine = 0, nil
-  for _, entry in ipairs(redis.call('LRANGE', waiters, 0, -1)) do
+  for _, entry in ipairs(redis.call('LRANGE', waiters, 0, last)) do
     local other, _, _, _, expires = parts(entry)
     if other == owner and not mine then
       mine = place
@@ -85,15 +86,17 @@ local function look_through(owner, now)
   return mine
 end
 
--- The place of the owner whose entry was this when it last heard of it. The head of the queue drops
--- what has expired, and whoever finds a head that has.
+-- The place of the owner whose entry was this when it last heard of it; empty if it does not know.
+-- The head of the queue drops what has expired, and whoever finds a head that has: a part each
+-- time, as the rest comes up later.
 local function place_of(owner, entry, now)
+  if entry == '' then return look_through(owner, now, -1) end
   local place = redis.call('LPOS', waiters, entry)
   if place and place > 0 then
     local _, _, _, _, expires = parts(redis.call('LINDEX', waiters, 0))
     if expires and tonumber(expires) > now then return place end
   end
-  return look_through(owner, now)
+  return look_through(owner, now, 99) or place and redis.call('LPOS', waiters, entry)
 end
 
 -- Puts the owner's entry into the queue, or a fresh one in the place of that which it had. Answers
