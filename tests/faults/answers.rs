@@ -191,25 +191,30 @@ fn a_late_grant_makes_no_longer_lease() {
     });
 }
 
-/// A key that is no lock refuses the acquisition; it is undone all the same, once.
+/// A key that is no queue refuses the acquisition; it is undone all the same, once.
 #[test]
 fn refused_acquisitions_are_no_storm() {
     with_server(|server| async move {
         const TRIES: u64 = 500;
         // With a long lease, so that no repetition ends by itself.
         let provider = server.provider_with_long_lease().await;
-        server.raw.ask::<u8>("HSET order field value").await;
+        let holder = server.provider_with_long_lease().await;
+        let held = take(&holder, "order").await;
+        let no_queue = "SET {order}:lk1:waiters text";
+        server.raw.ask::<String>(no_queue).await;
         let before = calls(&server.raw, "eval").await;
         for _ in 0..TRIES {
-            let error = lock(&provider, "order").try_acquire().await.unwrap_err();
-            assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
+            let waiting = lock(&provider, "order").acquire_for(BOUND).await;
+            let error = waiting.unwrap_err();
+            assert_eq!(error.kind(), LockErrorKind::InvalidConfig, "{error}");
         }
         tokio::time::sleep(Duration::from_secs(5)).await;
         let undone = calls(&server.raw, "eval").await - before;
         assert!(undone >= TRIES, "each may have come half-way: {undone}");
         assert!(undone <= 2 * TRIES, "{undone} requests to undo {TRIES}");
         // Nothing else is harmed.
-        server.raw.ask::<u8>("DEL order").await;
+        server.raw.ask::<u8>("DEL {order}:lk1:waiters").await;
+        held.release().await.unwrap();
         take(&provider, "order").await.release().await.unwrap();
     });
 }
