@@ -4,6 +4,7 @@ mod address;
 mod config;
 mod connection;
 mod error;
+mod floor;
 mod grants;
 mod keys;
 mod link;
@@ -112,8 +113,8 @@ impl RedisProvider {
     /// Connects to the server of this URL: `redis://user:password@host:port/database`, or
     /// `rediss:` for TLS, also written `valkey:` and `valkeys:`; or, for a Unix socket,
     /// `unix:///path?db=0&user=name&pass=word`, also written `redis+unix:`. Parameters `key_prefix`,
-    /// `lease`, `connect_timeout`, `response_timeout`, `failover_timeout`,
-    /// `restart_delay` and `token_floor` set what the builder's methods of that name set.
+    /// `lease`, `connect_timeout`, `response_timeout`, `failover_timeout`, `restart_delay` and
+    /// `token_floor` set what the builder's methods of that name set.
     ///
     /// # Errors
     ///

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use redis::RedisResult;
 
-use super::config::Tokens;
 use super::connection::{Connection, is_forgotten};
 use super::error::{Fault, fault, is_wrong_type, lock_error, no_lock};
+use super::floor::Tokens;
 use super::grants::{Expected, Letter};
 use super::keys::Keys;
 use super::link::Link;
