@@ -191,7 +191,7 @@ fn a_late_grant_makes_no_longer_lease() {
     });
 }
 
-/// A key that is no lock refuses the acquisition; it is undone all the same, once.
+/// A key that is no lock refuses the acquisition, which leaves nothing to undo.
 #[test]
 fn refused_acquisitions_are_no_storm() {
     with_server(|server| async move {
@@ -202,12 +202,11 @@ fn refused_acquisitions_are_no_storm() {
         let before = calls(&server.raw, "eval").await;
         for _ in 0..TRIES {
             let error = lock(&provider, "order").try_acquire().await.unwrap_err();
-            assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
+            assert_eq!(error.kind(), LockErrorKind::InvalidConfig, "{error}");
         }
         tokio::time::sleep(Duration::from_secs(5)).await;
         let undone = calls(&server.raw, "eval").await - before;
-        assert!(undone >= TRIES, "each may have come half-way: {undone}");
-        assert!(undone <= 2 * TRIES, "{undone} requests to undo {TRIES}");
+        assert!(undone <= TRIES / 10, "{undone} requests to undo {TRIES}");
         // Nothing else is harmed.
         server.raw.ask::<u8>("DEL order").await;
         take(&provider, "order").await.release().await.unwrap();

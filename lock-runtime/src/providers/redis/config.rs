@@ -15,6 +15,11 @@ use crate::providers::limits::DeadPeers;
 use crate::providers::url::{parameters, set_duration, split, without_secrets};
 use crate::providers::{invalid, limits};
 
+/// Numbers in the server's scripts are floating and exact up to 9 × 10¹⁵. This leaves room for the
+/// clock until the year 2033.
+const HIGHEST_FLOOR: u64 = 7_000_000_000_000_000;
+/// No server's clock is before this, in microseconds: November 2023.
+const PAST: u64 = 1_700_000_000_000_000;
 const LONGEST_DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 const DEFAULT_FAILOVER_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -30,6 +35,7 @@ pub struct RedisProviderBuilder {
     response_timeout: Option<Duration>,
     failover_timeout: Option<Duration>,
     restart_delay: Option<Duration>,
+    token_floor: Option<u64>,
     username: Option<String>,
     password: Option<String>,
     root_certificates: Option<Vec<u8>>,
@@ -50,6 +56,33 @@ pub(super) struct Settings {
     pub(super) response_timeout: Duration,
     pub(super) failover_timeout: Duration,
     pub(super) restart_delay: Duration,
+    pub(super) tokens: Tokens,
+}
+
+/// Where fencing tokens begin.
+///
+/// A floor that any clock has passed is kept by the clock. Above it, the counter runs ahead of the
+/// clock by the whole floor, so that tokens grow over a lost counter too: what it had reached is
+/// behind the clock that is put forward, and what the bare clock gives in its place is seen to be
+/// too low.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Tokens {
+    /// How far the counter is ahead of the server's clock, in microseconds.
+    pub(super) ahead: u64,
+    /// Tokens up to this one are none.
+    pub(super) none_up_to: u64,
+}
+
+impl Tokens {
+    fn above(floor: u64) -> Self {
+        match floor < PAST {
+            true => Self::default(),
+            false => Self {
+                ahead: floor,
+                none_up_to: floor + PAST,
+            },
+        }
+    }
 }
 
 impl Settings {
@@ -80,6 +113,7 @@ impl RedisProviderBuilder {
             response_timeout: None,
             failover_timeout: None,
             restart_delay: None,
+            token_floor: None,
             username: None,
             password: None,
             root_certificates: None,
@@ -135,6 +169,18 @@ impl RedisProviderBuilder {
     /// on. Needs the right to `INFO`; without it, connecting fails. URL parameter `restart_delay`.
     pub fn restart_delay(mut self, delay: Duration) -> Self {
         self.restart_delay = Some(delay);
+        self
+    }
+
+    /// Gives out no fencing token up to this one, such as the highest that another provider has
+    /// given out for the locks which move here: below 7 × 10¹⁵, by default none. Every process sets
+    /// the same, for as long as stored tokens are compared. URL parameter `token_floor`.
+    ///
+    /// Tokens are the server's clock in microseconds (1.8 × 10¹⁵ in 2026). With a floor from
+    /// 1.7 × 10¹⁵ on, the counter is put before the clock, and a grant carries one token, and so
+    /// serves one waiter of its process.
+    pub fn token_floor(mut self, floor: u64) -> Self {
+        self.token_floor = Some(floor);
         self
     }
 
@@ -229,6 +275,13 @@ impl RedisProviderBuilder {
                 "expected a `restart_delay` of at most 24 h, got {restart_delay:?}"
             )));
         }
+        let token_floor = self.token_floor.unwrap_or(0);
+        if token_floor >= HIGHEST_FLOOR {
+            return Err(invalid(format!(
+                "expected a `token_floor` below {HIGHEST_FLOOR}: the counter has room for the \
+                 server's clock above it, and goes no further"
+            )));
+        }
         Ok(Settings {
             client: self.client(info, lease)?,
             key_prefix: self.key_prefix.unwrap_or_default(),
@@ -237,6 +290,7 @@ impl RedisProviderBuilder {
             response_timeout,
             failover_timeout,
             restart_delay,
+            tokens: Tokens::above(token_floor),
         })
     }
 
@@ -297,6 +351,14 @@ impl RedisProviderBuilder {
                 "response_timeout" => set_duration(&mut self.response_timeout, &key, &value)?,
                 "failover_timeout" => set_duration(&mut self.failover_timeout, &key, &value)?,
                 "restart_delay" => set_duration(&mut self.restart_delay, &key, &value)?,
+                "token_floor" => {
+                    let floor = value.parse().map_err(|_| {
+                        invalid(format!(
+                            "expected a whole number for `token_floor`, got `{value}`"
+                        ))
+                    })?;
+                    self.token_floor.get_or_insert(floor);
+                }
                 "db" if socket => {
                     let number = value.parse();
                     database = Some(number.map_err(|_| invalid("expected a number for `db`"))?);
@@ -310,8 +372,8 @@ impl RedisProviderBuilder {
                 unknown => {
                     return Err(invalid(format!(
                         "unknown URL parameter `{unknown}`; expected `key_prefix`, `lease`, \
-                         `connect_timeout`, `response_timeout`, `failover_timeout` or \
-                         `restart_delay`{}",
+                         `connect_timeout`, `response_timeout`, `failover_timeout`, \
+                         `restart_delay` or `token_floor`{}",
                         if socket {
                             ", `db`, `user` or `pass`"
                         } else {
@@ -335,6 +397,7 @@ impl fmt::Debug for RedisProviderBuilder {
             .field("response_timeout", &self.response_timeout)
             .field("failover_timeout", &self.failover_timeout)
             .field("restart_delay", &self.restart_delay)
+            .field("token_floor", &self.token_floor)
             .field("username", &self.username)
             .finish_non_exhaustive()
     }
