@@ -68,7 +68,8 @@ fn a_renamed_directory_is_a_loss() {
 #[test]
 fn what_is_no_file_is_refused_at_once() {
     run(DEADLINE, async {
-        let kinds: [(&str, fn(&Path)); 4] = [
+        type Make = fn(&Path);
+        let kinds: [(&str, Make); 4] = [
             ("a directory", |path| std::fs::create_dir(path).unwrap()),
             ("a link", |path| {
                 std::os::unix::fs::symlink("x", path).unwrap()
@@ -175,7 +176,7 @@ fn a_file_without_rights_is_named_or_held() {
         let lock = DistributedLock::on(Arc::new(provider), "abc");
         let guard = lock.acquire().await.unwrap();
         for file in std::fs::read_dir(&directory).unwrap() {
-            std::fs::set_permissions(file.unwrap().path(), Permissions::from_mode(0)).unwrap();
+            std::fs::set_permissions(file.unwrap().path(), Permissions::from_mode(0o0)).unwrap();
         }
         let url = format!("file:{}", directory.display());
         let mut probe = Probe::start_unprivileged(&program, &url, "abc");

@@ -41,6 +41,7 @@ impl Queue {
         self.present == 0
     }
 
+    #[inline]
     pub(super) fn push(&mut self, waiter: Waiter) {
         self.waiters.push_back(waiter);
         self.present += 1;
@@ -49,10 +50,6 @@ impl Queue {
     /// The first of those who wait; the first place never is one that was given up.
     pub(super) fn front(&self) -> Option<&Waiter> {
         self.waiters.front()
-    }
-
-    pub(super) fn front_mut(&mut self) -> Option<&mut Waiter> {
-        self.waiters.front_mut()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Waiter> {

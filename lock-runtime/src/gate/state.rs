@@ -243,15 +243,16 @@ impl State {
         refused: impl FnOnce() -> LockError,
     ) -> Effects {
         let mut effects = Effects::default();
-        let Some(next) = self.queue.front_mut() else {
+        let Some(next) = self.queue.pop() else {
             return effects;
         };
-        let ticket = next.ticket;
-        effects.first = next.waker.take();
-        (self.served.template, self.served.until) = (next.template, next.until);
-        self.served.untaken = None;
-        let source = next.source.take();
-        self.queue.pop();
+        let (ticket, source) = (next.ticket, next.source);
+        effects.first = next.waker;
+        self.served = Served {
+            template: next.template,
+            until: next.until,
+            untaken: None,
+        };
         let token = hold.as_ref().and_then(|hold| {
             hold.passed_to(ticket);
             self.run.take()

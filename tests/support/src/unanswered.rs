@@ -26,7 +26,7 @@ pub async fn nobody_is_accused(
         let start = Instant::now();
         let answer = lock(&unique()).acquire_for(timeout).await;
         let took = start.elapsed();
-        let error = answer.err().expect("nothing was granted");
+        let error = answer.expect_err("nothing was granted");
         let kind = error.kind();
         assert_eq!(
             kind,
