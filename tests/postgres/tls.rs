@@ -6,7 +6,7 @@ use lock_tests::certificates;
 use lock_tests::policy::skip;
 use lock_tests::postgres::PostgresOptions;
 
-use crate::common::{DEADLINE, connected, take};
+use crate::common::{DEADLINE, connected, take, with_server};
 
 #[test]
 fn certificates_of_a_given_authority_are_trusted_and_others_not() {
@@ -67,5 +67,16 @@ fn certificates_of_a_given_authority_are_trusted_and_others_not() {
         let plain = PostgresProvider::builder(server.url()).root_certificates(pem("ca.pem"));
         let error = plain.connect().await.unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::InvalidConfig, "{error}");
+    });
+}
+
+#[test]
+fn a_server_without_tls_is_told_as_such() {
+    with_server(|server| async move {
+        let url = format!("{}?sslmode=require", server.process.url());
+        let error = PostgresProvider::connect(url).await.unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::InvalidConfig, "{error}");
+        let text = error.to_string();
+        assert!(text.contains("does not offer TLS"), "{text}");
     });
 }

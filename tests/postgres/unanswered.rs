@@ -1,14 +1,20 @@
 //! Free locks on a server that freezes, cannot be reached, is slow, refuses or has too much to do.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use lock_runtime::LockErrorKind;
-use lock_tests::nobody_is_accused;
+use lock_runtime::{LockError, LockErrorKind, LockProvider, distributed_lock};
 use lock_tests::proxy::Flow;
+use lock_tests::{nobody_is_accused, nobody_is_accused_under_load};
 
-use crate::common::{connected, lock, take, through, with_server};
+use crate::common::{BOUND, connected, lock, take, through, with_server};
 
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+#[distributed_lock(name = "skips", provider = locks, timeout = "300ms", on_unavailable = "skip")]
+async fn skips(locks: &Arc<dyn LockProvider>) -> Result<Option<()>, LockError> {
+    Ok(Some(()))
+}
 
 #[test]
 fn a_frozen_server_accuses_nobody() {
@@ -17,6 +23,9 @@ fn a_frozen_server_accuses_nobody() {
         take(&provider, "before").await.release().await.unwrap();
         server.process.freeze();
         nobody_is_accused("frozen", RESPONSE_TIMEOUT, |name| lock(&provider, name)).await;
+        let locks: Arc<dyn LockProvider> = provider.clone();
+        let error = skips(&locks).await.expect_err("nothing to skip for");
+        assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
         server.process.thaw();
         take(&provider, "after").await.release().await.unwrap();
     });
@@ -59,6 +68,15 @@ fn a_server_that_refuses_accuses_nobody() {
         nobody_is_accused("refusing", RESPONSE_TIMEOUT, |name| lock(&provider, name)).await;
         server.allow_sessions(-1).await;
         take(&provider, "after").await.release().await.unwrap();
+    });
+}
+
+#[test]
+fn a_server_with_too_much_to_do_accuses_nobody() {
+    with_server(|server| async move {
+        let provider = server.provider().await;
+        nobody_is_accused_under_load(|name| lock(&provider, name)).await;
+        server.until_free(BOUND).await;
     });
 }
 

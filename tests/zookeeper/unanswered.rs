@@ -1,8 +1,9 @@
 //! Free locks on an ensemble that freezes, cannot be reached or is slow; and nodes that hold none.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lock_runtime::LockErrorKind;
+use lock_runtime::{LockError, LockErrorKind, LockProvider, distributed_lock};
 use lock_tests::proxy::Flow;
 use lock_tests::{ZooKeeperServer, nobody_is_accused, run};
 use zookeeper_client::{Acls, CreateMode};
@@ -11,6 +12,11 @@ use crate::common::{BOUND, DEADLINE, Place, connected, lock, take, with_server};
 
 /// What a try takes at most here.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+#[distributed_lock(name = "skips", provider = locks, timeout = "300ms", on_unavailable = "skip")]
+async fn skips(locks: &Arc<dyn LockProvider>) -> Result<Option<()>, LockError> {
+    Ok(Some(()))
+}
 
 #[test]
 fn a_frozen_server_accuses_nobody() {
@@ -23,6 +29,9 @@ fn a_frozen_server_accuses_nobody() {
         take(&provider, "before").await.release().await.unwrap();
         server.process().freeze();
         nobody_is_accused("frozen", CONNECT_TIMEOUT, |name| lock(&provider, name)).await;
+        let locks: Arc<dyn LockProvider> = provider.clone();
+        let error = skips(&locks).await.expect_err("nothing to skip for");
+        assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
         server.process().thaw();
         take(&provider, "after").await.release().await.unwrap();
     });
@@ -53,6 +62,26 @@ fn an_ensemble_behind_a_bad_network_accuses_nobody() {
         ask("connecting").await;
         proxy.heal();
         take(&provider, "after").await.release().await.unwrap();
+    });
+}
+
+#[test]
+fn a_held_lock_is_known_to_be_held_within_a_short_timeout() {
+    with_server(|place| async move {
+        let (holder, provider) = (place.provider().await, place.provider().await);
+        let _guard = take(&holder, "order").await;
+        take(&provider, "before").await.release().await.unwrap();
+        for _ in 0..3 {
+            let timeout = Duration::from_millis(100);
+            let error = lock(&provider, "order")
+                .acquire_for(timeout)
+                .await
+                .unwrap_err();
+            assert_eq!(error.kind(), LockErrorKind::TimedOut, "{error}");
+        }
+        let taken = lock(&provider, "order").try_acquire().await.unwrap();
+        assert!(taken.is_none(), "held elsewhere");
+        place.until_children("order", 1).await;
     });
 }
 

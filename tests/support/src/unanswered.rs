@@ -44,3 +44,32 @@ pub async fn nobody_is_accused(
         );
     }
 }
+
+/// Asks for many free locks at a time, with a timeout that the server may be too slow for. Nobody
+/// holds one, so each is granted, or fails as `ProviderUnavailable`.
+///
+/// # Panics
+///
+/// If one is taken for held elsewhere, or none is granted.
+pub async fn nobody_is_accused_under_load(lock: impl Fn(&str) -> DistributedLock) {
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..2_000 {
+        let lock = lock(&unique());
+        tasks.spawn(async move {
+            match lock.acquire_for(Duration::from_millis(300)).await {
+                Ok(guard) => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    drop(guard);
+                    true
+                }
+                Err(error) => {
+                    let kind = error.kind();
+                    assert_eq!(kind, LockErrorKind::ProviderUnavailable, "{error}");
+                    false
+                }
+            }
+        });
+    }
+    let granted = tasks.join_all().await;
+    assert!(granted.contains(&true), "none of them was granted");
+}

@@ -220,7 +220,8 @@ impl LockProvider for PostgresProvider {
             }
             _ => Box::pin(async move {
                 if let Err(error) = release::release(&self.pool, grant).await {
-                    tracing::warn!(name = %request.name(), %error, "could not release the lock");
+                    let lock = request.name().shown();
+                    tracing::warn!(%lock, %error, "could not release the lock");
                 }
                 acquisition.run().await
             }),

@@ -186,7 +186,10 @@ mod tests {
             assert!(Address::parse(wrong).is_err(), "{wrong}");
         }
         let mut parameters = Parameters::default();
-        assert!(parameters.fill_from("leas=5s").is_err());
+        let error = parameters.fill_from("leas=5s").unwrap_err().to_string();
+        for known in ["key_prefix", "lease", "connect_timeout", "acl"] {
+            assert!(error.contains(&format!("`{known}`")), "{error}");
+        }
         assert!(parameters.fill_from("acl=everybody").is_err());
     }
 }
