@@ -121,10 +121,28 @@ pub(crate) fn function(item: &Item, errors: &mut Errors) {
                 "a locked function cannot be `const`, remove the keyword",
             );
         }
-        Some(Problem::NotAsync(name)) => {
-            errors.add(name, "expected an `async fn`, add `async` before `fn`");
-        }
+        Some(Problem::NotAsync(name)) => errors.add(name, not_async(item)),
         None => {}
+    }
+}
+
+fn not_async(item: &Item) -> &'static str {
+    if item.body_has("block_on") {
+        "expected an `async fn`, but an attribute above this one has taken `async` away: put `#[distributed_lock]` above that attribute"
+    } else if item.body_has("async") {
+        "expected an `async fn`, add `async` before `fn`; if an attribute above this one has taken it away, put `#[distributed_lock]` above that attribute"
+    } else {
+        "expected an `async fn`, add `async` before `fn`"
+    }
+}
+
+/// Refuses functions that cannot return a `LockError`, as far as the signature shows it.
+pub(crate) fn output(item: &Item, outcome: Option<&Outcome>, errors: &mut Errors) {
+    if matches!(outcome, Some(Outcome::Error)) && item.problem.is_none() && item.returns_nothing() {
+        errors.add(
+            &item.output,
+            "a function that returns nothing cannot return a `LockError`, write `on_unavailable = \"skip\"` if the body may be left out, or return `Result<(), LockError>`",
+        );
     }
 }
 

@@ -9,38 +9,57 @@
 
 use std::time::Duration;
 
-use proc_macro2::{Group, Ident, Literal, Span, TokenStream, TokenTree};
+use proc_macro2::{Ident, Literal, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Expr, Type};
 
-use crate::item::Item;
+use crate::dependency;
+use crate::item::braces;
+use crate::mentions::Uses;
 use crate::model::{Length, LockedFn, Name, Outcome, Provider};
 use crate::output::nameable;
+use crate::parameters::Parameters;
 use crate::template::{Access, Placeholder, Segment, Template};
 
 /// The function, locked.
-pub(crate) fn expand(function: &LockedFn) -> TokenStream {
-    let private = private(function);
-    let patterns = &function.item.block.patterns;
-    let request = request(function, &private);
-    let body = body(&function.item, function.guard.as_ref());
+pub(crate) fn expand(mut function: LockedFn) -> TokenStream {
+    let private = private(&function);
+    let mut parameters = Parameters::new(&function.item, &Uses::new(&function));
+    let request = request(&function, &parameters.bindings, &private);
+    let body = body(&function, &parameters, &private);
     let outcome = outcome(&function.outcome, &function.item.output, &private);
-    let contents = if function.guard.is_some() {
-        quote_spanned! {Span::mixed_site()=>
-            #patterns
-            let (request, slot) = (#request, &#private::GuardSlot::new());
-            let body = ::core::pin::pin!(::core::option::Option::Some(async move #body));
-            #private::run_with_guard(request, slot, body, #outcome).await
-        }
-    } else {
-        quote_spanned! {Span::mixed_site()=>
-            #patterns
-            let request = #request;
-            let body = ::core::pin::pin!(::core::option::Option::Some(async move #body));
-            #private::run(request, body, #outcome).await
-        }
+    let outside = &parameters.outside;
+    let call = match &function.guard {
+        Some(_) => quote_spanned! {Span::mixed_site()=>
+            request.run_with_guard(slot, output.keep(), body, #outcome).await
+        },
+        None => quote_spanned! {Span::mixed_site()=>
+            request.run(output.keep(), body, #outcome).await
+        },
     };
+    // The `return` is for lints that want one, and for the order of drops in edition 2021; after
+    // what never returns it would be unreachable.
+    let call = match function.item.output {
+        Type::Never(_) => quote_spanned!(Span::mixed_site()=> #call;),
+        _ => quote_spanned!(Span::mixed_site()=> return #call;),
+    };
+    let binding = match &function.guard {
+        Some(_) => quote_spanned! {Span::mixed_site()=>
+            let (request, slot) = (#request, &#private::GuardSlot::new());
+        },
+        None => quote_spanned!(Span::mixed_site()=> let request = #request;),
+    };
+    let contents = quote_spanned! {Span::mixed_site()=>
+        #outside
+        #binding
+        let body = #private::pin!(#private::Option::Some(async move #body));
+        let (output, body) = #private::Output::of(body);
+        #call
+    };
+    if let Some(inputs) = parameters.inputs.take() {
+        function.item.set_inputs(inputs);
+    }
     function.item.with_contents(contents)
 }
 
@@ -48,7 +67,11 @@ pub(crate) fn expand(function: &LockedFn) -> TokenStream {
 pub(crate) fn root(given: Option<&syn::Path>) -> TokenStream {
     match given {
         Some(path) => path.to_token_stream(),
-        None => quote_spanned!(Span::mixed_site()=> ::lock_runtime),
+        None => {
+            let name = dependency::renamed().unwrap_or_else(|| "lock_runtime".to_owned());
+            let name = Ident::new(&name, Span::mixed_site());
+            quote_spanned!(Span::mixed_site()=> ::#name)
+        }
     }
 }
 
@@ -58,16 +81,16 @@ fn private(function: &LockedFn) -> TokenStream {
 }
 
 /// Statement one: what is asked for.
-fn request(function: &LockedFn, private: &TokenStream) -> TokenStream {
+fn request(function: &LockedFn, bindings: &[Ident], private: &TokenStream) -> TokenStream {
     let (template, name) = match &function.name {
         Name::Template(literal, template) => (
-            literal.to_token_stream(),
-            render(literal.span(), template, function, private),
+            text_literal(&literal.value(), literal.span()).to_token_stream(),
+            render(literal.span(), template, bindings, private),
         ),
         Name::Expression(expression) => (
-            quote_spanned!(Span::mixed_site()=> ::core::stringify!(#expression)),
+            quote_spanned!(Span::mixed_site()=> #private::stringify!(#expression)),
             quote_spanned! {Span::mixed_site()=>
-                ::core::convert::Into::<#private::LockName>::into(#expression)
+                #private::Into::<#private::LockName>::into(#expression)
             },
         ),
     };
@@ -82,7 +105,7 @@ fn request(function: &LockedFn, private: &TokenStream) -> TokenStream {
         let method = Ident::new(period.name(), Span::mixed_site());
         request.extend(match length {
             Length::Constant(duration) => {
-                let duration = constant(*duration);
+                let duration = constant(*duration, private);
                 quote_spanned!(Span::mixed_site()=> .#method(#duration))
             }
             Length::Expression(duration) => {
@@ -92,7 +115,10 @@ fn request(function: &LockedFn, private: &TokenStream) -> TokenStream {
         });
     }
     request.extend(function.provider.as_ref().map(|provider| match provider {
-        Provider::Named(name) => quote_spanned!(Span::mixed_site()=> .named(#name)),
+        Provider::Named(name) => {
+            let name = text_literal(&name.value(), name.span());
+            quote_spanned!(Span::mixed_site()=> .named(#name))
+        }
         Provider::Expression(provider) => {
             let provider = borrow(provider);
             quote_spanned!(Span::mixed_site()=> .on(#provider))
@@ -113,16 +139,16 @@ fn borrow(expression: &Expr) -> TokenStream {
     }
 }
 
-fn constant(duration: Duration) -> TokenStream {
+fn constant(duration: Duration, private: &TokenStream) -> TokenStream {
     let millis = Literal::u64_unsuffixed(duration.as_millis().try_into().unwrap_or(u64::MAX));
-    quote_spanned!(Span::mixed_site()=> ::core::time::Duration::from_millis(#millis))
+    quote_spanned!(Span::mixed_site()=> #private::Duration::from_millis(#millis))
 }
 
 /// The lock's name from a template.
 fn render(
     span: Span,
     template: &Template,
-    function: &LockedFn,
+    bindings: &[Ident],
     private: &TokenStream,
 ) -> TokenStream {
     let mut format = String::new();
@@ -136,7 +162,11 @@ fn render(
             }
             Segment::Placeholder(placeholder) => placeholder,
         };
-        let value = value(span, placeholder, &function.item.bindings);
+        let mut value = value(span, placeholder, bindings);
+        if is_displayed(&placeholder.spec) {
+            let span = Span::mixed_site().located_at(span);
+            value = quote_spanned!(span=> #private::Expansion::in_name(&#value));
+        }
         let spec = spec(&placeholder.spec);
         if values.len() + 1 == placeholders {
             format.push_str(&spec);
@@ -146,7 +176,7 @@ fn render(
             let inner = text_literal(&spec, span);
             let stop = stop(template.segments.get(index + 1));
             values.push(quote_spanned! {Span::mixed_site()=>
-                #private::Encoded(::core::format_args!(#inner, #value), #stop)
+                #private::Encoded(#private::format_args!(#inner, #value), #stop)
             });
         }
     }
@@ -157,7 +187,7 @@ fn render(
         _ => {
             let format = text_literal(&format, span);
             quote_spanned! {Span::mixed_site()=>
-                #private::render(::core::format_args!(#format, #(#values),*))
+                #private::render(#private::format_args!(#format, #(#values),*))
             }
         }
     }
@@ -169,6 +199,11 @@ fn spec(spec: &str) -> String {
     } else {
         format!("{{:{spec}}}")
     }
+}
+
+/// Whether a format spec asks for `Display`.
+fn is_displayed(spec: &str) -> bool {
+    !spec.ends_with(['x', 'X', 'o', 'b', 'e', 'E'])
 }
 
 /// The character that ends a value: the first of the text that follows.
@@ -230,41 +265,54 @@ fn identifier(name: &str, span: Span) -> Ident {
 
 /// Statement two: the user's body, untouched, after some statements of ours.
 ///
-/// The first binds the guard. The next ones move parameters into the block as a whole, so that they
-/// are dropped with the body, while the lock is held, even if it uses a field of theirs or none at
-/// all. The last one is never entered: it tells the compiler the type that the block returns, so
-/// that a type mismatch is reported inside the body and not at the attribute.
-fn body(item: &Item, guard: Option<&Ident>) -> TokenStream {
+/// The first ones move parameters into the block. The last one is never entered: it tells the
+/// compiler the type that the block returns, so that a type mismatch is reported inside the body
+/// and not at the attribute.
+fn body(function: &LockedFn, parameters: &Parameters, private: &TokenStream) -> TokenStream {
+    let item = &function.item;
+    let guard = function.guard.as_ref();
     let guard = guard.map(|guard| quote_spanned!(Span::mixed_site()=> let #guard = slot.guard();));
     let statements = &item.block.statements;
-    let moved = item.unconditional.iter().filter(|binding| {
-        let name = binding.to_string();
-        // One that is unused by mistake keeps its warning; other attributes' `__arg2` is gone.
-        let unused = name.starts_with('_') && !name.starts_with("__");
-        unused || mentions(statements, binding)
-    });
-    let moved = quote_spanned!(Span::mixed_site()=> #(let _ = &#moved;)*);
+    let Parameters { inside, never, .. } = parameters;
     let span = Span::mixed_site().located_at(item.output.span());
     let output = nameable(&item.output);
     let edge = quote_spanned! {span=>
-        if let ::core::option::Option::Some(output) = ::core::option::Option::None::<#output> {
+        if let #private::Option::Some(output) = #private::Option::None::<#output> {
+            #never
             return output;
         }
     };
-    let mut group = Group::new(
-        proc_macro2::Delimiter::Brace,
-        quote!(#guard #moved #edge #statements),
-    );
-    group.set_span(item.block.span);
-    TokenTree::from(group).into()
+    let ours = quote!(#inside #guard #edge);
+    if begins_with_item(statements) {
+        // Items that come after statements have a lint.
+        let block = braces(statements.clone(), item.block.span);
+        return braces(quote!(#ours #block), Span::mixed_site());
+    }
+    braces(quote!(#ours #statements), item.block.span)
 }
 
-fn mentions(tokens: &TokenStream, name: &Ident) -> bool {
-    tokens.clone().into_iter().any(|token| match token {
-        TokenTree::Ident(ident) => ident == *name,
-        TokenTree::Group(group) => mentions(&group.stream(), name),
-        TokenTree::Literal(_) | TokenTree::Punct(_) => false,
-    })
+fn begins_with_item(statements: &TokenStream) -> bool {
+    const KEYWORDS: [&str; 14] = [
+        "async",
+        "const",
+        "enum",
+        "extern",
+        "fn",
+        "impl",
+        "macro_rules",
+        "mod",
+        "pub",
+        "static",
+        "struct",
+        "trait",
+        "type",
+        "use",
+    ];
+    match statements.clone().into_iter().next() {
+        Some(TokenTree::Punct(attribute)) => attribute.as_char() == '#',
+        Some(TokenTree::Ident(keyword)) => KEYWORDS.iter().any(|word| keyword == *word),
+        _ => false,
+    }
 }
 
 /// What makes the function's value from a `LockError`. A generic function is coerced to a pointer:
@@ -276,5 +324,5 @@ fn outcome(outcome: &Outcome, output: &Type, private: &TokenStream) -> TokenStre
         Outcome::Skip => quote!(or_skip),
         Outcome::With(expression) => return expression.to_token_stream(),
     };
-    quote_spanned!(Span::mixed_site()=> #private::#function::<#output> as fn(_) -> _)
+    quote_spanned!(Span::mixed_site()=> #private::Expansion::#function::<#output> as fn(_) -> _)
 }

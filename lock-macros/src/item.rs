@@ -1,16 +1,24 @@
 //! The function under the attribute. Its body is never parsed, only kept as tokens.
 
 use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
-use quote::quote;
+use quote::{ToTokens, quote};
 use syn::parse::{ParseStream, Parser};
-use syn::{Attribute, FnArg, Pat, ReturnType, Signature, Token, Type, Visibility};
+use syn::punctuated::Punctuated;
+use syn::{Attribute, FnArg, Pat, Path, ReturnType, Signature, Token, Type, Visibility};
 
+use crate::mentions::mentions;
 use crate::output::{future_output, unit};
+use crate::patterns::{self, bindings};
 
 /// A function, or what another attribute has already made of an `async fn`.
 pub(crate) struct Item {
     /// Everything before the body.
     header: TokenStream,
+    /// Attributes and visibility, which come before the signature.
+    front: TokenStream,
+    /// Attributes below this one that look at the signature.
+    others: Vec<Attribute>,
+    pub(crate) signature: Signature,
     shape: Shape,
     body: Group,
     pub(crate) block: Block,
@@ -18,8 +26,6 @@ pub(crate) struct Item {
     pub(crate) output: Type,
     /// Everything that a placeholder can begin with, `self` included.
     pub(crate) bindings: Vec<Ident>,
-    /// Those of them that are there under every configuration.
-    pub(crate) unconditional: Vec<Ident>,
     pub(crate) problem: Option<Problem>,
 }
 
@@ -50,10 +56,19 @@ enum Shape {
 pub(crate) struct Block {
     /// `#![…]`, which must stay in front.
     attributes: TokenStream,
-    /// The `let`s that `#[async_trait]` makes of patterns in the signature.
-    pub(crate) patterns: TokenStream,
+    /// Where `#[async_trait]` made it: the statements up to the last one that binds a parameter.
+    pub(crate) leading: Vec<Leading>,
     pub(crate) statements: TokenStream,
     pub(crate) span: Span,
+}
+
+/// A statement that `#[async_trait]` put in front.
+pub(crate) struct Leading {
+    pub(crate) tokens: TokenStream,
+    /// The pattern of the signature that it binds.
+    pub(crate) pattern: Option<Pat>,
+    /// What it binds to that.
+    pub(crate) value: TokenStream,
 }
 
 impl Item {
@@ -61,10 +76,15 @@ impl Item {
     ///
     /// If this is no function, or one without a body.
     pub(crate) fn parse(tokens: TokenStream) -> syn::Result<Self> {
+        let tokens = ungrouped(tokens);
         let mut header: Vec<TokenTree> = tokens.clone().into_iter().collect();
-        let signature = signature(tokens)?;
-        let body = match header.pop() {
-            Some(TokenTree::Group(body)) if body.delimiter() == Delimiter::Brace => body,
+        let Front {
+            attributes,
+            visibility,
+            signature,
+        } = front(tokens)?;
+        let body = match header.pop().map(block_of) {
+            Some(Some(body)) => body,
             _ => {
                 return Err(syn::Error::new(
                     signature.ident.span(),
@@ -74,21 +94,21 @@ impl Item {
         };
         let (shape, block, output) = shape(&signature, &body);
         let mut block = Block::new(&block);
-        let mut unconditional = Vec::new();
-        let mut conditional = Vec::new();
+        let mut names = Vec::new();
         for input in &signature.inputs {
             match input {
-                FnArg::Receiver(receiver) => unconditional.push(Ident::from(receiver.self_token)),
-                FnArg::Typed(typed) if typed.attrs.iter().any(is_condition) => {
-                    bound_by(&typed.pat, &mut conditional);
-                }
-                FnArg::Typed(typed) => bound_by(&typed.pat, &mut unconditional),
+                FnArg::Receiver(receiver) => names.push(Ident::from(receiver.self_token)),
+                FnArg::Typed(typed) => names.extend(bindings(&typed.pat)),
             }
         }
         if let Shape::Boxed { .. } = shape {
-            block.split_patterns(&mut unconditional);
+            block.split_leading();
+            let patterns = block
+                .leading
+                .iter()
+                .filter_map(|leading| leading.pattern.as_ref());
+            names.extend(patterns.flat_map(bindings));
         }
-        let bindings = unconditional.iter().chain(&conditional).cloned().collect();
         let problem = match (signature.constness, signature.asyncness, &shape) {
             (Some(keyword), ..) => Some(Problem::Const(keyword)),
             (None, None, Shape::AsyncFn) => Some(Problem::NotAsync(signature.ident.clone())),
@@ -97,14 +117,68 @@ impl Item {
         let header = header.into_iter().collect();
         Ok(Self {
             header,
+            front: quote!(#(#attributes)* #visibility),
+            others: others(&attributes),
+            signature,
             shape,
             body,
             block,
             output,
-            bindings,
-            unconditional,
+            bindings: names,
             problem,
         })
+    }
+
+    /// Whether parameters may be written differently: nobody else reads them.
+    pub(crate) fn may_rewrite(&self) -> bool {
+        self.others.is_empty() && !self.is_boxed()
+    }
+
+    /// Whether a parameter's name may be replaced by the same one with another hygiene, which
+    /// `#[tracing::instrument]` keeps.
+    pub(crate) fn may_rename(&self) -> bool {
+        let mut paths = self.others.iter().map(Attribute::path);
+        let keeps = |path: &Path| {
+            path.segments
+                .last()
+                .is_some_and(|last| last.ident == "instrument")
+        };
+        paths.all(keeps) && !self.is_boxed()
+    }
+
+    /// Whether such an attribute mentions a name itself.
+    pub(crate) fn attributes_mention(&self, name: &Ident) -> bool {
+        let mut others = self.others.iter().map(ToTokens::to_token_stream);
+        others.any(|attribute| mentions(&attribute, name))
+    }
+
+    /// Whether the signature's parameters are bound by statements of the block.
+    pub(crate) fn is_boxed(&self) -> bool {
+        matches!(self.shape, Shape::Boxed { .. })
+    }
+
+    /// Whether the function returns `()`.
+    pub(crate) fn returns_nothing(&self) -> bool {
+        self.output.to_token_stream().to_string() == "()"
+    }
+
+    /// Whether the body has this word.
+    pub(crate) fn body_has(&self, word: &str) -> bool {
+        fn has(tokens: TokenStream, word: &str) -> bool {
+            tokens.into_iter().any(|token| match token {
+                TokenTree::Ident(ident) => ident == word,
+                TokenTree::Group(group) => has(group.stream(), word),
+                TokenTree::Punct(_) | TokenTree::Literal(_) => false,
+            })
+        }
+        has(self.body.stream(), word)
+    }
+
+    /// Replaces the parameters.
+    pub(crate) fn set_inputs(&mut self, inputs: Punctuated<FnArg, Token![,]>) {
+        self.signature.inputs = inputs;
+        let (front, signature) = (&self.front, &self.signature);
+        self.header = quote!(#front #signature);
     }
 
     /// The function with other contents in the block that is to run under the lock.
@@ -156,15 +230,15 @@ impl Block {
             .unwrap_or_else(|_| (TokenStream::new(), group.stream()));
         Self {
             attributes,
-            patterns: TokenStream::new(),
+            leading: Vec::new(),
             statements,
             span: group.span(),
         }
     }
 
-    /// Takes the `let`s out of the leading statements that bind a pattern of the signature.
-    fn split_patterns(&mut self, bindings: &mut Vec<Ident>) {
-        let mut statements = TokenStream::new();
+    /// Takes the statements that bind patterns of the signature, and those before them, out.
+    fn split_leading(&mut self) {
+        let mut leading: Vec<Leading> = Vec::new();
         let mut rest = std::mem::take(&mut self.statements).into_iter().peekable();
         while let Some(TokenTree::Ident(keyword)) = rest.peek() {
             let ends: fn(&TokenTree) -> bool = match keyword.to_string().as_str() {
@@ -182,29 +256,77 @@ impl Block {
                     break;
                 }
             }
-            match pattern_of_argument(&statement) {
-                Some(pattern) => {
-                    bound_by(&pattern, bindings);
-                    self.patterns.extend(statement);
-                }
-                None => statements.extend(statement),
-            }
+            leading.push(Leading::new(statement));
         }
-        statements.extend(rest);
-        self.statements = statements;
+        let last = leading
+            .iter()
+            .rposition(|leading| leading.pattern.is_some());
+        let statements = leading.split_off(last.map_or(0, |last| last + 1));
+        self.leading = leading;
+        self.statements = statements
+            .into_iter()
+            .flat_map(|statement| statement.tokens)
+            .chain(rest)
+            .collect();
     }
 }
 
-fn braces(contents: TokenStream, span: Span) -> TokenStream {
+impl Leading {
+    fn new(statement: Vec<TokenTree>) -> Self {
+        let (pattern, value) = pattern_of_argument(&statement)
+            .map_or_else(Default::default, |(pattern, value)| (Some(pattern), value));
+        Self {
+            tokens: statement.into_iter().collect(),
+            pattern,
+            value,
+        }
+    }
+}
+
+/// What stands before a function's body.
+struct Front {
+    attributes: Vec<Attribute>,
+    visibility: Visibility,
+    signature: Signature,
+}
+
+/// Takes an invisible group away, which `macro_rules!` puts around what it matched.
+fn ungrouped(tokens: TokenStream) -> TokenStream {
+    let mut all = tokens.clone().into_iter();
+    match (all.next(), all.next()) {
+        (Some(TokenTree::Group(group)), None) if group.delimiter() == Delimiter::None => {
+            ungrouped(group.stream())
+        }
+        _ => tokens,
+    }
+}
+
+/// A block, perhaps in invisible groups.
+fn block_of(token: TokenTree) -> Option<Group> {
+    let TokenTree::Group(group) = token else {
+        return None;
+    };
+    match group.delimiter() {
+        Delimiter::Brace => Some(group),
+        Delimiter::None => {
+            let mut tokens = group.stream().into_iter();
+            let block = block_of(tokens.next()?)?;
+            tokens.next().is_none().then_some(block)
+        }
+        _ => None,
+    }
+}
+
+pub(crate) fn braces(contents: TokenStream, span: Span) -> TokenStream {
     let mut group = Group::new(Delimiter::Brace, contents);
     group.set_span(span);
     TokenTree::from(group).into()
 }
 
-fn signature(tokens: TokenStream) -> syn::Result<Signature> {
+fn front(tokens: TokenStream) -> syn::Result<Front> {
     let parser = |input: ParseStream<'_>| {
-        input.call(Attribute::parse_outer)?;
-        input.parse::<Visibility>()?;
+        let attributes = input.call(Attribute::parse_outer)?;
+        let visibility = input.parse::<Visibility>()?;
         let start = input.cursor().span();
         let signature = input.parse::<Signature>().map_err(|_| {
             syn::Error::new(
@@ -213,7 +335,11 @@ fn signature(tokens: TokenStream) -> syn::Result<Signature> {
             )
         });
         input.parse::<TokenStream>()?;
-        signature
+        Ok(Front {
+            attributes,
+            visibility,
+            signature: signature?,
+        })
     };
     parser.parse2(tokens)
 }
@@ -274,50 +400,51 @@ fn block_on(body: &Group) -> Option<(Shape, Group)> {
     ))
 }
 
-/// The pattern of `let <pattern> = __argN;` or `let <pattern> = { let __argN = __argN; __argN };`.
-fn pattern_of_argument(statement: &[TokenTree]) -> Option<Pat> {
-    let [_, pattern @ .., TokenTree::Punct(equals), argument, _] = statement else {
+/// The pattern and the value of `let <pattern> = __argN;` or
+/// `let <pattern> = { let __argN = __argN; __argN };`.
+fn pattern_of_argument(statement: &[TokenTree]) -> Option<(Pat, TokenStream)> {
+    let [_, pattern @ .., TokenTree::Punct(equals), value, _] = statement else {
         return None;
     };
-    let argument = match argument {
+    let argument = match value {
         TokenTree::Group(group) => group.stream().into_iter().nth(1)?,
         argument => argument.clone(),
     };
     let argument = argument.to_string();
-    let pattern = Pat::parse_single
-        .parse2(pattern.iter().cloned().collect())
-        .ok()?;
+    let pattern = patterns::parse(pattern.iter().cloned().collect())?;
     // `let x = x;` too: left in the body, it would be a variable that the body does not use.
     let itself = matches!(&pattern, Pat::Ident(pattern) if pattern.ident == argument);
     let is_form = equals.as_char() == '=' && (itself || argument.starts_with("__arg"));
-    is_form.then_some(pattern)
+    is_form.then(|| (pattern, value.to_token_stream()))
 }
 
-/// `#[cfg(…)]`, which may take a parameter away.
-fn is_condition(attribute: &Attribute) -> bool {
-    attribute.path().is_ident("cfg") || attribute.path().is_ident("cfg_attr")
+/// Those that are no attributes of the language, which do not look at the parameters.
+fn others(attributes: &[Attribute]) -> Vec<Attribute> {
+    let others = attributes.iter().filter(|attribute| !is_inert(attribute));
+    others.cloned().collect()
 }
 
-/// The names that a pattern binds.
-fn bound_by(pattern: &Pat, bindings: &mut Vec<Ident>) {
-    let mut all = |patterns: &mut dyn Iterator<Item = &Pat>| {
-        patterns.for_each(|pattern| bound_by(pattern, bindings));
-    };
-    match pattern {
-        Pat::Ident(pattern) => {
-            if let Some((_, inner)) = &pattern.subpat {
-                all(&mut std::iter::once(&**inner));
-            }
-            bindings.push(pattern.ident.clone());
-        }
-        Pat::Paren(pattern) => bound_by(&pattern.pat, bindings),
-        Pat::Reference(pattern) => bound_by(&pattern.pat, bindings),
-        Pat::Type(pattern) => bound_by(&pattern.pat, bindings),
-        Pat::Or(pattern) => all(&mut pattern.cases.iter().take(1)),
-        Pat::Slice(pattern) => all(&mut pattern.elems.iter()),
-        Pat::Struct(pattern) => all(&mut pattern.fields.iter().map(|field| &*field.pat)),
-        Pat::Tuple(pattern) => all(&mut pattern.elems.iter()),
-        Pat::TupleStruct(pattern) => all(&mut pattern.elems.iter()),
-        _ => {}
-    }
+fn is_inert(attribute: &Attribute) -> bool {
+    const INERT: [&str; 18] = [
+        "allow",
+        "cfg",
+        "clippy",
+        "cold",
+        "deny",
+        "deprecated",
+        "diagnostic",
+        "doc",
+        "expect",
+        "export_name",
+        "forbid",
+        "inline",
+        "must_use",
+        "no_mangle",
+        "rustfmt",
+        "target_feature",
+        "track_caller",
+        "warn",
+    ];
+    let first = attribute.path().segments.first();
+    first.is_some_and(|first| INERT.iter().any(|inert| first.ident == inert))
 }

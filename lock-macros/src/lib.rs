@@ -4,13 +4,17 @@
 
 mod args;
 mod check;
+mod dependency;
 mod duration;
 mod errors;
 mod expand;
 mod fallback;
 mod item;
+mod mentions;
 mod model;
 mod output;
+mod parameters;
+mod patterns;
 mod periods;
 mod suggest;
 mod template;
@@ -46,6 +50,7 @@ use proc_macro::TokenStream;
 /// It goes on free functions, methods, default methods of traits, generic functions, functions that
 /// `macro_rules!` makes and methods under `#[async_trait]`, and above or below
 /// `#[tracing::instrument]`, `#[tokio::main]`, `#[tokio::test]` and the attributes of web handlers.
+/// Others that take `async` away, as `#[pollster::main]` does, go below it.
 ///
 /// # Options
 ///
@@ -59,7 +64,7 @@ use proc_macro::TokenStream;
 /// | `on_unavailable` | `"error"`, `"skip"`, or an expression `FnOnce(LockError) -> Ret` | `"error"` | what the caller gets when the body may not run or may not go on |
 /// | `provider` | name of a registered provider, or an expression that is, or dereferences to, an `Arc<dyn LockProvider>`; it is borrowed, not moved | the default provider | where the lock lives |
 /// | `guard` | identifier | none | what the body calls its `&LockGuard`: fencing token, loss signal |
-/// | `crate` | absolute path | `::lock_runtime` | where the runtime is, for libraries that re-export it |
+/// | `crate` | absolute path | `::lock_runtime`, or the name that `Cargo.toml` gives it | where the runtime is, for libraries that re-export it |
 ///
 /// **Durations** are strings of one or more pairs of a whole number and a unit, `ms`, `s`, `m`, `h`
 /// or `d`, such as `"250ms"` or `"1m30s"`, or expressions of type `Duration`. A string that is out
@@ -85,9 +90,10 @@ use proc_macro::TokenStream;
 /// because they are no stable names, and so are widths and precisions taken from arguments.
 ///
 /// Different values never give one name, as long as they are formatted differently: a format spec
-/// that pads or cuts text, such as `{tenant:<8}`, can make two values one. A single placeholder is rendered as it is. Where there are
-/// several, the first character of the text that follows a placeholder is percent-encoded in its
-/// value, and so is `%`; two placeholders with no text between them are refused.
+/// that pads or cuts text, such as `{tenant:<8}`, can make two values one. A single placeholder is
+/// rendered as it is. Where there are several, the first character of the text that follows a
+/// placeholder is percent-encoded in its value, and so is `%`; two placeholders with no text between
+/// them are refused.
 ///
 /// ```
 /// # use lock_runtime::{LockError, distributed_lock};
@@ -123,6 +129,23 @@ use proc_macro::TokenStream;
 /// is a `LockError` of kind `Lost` or `MaxHoldExceeded`. When the body finishes, its result is what
 /// the caller gets, even if the release then fails.
 ///
+/// # Parameters, and the future
+///
+/// All parameters are dropped while the lock is held, in the order in which the function drops them
+/// without the attribute; where the body does not run, before the outcome is given. Some are dropped
+/// when the function returns instead: one that only the expression of `on_unavailable` uses, one
+/// that another option's expression seems to move, and what a pattern such as `Order { id, .. }`
+/// leaves behind if an option's expression uses a name of it, or if another attribute follows below
+/// this one, which shall see the signature as it was written.
+///
+/// The future is `Send` if it is so without the attribute. Where the output is not, as in
+/// `Result<T, Box<dyn Error>>`, or where a generic function does not say that it is, the call does
+/// not wait for the release, which goes on in the background; write `Box<dyn Error + Send>`, or add
+/// a bound `T: Send`, to have it confirmed before the call returns.
+///
+/// The current span of `tracing` inside the body is the one that it would be without the attribute.
+/// No lint fires that would not fire without the attribute.
+///
 /// # Cancel safety
 ///
 /// The function's future may be dropped at any await: the body is dropped first, then the lock is
@@ -130,7 +153,7 @@ use proc_macro::TokenStream;
 ///
 /// # Expansion
 ///
-/// Three statements, with no logic in them. This function
+/// A few statements, with no logic in them. This function
 ///
 /// ```
 /// # use lock_runtime::{LockError, distributed_lock};
@@ -146,12 +169,14 @@ use proc_macro::TokenStream;
 #[doc = include_str!("tests/expansion.rs.txt")]
 #[doc = "```"]
 ///
-/// The `let _` moves a parameter that the body uses into it as a whole, so that it ends with the
-/// body. The `if let` is never entered; it makes the compiler report a type mismatch inside the
-/// body. The body's own tokens are not touched.
+/// The `if let` is never entered; it makes the compiler report a type mismatch inside the body.
+/// `output.keep()` says where the output is while the release is confirmed. Where a parameter's
+/// value has to be dropped, `let _ = &parameter;` in front of the body moves it there as a whole;
+/// one that the signature takes apart, or leaves without a name, is taken apart there instead. The
+/// body's own tokens are not touched.
 #[proc_macro_attribute]
 pub fn distributed_lock(args: TokenStream, item: TokenStream) -> TokenStream {
     LockedFn::read(args.into(), item.into())
-        .map_or_else(fallback::expand, |function| expand::expand(&function))
+        .map_or_else(fallback::expand, expand::expand)
         .into()
 }

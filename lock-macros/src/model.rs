@@ -89,6 +89,10 @@ impl LockedFn {
             .and_then(|value| check::guard(value, &mut errors));
         let root = args.krate.and_then(|value| check::root(value, &mut errors));
         check::function(&item, &mut errors);
+        // An unknown option may be meant to say what happens.
+        if !args.misread {
+            check::output(&item, outcome.as_ref(), &mut errors);
+        }
         match (errors.finish(), name, outcome) {
             (Ok(()), Some(name), Some(outcome)) => Ok(Self {
                 item,

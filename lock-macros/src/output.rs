@@ -19,24 +19,41 @@ fn erase_impl_trait(ty: &mut Type) {
             *ty = Type::Verbatim(quote_spanned!(span=> _));
         }
         Type::Path(path) => {
-            for segment in &mut path.path.segments {
-                let PathArguments::AngleBracketed(arguments) = &mut segment.arguments else {
-                    continue;
-                };
-                for argument in &mut arguments.args {
-                    if let GenericArgument::Type(argument) = argument {
-                        erase_impl_trait(argument);
-                    }
+            if let Some(qself) = &mut path.qself {
+                erase_impl_trait(&mut qself.ty);
+            }
+            erase_in_path(&mut path.path);
+        }
+        Type::TraitObject(object) => {
+            for bound in &mut object.bounds {
+                if let TypeParamBound::Trait(bound) = bound {
+                    erase_in_path(&mut bound.path);
                 }
             }
         }
         Type::Reference(reference) => erase_impl_trait(&mut reference.elem),
+        Type::Ptr(pointer) => erase_impl_trait(&mut pointer.elem),
         Type::Paren(paren) => erase_impl_trait(&mut paren.elem),
         Type::Group(group) => erase_impl_trait(&mut group.elem),
         Type::Slice(slice) => erase_impl_trait(&mut slice.elem),
         Type::Array(array) => erase_impl_trait(&mut array.elem),
         Type::Tuple(tuple) => tuple.elems.iter_mut().for_each(erase_impl_trait),
         _ => {}
+    }
+}
+
+fn erase_in_path(path: &mut syn::Path) {
+    for segment in &mut path.segments {
+        let PathArguments::AngleBracketed(arguments) = &mut segment.arguments else {
+            continue;
+        };
+        for argument in &mut arguments.args {
+            match argument {
+                GenericArgument::Type(ty) => erase_impl_trait(ty),
+                GenericArgument::AssocType(output) => erase_impl_trait(&mut output.ty),
+                _ => {}
+            }
+        }
     }
 }
 

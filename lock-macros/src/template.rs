@@ -79,14 +79,14 @@ impl Reader<'_> {
                 self.rest = &brace[2..];
             } else if let Some(after) = brace.strip_prefix('}') {
                 self.errors
-                    .push("unmatched `}`, write `}}` for a brace in the name".into());
+                    .push("unmatched `}`, add the `{` that is missing before it, or write `}}` for a brace in the name".into());
                 self.rest = after;
             } else {
                 let inside = &brace[1..];
                 let end = inside.find(['{', '}']).unwrap_or(inside.len());
                 let Some(after) = inside[end..].strip_prefix('}') else {
                     self.errors.push(format!(
-                        "unclosed `{{` in `{{{}`, write `{{{{` for a brace in the name",
+                        "unclosed `{{` in `{{{}`, add the `}}` that is missing, or write `{{{{` for a brace in the name",
                         &inside[..end]
                     ));
                     self.rest = after_nested(&inside[end..]);

@@ -118,18 +118,20 @@ impl LockGuard {
     }
 
     pub(crate) async fn release_in_place(&self) -> Result<(), LockError> {
-        match self.start_release() {
-            Ok(None) => Ok(()),
-            Ok(Some(answer)) => {
-                let answer = Box::pin(keeper::within(self.longest_release(), answer)).await;
-                answer.flatten().unwrap_or_else(|| {
-                    Err(LockError::new(LockErrorKind::ProviderUnavailable)
-                        .with_name(self.name().clone())
-                        .with_detail("the release was not answered"))
-                })
-            }
-            Err(error) => Err(error),
-        }
+        let Some(answer) = self.start_release()? else {
+            return Ok(());
+        };
+        // Boxed, since it is a part of every annotated call's future.
+        Box::pin(self.answered(answer)).await
+    }
+
+    async fn answered(&self, answer: Answer) -> Result<(), LockError> {
+        let answer = keeper::within(self.longest_release(), answer).await;
+        answer.flatten().unwrap_or_else(|| {
+            Err(LockError::new(LockErrorKind::ProviderUnavailable)
+                .with_name(self.name().clone())
+                .with_detail("the release was not answered"))
+        })
     }
 
     /// How long an answer to the release is worth waiting for.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use once_cell::sync::OnceCell as SyncCell;
 
 use crate::clock::Span;
+use crate::expansion::Kept;
 use crate::gate::{Acquiring, SlotRef, Source, Wanted};
 use crate::guard::LockGuard;
 use crate::observe::Call;
@@ -218,7 +219,7 @@ impl DistributedLock {
         let slot = GuardSlot::new();
         let body = async { Ok(body(slot.guard()).await) };
         let (call, entered) = self.call(None);
-        run_in(call, entered, None, &slot, pin!(Some(body)), Err).await
+        run_in::<_, _, Kept<_>>(call, entered, None, &slot, pin!(Some(body)), Err).await
     }
 
     async fn run_in<T>(
@@ -228,16 +229,19 @@ impl DistributedLock {
     ) -> Result<T, LockError> {
         let body = async { Ok(body.await) };
         let (call, entered) = self.call(timeout);
-        run_in(call, entered, None, OnceCell::new(), pin!(Some(body)), Err).await
+        run_in::<_, _, Kept<_>>(call, entered, None, OnceCell::new(), pin!(Some(body)), Err).await
     }
 
-    fn call(&self, timeout: Option<Duration>) -> (Call, Result<(SlotRef, Wanted), LockError>) {
+    fn call(
+        &self,
+        timeout: Option<Duration>,
+    ) -> (Call, Result<(Option<SlotRef>, Wanted), LockError>) {
         let call = Call::new("", &self.name);
         let slot = self.slot();
         if let Ok(slot) = &slot {
             call.provider(slot);
         }
-        (call, slot.map(|slot| (slot, self.wanted(timeout))))
+        (call, slot.map(|slot| (Some(slot), self.wanted(timeout))))
     }
 
     #[inline]

@@ -78,7 +78,7 @@ impl<S: Skipped, E: From<LockError>> Skipped for Result<S, E> {
 #[diagnostic::on_unimplemented(
     message = "a locked function must be able to return a `LockError`, and `{Self}` cannot",
     label = "expected `Result<T, E>` with `E: From<LockError>`",
-    note = "return `Result<_, LockError>`, implement `From<LockError>` for the error type, or choose another outcome with `on_unavailable`"
+    note = "return `Result<_, LockError>`, implement `From<LockError>` for the error type, or write `on_unavailable = \"skip\"` for `()` and `Option<T>`, or a closure that makes the value from the `LockError`"
 )]
 pub trait FromLockError {
     fn from_lock_error(error: LockError) -> Self;
@@ -89,14 +89,4 @@ impl<T, E: From<LockError>> FromLockError for Result<T, E> {
     fn from_lock_error(error: LockError) -> Self {
         Err(error.into())
     }
-}
-
-/// `on_unavailable = "error"`.
-pub fn or_error<R: FromLockError>(error: LockError) -> R {
-    R::from_lock_error(error)
-}
-
-/// `on_unavailable = "skip"`.
-pub fn or_skip<R: Skipped>(error: LockError) -> R {
-    R::not_run(error)
 }

@@ -1,6 +1,19 @@
 //! What expansions of the attribute name. Not part of the public API: it changes without notice.
+//!
+//! Here is all that they name, also of the standard library, whose crates' names may mean something
+//! else where an expansion stands. What has bounds is an alias and no re-export: errors of the
+//! compiler then show its own path, and not this one.
+
+pub use core::convert::Into;
+pub use core::option::Option;
+pub use core::pin::pin;
+pub use core::time::Duration;
+pub use core::{format_args, stringify, unreachable};
 
 pub use crate::LockName;
-pub use crate::outcome::{or_error, or_skip};
-pub use crate::run::{GuardSlot, Request, Site, run, run_with_guard};
+pub use crate::expansion::Output;
+pub use crate::run::{GuardSlot, Site};
 pub use crate::template::{Encoded, render};
+
+pub type Expansion = crate::expansion::Expansion;
+pub type Request = crate::run::Request;

@@ -4,12 +4,14 @@ use std::cell::OnceCell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::time::Sleep;
 
 use crate::clock::{Span, Timestamp};
+use crate::end::LostSignal;
+use crate::expansion::{Keep, until_released};
 use crate::gate::{Acquiring, SlotRef, Source, Wanted};
 use crate::guard::LockGuard;
 use crate::lock::KnownSlot;
@@ -119,7 +121,57 @@ impl Request {
         self
     }
 
-    fn enter(self, call: &Call) -> Result<(SlotRef, Wanted), LockError> {
+    /// Runs the body while the lock is held.
+    #[inline]
+    pub fn run<F, N, K>(
+        self,
+        _: K,
+        body: Pin<&mut Option<F>>,
+        not_run: N,
+    ) -> impl Future<Output = F::Output>
+    where
+        F: Future,
+        N: FnOnce(LockError) -> F::Output,
+        K: Keep<F::Output>,
+    {
+        self.run_at::<_, _, K>(OnceCell::new(), body, not_run)
+    }
+
+    /// Runs a body that sees the guard.
+    #[inline]
+    pub fn run_with_guard<F, N, K>(
+        self,
+        guard: &GuardSlot,
+        _: K,
+        body: Pin<&mut Option<F>>,
+        not_run: N,
+    ) -> impl Future<Output = F::Output>
+    where
+        F: Future,
+        N: FnOnce(LockError) -> F::Output,
+        K: Keep<F::Output>,
+    {
+        self.run_at::<_, _, K>(guard, body, not_run)
+    }
+
+    fn run_at<F, N, K>(
+        self,
+        slot: impl Place,
+        body: Pin<&mut Option<F>>,
+        not_run: N,
+    ) -> impl Future<Output = F::Output>
+    where
+        F: Future,
+        N: FnOnce(LockError) -> F::Output,
+        K: Keep<F::Output>,
+    {
+        let call = Call::new(self.template, &self.name);
+        let max_hold = self.max_hold;
+        let entered = self.enter(&call);
+        run_in::<_, _, K>(call, entered, max_hold, slot, body, not_run)
+    }
+
+    fn enter(self, call: &Call) -> Result<(Option<SlotRef>, Wanted), LockError> {
         expansion::check_holds(&self.name, self.max_hold, self.min_hold)?;
         let slot = match (&self.provider, self.site) {
             // What is registered stays, and so may the slot.
@@ -138,7 +190,7 @@ impl Request {
             min_hold: Span::maybe(self.min_hold),
             template: self.template,
         };
-        Ok((slot, wanted))
+        Ok((Some(slot), wanted))
     }
 }
 
@@ -179,53 +231,10 @@ impl Place for OnceCell<LockGuard> {
     }
 }
 
-/// Runs the body while the lock is held.
-pub fn run<F, N>(
-    request: Request,
-    body: Pin<&mut Option<F>>,
-    not_run: N,
-) -> impl Future<Output = F::Output>
-where
-    F: Future,
-    N: FnOnce(LockError) -> F::Output,
-{
-    begin(request, OnceCell::new(), body, not_run)
-}
-
-/// The same, with a guard that the body sees.
-pub fn run_with_guard<F, N>(
-    request: Request,
-    guard: &GuardSlot,
-    body: Pin<&mut Option<F>>,
-    not_run: N,
-) -> impl Future<Output = F::Output>
-where
-    F: Future,
-    N: FnOnce(LockError) -> F::Output,
-{
-    begin(request, guard, body, not_run)
-}
-
-fn begin<F, N>(
-    request: Request,
-    slot: impl Place,
-    body: Pin<&mut Option<F>>,
-    not_run: N,
-) -> impl Future<Output = F::Output>
-where
-    F: Future,
-    N: FnOnce(LockError) -> F::Output,
-{
-    let call = Call::new(request.template, &request.name);
-    let max_hold = request.max_hold;
-    let entered = request.enter(&call);
-    run_in(call, entered, max_hold, slot, body, not_run)
-}
-
 /// Not an `async fn`, and awaits few futures: this one is a part of every annotated call's.
-pub(crate) fn run_in<F, N>(
+pub(crate) fn run_in<F, N, K>(
     mut call: Call,
-    entered: Result<(SlotRef, Wanted), LockError>,
+    mut entered: Result<(Option<SlotRef>, Wanted), LockError>,
     max_hold: Option<Duration>,
     slot: impl Place,
     body: Pin<&mut Option<F>>,
@@ -234,31 +243,33 @@ pub(crate) fn run_in<F, N>(
 where
     F: Future,
     N: FnOnce(LockError) -> F::Output,
+    K: Keep<F::Output>,
 {
+    let mut body = Body(body);
     async move {
-        // Dropped before the guard, also when the caller drops this future half-way.
-        let mut body = Body(body);
-        let acquired = match entered {
-            Ok((slot, wanted)) => Acquiring::new(&mut Some(slot), &wanted).await,
-            Err(error) => Err(error),
+        // Captured first, and so dropped before the guard when the caller drops this half-way.
+        let _ = &body;
+        let acquired = match &mut entered {
+            Ok((slot, wanted)) => Acquiring::new(slot, wanted).await,
+            Err(error) => Err(error.clone()),
         };
-        let ended = match acquired {
-            Ok(acquired) => {
-                call.acquired(&acquired);
-                let guard = slot.put(acquired);
-                let ended = body.while_held(guard, max_hold).await;
-                // Its locals go while the lock is still held.
-                body.0.set(None);
-                let released = guard.release_in_place().await;
-                call.released(ended.as_ref().err(), released);
-                ended
-            }
+        let held = |acquired| {
+            call.acquired(&acquired);
+            slot.put(acquired)
+        };
+        let guard = match acquired.map(held) {
+            Ok(guard) => guard,
             Err(error) => {
                 body.0.set(None);
                 call.not_acquired(&error);
-                Err(error)
+                return not_run(error);
             }
         };
+        let (ended, released) = {
+            let held = pin!(body.while_held(guard, max_hold.as_ref()));
+            until_released(K::default(), held, pin!(guard.release_in_place())).await
+        };
+        call.released(ended.as_ref().err(), released);
         ended.unwrap_or_else(not_run)
     }
 }
@@ -270,47 +281,61 @@ impl<F: Future> Body<'_, F> {
     fn while_held(
         &mut self,
         guard: &LockGuard,
-        max_hold: Option<Duration>,
+        max_hold: Option<&Duration>,
     ) -> impl Future<Output = Result<F::Output, LockError>> {
         let mut limit = max_hold.map(Limit::start);
         if let (Some(max_hold), Some(hold)) = (max_hold, guard.hold()) {
-            hold.renew_until(Timestamp::now() + max_hold);
+            hold.renew_until(Timestamp::now() + *max_hold);
         }
         let mut lost = guard.hold().map(|_| guard.lost());
         poll_fn(move |context| {
-            if guard.is_lost() {
-                return Poll::Ready(Err(guard.loss()));
-            }
-            if let Some(Limit {
-                timer: Err(error), ..
-            }) = &limit
-            {
-                return Poll::Ready(Err(error.clone()));
-            }
             let Some(body) = self.0.as_mut().as_pin_mut() else {
                 unreachable!("the body is there until its end")
             };
-            let polled = {
-                let _held = held::enter(guard.slot());
-                body.poll(context)
-            };
-            if let Poll::Ready(output) = polled {
-                return Poll::Ready(Ok(output));
-            }
-            // Asked after the body, many of which need not wait: then nothing has to be set up.
-            if let Some(lost) = &mut lost
-                && pin!(lost).poll(context).is_ready()
-            {
-                return Poll::Ready(Err(guard.loss()));
-            }
-            if let Some(limit) = &mut limit
-                && let Poll::Ready(error) = limit.poll(context, guard)
-            {
-                return Poll::Ready(Err(error));
-            }
-            Poll::Pending
+            let ended = ready!(poll_held(body, guard, &mut lost, &mut limit, context));
+            // What is left of the body goes while the lock is still held.
+            self.0.set(None);
+            Poll::Ready(ended)
         })
     }
+}
+
+/// Polls the body, unless it may not go on.
+fn poll_held<F: Future>(
+    body: Pin<&mut F>,
+    guard: &LockGuard,
+    lost: &mut Option<LostSignal>,
+    limit: &mut Option<Limit<'_>>,
+    context: &mut Context<'_>,
+) -> Poll<Result<F::Output, LockError>> {
+    if guard.is_lost() {
+        return Poll::Ready(Err(guard.loss()));
+    }
+    if let Some(Limit {
+        timer: Err(error), ..
+    }) = limit
+    {
+        return Poll::Ready(Err(error.clone()));
+    }
+    let polled = {
+        let _held = held::enter(guard.slot());
+        body.poll(context)
+    };
+    if let Poll::Ready(output) = polled {
+        return Poll::Ready(Ok(output));
+    }
+    // Asked after the body, many of which need not wait: then nothing has to be set up.
+    if let Some(lost) = lost
+        && pin!(lost).poll(context).is_ready()
+    {
+        return Poll::Ready(Err(guard.loss()));
+    }
+    if let Some(limit) = limit
+        && let Poll::Ready(error) = limit.poll(context, guard)
+    {
+        return Poll::Ready(Err(error));
+    }
+    Poll::Pending
 }
 
 impl<F> Drop for Body<'_, F> {
@@ -320,15 +345,15 @@ impl<F> Drop for Body<'_, F> {
 }
 
 /// The end of `max_hold`.
-struct Limit {
-    max_hold: Duration,
+struct Limit<'a> {
+    max_hold: &'a Duration,
     /// Without a timer there is no limit, and so nothing is run.
     timer: Result<Pin<Box<Sleep>>, LockError>,
 }
 
-impl Limit {
-    fn start(max_hold: Duration) -> Self {
-        let timer = keeper::sleep_until(Timestamp::now() + max_hold);
+impl<'a> Limit<'a> {
+    fn start(max_hold: &'a Duration) -> Self {
+        let timer = keeper::sleep_until(Timestamp::now() + *max_hold);
         Self {
             max_hold,
             timer: timer.map(Box::pin),

@@ -1,11 +1,13 @@
 //! Hand-over across a failover: who listens to the server that grants, and who listens elsewhere.
 
+use std::time::Duration;
+
 use lock_tests::eventually;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, PushInfo, PushKind};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use crate::common::{BOUND, Raw, Server, take};
+use crate::common::{BOUND, DEADLINE, Raw, Server, connected, lock, take};
 use crate::servers::{Servers, with_servers};
 use crate::watch::calls;
 
@@ -121,5 +123,61 @@ fn a_listener_at_a_replica_makes_no_waiter_pass_for_alive() {
         let parts: Vec<_> = grant.split('|').collect();
         assert_eq!((parts[0], parts[2]), (owner.as_str(), "1"));
         assert!(parts[1].parse::<u64>().unwrap() > token, "{grant}");
+    });
+}
+
+/// It is frozen and replaced, and goes on later, on connections that were given up and are open
+/// still: for what it says then, the new server may have granted to somebody else.
+#[test]
+fn a_server_that_is_not_asked_any_more_grants_nothing() {
+    with_servers(|servers| async move {
+        let Servers { old, new, .. } = &servers;
+        // Whose lock it is not is looked at often; with this holder's, a grant is waited for.
+        let holder = format!("lk1:host:1:{:032x} PX 600000", 1);
+        for name in ["order", "other"] {
+            let set = format!("SET {name} {holder}");
+            old.raw.ask::<String>(&set).await;
+        }
+        let client = servers.client(&servers.waiters);
+        let client = client.lease(Duration::from_secs(60));
+        let client = connected(client.response_timeout(Duration::from_secs(30))).await;
+        let held = lock(&client, "held").lease(Duration::from_secs(2));
+        let _held = held.acquire().await.unwrap();
+        let waiting = |name: &'static str| {
+            let client = client.clone();
+            tokio::spawn(async move { lock(&client, name).acquire_for(DEADLINE).await })
+        };
+        let (order, other) = (waiting("order"), waiting("other"));
+        old.raw.until_waiting("order", 1).await;
+        old.raw.until_waiting("other", 1).await;
+
+        new.raw.ask::<String>("REPLICAOF NO ONE").await;
+        servers.waiters.lead_to(new.process.port());
+        old.process.process().freeze();
+        // Its leaving the queue has to be answered, on a connection on which a renewal is not.
+        other.abort();
+        let entry =
+            async || -> Option<String> { new.raw.ask("LINDEX {order}:lk1:waiters 0").await };
+        let before = entry().await;
+        assert!(before.is_some(), "it knows the queue");
+        eventually("it waits at the new one", BOUND, || async {
+            let now = entry().await;
+            now.is_some() && now != before
+        })
+        .await;
+        let entry = entry().await.unwrap();
+        let (owner, rest) = entry.split_once('|').unwrap();
+        let channel = rest.split('|').next().unwrap();
+        let token = new.clock().await + 60_000_000;
+        let raw = old.raw.clone();
+        let publish = format!("PUBLISH {channel} {owner}|{token}|1");
+        let published = tokio::spawn(async move { raw.ask::<u64>(&publish).await });
+        old.process.process().thaw();
+        assert_eq!(published.await.unwrap(), 1, "the connection is there");
+        // Until it would have read the message.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(!order.is_finished(), "it believes the old one");
+        assert_eq!(new.raw.waiting("order").await, 1);
+        order.abort();
     });
 }

@@ -179,18 +179,16 @@ fn connections_that_one_lock_breaks_and_others_use_are_no_storm() {
         let before = count(&connections);
         let waiter = lock(&provider, "order");
         let waiting = tokio::spawn(async move { waiter.acquire_for(AT_ONCE / 2).await });
-        let mut taken = 0;
         while !waiting.is_finished() {
-            // Its connection may be broken twice meanwhile.
+            // Its connection may be broken too, and more than once.
             if let Ok(Some(guard)) = lock(&provider, "other").try_acquire().await {
                 let _ = guard.release().await;
-                taken += 1;
             }
         }
         let error = waiting.await.unwrap().unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
         let made = count(&connections) - before;
         assert!((2..30).contains(&made), "{made} connections");
-        assert!(taken > 10, "{taken}");
+        take(&provider, "other").await.release().await.unwrap();
     });
 }

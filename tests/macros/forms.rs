@@ -245,6 +245,38 @@ async fn futures_of_send_bodies_are_send() {
     assert_eq!(spawned.await.unwrap().unwrap().count(), 1);
 }
 
+#[distributed_lock(name = "forms:not-send-output", on_unavailable = |_| None, guard = lock)]
+async fn not_send_output(count: u32) -> Option<Box<dyn Iterator<Item = impl Display>>> {
+    tokio::task::yield_now().await;
+    (!lock.is_lost()).then(|| Box::new(0..count) as _)
+}
+
+/// Without a bound that its output is `Send`.
+#[distributed_lock(name = "forms:unknown-output")]
+async fn unknown_output<T: Clone>(value: &T) -> Result<T, LockError> {
+    Ok(value.clone())
+}
+
+#[distributed_lock(name = "forms:boxed-future")]
+async fn boxed_future()
+-> Result<std::pin::Pin<Box<dyn Future<Output = impl Display> + Send>>, LockError> {
+    Ok(Box::pin(async { "later" }))
+}
+
+#[tokio::test]
+async fn futures_are_send_whatever_their_output() {
+    drop(assert_send(early("")));
+    let mut values = assert_send(not_send_output(2)).await.unwrap();
+    assert_eq!(values.next().unwrap().to_string(), "0");
+    // Nobody waited for its release, but it was begun before the call returned.
+    assert!(!is_held("forms:not-send-output").await);
+    assert_eq!(assert_send(unknown_output(&3)).await.unwrap(), 3);
+    assert_eq!(*unknown_output(&Rc::new(4)).await.unwrap(), 4);
+    assert!(!is_held("forms:unknown-output").await);
+    let later = assert_send(boxed_future()).await.unwrap();
+    assert_eq!(later.await.to_string(), "later");
+}
+
 #[distributed_lock(name = "forms:conditional:{id}")]
 async fn conditional(
     id: u32,

@@ -1,6 +1,7 @@
 //! The attribute at work: what it makes of functions, run over the in-process provider.
 
 mod forms;
+mod fragments;
 mod hygiene;
 mod loss;
 mod name_property;
@@ -8,6 +9,7 @@ mod names;
 mod nesting;
 mod options;
 mod outcomes;
+mod parameters;
 mod size;
 mod stacking;
 mod support;

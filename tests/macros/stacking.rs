@@ -1,10 +1,15 @@
 //! Together with other attributes, in either order.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use axum::extract::{Path, State};
 use lock_runtime::{LockError, distributed_lock};
+use tracing::field::Field;
+use tracing::span;
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
 
 use crate::support::{hold, is_held};
 
@@ -145,6 +150,104 @@ async fn instrument_below(id: u32) -> Held {
 async fn instrument() {
     assert!(instrument_above(1).await.unwrap());
     assert!(instrument_below(1).await.unwrap());
+}
+
+/// Notes the fields that are recorded after their span was made, with the span's name.
+struct Recorded(Arc<Mutex<Vec<String>>>);
+
+impl<S> Layer<S> for Recorded
+where
+    S: tracing::Subscriber + for<'a> LookupSpan<'a>,
+{
+    fn on_record(&self, id: &span::Id, values: &span::Record<'_>, context: Context<'_, S>) {
+        let name = context.span(id).expect("the span is open").name();
+        let mut log = self.0.lock().unwrap();
+        values.record(&mut |field: &Field, value: &dyn std::fmt::Debug| {
+            if name != "distributed_lock" {
+                log.push(format!("{name} {}={value:?}", field.name()));
+            }
+        });
+    }
+}
+
+#[distributed_lock(name = "stacking:record-below:{id}", guard = lock)]
+#[tracing::instrument(skip_all, fields(user = tracing::field::Empty))]
+async fn record_below(id: u32) -> Result<(), LockError> {
+    tracing::Span::current().record("user", id);
+    tokio::task::yield_now().await;
+    tracing::Span::current().record("user", lock.name().as_str());
+    Ok(())
+}
+
+#[tracing::instrument(skip_all, fields(user = tracing::field::Empty))]
+#[distributed_lock(name = "stacking:record-above:{id}", guard = lock)]
+async fn record_above(id: u32) -> Result<(), LockError> {
+    tracing::Span::current().record("user", id);
+    tokio::task::yield_now().await;
+    tracing::Span::current().record("user", lock.name().as_str());
+    Ok(())
+}
+
+#[distributed_lock(name = "stacking:record-outside", on_unavailable = "skip")]
+async fn record_outside() {
+    tracing::Span::current().record("user", 3);
+    tokio::task::yield_now().await;
+    tracing::Span::current().record("user", 4);
+}
+
+#[tokio::test]
+async fn the_current_span_is_the_one_without_the_attribute() {
+    let log = Arc::default();
+    let subscriber = tracing_subscriber::registry().with(Recorded(Arc::clone(&log)));
+    let _default = tracing::subscriber::set_default(subscriber);
+    record_below(1).await.unwrap();
+    record_above(2).await.unwrap();
+    let outside = tracing::info_span!("outside", user = tracing::field::Empty);
+    tracing::Instrument::instrument(record_outside(), outside).await;
+    assert_eq!(
+        *log.lock().unwrap(),
+        [
+            "record_below user=1",
+            "record_below user=\"stacking:record-below:1\"",
+            "record_above user=2",
+            "record_above user=\"stacking:record-above:2\"",
+            "outside user=3",
+            "outside user=4",
+        ]
+    );
+}
+
+struct NotDebug {
+    id: u32,
+}
+
+/// What an attribute below this one sees is the signature as it was written.
+#[distributed_lock(name = "stacking:pattern-below:{id}")]
+#[tracing::instrument(fields(twice = id * 2))]
+async fn pattern_below(
+    NotDebug { id, .. }: NotDebug,
+    _unused: u32,
+    other: String,
+) -> Result<u32, LockError> {
+    Ok(id)
+}
+
+#[tracing::instrument(fields(twice = id * 2))]
+#[distributed_lock(name = "stacking:pattern-above:{id}")]
+async fn pattern_above(
+    NotDebug { id, .. }: NotDebug,
+    _unused: u32,
+    other: String,
+) -> Result<u32, LockError> {
+    Ok(id)
+}
+
+#[tokio::test]
+async fn patterns_under_instrument() {
+    let call = pattern_below(NotDebug { id: 1 }, 2, String::new());
+    assert_eq!(call.await.unwrap(), 1);
+    let call = pattern_above(NotDebug { id: 2 }, 2, String::new());
+    assert_eq!(call.await.unwrap(), 2);
 }
 
 #[tokio::test]

@@ -22,9 +22,9 @@ fn all_mistakes_of_a_function_come_together() {
 
 #[test]
 fn a_misspelt_name_is_not_missing_as_well() {
-    assert_eq!(mistakes(r#"nam = "x""#, "async fn f() {}").len(), 1);
-    assert_eq!(mistakes(r#""x""#, "async fn f() {}").len(), 1);
-    assert_eq!(mistakes("", "async fn f() {}").len(), 1);
+    assert_eq!(mistakes(r#"nam = "x""#, "async fn f() -> R {}").len(), 1);
+    assert_eq!(mistakes(r#""x""#, "async fn f() -> R {}").len(), 1);
+    assert_eq!(mistakes("", "async fn f() -> R {}").len(), 1);
 }
 
 #[test]

@@ -41,17 +41,18 @@ fn with_every_option() {
                         &SITE
                     })
                     .timeout(wait())
-                    .lease(::core::time::Duration::from_millis(60000))
-                    .max_hold(::core::time::Duration::from_millis(3600000))
+                    .lease(crate::reexported::__private::Duration::from_millis(60000))
+                    .max_hold(crate::reexported::__private::Duration::from_millis(3600000))
                     .on(&self.locks),
                 &crate::reexported::__private::GuardSlot::new(),
             );
-            let body = ::core::pin::pin!(
-                ::core::option::Option::Some(async move { let lock = slot.guard(); if let
-                ::core::option::Option::Some(output) = ::core::option::Option::None:: < u8 > {
-                return output; } 1 })
+            let body = crate::reexported::__private::pin!(
+                crate ::reexported::__private::Option::Some(async move { let lock = slot.guard();
+                if let crate ::reexported::__private::Option::Some(output) = crate
+                ::reexported::__private::Option::None:: < u8 > { return output; } 1 })
             );
-            crate::reexported::__private::run_with_guard(request, slot, body, |_| 0).await
+            let (output, body) = crate::reexported::__private::Output::of(body);
+            return request.run_with_guard(slot, output.keep(), body, |_| 0).await;
         }
     "##]]
     .assert_eq(&text);
@@ -66,23 +67,25 @@ fn with_an_expression_as_name() {
     expect![[r#"
         async fn f(x: u8) {
             let request = ::lock_runtime::__private::Request::new(
-                    ::core::stringify!(format!("{x}")),
-                    ::core::convert::Into::<
+                    ::lock_runtime::__private::stringify!(format!("{x}")),
+                    ::lock_runtime::__private::Into::<
                         ::lock_runtime::__private::LockName,
                     >::into(format!("{x}")),
                 )
                 .named("eu");
-            let body = ::core::pin::pin!(
-                ::core::option::Option::Some(async move { if let
-                ::core::option::Option::Some(output) = ::core::option::Option::None:: < () > {
-                return output; } return; })
+            let body = ::lock_runtime::__private::pin!(
+                ::lock_runtime::__private::Option::Some(async move { if let
+                ::lock_runtime::__private::Option::Some(output) =
+                ::lock_runtime::__private::Option::None:: < () > { return output; } return; })
             );
-            ::lock_runtime::__private::run(
-                    request,
+            let (output, body) = ::lock_runtime::__private::Output::of(body);
+            return request
+                .run(
+                    output.keep(),
                     body,
-                    ::lock_runtime::__private::or_skip::<()> as fn(_) -> _,
+                    ::lock_runtime::__private::Expansion::or_skip::<()> as fn(_) -> _,
                 )
-                .await
+                .await;
         }
     "#]]
     .assert_eq(&text);
@@ -104,18 +107,22 @@ fn with_impl_trait() {
                     static SITE: ::lock_runtime::__private::Site = ::lock_runtime::__private::Site::new();
                     &SITE
                 });
-            let body = ::core::pin::pin!(
-                ::core::option::Option::Some(async move { if let
-                ::core::option::Option::Some(output) = ::core::option::Option::None:: < Result <
-                (_, & 'static [u8]), E > > { return output; } g() })
+            let body = ::lock_runtime::__private::pin!(
+                ::lock_runtime::__private::Option::Some(async move { if let
+                ::lock_runtime::__private::Option::Some(output) =
+                ::lock_runtime::__private::Option::None:: < Result < (_, & 'static [u8]), E > > {
+                return output; } g() })
             );
-            ::lock_runtime::__private::run(
-                    request,
+            let (output, body) = ::lock_runtime::__private::Output::of(body);
+            return request
+                .run(
+                    output.keep(),
                     body,
-                    ::lock_runtime::__private::or_error::<Result<(_, &'static [u8]), E>>
-                        as fn(_) -> _,
+                    ::lock_runtime::__private::Expansion::or_error::<
+                        Result<(_, &'static [u8]), E>,
+                    > as fn(_) -> _,
                 )
-                .await
+                .await;
         }
     "#]]
     .assert_eq(&text);
@@ -138,17 +145,20 @@ fn under_tokio_main() {
                         static SITE: ::lock_runtime::__private::Site = ::lock_runtime::__private::Site::new();
                         &SITE
                     });
-                let body = ::core::pin::pin!(
-                    ::core::option::Option::Some(async move { if let
-                    ::core::option::Option::Some(output) = ::core::option::Option::None:: < () >
-                    { return output; } work(). await })
+                let body = ::lock_runtime::__private::pin!(
+                    ::lock_runtime::__private::Option::Some(async move { if let
+                    ::lock_runtime::__private::Option::Some(output) =
+                    ::lock_runtime::__private::Option::None:: < () > { return output; } work().
+                    await })
                 );
-                ::lock_runtime::__private::run(
-                        request,
+                let (output, body) = ::lock_runtime::__private::Output::of(body);
+                return request
+                    .run(
+                        output.keep(),
                         body,
-                        ::lock_runtime::__private::or_skip::<()> as fn(_) -> _,
+                        ::lock_runtime::__private::Expansion::or_skip::<()> as fn(_) -> _,
                     )
-                    .await
+                    .await;
             };
             return rt.block_on(body);
         }
@@ -164,13 +174,15 @@ fn of_a_function_with_mistakes() {
     );
     expect![[r#"
         async fn f(&self) -> bool {
-            let lock = (|| -> &'static ::lock_runtime::LockGuard { ::core::unreachable!() })();
+            let lock = (|| -> &'static ::lock_runtime::LockGuard {
+                ::lock_runtime::__private::unreachable!()
+            })();
             lock.is_lost()
         }
-        ::core::compile_error! {
+        compile_error! {
             "empty placeholder `{}`, name a parameter as in `{id}`, or write `{{}}` for braces in the name"
         }
-        ::core::compile_error! {
+        compile_error! {
             "the number 5 in the duration \"5\" has no unit, write \"5s\" or \"5ms\""
         }
     "#]].assert_eq(&text);

@@ -12,7 +12,7 @@ fn every_pattern_binds_its_names() {
         "async fn f(&mut self, a: u8, mut b: u8, ref c: u8, (d, (e, _)): T, P { f, g: h, .. }: P,
         [i, .., j]: A, k @ Some(l): O, &m: &u8, (N(n)): N, _: u8, (Ok(o) | Err(o)): R) {}";
     let names = bindings(item);
-    assert_eq!(names.join(" "), "self a b c d e f h i j l k m n o");
+    assert_eq!(names.join(" "), "self a b c d e f h i j k l m n o");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Unit tests, on tokens that no compiler has seen.
 
+mod dependency;
 mod duration;
 mod errors;
 mod expansion;
@@ -14,8 +15,8 @@ use crate::{expand, fallback};
 
 /// What the attribute makes of an item, as source text.
 fn expanded(args: &str, item: &str) -> String {
-    let tokens = LockedFn::read(tokens(args), tokens(item))
-        .map_or_else(fallback::expand, |function| expand::expand(&function));
+    let tokens =
+        LockedFn::read(tokens(args), tokens(item)).map_or_else(fallback::expand, expand::expand);
     let file = syn::parse2(tokens).expect("the expansion is a file of items");
     prettyplease::unparse(&file)
 }
