@@ -212,3 +212,35 @@ fn refused_acquisitions_are_no_storm() {
         take(&provider, "order").await.release().await.unwrap();
     });
 }
+
+/// A key that is no queue refuses a wait half-way; it is undone, once.
+#[test]
+fn waits_that_are_refused_half_way_are_no_storm() {
+    with_server(|server| async move {
+        const TRIES: u64 = 500;
+        // With a long lease, so that no repetition ends by itself.
+        let provider = server.provider_with_long_lease().await;
+        let holder = server.provider_with_long_lease().await;
+        let held = take(&holder, "order").await;
+        let no_queue = "SET {order}:lk1:waiters text";
+        server.raw.ask::<String>(no_queue).await;
+        let before = calls(&server.raw, "eval").await;
+        for _ in 0..TRIES {
+            let waiting = lock(&provider, "order").acquire_for(BOUND).await;
+            let error = waiting.unwrap_err();
+            assert_eq!(error.kind(), LockErrorKind::InvalidConfig, "{error}");
+        }
+        let undone = async || calls(&server.raw, "eval").await - before;
+        eventually("each is undone", BOUND, || async {
+            undone().await >= TRIES
+        })
+        .await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let undone = undone().await;
+        assert!(undone <= 2 * TRIES, "{undone} requests to undo {TRIES}");
+        // Nothing else is harmed.
+        server.raw.ask::<u8>("DEL {order}:lk1:waiters").await;
+        held.release().await.unwrap();
+        take(&provider, "order").await.release().await.unwrap();
+    });
+}
