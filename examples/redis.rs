@@ -82,7 +82,8 @@ impl Service {
         Ok((acquired, Instant::now()))
     }
 
-    /// Whoever comes while the other is at it goes on without.
+    /// Whoever comes while the other is at it goes on without. One that came later would run it again:
+    /// where clocks differ, `min_hold` is for that, as in the README.
     #[distributed_lock(
         name = "nightly-report:{self.run}",
         on_unavailable = "skip",

@@ -4,8 +4,9 @@ use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote};
 use syn::parse::{ParseStream, Parser};
 use syn::punctuated::Punctuated;
-use syn::{Attribute, FnArg, Pat, ReturnType, Signature, Token, Type, Visibility};
+use syn::{Attribute, FnArg, Pat, Path, ReturnType, Signature, Token, Type, Visibility};
 
+use crate::mentions::mentions;
 use crate::output::{future_output, unit};
 use crate::patterns::{self, bindings};
 
@@ -15,8 +16,8 @@ pub(crate) struct Item {
     header: TokenStream,
     /// Attributes and visibility, which come before the signature.
     front: TokenStream,
-    /// No attribute below this one looks at the signature.
-    alone: bool,
+    /// Attributes below this one that look at the signature.
+    others: Vec<Attribute>,
     pub(crate) signature: Signature,
     shape: Shape,
     body: Group,
@@ -117,7 +118,7 @@ impl Item {
         Ok(Self {
             header,
             front: quote!(#(#attributes)* #visibility),
-            alone: attributes.iter().all(is_inert),
+            others: others(&attributes),
             signature,
             shape,
             body,
@@ -130,7 +131,25 @@ impl Item {
 
     /// Whether parameters may be written differently: nobody else reads them.
     pub(crate) fn may_rewrite(&self) -> bool {
-        self.alone && !self.is_boxed()
+        self.others.is_empty() && !self.is_boxed()
+    }
+
+    /// Whether a parameter's name may be replaced by the same one with another hygiene, which
+    /// `#[tracing::instrument]` keeps.
+    pub(crate) fn may_rename(&self) -> bool {
+        let mut paths = self.others.iter().map(Attribute::path);
+        let keeps = |path: &Path| {
+            path.segments
+                .last()
+                .is_some_and(|last| last.ident == "instrument")
+        };
+        paths.all(keeps) && !self.is_boxed()
+    }
+
+    /// Whether such an attribute mentions a name itself.
+    pub(crate) fn attributes_mention(&self, name: &Ident) -> bool {
+        let mut others = self.others.iter().map(ToTokens::to_token_stream);
+        others.any(|attribute| mentions(&attribute, name))
     }
 
     /// Whether the signature's parameters are bound by statements of the block.
@@ -399,7 +418,12 @@ fn pattern_of_argument(statement: &[TokenTree]) -> Option<(Pat, TokenStream)> {
     is_form.then(|| (pattern, value.to_token_stream()))
 }
 
-/// An attribute of the language, which does not look at the parameters.
+/// Those that are no attributes of the language, which do not look at the parameters.
+fn others(attributes: &[Attribute]) -> Vec<Attribute> {
+    let others = attributes.iter().filter(|attribute| !is_inert(attribute));
+    others.cloned().collect()
+}
+
 fn is_inert(attribute: &Attribute) -> bool {
     const INERT: [&str; 18] = [
         "allow",

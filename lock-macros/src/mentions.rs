@@ -100,7 +100,10 @@ pub(crate) fn mentions(tokens: &TokenStream, name: &Ident) -> bool {
 /// captured.
 pub(crate) fn assigns(tokens: &TokenStream, name: &Ident) -> bool {
     let tokens: Vec<TokenTree> = tokens.clone().into_iter().collect();
-    let is_punct = |at: usize, wanted: &dyn Fn(char) -> bool| matches!(tokens.get(at), Some(TokenTree::Punct(punct)) if wanted(punct.as_char()));
+    let is_punct = |at: usize, wanted: &dyn Fn(char) -> bool| match tokens.get(at) {
+        Some(TokenTree::Punct(punct)) => wanted(punct.as_char()),
+        _ => false,
+    };
     tokens.iter().enumerate().any(|(at, token)| match token {
         TokenTree::Group(group) => assigns(&group.stream(), name),
         TokenTree::Ident(ident) if ident == name => {
@@ -127,8 +130,14 @@ enum Whole {
 fn only_borrows(tokens: &TokenStream, name: &Ident, whole: Whole) -> bool {
     let tokens: Vec<TokenTree> = tokens.clone().into_iter().collect();
     let before = |at: usize, distance: usize| at.checked_sub(distance).map(|at| &tokens[at]);
-    let is_punct = |token: Option<&TokenTree>, wanted: char| matches!(token, Some(TokenTree::Punct(punct)) if punct.as_char() == wanted);
-    let is_word = |token: Option<&TokenTree>, wanted: &str| matches!(token, Some(TokenTree::Ident(word)) if word == wanted);
+    let is_punct = |token: Option<&TokenTree>, wanted: char| match token {
+        Some(TokenTree::Punct(punct)) => punct.as_char() == wanted,
+        _ => false,
+    };
+    let is_word = |token: Option<&TokenTree>, wanted: &str| match token {
+        Some(TokenTree::Ident(word)) => word == wanted,
+        _ => false,
+    };
     tokens.iter().enumerate().all(|(at, token)| match token {
         TokenTree::Group(group) => {
             // A macro that takes references.

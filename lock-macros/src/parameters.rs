@@ -101,12 +101,16 @@ impl Plan<'_> {
             };
             let free = has_no_drop(&typed.ty);
             let names = bindings(&typed.pat);
-            let may_rewrite = self.may_rewrite
-                && typed.attrs.is_empty()
-                && !names.iter().any(|name| self.uses.is_in_expression(name));
+            let is_free_for =
+                |name: &Ident| !self.uses.is_in_expression(name) && !item.attributes_mention(name);
+            let may_rename =
+                item.may_rename() && typed.attrs.is_empty() && names.iter().all(is_free_for);
+            let may_rewrite = may_rename
+                && (self.may_rewrite
+                    || matches!(&*typed.pat, Pat::Ident(name) if name.by_ref.is_none()));
             let must_be_local = |name: &Ident| {
                 let doubly_linted = is_underscored(name)
-                    && self.uses.is_in_template(name)
+                    && (!free || self.uses.is_in_template(name))
                     && mentions(&self.body, name);
                 doubly_linted || assigns(&self.body, name)
             };
@@ -122,8 +126,8 @@ impl Plan<'_> {
                     .iter()
                     .all(|attribute| attribute.path().is_ident("cfg"))
             {
-                rewritten |= self.capture(&mut typed.pat, &typed.attrs, may_rewrite);
-            } else if may_rewrite {
+                rewritten |= self.capture(&mut typed.pat, &typed.attrs, may_rename);
+            } else if may_rename {
                 rewritten |= self.rename(&mut typed.pat, |plan, name| {
                     is_underscored(name) && plan.uses.is_in_template(name)
                 });
@@ -174,15 +178,16 @@ impl Plan<'_> {
     }
 
     /// Has the body mention each name; returns whether the pattern was changed.
-    fn capture(&mut self, pattern: &mut Pat, conditions: &[Attribute], may_rewrite: bool) -> bool {
+    fn capture(&mut self, pattern: &mut Pat, conditions: &[Attribute], may_rename: bool) -> bool {
         let mut unused = Vec::new();
         for name in bindings(pattern) {
             if mentions(&self.body, &name) {
                 self.captures.push(capture(&name, conditions));
             } else if self.uses.may_capture(&name) {
                 let in_template = self.uses.is_in_template(&name);
-                let lintable = is_underscored(&name) || !in_template && !is_dunder(&name);
-                if !may_rewrite || !lintable {
+                // What another attribute sees does not count as unused.
+                let is_unused = self.may_rewrite && !in_template && !is_dunder(&name);
+                if !may_rename || !is_underscored(&name) && !is_unused {
                     self.captures.push(capture(&name, conditions));
                     continue;
                 }
@@ -258,8 +263,8 @@ impl Plan<'_> {
             };
             let mut pattern = pattern.clone();
             let mut names = bindings(&pattern).into_iter();
-            let may_rewrite = !names.any(|name| self.uses.is_in_expression(&name));
-            self.capture(&mut pattern, &[], may_rewrite);
+            let may_rename = !names.any(|name| self.uses.is_in_expression(&name));
+            self.capture(&mut pattern, &[], may_rename);
             let value = &leading.value;
             self.parameters
                 .outside

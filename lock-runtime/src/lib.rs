@@ -79,7 +79,7 @@ pub use provider::{
 };
 pub use providers::connect;
 #[cfg(feature = "file")]
-pub use providers::file::FileProvider;
+pub use providers::file::{FileProvider, FileProviderBuilder};
 pub use providers::in_process::InProcessProvider;
 #[cfg(feature = "postgres")]
 pub use providers::postgres::{self, PostgresProvider, PostgresProviderBuilder};

@@ -253,11 +253,12 @@ where
             Ok((slot, wanted)) => Acquiring::new(slot, wanted).await,
             Err(error) => Err(error.clone()),
         };
-        let guard = match acquired {
-            Ok(acquired) => {
-                call.acquired(&acquired);
-                slot.put(acquired)
-            }
+        let held = |acquired| {
+            call.acquired(&acquired);
+            slot.put(acquired)
+        };
+        let guard = match acquired.map(held) {
+            Ok(guard) => guard,
             Err(error) => {
                 body.0.set(None);
                 call.not_acquired(&error);

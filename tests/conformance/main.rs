@@ -9,6 +9,8 @@ mod fixture;
 
 #[cfg(feature = "file")]
 mod file_only;
+#[cfg(feature = "file")]
+mod file_shared;
 
 conformance!(in_process: tokens);
 // What users test their programs with behaves like the real ones.

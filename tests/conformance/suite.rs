@@ -27,7 +27,8 @@ macro_rules! cases {
             case_sensitivity, odd_names_are_distinct, longest_name, bad_names);
         cases!($provider => timeouts:
             zero_timeout_is_contended, short_timeout, long_timeout_is_granted, waits_for_ever,
-            endless_timeout, timed_out_waiter_stops_nobody);
+            endless_timeout, timed_out_waiter_stops_nobody, a_timeout_is_exact,
+            free_names_are_never_held_elsewhere, min_hold_outlasts_the_guard);
         cases!($provider => cancellation:
             dropped_waiter_leaves_nothing, dropped_at_every_poll_when_free,
             dropped_at_every_poll_when_held, aborted_task, dropped_when_just_granted);
@@ -53,7 +54,7 @@ macro_rules! cases {
     };
     (leases $provider:ident) => {
         cases!($provider => leases:
-            renewed_for_many_leases, busy_runtime_keeps_the_lock);
+            leases_can_be_renewed, renewed_for_many_leases, busy_runtime_keeps_the_lock);
     };
     (leased_processes $provider:ident) => {
         cases!($provider => leased_processes:

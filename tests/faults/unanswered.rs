@@ -167,8 +167,8 @@ fn a_slow_server_is_no_holder() {
     });
 }
 
-/// A server that agrees to be connected to, and answers every script with this error once it is told
-/// to.
+/// A server that agrees to be connected to, and answers every script with this error once it is
+/// told to.
 async fn erring(error: &'static str, errs: Arc<AtomicBool>) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();

@@ -123,7 +123,11 @@ macro_rules! whole_attribute {
 }
 
 forwarded! {
-    #[distributed_lock(name = "fragments:forwarded", provider = "nobody", on_unavailable = |error| error.kind())]
+    #[distributed_lock(
+        name = "fragments:forwarded",
+        provider = "nobody",
+        on_unavailable = |error| error.kind()
+    )]
     async fn forwarded() -> lock_runtime::LockErrorKind {
         unreachable!()
     }

@@ -104,7 +104,8 @@ macro_rules! shapes {
                 assert_eq!(DROPPED.take(), expected, "finished");
 
                 assert!(poll_once(bare::$shape($($argument),*)).is_pending());
-                let bare: Vec<_> = DROPPED.take().into_iter().map(|(what, _)| (what, true)).collect();
+                let bare = DROPPED.take().into_iter();
+                let bare: Vec<_> = bare.map(|(what, _)| (what, true)).collect();
                 assert!(poll_once(annotated::$shape($($argument),*)).is_pending());
                 assert_eq!(DROPPED.take(), bare, "cancelled");
 
@@ -262,7 +263,11 @@ shapes! {
         Ok(())
     } called with (Noted("x", lock), order(lock), Noted("y", lock));
 
-    #[distributed_lock(name = order.first.to_string(), provider = order.locks, timeout = order.wait)]
+    #[distributed_lock(
+        name = order.first.to_string(),
+        provider = order.locks,
+        timeout = order.wait
+    )]
     in_several_options(lock; x: Noted, order: Order, y: Noted) {
         pause().await;
         Ok(())

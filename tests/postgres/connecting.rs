@@ -52,6 +52,10 @@ fn wrong_settings_are_named() {
         for (url, expected) in [
             ("postgres://u:secret@host:notaport", "expected a URL like"),
             ("postgres://u:secret@h/d?leese=5s", "leese"),
+            (
+                "postgres://u:secret@h/d?leese=5s",
+                "expected `key_prefix`, `lease`, `connect_timeout`",
+            ),
             ("postgres://u:secret@h/d?lease=5", "expected a duration"),
             ("postgres://u:secret@h/d?lease=99ms", "100 ms to 24 h"),
             ("postgres://u:secret@h/d?response_timeout=0s", "above zero"),

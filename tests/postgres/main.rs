@@ -13,4 +13,5 @@ mod outages;
 mod storm;
 mod tls;
 mod tokens;
+mod unanswered;
 mod waiting;

@@ -13,5 +13,6 @@ mod min_hold;
 mod no_locks;
 mod rights;
 mod tls;
+mod token_floor;
 mod tokens;
 mod waiting;

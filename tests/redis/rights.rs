@@ -144,6 +144,49 @@ fn nobody_comes_before_the_waiter_that_is_told_to_look() {
     });
 }
 
+/// A waiter that could not be told of its grant has it all the same, and nobody else does.
+#[test]
+fn without_the_right_to_publish_no_grant_goes_to_two() {
+    with_users(|server| async move {
+        let raw = &server.raw;
+        let limited = connected(RedisProvider::builder(url(&server, "very-secret"))).await;
+        let open = format!(
+            "redis://127.0.0.1:{}?key_prefix=MyApp1:",
+            server.process.port()
+        );
+        // Behind a holder of ours it looks every third of its lease.
+        let waiter =
+            connected(RedisProvider::builder(&open).lease(Duration::from_millis(1_500))).await;
+        raw.ask::<String>("ACL SETUSER myapp -publish").await;
+
+        for crashed in [true, false] {
+            let held = match crashed {
+                true => {
+                    let holder = format!("SET MyApp1:order lk1:h:1:{:032x} PX 600000", 1);
+                    raw.ask::<String>(&holder).await;
+                    None
+                }
+                false => Some(take(&limited, "order").await),
+            };
+            let provider = waiter.clone();
+            let waiting = tokio::spawn(async move { take(&provider, "order").await });
+            raw.until_waiting("MyApp1:order", 1).await;
+            match held {
+                None => raw.ask::<()>("DEL MyApp1:order").await,
+                Some(guard) => guard.release().await.unwrap(),
+            }
+            let taken = lock(&limited, "order").try_acquire().await.unwrap();
+            assert!(taken.is_none(), "the waiter's turn comes first");
+            let guard = waiting.await.unwrap();
+            assert!(!guard.is_lost());
+            guard.release().await.unwrap();
+            assert_eq!(raw.get("MyApp1:order").await, None);
+        }
+        let denied: Vec<redis::Value> = raw.ask("ACL LOG").await;
+        assert!(format!("{denied:?}").contains("publish"), "{denied:?}");
+    });
+}
+
 #[test]
 fn the_readme_names_the_same_rights() {
     let readme = include_str!("../../README.md")

@@ -19,3 +19,4 @@ mod thief;
 mod tls;
 mod tokens;
 mod trial;
+mod unanswered;

@@ -153,19 +153,14 @@ fn the_command_line_is_a_witness() {
         let listed = ask(&["ls", &node]);
         assert!(listed.contains("[lock-0000000000]"), "{listed}");
 
+        // It goes with no session, so it keeps everybody out until somebody deletes it.
         ask(&["create", "-s", &format!("{node}/lock-"), "by hand"]);
         guard.release().await.unwrap();
-        assert!(
-            lock(&provider, "order")
-                .try_acquire()
-                .await
-                .unwrap()
-                .is_none()
-        );
-        let waiter = waiting(&provider, "order");
-        let children = place.until_children("order", 2).await;
+        let error = lock(&provider, "order").try_acquire().await.unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::InvalidConfig, "{error}");
+        let children = place.until_children("order", 1).await;
         ask(&["delete", &format!("{node}/{}", children[0])]);
-        waiter.await.unwrap().release().await.unwrap();
+        take(&provider, "order").await.release().await.unwrap();
     });
 }
 

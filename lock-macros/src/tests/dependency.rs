@@ -2,7 +2,8 @@ use crate::dependency::renamed_in;
 
 fn renamed(manifest: &str) -> Option<String> {
     renamed_in(manifest, || {
-        Some("[workspace.dependencies]\nlocks = { version = \"1\", package = \"lock-runtime\" }\nother = \"1\"".into())
+        let locks = "locks = { version = \"1\", package = \"lock-runtime\" }";
+        Some(format!("[workspace.dependencies]\n{locks}\nother = \"1\""))
     })
 }
 

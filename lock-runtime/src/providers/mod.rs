@@ -74,7 +74,8 @@ const SCHEMES: &[Scheme] = &[
 /// | `memory:` | [`InProcessProvider`](crate::InProcessProvider) | – |
 /// | `file:` directory | `FileProvider` | `file` |
 /// | `postgres:`, `postgresql:` | `PostgresProvider` | `postgres` |
-/// | `redis:`, `rediss:`, `valkey:`, `valkeys:`; `unix:`, `redis+unix:`, `valkey+unix:` | `RedisProvider` | `redis` |
+/// | `redis:`, `rediss:`, `valkey:`, `valkeys:` | `RedisProvider` | `redis` |
+/// | `unix:`, `redis+unix:`, `valkey+unix:` socket | `RedisProvider` | `redis` |
 /// | `zookeeper:` | `ZooKeeperProvider` | `zookeeper` |
 ///
 /// Every provider knows the parameter `key_prefix`, which is put before each name, as in

@@ -1,5 +1,7 @@
 //! Leases are renewed while the guard lives, whatever the caller's runtime does.
 
+use lock_runtime::{AcquireRequest, Timestamp};
+
 use super::Shared;
 
 pub(crate) async fn renewed_for_many_leases(fixture: Shared) {
@@ -28,4 +30,18 @@ pub(crate) async fn busy_runtime_keeps_the_lock(fixture: Shared) {
         task.await.unwrap();
     }
     guard.release().await.expect("held to the end");
+}
+
+/// By default no lease can be, and then every guard is lost at the end of its first.
+pub(crate) async fn leases_can_be_renewed(fixture: Shared) {
+    let provider = fixture.provider();
+    let (request, _interest) =
+        AcquireRequest::new("renewed", fixture.short_lease(), false).unwrap();
+    let grant = provider.acquire(&request).await.unwrap();
+    let renewed = provider.renew(&grant).await.expect("the lease is renewed");
+    assert!(
+        renewed <= Timestamp::now(),
+        "it counts from before the request"
+    );
+    provider.release(&grant).await.unwrap();
 }

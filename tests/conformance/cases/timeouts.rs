@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use lock_runtime::LockErrorKind;
+use lock_runtime::{DistributedLock, LockErrorKind};
 use lock_tests::{eventually, poll_once};
 
 use super::Shared;
@@ -98,4 +98,79 @@ pub(crate) async fn timed_out_waiter_stops_nobody(fixture: Shared) {
         lock.try_acquire().await.unwrap().is_some()
     })
     .await;
+}
+
+/// Who holds it is elsewhere, if the provider reaches as far, so that only the server can tell.
+pub(crate) async fn a_timeout_is_exact(fixture: Shared) {
+    let holder = match fixture.second_provider().await {
+        Some(provider) => DistributedLock::on(provider, "lock"),
+        None => fixture.lock("lock"),
+    };
+    let guard = holder.acquire().await.unwrap();
+    let lock = fixture.lock("lock");
+    // What a call needs once is not the timeout's.
+    assert!(lock.try_acquire().await.unwrap().is_none());
+    let (timeout, late) = (Duration::from_millis(300), Duration::from_millis(50));
+    let mut soonest = Duration::MAX;
+    for _ in 0..5 {
+        let start = Instant::now();
+        let error = lock.acquire_for(timeout).await.unwrap_err();
+        let took = start.elapsed();
+        assert_eq!(error.kind(), LockErrorKind::TimedOut, "{error}");
+        assert!(took >= timeout, "{took:?}");
+        soonest = soonest.min(took);
+    }
+    // The machine may be busy, but not each time.
+    assert!(soonest < timeout + late, "{soonest:?}");
+    guard.release().await.unwrap();
+}
+
+/// Under a load that the provider may not be able to carry within the timeout.
+pub(crate) async fn free_names_are_never_held_elsewhere(fixture: Shared) {
+    let mut tasks = tokio::task::JoinSet::new();
+    for task in 0..400 {
+        let lock = fixture.lock(format!("name-{task}"));
+        let timeout = if task % 4 == 0 { 0 } else { 50 };
+        tasks.spawn(async move {
+            match lock.acquire_for(Duration::from_millis(timeout)).await {
+                Ok(guard) => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    guard.release().await.unwrap();
+                }
+                Err(error) => {
+                    assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
+                }
+            }
+        });
+    }
+    tasks.join_all().await;
+}
+
+/// Also after the body's end, and then the next one has it at once.
+pub(crate) async fn min_hold_outlasts_the_guard(fixture: Shared) {
+    let min_hold = Duration::from_secs(1);
+    let lock = fixture.lock("job").min_hold(min_hold);
+    let second = match fixture.second_provider().await {
+        Some(provider) => DistributedLock::on(provider, "job"),
+        None => fixture.lock("job"),
+    };
+    // From before the grant to after it.
+    let asked = Instant::now();
+    let guard = lock.acquire().await.unwrap();
+    let granted = Instant::now();
+    guard.release().await.unwrap();
+    assert!(asked.elapsed() < min_hold, "the release does not wait");
+    let contended = second.try_acquire().await.unwrap();
+    assert!(
+        contended.is_none() || asked.elapsed() >= min_hold,
+        "it is kept"
+    );
+    drop(contended);
+    let next = second
+        .acquire_for(min_hold + fixture.bound())
+        .await
+        .unwrap();
+    assert!(asked.elapsed() >= min_hold, "after {:?}", asked.elapsed());
+    assert!(granted.elapsed() < min_hold + fixture.bound(), "at its end");
+    next.release().await.unwrap();
 }

@@ -19,6 +19,7 @@ pub mod scratch;
 pub mod seeded;
 pub mod served;
 pub mod storm;
+pub mod unanswered;
 mod unprivileged;
 pub mod zookeeper;
 
@@ -32,6 +33,7 @@ pub use run::{eventually, poll_once, run};
 pub use scratch::{Deaf, Scratch, free_port, unique};
 pub use seeded::Seeded;
 pub use served::{RemoteRegister, ServedRegister};
+pub use unanswered::nobody_is_accused;
 pub use zookeeper::ZooKeeperServer;
 
 // The README's code is compiled and run here, where a runtime and every provider are at hand.

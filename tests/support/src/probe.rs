@@ -10,6 +10,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::child::{end, freeze, signal};
 use crate::history::Held;
+use crate::unprivileged::unprivileged;
 
 /// A process that takes one lock of a provider, line by line as the test tells it. Dropping it
 /// kills it.
@@ -42,7 +43,15 @@ pub struct Probe {
 impl Probe {
     /// Starts the program for the lock of this name on the provider with this URL.
     pub fn start(program: &Path, url: &str, name: &str) -> Self {
-        let mut command = Command::new(program);
+        Self::run(Command::new(program), url, name)
+    }
+
+    /// The same as another user, where the tests run as root.
+    pub fn start_unprivileged(program: &Path, url: &str, name: &str) -> Self {
+        Self::run(unprivileged(Command::new(program)), url, name)
+    }
+
+    fn run(mut command: Command, url: &str, name: &str) -> Self {
         command
             .args([url, name])
             .stdin(Stdio::piped())

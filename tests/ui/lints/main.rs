@@ -122,6 +122,7 @@ fn scratch(edition: &str) -> PathBuf {
         publish = false
         [dependencies]
         async-trait = \"0.1\"
+        tracing = \"0.1\"
         {name} = {{ package = \"lock-runtime\", path = {:?} }}
         [workspace]
         ",

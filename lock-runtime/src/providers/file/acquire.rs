@@ -1,13 +1,14 @@
 //! Taking a lock: looking until it is free, then fencing tokens.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::directory::Directory;
 use super::lock_file::{LockFile, Opened, announce};
-use super::release::Held;
-use super::{FileProvider, blocking, counter, name};
+use super::{FileProvider, Shared, blocking, counter, name};
 use crate::provider::{AcquireRequest, Grant};
+use crate::race::{First, first_of};
 use crate::{FencingToken, LockError, LockErrorKind, Timestamp};
 
 /// A waiter looks again after 1 ms at first, later after an eighth of the time it has waited, so
@@ -18,7 +19,9 @@ pub(super) const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 /// The counter is locked for microseconds at a time. After this long the caller hears of it, ...
 const COUNTER_TROUBLE: Duration = Duration::from_millis(100);
 /// ... and after this long the acquisition fails: whoever has locked it must be stopped.
-const COUNTER_PATIENCE: Duration = Duration::from_secs(2);
+const COUNTER_PATIENCE: Duration = Duration::from_millis(1_800);
+/// What a call that does not wait takes at most, with one look to spare.
+pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What one look at the file found.
 enum Look {
@@ -26,6 +29,8 @@ enum Look {
     /// The lock is taken, and others keep the counter locked.
     NoToken(LockFile),
     HeldElsewhere,
+    /// Others took and released it all the while.
+    Unclear,
 }
 
 pub(super) async fn acquire(
@@ -34,7 +39,7 @@ pub(super) async fn acquire(
 ) -> Result<Grant, LockError> {
     let file_name = name::file_name(&format!("{}{}", provider.key_prefix, request.name()));
     if request.waits()
-        && let Some(until) = provider.yields.take(&file_name)
+        && let Some(until) = provider.shared.yields.take(&file_name)
     {
         let _ = tokio::time::timeout(until.remaining(), request.abandoned()).await;
     }
@@ -45,24 +50,39 @@ pub(super) async fn acquire(
         let asked_at = Timestamp::now();
         let tokens = request.tokens_wanted();
         let mut pause = pause_after(asked_at.since(began));
-        let next_look = request.waits().then(|| asked_at + pause);
         let taken_at = taken.as_ref().map_or(asked_at, |(_, since)| *since);
-        let look = {
-            let (directory, file_name) = (provider.directory.clone(), file_name.clone());
-            let file = taken.take().map(|(file, _)| file);
-            blocking(move || look(&directory, &file_name, file, tokens, next_look))
+        // More at a time would only stand in each other's way, and whoever gives up in the queue
+        // has nothing to take back.
+        let place = first_of(provider.shared.looks.acquire(), request.abandoned()).await;
+        let place = match place {
+            First::Left(place) => place,
+            First::Right(()) => {
+                if let Some((file, _)) = taken {
+                    give_up(file).await;
+                }
+                return Err(LockErrorKind::Contended.into());
+            }
         };
-        match look.await? {
+        let asked_at = Timestamp::now();
+        let next_look = request.waits().then(|| asked_at + pause);
+        let look = {
+            let (shared, file_name) = (Arc::clone(&provider.shared), file_name.clone());
+            let file = taken.take().map(|(file, _)| file);
+            blocking(move || look(&shared, &file_name, file, tokens, next_look)).await
+        };
+        drop(place);
+        match look? {
             Look::Granted(file, first) => {
                 request.report_trouble(None);
                 return Ok(Grant::new(request, asked_at)
                     .with_tokens(first, tokens)
-                    .with_state(Held::new(file_name, file)));
+                    .with_state(provider.shared.watch.held(file_name, file, request)));
             }
             Look::NoToken(file) => {
                 let stuck_for = Timestamp::now().since(taken_at);
                 if stuck_for >= COUNTER_TROUBLE {
-                    let trouble = counter_is_stuck(&provider.directory, &file_name, stuck_for);
+                    let trouble =
+                        counter_is_stuck(&provider.shared.directory, &file_name, stuck_for);
                     if stuck_for >= COUNTER_PATIENCE {
                         give_up(file).await;
                         return Err(trouble);
@@ -75,7 +95,15 @@ pub(super) async fn acquire(
             Look::HeldElsewhere if !request.waits() => {
                 return Err(LockErrorKind::Contended.into());
             }
-            Look::HeldElsewhere => {}
+            Look::HeldElsewhere => request.report_contention(),
+            Look::Unclear
+                if !request.waits() && Timestamp::now().since(began) >= COUNTER_PATIENCE =>
+            {
+                return Err(LockError::new(LockErrorKind::ProviderUnavailable).with_detail(
+                    "the lock's file was replaced all the while, so nobody can tell who holds it",
+                ));
+            }
+            Look::Unclear => {}
         }
         if tokio::time::timeout(pause, request.abandoned())
             .await
@@ -92,7 +120,7 @@ pub(super) async fn acquire(
 /// Tries once to take the lock, unless `taken` is it already, and its tokens. A caller that will
 /// look again says when, for the holder to read.
 fn look(
-    directory: &Directory,
+    shared: &Shared,
     file_name: &str,
     taken: Option<LockFile>,
     tokens: NonZeroU32,
@@ -100,17 +128,21 @@ fn look(
 ) -> Result<Look, LockError> {
     let file = match taken {
         Some(file) => file,
-        None => match directory.try_lock(file_name)? {
+        None => match shared.directory.try_lock(file_name)? {
             Opened::Locked(file) => file,
             Opened::Busy(file) => {
-                if let Some(next_look) = next_look {
+                if let (Some(file), Some(next_look)) = (file, next_look) {
                     announce(&file, next_look);
                 }
                 return Ok(Look::HeldElsewhere);
             }
+            Opened::Replaced => return Ok(Look::Unclear),
         },
     };
-    match counter::reserve(directory, &counter::file_name(file_name), tokens) {
+    match shared
+        .counters
+        .reserve(&shared.directory, file_name, tokens)
+    {
         Ok(Some(first)) => Ok(Look::Granted(file, first)),
         Ok(None) => Ok(Look::NoToken(file)),
         Err(error) => {

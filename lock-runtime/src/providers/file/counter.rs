@@ -10,14 +10,18 @@
 //! process loses nothing, and after the death of the machine, which ends every lock, the clock is
 //! ahead of every token given before.
 
+use std::fs::File;
 use std::num::NonZeroU32;
 use std::os::unix::fs::FileExt;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::directory::Directory;
 use super::lock_file::Opened;
 use super::name::HASH_AND_EXTENSION;
 use crate::{FencingToken, LockError};
+
+const STRIPES: u8 = 16;
 
 /// 20 digits, a blank, the same 20 digits, a line end.
 const RECORD: usize = 42;
@@ -26,35 +30,73 @@ const RECORD: usize = 42;
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_micros(50);
 
-/// The counter of a lock file: chosen by the first character of the hash in its name.
+/// The counter of a lock file.
 pub(super) fn file_name(lock_file_name: &str) -> String {
-    let hash = &lock_file_name[lock_file_name.len() - HASH_AND_EXTENSION..];
-    let stripe = hash.as_bytes()[0] & 15;
-    format!(".lk1-fence-{stripe:x}")
+    format!(".lk1-fence-{:x}", stripe(lock_file_name))
 }
 
-/// Reserves as many tokens as `count` and returns the first, or `None` if others keep the counter
-/// locked.
-pub(super) fn reserve(
-    directory: &Directory,
-    file_name: &str,
-    count: NonZeroU32,
-) -> Result<Option<FencingToken>, LockError> {
-    for _ in 0..TRIES {
-        if let Opened::Locked(counter) = directory.try_lock(file_name)? {
-            let first = advance(counter.file(), u64::from(count.get()))
-                .map_err(|error| directory.error(&error, "count fencing tokens in"));
-            counter.unlock();
-            return first.map(|first| Some(FencingToken::new(first)));
+/// Chosen by the first character of the hash in its name.
+fn stripe(lock_file_name: &str) -> u8 {
+    let hash = &lock_file_name[lock_file_name.len() - HASH_AND_EXTENSION..];
+    hash.as_bytes()[0] & (STRIPES - 1)
+}
+
+/// The counters, as the threads of this process take turns at them.
+pub(super) struct Counters {
+    /// No token is as low as this.
+    floor: u64,
+    /// Whether other processes kept it locked when it was last tried.
+    stuck: [Mutex<bool>; STRIPES as usize],
+}
+
+impl Counters {
+    pub(super) fn new(floor: u64) -> Self {
+        Self {
+            floor,
+            stuck: Default::default(),
         }
-        std::thread::sleep(PAUSE);
     }
-    Ok(None)
+
+    /// Reserves as many tokens as `count` for the lock of this file and returns the first, or
+    /// `None` if others keep the counter locked.
+    pub(super) fn reserve(
+        &self,
+        directory: &Directory,
+        lock_file_name: &str,
+        count: NonZeroU32,
+    ) -> Result<Option<FencingToken>, LockError> {
+        // Held for microseconds; threads that take turns do not count as others.
+        let stuck = &self.stuck[usize::from(stripe(lock_file_name))];
+        let mut stuck = stuck.lock().unwrap_or_else(PoisonError::into_inner);
+        let file_name = file_name(lock_file_name);
+        let count = u64::from(count.get());
+        // While one is stuck, nobody's thread is kept.
+        let tries = if *stuck { 1 } else { TRIES };
+        for attempt in 0..tries {
+            if attempt > 0 {
+                std::thread::sleep(PAUSE);
+            }
+            if let Opened::Locked(counter) = directory.try_lock(&file_name)? {
+                *stuck = false;
+                let counted = advance(counter.file(), count, self.floor);
+                let in_place = counter.is_in_place();
+                counter.unlock();
+                let first = counted
+                    .map_err(|error| directory.file_error(&error, &file_name, "count in"))?;
+                // If somebody has removed it meanwhile, others do not know of this token.
+                if matches!(in_place, Ok(true)) {
+                    return Ok(Some(FencingToken::new(first)));
+                }
+            }
+        }
+        *stuck = true;
+        Ok(None)
+    }
 }
 
 /// Moves the counter in this file, which the caller has locked, and returns the first of `count`
-/// new tokens.
-pub(super) fn advance(file: &std::fs::File, count: u64) -> std::io::Result<u64> {
+/// new tokens, which are above the floor.
+pub(super) fn advance(file: &File, count: u64, floor: u64) -> std::io::Result<u64> {
     let mut records = [[0; RECORD]; 2];
     for (place, record) in (0..).zip(&mut records) {
         // Whatever is missing or broken counts as zero.
@@ -64,7 +106,7 @@ pub(super) fn advance(file: &std::fs::File, count: u64) -> std::io::Result<u64> 
     let clock = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |time| u64::try_from(time.as_micros()).unwrap_or(0));
-    let first = clock.max(one.max(two) + 1);
+    let first = clock.max(one.max(two).max(floor) + 1);
     let last = first + (count - 1);
     // The record with the highest token so far stays.
     let place = if one > two { RECORD as u64 } else { 0 };

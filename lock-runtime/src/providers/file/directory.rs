@@ -1,25 +1,31 @@
-//! The directory of the locks: made when first needed, checked once, named in every error.
+//! The directory of the locks: made when first needed, checked once.
 
+use std::fs::Permissions;
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use super::lock_file::{LockFile, Opened};
+use super::lock_file::{LockFile, NoFile, Opened};
 use crate::{LockError, LockErrorKind};
 
 pub(super) struct Directory {
     path: PathBuf,
+    /// Of every file in it, in spite of the umask.
+    mode: Option<u32>,
     /// Set once it is known that its file system keeps locks.
     checked: OnceLock<()>,
 }
 
 impl Directory {
-    pub(super) fn new(path: PathBuf) -> Self {
+    pub(super) fn new(path: PathBuf, mode: Option<u32>) -> Self {
         // Fixed now: the program may change its working directory, and the locks must not move.
-        // It fails only for an empty path, or without a working directory; then creating it does too.
+        // It fails only for an empty path, or without a working directory; then creating it
+        // does too.
         let path = std::path::absolute(&path).unwrap_or(path);
         Self {
             path,
+            mode,
             checked: OnceLock::new(),
         }
     }
@@ -32,45 +38,64 @@ impl Directory {
         self.path.join(file_name)
     }
 
-    /// Tries to lock one of its files.
-    pub(super) fn try_lock(&self, file_name: &str) -> Result<Opened, LockError> {
+    /// Makes sure that locks can be here: creates the directory if it is missing, and looks at its
+    /// file system.
+    pub(super) fn prepare(&self) -> Result<(), LockError> {
         if self.checked.get().is_none() {
             self.create()?;
             self.check_file_system()?;
             let _ = self.checked.set(());
         }
+        Ok(())
+    }
+
+    /// Also that this process may create files here.
+    pub(super) fn check(&self) -> Result<(), LockError> {
+        self.prepare()?;
+        use rustix::fs::{Access, AtFlags, CWD};
+        let wanted = Access::WRITE_OK | Access::EXEC_OK;
+        rustix::fs::accessat(CWD, &self.path, wanted, AtFlags::EACCESS)
+            .map_err(|error| self.error(&error.into(), "create files in"))
+    }
+
+    /// Tries to lock one of its files.
+    pub(super) fn try_lock(&self, file_name: &str) -> Result<Opened, LockError> {
+        self.prepare()?;
         let path = self.path_of(file_name);
-        let mut answer = LockFile::try_lock(path.clone());
+        let mut answer = LockFile::try_lock(path.clone(), self.mode);
         if matches!(&answer, Err(error) if error.kind() == io::ErrorKind::NotFound) {
             // Somebody removed the whole directory.
             self.create()?;
-            answer = LockFile::try_lock(path);
+            answer = LockFile::try_lock(path, self.mode);
         }
-        answer.map_err(|error| self.error(&error, "lock a file in"))
+        answer.map_err(|error| self.file_error(&error, file_name, "lock"))
     }
 
-    /// The error of a file call, naming the directory.
-    pub(super) fn error(&self, error: &io::Error, doing: &str) -> LockError {
-        use io::ErrorKind;
-        let kind = match error.kind() {
-            ErrorKind::PermissionDenied
-            | ErrorKind::ReadOnlyFilesystem
-            | ErrorKind::NotADirectory
-            | ErrorKind::AlreadyExists
-            | ErrorKind::IsADirectory
-            | ErrorKind::InvalidInput
-            | ErrorKind::InvalidFilename => LockErrorKind::InvalidConfig,
-            ErrorKind::Unsupported => LockErrorKind::Unsupported,
-            _ => LockErrorKind::ProviderUnavailable,
-        };
-        LockError::new(kind).with_detail(format!(
+    /// The error of a call about the directory.
+    fn error(&self, error: &io::Error, doing: &str) -> LockError {
+        LockError::new(kind_of(error)).with_detail(format!(
             "could not {doing} the lock directory `{}`: {error}",
             self.path.display()
         ))
     }
 
+    /// The error of a call about one of its files.
+    pub(super) fn file_error(&self, error: &io::Error, file_name: &str, doing: &str) -> LockError {
+        let path = self.path_of(file_name);
+        let (kind, reason) = match NoFile::at(&path) {
+            Some(other) => (LockErrorKind::InvalidConfig, other.to_string()),
+            None => (kind_of(error), error.to_string()),
+        };
+        LockError::new(kind)
+            .with_detail(format!("could not {doing} `{}`: {reason}", path.display()))
+    }
+
     fn create(&self) -> Result<(), LockError> {
-        std::fs::create_dir_all(&self.path).map_err(|error| {
+        let created = match self.mode {
+            None => std::fs::create_dir_all(&self.path),
+            Some(mode) => self.create_with(mode),
+        };
+        created.map_err(|error| {
             let kind = error.kind();
             // `mkdir` says "exists" of a file, too.
             if kind == io::ErrorKind::AlreadyExists || kind == io::ErrorKind::NotADirectory {
@@ -81,6 +106,19 @@ impl Directory {
             }
             self.error(&error, "create")
         })
+    }
+
+    /// Who may read a file may look into the directory, too. One that exists keeps its mode.
+    fn create_with(&self, mode: u32) -> io::Result<()> {
+        if let Some(parent) = self.path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        let mode = mode | ((mode & 0o444) >> 2);
+        match std::fs::DirBuilder::new().mode(mode).create(&self.path) {
+            Ok(()) => std::fs::set_permissions(&self.path, Permissions::from_mode(mode)),
+            Err(_) if self.path.is_dir() => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     #[cfg(target_os = "linux")]
@@ -102,6 +140,21 @@ impl Directory {
     #[cfg(not(target_os = "linux"))]
     fn check_file_system(&self) -> Result<(), LockError> {
         Ok(())
+    }
+}
+
+fn kind_of(error: &io::Error) -> LockErrorKind {
+    use io::ErrorKind;
+    match error.kind() {
+        ErrorKind::PermissionDenied
+        | ErrorKind::ReadOnlyFilesystem
+        | ErrorKind::NotADirectory
+        | ErrorKind::AlreadyExists
+        | ErrorKind::IsADirectory
+        | ErrorKind::InvalidInput
+        | ErrorKind::InvalidFilename => LockErrorKind::InvalidConfig,
+        ErrorKind::Unsupported => LockErrorKind::Unsupported,
+        _ => LockErrorKind::ProviderUnavailable,
     }
 }
 

@@ -1,8 +1,9 @@
 //! One locked file: how it is opened, known to be the right one, and released.
 
-use std::fs::{File, OpenOptions};
+use std::fmt;
+use std::fs::{File, FileType, Metadata, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
@@ -10,9 +11,9 @@ use rustix::io::Errno;
 
 use crate::Timestamp;
 
-/// How often a file may turn out to be another one than its path names before the lock counts as
-/// held: then somebody else takes and releases it all the time.
-const STALE_FILES: usize = 16;
+/// How often in a row a file may turn out to be another one than its path names: then others take
+/// and release the lock all the time.
+const REPLACED_FILES: usize = 16;
 
 /// What a waiter writes into the file of the holder: when it will look again.
 const NOTE: usize = 20;
@@ -26,33 +27,46 @@ pub(super) struct LockFile {
 
 pub(super) enum Opened {
     Locked(LockFile),
-    /// Somebody else has locked it.
-    Busy(File),
+    /// Somebody else has locked it; the file, if it could be opened.
+    Busy(Option<File>),
+    /// It was replaced again and again, so nobody was seen to hold it, and nobody knows.
+    Replaced,
 }
 
 impl LockFile {
-    /// Opens or creates the file and tries to lock it.
+    /// Opens or creates the file and tries to lock it. With a `mode`, the file gets that.
     ///
     /// Whoever releases a lock removes its file, so a file may be gone from its path between
     /// being opened and being locked, and another process may hold the one that took its place:
     /// only a locked file that its path still names is the lock.
-    pub(super) fn try_lock(path: PathBuf) -> io::Result<Opened> {
-        let mut stale = 0;
+    pub(super) fn try_lock(path: PathBuf, mode: Option<u32>) -> io::Result<Opened> {
+        let mut replaced = 0;
         loop {
-            // std sets close-on-exec as part of the same system call. A link has no place here:
-            // it could point at a file that somebody else locks for another reason.
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-                .open(&path)?;
+            let file = match open(&path, mode) {
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    // Who may not even read it may still be told that somebody holds it.
+                    return match is_locked(&path) {
+                        true => Ok(Opened::Busy(None)),
+                        false => Err(error),
+                    };
+                }
+                opened => opened?,
+            };
+            let status = file.metadata()?;
+            if !status.is_file() {
+                return Err(io::Error::other(NoFile(kind_of(status.file_type()))));
+            }
+            if let Some(mode) = mode.filter(|mode| status.mode() & 0o7777 != *mode) {
+                // In spite of the umask. Refused if it belongs to somebody else.
+                let _ = file.set_permissions(Permissions::from_mode(mode));
+            }
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) if names(&path, &file)? => return Ok(Opened::Locked(Self { file, path })),
-                Ok(()) if stale == STALE_FILES => return Ok(Opened::Busy(file)),
-                Ok(()) => stale += 1,
-                Err(Errno::WOULDBLOCK) => return Ok(Opened::Busy(file)),
+                Ok(()) if is_named(&path, &status)? => {
+                    return Ok(Opened::Locked(Self { file, path }));
+                }
+                Ok(()) if replaced == REPLACED_FILES => return Ok(Opened::Replaced),
+                Ok(()) => replaced += 1,
+                Err(Errno::WOULDBLOCK) => return Ok(Opened::Busy(Some(file))),
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -68,18 +82,26 @@ impl LockFile {
         read_note(&self.file)
     }
 
+    /// Whether its path still names the file. If not, somebody has removed or replaced it, and
+    /// others may hold the lock too.
+    pub(super) fn is_in_place(&self) -> io::Result<bool> {
+        is_named(&self.path, &self.file.metadata()?)
+    }
+
     /// Removes the file and frees the lock. Answers whether the path still named the file; if
     /// not, somebody removed it, and the lock may have been held twice.
     pub(super) fn release(self) -> io::Result<bool> {
         // Removed while it is locked: nobody else can have this file as a valid lock.
-        let held = names(&self.path, &self.file);
-        let removed = match held {
+        let removed = match self.is_in_place() {
             Ok(true) => std::fs::remove_file(&self.path).map(|()| true),
             other => other,
         };
         self.unlock();
         match removed {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            // In a directory with the sticky bit only its owner may; a file that is left is no
+            // obstacle.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(true),
             answer => answer,
         }
     }
@@ -92,13 +114,88 @@ impl LockFile {
     }
 }
 
+/// Opens the file for as much as this user may; a lock needs no right to write.
+fn open(path: &Path, mode: Option<u32>) -> io::Result<File> {
+    let open = |create, write| {
+        // std sets close-on-exec as part of the same system call. A link has no place here: it
+        // could point at a file that somebody else locks for another reason. A FIFO must not make
+        // the thread wait.
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let mut options = OpenOptions::new();
+        options.read(true).write(write).create(create);
+        options.custom_flags(flags.bits().cast_signed());
+        if let Some(mode) = mode {
+            options.mode(mode);
+        }
+        options.open(path)
+    };
+    let mut answer = open(true, true);
+    // The system may refuse to create, in a directory for everybody, what exists already.
+    for (create, write) in [(false, true), (false, false)] {
+        match answer {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                answer = open(create, write).or(Err(error));
+            }
+            _ => break,
+        }
+    }
+    answer
+}
+
 /// Whether the path names this very file.
-fn names(path: &Path, file: &File) -> io::Result<bool> {
-    let ours = file.metadata()?;
+fn is_named(path: &Path, ours: &Metadata) -> io::Result<bool> {
+    use io::ErrorKind::{NotADirectory, NotFound};
     match std::fs::symlink_metadata(path) {
         Ok(named) => Ok(named.dev() == ours.dev() && named.ino() == ours.ino()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory) => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+/// Whether the system lists the file among those that are locked. No right to the file is needed.
+fn is_locked(path: &Path) -> bool {
+    let (Ok(status), Ok(locks)) = (
+        std::fs::symlink_metadata(path),
+        std::fs::read_to_string("/proc/locks"),
+    ) else {
+        return false;
+    };
+    let device = status.dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let id = format!("{major:02x}:{minor:02x}:{}", status.ino());
+    locks.lines().any(|line| {
+        let mut words = line.split_ascii_whitespace();
+        words.any(|word| word == "FLOCK") && words.any(|word| word == id)
+    })
+}
+
+/// Something that is no file stands where a file belongs.
+#[derive(Debug)]
+pub(super) struct NoFile(&'static str);
+
+impl NoFile {
+    /// What stands there, if it is the reason why it could not be opened.
+    pub(super) fn at(path: &Path) -> Option<Self> {
+        let status = std::fs::symlink_metadata(path).ok()?;
+        (!status.is_file()).then(|| Self(kind_of(status.file_type())))
+    }
+}
+
+impl fmt::Display for NoFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "it is {}, no file; no lock is", self.0)
+    }
+}
+
+impl std::error::Error for NoFile {}
+
+fn kind_of(kind: FileType) -> &'static str {
+    match kind {
+        kind if kind.is_dir() => "a directory",
+        kind if kind.is_symlink() => "a link",
+        kind if kind.is_fifo() => "a FIFO",
+        kind if kind.is_socket() => "a socket",
+        _ => "a device",
     }
 }
 

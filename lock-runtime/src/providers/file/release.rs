@@ -1,39 +1,17 @@
 //! Giving a lock back, and letting another process have it.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::acquire::LONGEST_PAUSE;
-use super::lock_file::LockFile;
+use super::watch::{Held, NOT_IN_PLACE};
 use super::{FileProvider, blocking};
 use crate::provider::Grant;
 use crate::{LockError, LockErrorKind, Timestamp};
 
 /// How long after a waiter of another process said it would look again it may still come.
 const SLACK: Duration = Duration::from_millis(2);
-
-/// What a grant keeps: the open file, which is the lock.
-pub(super) struct Held {
-    file_name: String,
-    file: Mutex<Option<LockFile>>,
-}
-
-impl Held {
-    pub(super) fn new(file_name: String, file: LockFile) -> Self {
-        Self {
-            file_name,
-            file: Mutex::new(Some(file)),
-        }
-    }
-
-    fn take(&self) -> Option<LockFile> {
-        self.file
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-    }
-}
 
 /// By file, until when this process leaves a lock that it has released to a waiter of another one.
 /// Without that, a process that releases and asks again would always be faster than those that
@@ -59,25 +37,27 @@ impl Yields {
 }
 
 pub(super) async fn release(provider: &FileProvider, grant: &Grant) -> Result<(), LockError> {
-    let held = grant.state::<Held>();
+    let held = grant.state::<Arc<Held>>();
     let Some((held, file)) = held.and_then(|held| Some((held, held.take()?))) else {
         return Err(LockErrorKind::Lost.into());
     };
-    let directory = provider.directory.clone();
+    let (shared, file_name) = (Arc::clone(&provider.shared), held.file_name.clone());
     let next_look = blocking(move || {
         let next_look = file.next_look();
         match file.release() {
             Ok(true) => Ok(next_look),
-            Ok(false) => Err(LockError::new(LockErrorKind::Lost)
-                .with_detail("somebody removed or replaced the lock's file")),
-            Err(error) => Err(directory.error(&error, "remove a lock's file in")),
+            Ok(false) => Err(LockError::new(LockErrorKind::Lost).with_detail(NOT_IN_PLACE)),
+            Err(error) => Err(shared.directory.file_error(&error, &file_name, "remove")),
         }
     })
     .await?;
     let now = Timestamp::now();
     // A note that was left before the machine was started again may name any time.
     if let Some(next_look) = next_look.filter(|at| *at > now && *at <= now + LONGEST_PAUSE) {
-        provider.yields.add(&held.file_name, next_look + SLACK);
+        provider
+            .shared
+            .yields
+            .add(&held.file_name, next_look + SLACK);
     }
     Ok(())
 }

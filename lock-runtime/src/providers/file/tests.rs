@@ -85,7 +85,7 @@ fn clock() -> u64 {
 fn tokens_start_at_the_clock_and_grow_past_it() {
     let scratch = Scratch::new();
     let before = clock();
-    let first = counter::advance(&scratch.counter(), 32).unwrap();
+    let first = counter::advance(&scratch.counter(), 32, 0).unwrap();
     assert!((before..=clock()).contains(&first));
 
     // A clock that was set back an hour: the record is what counts.
@@ -94,12 +94,40 @@ fn tokens_start_at_the_clock_and_grow_past_it() {
         .counter()
         .write_all_at(format!("{ahead:020} {ahead:020}\n").as_bytes(), 0)
         .unwrap();
-    assert_eq!(counter::advance(&scratch.counter(), 5).unwrap(), ahead + 1);
-    assert_eq!(counter::advance(&scratch.counter(), 1).unwrap(), ahead + 6);
-    assert_eq!(counter::advance(&scratch.counter(), 1).unwrap(), ahead + 7);
+    assert_eq!(
+        counter::advance(&scratch.counter(), 5, 0).unwrap(),
+        ahead + 1
+    );
+    assert_eq!(
+        counter::advance(&scratch.counter(), 1, 0).unwrap(),
+        ahead + 6
+    );
+    assert_eq!(
+        counter::advance(&scratch.counter(), 1, 0).unwrap(),
+        ahead + 7
+    );
 }
 
-/// A writer that dies at any byte of its record (its line end adds nothing) leaves the last token that was given.
+#[test]
+fn tokens_are_above_the_floor() {
+    let scratch = Scratch::new();
+    let floor = clock() * 2;
+    assert_eq!(
+        counter::advance(&scratch.counter(), 5, floor).unwrap(),
+        floor + 1
+    );
+    assert_eq!(
+        counter::advance(&scratch.counter(), 1, floor).unwrap(),
+        floor + 6
+    );
+    assert_eq!(
+        counter::advance(&scratch.counter(), 1, 0).unwrap(),
+        floor + 7
+    );
+}
+
+/// A writer that dies at any byte of its record (its line end adds nothing) leaves the last token
+/// that was given.
 #[test]
 fn a_half_written_record_does_not_count() {
     let ahead = clock() + Duration::from_secs(3600).as_micros() as u64;
@@ -116,7 +144,7 @@ fn a_half_written_record_does_not_count() {
             file.write_all_at(records.as_bytes(), 0).unwrap();
             let torn = &record(ahead + 1_000_000)[..length];
             file.write_all_at(torn.as_bytes(), half_written_at).unwrap();
-            let next = counter::advance(&file, 1).unwrap();
+            let next = counter::advance(&file, 1, 0).unwrap();
             assert_eq!(next, newer + 1, "{length} bytes at {half_written_at}");
         }
     }
@@ -147,7 +175,7 @@ fn urls() {
         let provider = FileProvider::from_url(url).expect(url);
         // A relative one begins at the working directory of this moment.
         let directory = std::path::absolute(directory).expect(url);
-        assert_eq!(provider.directory.path(), directory, "{url}");
+        assert_eq!(provider.shared.directory.path(), directory, "{url}");
         assert_eq!(provider.key_prefix, prefix, "{url}");
     }
 }
@@ -162,9 +190,14 @@ fn wrong_urls() {
         ("file://localhosts/share", "expected no host"),
         (
             "file:/a?lease=3s",
-            "unknown parameter `lease`; a `file:` URL knows `key_prefix`",
+            "unknown parameter `lease`; a `file:` URL knows `key_prefix`, `mode` and `token_floor`",
         ),
         ("file:/a?key_prefix=a&key_prefix=b", "given twice"),
+        ("file:/a?mode=rw", "octal"),
+        ("file:/a?mode=0460", "owner may read and write"),
+        ("file:/a?mode=0770", "nobody may execute"),
+        ("file:/a?token_floor=-1", "whole number"),
+        ("file:/a?token_floor=9223372036854775807", "at most"),
         ("file:/a%2", "two hexadecimal digits"),
         ("file:/a%+1", "two hexadecimal digits"),
         ("file:/a%00", "two hexadecimal digits"),

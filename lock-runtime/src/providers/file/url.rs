@@ -4,12 +4,10 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-use crate::{LockError, LockErrorKind};
+use super::config::{Settings, wrong};
+use crate::LockError;
 
-pub(super) struct Settings {
-    pub(super) directory: PathBuf,
-    pub(super) key_prefix: String,
-}
+const PARAMETERS: &str = "`key_prefix`, `mode` and `token_floor`";
 
 pub(super) fn parse(url: &str) -> Result<Settings, LockError> {
     let Some((scheme, rest)) = url.split_once(':') else {
@@ -41,26 +39,35 @@ pub(super) fn parse(url: &str) -> Result<Settings, LockError> {
     if path.is_empty() {
         return Err(wrong("expected the path of a directory after `file:`"));
     }
-    let directory = PathBuf::from(OsString::from_vec(decode(path)?));
-
-    let mut key_prefix = None;
+    let mut settings = Settings::new(PathBuf::from(OsString::from_vec(decode(path)?)));
+    let mut given = Vec::new();
     for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+        if given.contains(&key) {
+            return Err(wrong(format!("the parameter `{key}` is given twice")));
+        }
         match &*key {
-            "key_prefix" if key_prefix.is_some() => {
-                return Err(wrong("the parameter `key_prefix` is given twice"));
+            "key_prefix" => settings.key_prefix = value.into_owned(),
+            "mode" => {
+                let mode = u32::from_str_radix(&value, 8).map_err(|_| {
+                    wrong("expected `mode` to be an octal number, such as `mode=0660`")
+                })?;
+                settings.mode = Some(mode);
             }
-            "key_prefix" => key_prefix = Some(value.into_owned()),
+            "token_floor" => {
+                let floor = value.parse();
+                settings.token_floor =
+                    floor.map_err(|_| wrong("expected `token_floor` to be a whole number"))?;
+            }
             unknown => {
                 return Err(wrong(format!(
-                    "unknown parameter `{unknown}`; a `file:` URL knows `key_prefix`"
+                    "unknown parameter `{unknown}`; a `file:` URL knows {PARAMETERS}"
                 )));
             }
         }
+        given.push(key);
     }
-    Ok(Settings {
-        directory,
-        key_prefix: key_prefix.unwrap_or_default(),
-    })
+    settings.check()?;
+    Ok(settings)
 }
 
 /// Decodes percent sequences. Unlike in a query, `+` stands for itself.
@@ -81,8 +88,4 @@ fn decode(path: &str) -> Result<Vec<u8>, LockError> {
         decoded.extend_from_slice(&piece.as_bytes()[2..]);
     }
     Ok(decoded)
-}
-
-fn wrong(detail: impl Into<String>) -> LockError {
-    LockError::new(LockErrorKind::InvalidConfig).with_detail(detail)
 }

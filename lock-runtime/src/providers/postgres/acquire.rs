@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::error::unanswered;
 use super::pool::Pool;
 use super::reservation::Reservation;
 use super::session::{Granted, Session};
@@ -31,15 +32,19 @@ impl Held {
 pub(super) struct Acquisition<'a> {
     pub(super) pool: &'a Arc<Pool>,
     pub(super) request: &'a AcquireRequest,
+    /// When a request that does not wait must have its answer.
+    by: Option<Timestamp>,
     /// Since when the server has not been answering.
     outage: Option<Timestamp>,
 }
 
 impl<'a> Acquisition<'a> {
     pub(super) fn new(pool: &'a Arc<Pool>, request: &'a AcquireRequest) -> Self {
+        let patience = pool.settings.response_timeout;
         Self {
             pool,
             request,
+            by: (!request.waits()).then(|| Timestamp::now() + patience),
             outage: None,
         }
     }
@@ -83,6 +88,8 @@ impl<'a> Acquisition<'a> {
             Ok((true, None)) => {
                 drop(reservation);
                 self.pool.give_back(session);
+                // The next one in the server's queue has it.
+                self.request.report_contention();
                 match self.request.waits() {
                     true => Box::pin(self.wait()).await,
                     false => Err(LockErrorKind::Contended.into()),
@@ -124,17 +131,18 @@ impl<'a> Acquisition<'a> {
         &mut self,
         reservation: Reservation,
     ) -> Result<Option<Grant>, LockError> {
-        let patience = self.pool.settings.patience(self.request.lease());
         let mut first_try = true;
         loop {
-            let opening = self.pool.shared(self.request.lease());
+            let opening = self.in_time(self.pool.shared(self.request.lease()));
             let session = match first_of(opening, self.request.abandoned()).await {
                 First::Left(Ok(session)) => session,
                 First::Left(Err(error)) if self.bears(&error) => continue,
                 First::Left(Err(error)) => return Err(error),
                 First::Right(()) => return Err(LockErrorKind::Contended.into()),
             };
-            let trying = session.try_lock(reservation.key);
+            let patience = self.pool.settings.patience(self.request.lease());
+            let left = self.by.map_or(patience, Timestamp::remaining);
+            let (trying, patience) = (session.try_lock(reservation.key), patience.min(left));
             let error = match session.within(patience, trying).await {
                 Ok(Some(granted)) => {
                     self.recovered();
@@ -145,6 +153,7 @@ impl<'a> Acquisition<'a> {
                 }
                 Ok(None) => {
                     self.recovered();
+                    self.request.report_contention();
                     return Ok(None);
                 }
                 Err(error) => error,
@@ -162,6 +171,22 @@ impl<'a> Acquisition<'a> {
                 return Err(error);
             }
         }
+    }
+
+    /// An answer that comes in time for a request that does not wait.
+    async fn in_time<T>(
+        &self,
+        answer: impl Future<Output = Result<T, LockError>>,
+    ) -> Result<T, LockError> {
+        let Some(by) = self.by else {
+            return answer.await;
+        };
+        let settings = &self.pool.settings;
+        let answer = tokio::time::timeout(by.remaining(), answer).await;
+        answer.unwrap_or_else(|_| {
+            let error = unanswered(settings.response_timeout);
+            Err(error.about(format_args!("server `{}`", settings.server_name)))
+        })
     }
 
     /// # Errors

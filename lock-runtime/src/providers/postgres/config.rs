@@ -49,6 +49,27 @@ pub(super) struct Settings {
     pub(super) server_name: String,
 }
 
+/// The parameters of a URL that the client reads.
+const OF_THE_CLIENT: [&str; 17] = [
+    "user",
+    "password",
+    "dbname",
+    "options",
+    "application_name",
+    "sslnegotiation",
+    "host",
+    "hostaddr",
+    "port",
+    "tcp_user_timeout",
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_retries",
+    "target_session_attrs",
+    "channel_binding",
+    "load_balance_hosts",
+];
+
 impl Settings {
     /// How long a request may take that must not take longer than a part of a lease.
     pub(super) fn patience(&self, lease: Duration) -> Duration {
@@ -267,8 +288,16 @@ impl PostgresProviderBuilder {
                 "sslrootcert" => self.root_certificates = Some(read_file(&key, &value)?),
                 "sslcert" => certificate = Some(value.into_owned()),
                 "sslkey" => certificate_key = Some(value.into_owned()),
-                _ => {
+                known if OF_THE_CLIENT.contains(&known) => {
                     rest.append_pair(&key, &value);
+                }
+                unknown => {
+                    return Err(invalid(format!(
+                        "unknown URL parameter `{unknown}`; expected `key_prefix`, `lease`, \
+                         `connect_timeout`, `response_timeout`, `waiting_sessions`, `sslmode`, \
+                         `sslrootcert`, `sslcert`, `sslkey`, `{}`",
+                        OF_THE_CLIENT.join("`, `")
+                    )));
                 }
             }
         }

@@ -55,7 +55,8 @@ use crate::{LockError, LockErrorKind};
 ///   last restart and from the timeline, so that they go on growing when a crash or a failover
 ///   forgets the last of them. Each grant uses up one transaction number. On version 14 there are
 ///   none: it does not tell when one of its processes has crashed, after which it may give the
-///   numbers of the last moments again.
+///   numbers of the last moments again. The numbers are the server's, so no floor can be set: after a
+///   change from a provider whose tokens are higher, start a new column for them.
 /// * **Loss.** When a session ends, its locks are lost, and their holders know it at once.
 ///
 /// # What it relies on
@@ -151,7 +152,10 @@ impl PostgresProvider {
 impl LockProvider for PostgresProvider {
     fn capabilities(&self) -> Capabilities {
         let settings = &self.pool.settings;
-        let mut capabilities = Capabilities::new("postgres").with_lease(settings.lease);
+        let mut capabilities = Capabilities::new("postgres")
+            .with_lease(settings.lease)
+            .with_contention_reports()
+            .with_response_timeout(settings.response_timeout);
         if self.gives_tokens {
             capabilities = capabilities.with_fencing_tokens();
         }

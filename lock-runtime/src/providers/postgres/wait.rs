@@ -104,7 +104,10 @@ impl Acquisition<'_> {
                     return Err(LockErrorKind::Contended.into());
                 }
                 First::Right(First::Right(())) => match self.server_sees_waiting(session).await {
-                    Ok(true) => missed = false,
+                    Ok(true) => {
+                        missed = false;
+                        self.request.report_contention();
+                    }
                     // It was granted or ended; if the word of it does not come soon, it is lost.
                     Ok(false) => {
                         if std::mem::replace(&mut missed, true) {

@@ -10,6 +10,7 @@ use redis::{
 
 use super::RedisProvider;
 use super::address;
+use super::floor::Tokens;
 use crate::LockError;
 use crate::providers::limits::DeadPeers;
 use crate::providers::url::{parameters, set_duration, split, without_secrets};
@@ -28,6 +29,7 @@ pub struct RedisProviderBuilder {
     lease: Option<Duration>,
     connect_timeout: Option<Duration>,
     response_timeout: Option<Duration>,
+    token_floor: Option<u64>,
     failover_timeout: Option<Duration>,
     restart_delay: Option<Duration>,
     username: Option<String>,
@@ -48,6 +50,7 @@ pub(super) struct Settings {
     pub(super) lease: Duration,
     pub(super) connect_timeout: Duration,
     pub(super) response_timeout: Duration,
+    pub(super) tokens: Tokens,
     pub(super) failover_timeout: Duration,
     pub(super) restart_delay: Duration,
 }
@@ -78,6 +81,7 @@ impl RedisProviderBuilder {
             lease: None,
             connect_timeout: None,
             response_timeout: None,
+            token_floor: None,
             failover_timeout: None,
             restart_delay: None,
             username: None,
@@ -113,6 +117,18 @@ impl RedisProviderBuilder {
     /// parameter `response_timeout`.
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
         self.response_timeout = Some(timeout);
+        self
+    }
+
+    /// Gives out no fencing token up to this one, such as the highest that another provider has
+    /// given out for the locks which move here: below 7 × 10¹⁵, by default none. Every process sets
+    /// the same, for as long as stored tokens are compared. URL parameter `token_floor`.
+    ///
+    /// Tokens are the server's clock in microseconds (1.8 × 10¹⁵ in 2026). With a floor from
+    /// 1.7 × 10¹⁵ on, the counter is put before the clock, and a grant carries one token, and so
+    /// serves one waiter of its process.
+    pub fn token_floor(mut self, floor: u64) -> Self {
+        self.token_floor = Some(floor);
         self
     }
 
@@ -235,6 +251,7 @@ impl RedisProviderBuilder {
             lease,
             connect_timeout,
             response_timeout,
+            tokens: Tokens::above(self.token_floor.unwrap_or(0))?,
             failover_timeout,
             restart_delay,
         })
@@ -295,6 +312,14 @@ impl RedisProviderBuilder {
                 "lease" => set_duration(&mut self.lease, &key, &value)?,
                 "connect_timeout" => set_duration(&mut self.connect_timeout, &key, &value)?,
                 "response_timeout" => set_duration(&mut self.response_timeout, &key, &value)?,
+                "token_floor" => {
+                    let floor = value.parse().map_err(|_| {
+                        invalid(format!(
+                            "expected a whole number for `token_floor`, got `{value}`"
+                        ))
+                    })?;
+                    self.token_floor.get_or_insert(floor);
+                }
                 "failover_timeout" => set_duration(&mut self.failover_timeout, &key, &value)?,
                 "restart_delay" => set_duration(&mut self.restart_delay, &key, &value)?,
                 "db" if socket => {
@@ -310,8 +335,8 @@ impl RedisProviderBuilder {
                 unknown => {
                     return Err(invalid(format!(
                         "unknown URL parameter `{unknown}`; expected `key_prefix`, `lease`, \
-                         `connect_timeout`, `response_timeout`, `failover_timeout` or \
-                         `restart_delay`{}",
+                         `connect_timeout`, `response_timeout`, `failover_timeout`, \
+                         `restart_delay` or `token_floor`{}",
                         if socket {
                             ", `db`, `user` or `pass`"
                         } else {
@@ -333,6 +358,7 @@ impl fmt::Debug for RedisProviderBuilder {
             .field("lease", &self.lease)
             .field("connect_timeout", &self.connect_timeout)
             .field("response_timeout", &self.response_timeout)
+            .field("token_floor", &self.token_floor)
             .field("failover_timeout", &self.failover_timeout)
             .field("restart_delay", &self.restart_delay)
             .field("username", &self.username)

@@ -96,7 +96,8 @@ impl Connection {
             .subscribe(&naming.channel)
             .await
             .map_err(lock_error)?;
-        let raised = connection.raise_tokens(&naming.fence).await;
+        let ahead = settings.tokens.ahead;
+        let raised = connection.raise_tokens(&naming.fence, ahead).await;
         if raised.map_err(lock_error)? != Value::Int(1) {
             return Err(no_redis());
         }
@@ -105,6 +106,7 @@ impl Connection {
             Arc::downgrade(&connection),
             Arc::clone(&connection.ended),
             naming.fence.clone(),
+            ahead,
         ));
         Ok(connection)
     }
@@ -194,8 +196,10 @@ impl Connection {
         }
     }
 
-    async fn raise_tokens(&self, fence: &str) -> RedisResult<Value> {
-        self.run(&RAISE_TOKENS, &[fence], &[]).await
+    /// Makes later tokens higher than the server's clock, put forward by this.
+    pub(super) async fn raise_tokens(&self, fence: &str, ahead: u64) -> RedisResult<Value> {
+        let ahead = ahead.to_string();
+        self.run(&RAISE_TOKENS, &[fence], &[&ahead]).await
     }
 
     /// Runs a script, in one round trip unless the server has forgotten it.
@@ -279,12 +283,17 @@ impl Drop for Connection {
 }
 
 /// Clients that stay connected for longer than the counter lives keep it alive.
-async fn keep_tokens_raised(connection: Weak<Connection>, ended: Arc<Signal<()>>, fence: String) {
+async fn keep_tokens_raised(
+    connection: Weak<Connection>,
+    ended: Arc<Signal<()>>,
+    fence: String,
+    ahead: u64,
+) {
     while let First::Right(()) = first_of(ended.wait(), tokio::time::sleep(RAISES_EVERY)).await {
         let Some(connection) = connection.upgrade() else {
             return;
         };
-        if let Err(error) = connection.raise_tokens(&fence).await {
+        if let Err(error) = connection.raise_tokens(&fence, ahead).await {
             tracing::debug!(%error, "could not raise the fencing counter");
         }
     }

@@ -171,7 +171,7 @@ pub(super) fn lock_error_without(secret: Option<&str>, error: RedisError) -> Loc
     LockError::new(kind).with_detail(detail).with_source(error)
 }
 
-/// A key that is the library's own holds what somebody else has put there: no repetition mends that.
+/// Says that a key of a lock holds what somebody else has put there: no repetition mends that.
 pub(super) fn no_lock(key: &str, what: &str) -> LockError {
     LockError::new(LockErrorKind::InvalidConfig)
         .with_detail(format!("the key `{}` holds {what}", Escaped(key)))

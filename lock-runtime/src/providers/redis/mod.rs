@@ -4,9 +4,11 @@ mod address;
 mod config;
 mod connection;
 mod error;
+mod floor;
 mod grants;
 mod keys;
 mod link;
+mod numbers;
 mod outage;
 mod plain;
 mod queue;
@@ -41,9 +43,9 @@ use crate::{LockError, LockErrorKind};
 ///
 /// The lock `name` is the string key `key_prefix` + `name`, set with `SET NX PX` and deleted by
 /// whoever set it: the recipe of Redis's own documentation and of every Redlock-family client, the
-/// .NET `DistributedLock` library among them, so all of them exclude each other. What an application
-/// of its own puts there, a value that never expires or one of another type, is no lock of anybody's:
-/// [`InvalidConfig`](LockErrorKind::InvalidConfig), whose remedy is a key prefix.
+/// .NET `DistributedLock` library among them, so all of them exclude each other. What else an
+/// application keeps under that key, a value that never expires or one of another type, is no lock
+/// of anybody's: [`InvalidConfig`](LockErrorKind::InvalidConfig), whose remedy is a key prefix.
 ///
 /// * **Lease.** A holder renews its key every third of the lease. One that crashes keeps the lock
 ///   for at most a lease.
@@ -51,11 +53,12 @@ use crate::{LockError, LockErrorKind};
 ///   first that is alive, by a published message: hand-over takes one round trip, and is in
 ///   arrival order. A holder of another library hands nothing over; the head of the queue looks
 ///   whether its key is gone every 25 to 100 ms.
-/// * **`min_hold`** is the key's life: once the server has agreed, the lock ends then, whatever becomes
-///   of the process. Who waits gets it within a few milliseconds.
+/// * **`min_hold`** is the key's life: once the server has agreed, the lock ends then, whatever
+///   becomes of the process. A waiter gets it within a few milliseconds.
 /// * **Fencing tokens** come from one counter for the key prefix, which every grant raises to the
 ///   server's clock in microseconds: they go on growing over a restart without data and a
 ///   failover, as long as the clocks of the servers agree.
+///   `token_floor` puts them above those of the provider that a service comes from.
 /// * **Connections** belong to the library's own thread and are made anew when they break, at once
 ///   while a lock is held. All locks are then renewed together, so that a holder whose lock the
 ///   server has lost is told within a round trip. A request whose answer is lost is undone.
@@ -110,8 +113,8 @@ impl RedisProvider {
     /// Connects to the server of this URL: `redis://user:password@host:port/database`, or
     /// `rediss:` for TLS, also written `valkey:` and `valkeys:`; or, for a Unix socket,
     /// `unix:///path?db=0&user=name&pass=word`, also written `redis+unix:`. Parameters `key_prefix`,
-    /// `lease`, `connect_timeout`, `response_timeout`, `failover_timeout` and `restart_delay` set
-    /// what the builder's methods of that name set.
+    /// `lease`, `connect_timeout`, `response_timeout`, `failover_timeout`, `restart_delay` and
+    /// `token_floor` set what the builder's methods of that name set.
     ///
     /// # Errors
     ///

@@ -10,9 +10,11 @@ use redis::RedisResult;
 
 use super::connection::{Connection, given_up, is_forgotten};
 use super::error::{Fault, fault, is_wrong_type, lock_error, no_lock};
+use super::floor::Tokens;
 use super::grants::{Expected, Letter};
 use super::keys::Keys;
 use super::link::Link;
+use super::numbers::{decimal, milliseconds};
 use super::outage::Outage;
 use super::script::{ACQUIRE, By, LEAVE, PASS_ON};
 use super::standing::{Answer, read};
@@ -29,9 +31,9 @@ const PAUSE_WHEN_BUSY: Duration = Duration::from_millis(200);
 /// Whether more tokens are wanted than the entry says is looked at after this time, then after
 /// twice that, and so on.
 const FIRST_COUNT: Duration = Duration::from_millis(4);
-/// How often in a row the lock is found held by what this process has left behind, and is cleared
-/// of it.
-const MOST_CLEARED: u32 = 4;
+/// How often in a row something is put right that ought to be so, such as a lock that this process
+/// has left behind itself.
+const MOST_REPEATED: u32 = 4;
 
 /// One acquisition under way.
 pub(super) struct Acquisition<'a> {
@@ -84,7 +86,9 @@ impl<'a> Acquisition<'a> {
         };
         let asked = self.ask(connection, None).await;
         match asked.answer {
-            Ok(Answer::Granted(first, count)) => Ok(self.grant(asked.sent_at, first, count, None)),
+            Ok(Answer::Granted(first, count)) if first > self.link.settings.tokens.none_up_to => {
+                Ok(self.grant(asked.sent_at, first, count, None))
+            }
             Ok(Answer::Held(holder)) if holder.residue().is_none() => {
                 Err(holder.refusal(&self.keys.lock))
             }
@@ -105,7 +109,8 @@ impl<'a> Acquisition<'a> {
         let mut strays = None;
         // That in the queue; empty if there may be one.
         let mut entry: Option<String> = None;
-        let mut cleared = 0;
+        let (mut cleared, mut lifted) = (0, 0);
+        let Tokens { ahead, none_up_to } = self.link.settings.tokens;
         let began = asked.as_ref().map(|asked| asked.sent_at);
         let mut overdue = pin!(self.overdue(began.unwrap_or_else(Timestamp::now)));
         loop {
@@ -150,8 +155,24 @@ impl<'a> Acquisition<'a> {
             let first_try = last_used.is_none();
             last_used = Some((sent_at, Arc::clone(&connection)));
             let until = match answer {
-                Ok(Answer::Granted(first, count)) => {
+                Ok(Answer::Granted(first, count)) if first > none_up_to => {
                     return Ok(self.grant(sent_at, first, count, strays));
+                }
+                Ok(Answer::Granted(..)) => {
+                    // The counter was lost. Once it is raised, the next answer to the same owner
+                    // has a token that is high enough.
+                    let raising = connection.raise_tokens(&self.link.naming.fence, ahead);
+                    let error = match first_of(raising, overdue.as_mut()).await {
+                        First::Left(Ok(_)) if lifted < MOST_REPEATED => {
+                            lifted += 1;
+                            continue;
+                        }
+                        First::Left(Ok(_)) => too_low(),
+                        First::Left(Err(error)) => lock_error(error),
+                        First::Right(late) => late,
+                    };
+                    self.undo(last_used, strays);
+                    return Err(error);
                 }
                 Ok(Answer::Held(holder)) => {
                     let mut error = None;
@@ -159,7 +180,7 @@ impl<'a> Acquisition<'a> {
                         cleared += 1;
                         let clearing = self.clear(&connection, &residue);
                         match first_of(clearing, overdue.as_mut()).await {
-                            First::Left(()) if cleared <= MOST_CLEARED => continue,
+                            First::Left(()) if cleared <= MOST_REPEATED => continue,
                             First::Left(()) => error = Some(not_cleared()),
                             First::Right(late) => error = Some(late),
                         }
@@ -173,7 +194,7 @@ impl<'a> Acquisition<'a> {
                     outage.is_over();
                     if let Some(residue) = standing.holder.residue() {
                         cleared += 1;
-                        if cleared <= MOST_CLEARED {
+                        if cleared <= MOST_REPEATED {
                             entry = Some(standing.entry);
                             self.clear(&connection, &residue).await;
                             continue;
@@ -239,7 +260,7 @@ impl<'a> Acquisition<'a> {
                 // earlier one, which was long on its way and may be over, ask once more.
                 Woken::Granted { first, count } => match refreshed {
                     Some((at, last_token))
-                        if first > last_token
+                        if first > last_token.max(none_up_to)
                             && at + self.request.lease() / 2 > Timestamp::now() =>
                     {
                         return Ok(self.grant(at, first, count, strays));
@@ -412,26 +433,12 @@ impl<'a> Acquisition<'a> {
     }
 }
 
+fn too_low() -> LockError {
+    LockError::new(LockErrorKind::ProviderUnavailable)
+        .with_detail("the server's counter of fencing tokens does not stay above `token_floor`")
+}
+
 fn not_cleared() -> LockError {
     LockError::new(LockErrorKind::ProviderUnavailable)
         .with_detail("the server does not take back what this process has left behind")
-}
-
-/// Whole milliseconds, rounded up, as the server counts.
-pub(super) fn milliseconds(lease: Duration) -> String {
-    lease.as_nanos().div_ceil(1_000_000).to_string()
-}
-
-fn decimal(number: u32, digits: &mut [u8; 10]) -> &str {
-    let mut rest = number;
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    std::str::from_utf8(&digits[at..]).unwrap_or("1")
 }

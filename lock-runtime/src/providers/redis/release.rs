@@ -9,7 +9,7 @@ use super::connection::Connection;
 use super::error::{Fault, fault, is_wrong_type, lock_error};
 use super::keys::{Keys, Naming};
 use super::link::Link;
-use super::queue::milliseconds;
+use super::numbers::milliseconds;
 use super::script::{RELEASE, RELEASE_LATER};
 use super::undo::Undo;
 use crate::clock::Timestamp;
@@ -96,8 +96,8 @@ impl<'a> Release<'a> {
         }
     }
 
-    /// Has the server end the lock then, and not before; tries a second time where the connection was
-    /// dead. The owner holds the lock no more when this has succeeded.
+    /// Has the server end the lock then, and not before; tries a second time where the connection
+    /// was dead. The owner holds the lock no more when this has succeeded.
     pub(super) async fn run_later(self, until: Timestamp) -> Result<(), LockError> {
         let kept = Naming::kept(&self.owner);
         let keys = [self.keys.lock.as_str(), &self.keys.waiters];

@@ -8,7 +8,7 @@ use redis::{Pipeline, RedisError, RedisResult, Value};
 use super::connection::{Connection, given_up, is_forgotten};
 use super::error::{Fault, fault, is_wrong_type, lock_error};
 use super::link::Link;
-use super::queue::milliseconds;
+use super::numbers::milliseconds;
 use super::script::{By, RENEW};
 use crate::clock::Timestamp;
 use crate::provider::Grant;

@@ -22,6 +22,9 @@ use crate::{LockError, LockErrorKind};
 /// Between two attempts of a waiter to reach the ensemble.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// The owners that the server shows of a node that goes with no session: none, or a container.
+const NO_LOCKS: [i64; 2] = [0, i64::MIN];
+
 /// One acquisition under way.
 pub(super) struct Acquisition<'a> {
     link: &'a Arc<Link>,
@@ -39,6 +42,8 @@ enum Miss {
     /// The session has ended.
     Ended,
     Unanswered,
+    /// What stands before it is a node that no lock has.
+    NoLock(String),
     Failed(Error),
 }
 
@@ -128,6 +133,13 @@ impl<'a> Acquisition<'a> {
                 self.leave(node, created, by).await;
                 LockErrorKind::Contended.into()
             }
+            Miss::NoLock(path) => {
+                self.leave(node, created, by).await;
+                LockError::new(LockErrorKind::InvalidConfig).with_detail(format!(
+                    "the node `{path}` stands before all locks and is not ephemeral; no lock is, \
+                     and it would hold for ever"
+                ))
+            }
             Miss::Ended => return Err(None),
             Miss::Unanswered => {
                 node.sweep_in_the_background(created);
@@ -195,9 +207,6 @@ impl<'a> Acquisition<'a> {
                         return Ok(self.grant(node, created, sent_at));
                     }
                     (Some(Some(None)) | None, _) => {}
-                    (Some(Some(Some(_))), _) if !self.request.waits() => {
-                        return Err(Miss::Held);
-                    }
                     (Some(Some(Some(before))), _) => {
                         self.until_gone(session, &self.lock.child(before)).await?;
                     }
@@ -265,12 +274,22 @@ impl<'a> Acquisition<'a> {
         }
     }
 
-    /// Waits until the node is gone, or may be.
+    /// Waits until the node is gone, or may be, if the request waits; what this process has left
+    /// behind is awaited in any case.
     async fn until_gone(&self, session: &Session, path: &str) -> Result<(), Miss> {
         self.request.report_unanswered(true);
         match session.client.get_and_watch_data(path).await {
-            Ok((_, _, watcher)) => {
+            Ok((_, stat, _)) if NO_LOCKS.contains(&stat.ephemeral_owner) => {
+                Err(Miss::NoLock(path.to_owned()))
+            }
+            Ok((_, stat, watcher)) => {
                 self.request.report_unanswered(false);
+                if !self.link.is_own(stat.ephemeral_owner) {
+                    if !self.request.waits() {
+                        return Err(Miss::Held);
+                    }
+                    self.request.report_contention();
+                }
                 match watcher.changed().await.event_type {
                     EventType::Session => Err(Miss::Ended),
                     _ => Ok(()),

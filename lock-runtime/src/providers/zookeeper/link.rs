@@ -90,6 +90,18 @@ impl Link {
         }
     }
 
+    /// Whether a session of this id is one of these. A name's nodes of theirs, other than that of the
+    /// acquisition under way, are on their way out.
+    pub(super) fn is_own(&self, id: i64) -> bool {
+        let state = self.lock();
+        let full: Vec<_> = state.full.iter().filter_map(Weak::upgrade).collect();
+        let is_own = full.iter().chain(&state.current).any(|one| one.id() == id);
+        drop(state);
+        // Dropping the last reference closes the session.
+        drop(full);
+        is_own
+    }
+
     /// Makes a session before anybody needs one.
     pub(super) async fn session(self: &Arc<Self>) -> Outcome {
         let attempt = self.attempt(&mut self.lock());

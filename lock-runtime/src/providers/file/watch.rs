@@ -1,0 +1,108 @@
+//! Looking after the files of the locks that are held: who loses one is told.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use super::blocking;
+use super::lock_file::LockFile;
+use crate::provider::{AcquireRequest, LossReporter};
+use crate::wake::survive;
+
+/// Between two looks at all files.
+const EVERY: Duration = Duration::from_millis(500);
+
+pub(super) const NOT_IN_PLACE: &str = "somebody removed or replaced the lock's file";
+
+/// What a grant keeps: the open file, which is the lock.
+pub(super) struct Held {
+    pub(super) file_name: String,
+    file: Mutex<Option<LockFile>>,
+    loss: LossReporter,
+}
+
+impl Held {
+    pub(super) fn take(&self) -> Option<LockFile> {
+        self.file().take()
+    }
+
+    /// Whether there is nothing more to look after.
+    fn is_over(&self) -> bool {
+        let file = self.file();
+        let Some(held) = &*file else {
+            return true;
+        };
+        // That nobody can tell is no loss.
+        let lost = matches!(held.is_in_place(), Ok(false));
+        drop(file);
+        if lost {
+            // It wakes whoever waits for it, and the others must hear of theirs all the same.
+            survive(|| self.loss.report(NOT_IN_PLACE));
+        }
+        lost
+    }
+
+    fn file(&self) -> MutexGuard<'_, Option<LockFile>> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All that are held by one provider.
+#[derive(Default)]
+pub(super) struct Watch(Mutex<Watched>);
+
+#[derive(Default)]
+struct Watched {
+    held: Vec<Weak<Held>>,
+    /// Whether somebody looks after them.
+    running: bool,
+}
+
+impl Watch {
+    /// From here on, the loss of the file is the loss of the grant.
+    pub(super) fn held(
+        self: &Arc<Self>,
+        file_name: String,
+        file: LockFile,
+        request: &AcquireRequest,
+    ) -> Arc<Held> {
+        let held = Arc::new(Held {
+            file_name,
+            file: Mutex::new(Some(file)),
+            loss: request.loss_reporter(),
+        });
+        let mut watched = self.lock();
+        watched.held.push(Arc::downgrade(&held));
+        if !std::mem::replace(&mut watched.running, true) {
+            tokio::spawn(look_after(Arc::clone(self)));
+        }
+        held
+    }
+
+    /// Looks at each once; false, and nobody looks any more, if there are none.
+    fn look(&self) -> bool {
+        let all = std::mem::take(&mut self.lock().held);
+        let left: Vec<_> = all
+            .into_iter()
+            .filter(|held| held.upgrade().is_some_and(|held| !held.is_over()))
+            .collect();
+        let mut watched = self.lock();
+        watched.held.extend(left);
+        watched.running = !watched.held.is_empty();
+        watched.running
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Watched> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// In one pass over all files, as long as there are any.
+async fn look_after(watch: Arc<Watch>) {
+    loop {
+        tokio::time::sleep(EVERY).await;
+        let watch = Arc::clone(&watch);
+        if let Ok(false) = blocking(move || Ok(watch.look())).await {
+            return;
+        }
+    }
+}
