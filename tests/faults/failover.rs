@@ -141,7 +141,7 @@ fn a_server_that_is_not_asked_any_more_grants_nothing() {
         let client = servers.client(&servers.waiters);
         let client = client.lease(Duration::from_secs(60));
         let client = connected(client.response_timeout(Duration::from_secs(30))).await;
-        let held = lock(&client, "held").lease(Duration::from_secs(2));
+        let held = lock(&client, "held").lease(Duration::from_secs(6));
         let _held = held.acquire().await.unwrap();
         let waiting = |name: &'static str| {
             let client = client.clone();
@@ -150,16 +150,17 @@ fn a_server_that_is_not_asked_any_more_grants_nothing() {
         let (order, other) = (waiting("order"), waiting("other"));
         old.raw.until_waiting("order", 1).await;
         old.raw.until_waiting("other", 1).await;
+        new.raw.until_waiting("order", 1).await;
 
         new.raw.ask::<String>("REPLICAOF NO ONE").await;
         servers.waiters.lead_to(new.process.port());
         old.process.process().freeze();
         // Its leaving the queue has to be answered, on a connection on which a renewal is not.
         other.abort();
+        let free = waiting("free");
         let entry =
             async || -> Option<String> { new.raw.ask("LINDEX {order}:lk1:waiters 0").await };
         let before = entry().await;
-        assert!(before.is_some(), "it knows the queue");
         eventually("it waits at the new one", BOUND, || async {
             let now = entry().await;
             now.is_some() && now != before
@@ -179,5 +180,13 @@ fn a_server_that_is_not_asked_any_more_grants_nothing() {
         assert!(!order.is_finished(), "it believes the old one");
         assert_eq!(new.raw.waiting("order").await, 1);
         order.abort();
+        // What it answers to a request that it had all the time counts as little.
+        let free = free.await.unwrap().unwrap();
+        assert!(old.raw.get("free").await.is_some(), "it has granted it");
+        assert!(
+            new.raw.get("free").await.is_some(),
+            "and so has the new one"
+        );
+        free.release().await.unwrap();
     });
 }

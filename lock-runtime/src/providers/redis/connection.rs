@@ -304,6 +304,15 @@ fn no_redis() -> LockError {
         .with_detail("expected a Redis or Valkey server, and what answers does not do so as one")
 }
 
+/// What an answer amounts to that came over a connection which was not to be used any more.
+pub(super) fn given_up() -> RedisError {
+    (
+        ErrorKind::Io,
+        "the connection was given up before it answered",
+    )
+        .into()
+}
+
 pub(super) fn is_forgotten(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
 }

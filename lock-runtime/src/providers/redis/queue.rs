@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use redis::RedisResult;
 
-use super::connection::{Connection, is_forgotten};
+use super::connection::{Connection, given_up, is_forgotten};
 use super::error::{Fault, fault, is_wrong_type, lock_error, no_lock};
 use super::floor::Tokens;
 use super::grants::{Expected, Letter};
@@ -338,11 +338,16 @@ impl<'a> Acquisition<'a> {
             answer => answer,
         };
         self.request.report_unanswered(false);
+        let answer = match answer.and_then(read) {
+            // Another server may be asked by now, and may have granted it to somebody else.
+            Ok(Answer::Granted(..)) if connection.has_ended() => Err(given_up()),
+            answer => answer,
+        };
         Asked {
             connection,
             sent_at,
             wanted,
-            answer: answer.and_then(read),
+            answer,
         }
     }
 

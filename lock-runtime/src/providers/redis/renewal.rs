@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redis::{Pipeline, RedisError, RedisResult, Value};
 
-use super::connection::{Connection, is_forgotten};
+use super::connection::{Connection, given_up, is_forgotten};
 use super::error::{Fault, fault, is_wrong_type, lock_error};
 use super::link::Link;
 use super::numbers::milliseconds;
@@ -50,6 +50,8 @@ async fn renew_some(
     patience: Duration,
 ) -> Result<Vec<Result<Timestamp, LockError>>, LockError> {
     match tokio::time::timeout(patience, send(link, connection, grants)).await {
+        // Another server may be the one to ask by now; it neither confirms nor denies this.
+        Ok(Ok(_)) if connection.has_ended() => Err(lock_error(given_up())),
         Ok(Ok((sent_at, answers))) => {
             let broken = |error: &RedisError| fault(error) == Fault::Broken;
             if answers
