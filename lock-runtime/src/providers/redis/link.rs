@@ -174,8 +174,8 @@ impl Link {
         }
     }
 
-    /// Warns where the server may throw locks away. It may be another one with each connection; what
-    /// was said of one is not said again at the next.
+    /// Warns where the server may throw locks away. It may be another one with each connection;
+    /// what was said of one is not said again at the next.
     pub(super) async fn warn_of_eviction(&self, connection: &Connection) {
         let Some(policy) = connection.evicts_by().await else {
             return;
