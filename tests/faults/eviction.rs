@@ -75,8 +75,21 @@ fn a_server_that_evicts_is_warned_of() {
         }
         let so_far = warnings.about("");
         limit(&server.raw, "noeviction", 100_000_000).await;
-        server.provider().await;
+        let provider = server.provider().await;
         assert_eq!(warnings.about(""), so_far);
+        // Behind the same address there may be another server with each connection.
+        for policy in ["allkeys-random", "allkeys-random", "allkeys-lfu"] {
+            limit(&server.raw, policy, 100_000_000).await;
+            let killed = server.raw.ask::<u64>("CLIENT KILL TYPE pubsub").await;
+            assert!(killed >= 1);
+            take(&provider, "order").await.release().await.unwrap();
+            eventually("it is warned of", BOUND, || async {
+                warnings.about(policy) > 0
+            })
+            .await;
+        }
+        assert_eq!(warnings.about("allkeys-random"), 1, "once");
+        assert_eq!(warnings.about("allkeys-lfu"), 1);
     });
 }
 

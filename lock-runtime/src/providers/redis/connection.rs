@@ -174,26 +174,15 @@ impl Connection {
         (!left.is_zero()).then_some(left)
     }
 
-    /// Warns where the server may throw locks away, if the user may know.
-    pub(super) async fn warn_of_eviction(&self) {
-        let Ok(answer) = self
-            .query(redis::cmd("INFO").arg("memory").to_owned())
-            .await
-        else {
-            return;
-        };
-        let Ok(text) = redis::from_redis_value::<String>(answer) else {
-            return;
-        };
-        let field = |name| info_field(&text, name);
-        let (policy, limit) = (field("maxmemory_policy"), field("maxmemory"));
-        if !matches!(policy, "noeviction" | "") && limit != "0" {
-            tracing::warn!(
-                policy,
-                "the Redis server evicts keys when its memory is full, and with them locks that \
-                 are held; set `maxmemory-policy noeviction`",
-            );
-        }
+    /// The policy by which the server may throw locks away, if it may and the user may know.
+    pub(super) async fn evicts_by(&self) -> Option<String> {
+        let command = redis::cmd("INFO").arg("memory").to_owned();
+        // That it answers this says nothing about its use for locks.
+        let answer = self.requests.ask(command).await.ok()?;
+        let text = redis::from_redis_value::<String>(answer).ok()?;
+        let policy = info_field(&text, "maxmemory_policy");
+        let evicts = !matches!(policy, "noeviction" | "") && info_field(&text, "maxmemory") != "0";
+        evicts.then(|| policy.to_owned())
     }
 
     /// Makes later tokens higher than the server's clock, put forward by this.

@@ -46,6 +46,10 @@ struct State {
     attempts: Attempts,
     /// Connections in a row that were made and then answered nothing.
     useless: u32,
+    /// Whether there has been a connection before.
+    connects_again: bool,
+    /// The eviction policy that was warned of last.
+    evicts_by: Option<String>,
 }
 
 impl Link {
@@ -152,6 +156,10 @@ impl Link {
             state.attempts.made(&outcome);
             if let Ok(connection) = &outcome {
                 state.current = Some(Arc::clone(connection));
+                if std::mem::replace(&mut state.connects_again, true) {
+                    let (link, connection) = (Arc::clone(&self), Arc::clone(connection));
+                    tokio::spawn(async move { link.warn_of_eviction(&connection).await });
+                }
             }
             state.attempt.take()
         };
@@ -163,6 +171,22 @@ impl Link {
         }
         if let Some(attempt) = attempt {
             attempt.set(outcome);
+        }
+    }
+
+    /// Warns where the server may throw locks away. It may be another one with each connection;
+    /// what was said of one is not said again at the next.
+    pub(super) async fn warn_of_eviction(&self, connection: &Connection) {
+        let Some(policy) = connection.evicts_by().await else {
+            return;
+        };
+        let known = self.lock().evicts_by.replace(policy.clone());
+        if known.as_ref() != Some(&policy) {
+            tracing::warn!(
+                policy,
+                "the Redis server evicts keys when its memory is full, and with them locks that \
+                 are held; set `maxmemory-policy noeviction`",
+            );
         }
     }
 

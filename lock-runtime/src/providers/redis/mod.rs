@@ -71,7 +71,8 @@ use crate::{LockError, LockErrorKind};
 ///   [`restart_delay`](RedisProviderBuilder::restart_delay) to the longest lease of all clients;
 ///   where two holders must do no harm, check the fencing token at the resource.
 /// * **Clocks.** The server's wall clock must not jump ahead by more than a part of the lease.
-/// * **No eviction.** The server's policy must be `noeviction`; a warning says so at connect.
+/// * **No eviction.** The server's policy must be `noeviction`; a warning says so at each connection
+///   to a server that has another one.
 ///
 /// See *Is Redlock safe?* by Salvatore Sanfilippo and *How to do distributed locking* by Martin
 /// Kleppmann, both of 2016.
@@ -156,7 +157,7 @@ impl RedisProvider {
         let link = run_on_keeper(async move {
             let link = Arc::new(Link::new(settings, naming));
             let connection = link.connection().await?;
-            connection.warn_of_eviction().await;
+            link.warn_of_eviction(&connection).await;
             Ok::<_, LockError>(link)
         })
         .await??;
