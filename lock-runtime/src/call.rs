@@ -7,12 +7,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::{LockError, LockErrorKind, LockName, observe};
+use crate::{LockError, LockErrorKind, observe};
 
 /// A poll that takes this long keeps every other lock's renewal waiting.
 const BLOCKING: Duration = Duration::from_millis(100);
 /// After this time a call without an answer is worth a line in the log.
-const SLOW: Duration = Duration::from_secs(10);
+pub(crate) const SLOW: Duration = Duration::from_secs(10);
 
 /// The code of a provider panicked. The panic hook has said it already.
 pub(crate) struct Panicked;
@@ -43,36 +43,11 @@ pub(crate) async fn measured<T>(
 ) -> Result<T, Panicked> {
     let mut call = pin!(caught(call));
     poll_fn(|context| {
-        let began = Timestamp::now();
+        let began = Timestamp::roughly();
         let polled = call.as_mut().poll(context);
-        let took = Timestamp::now().since(began);
+        let took = Timestamp::roughly().since(began);
         if took >= BLOCKING {
             observe::blocked(provider, operation, took);
-        }
-        polled
-    })
-    .await
-}
-
-/// The same, for a call about one lock: it warns too if it is not answered for long, unless that is
-/// `expected` then.
-pub(crate) async fn watched<T>(
-    provider: &'static str,
-    operation: &'static str,
-    name: &LockName,
-    expected: impl Fn() -> bool,
-    call: impl Future<Output = T>,
-) -> Result<T, Panicked> {
-    let mut call = pin!(measured(provider, operation, call));
-    let mut timer = pin!(tokio::time::sleep(SLOW));
-    let mut rung = false;
-    poll_fn(|context| {
-        let polled = call.as_mut().poll(context);
-        if polled.is_pending() && !rung && timer.as_mut().poll(context).is_ready() {
-            rung = true;
-            if !expected() {
-                observe::unanswered(provider, operation, name, SLOW);
-            }
         }
         polled
     })

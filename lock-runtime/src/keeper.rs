@@ -21,7 +21,7 @@ use crate::clock::Timestamp;
 use crate::race::{First, first_of};
 use crate::{LockError, LockErrorKind, schedule};
 
-pub(crate) use crate::schedule::{look_at, unwatch, watch};
+pub(crate) use crate::schedule::{unwatch, watch};
 
 /// Whether this is the process that started the threads is asked this often at most, where waits
 /// follow each other.
@@ -56,9 +56,10 @@ fn keeper() -> Result<&'static Keeper, LockError> {
 /// would cost more than they do.
 fn keeper_of_waits() -> Result<&'static Keeper, LockError> {
     static ASKED: AtomicU64 = AtomicU64::new(0);
-    let now = Timestamp::now();
+    let now = Timestamp::roughly();
     let asked = Timestamp::from_nanos(ASKED.load(Ordering::Relaxed));
-    if now.since(asked) < ASKS_EVERY
+    if asked != Timestamp::NONE
+        && now.since(asked) < ASKS_EVERY
         && let Some(keeper) = KEEPER.get()
     {
         return Ok(keeper);
@@ -111,7 +112,21 @@ pub(crate) fn spawn(job: impl Future<Output = ()> + Send + 'static) {
 /// Runs a job of the gate. It is finished even if everybody who waits for it goes away. If it
 /// cannot be run, it comes back, since dropping it runs code of others.
 pub(crate) fn run(job: impl Future<Output = ()> + Send + 'static) -> Result<(), (LockError, Job)> {
-    let keeper = match keeper() {
+    run_on(keeper(), job)
+}
+
+/// Runs what follows an acquisition.
+pub(crate) fn run_next(
+    job: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), (LockError, Job)> {
+    run_on(keeper_of_waits(), job)
+}
+
+fn run_on(
+    keeper: Result<&Keeper, LockError>,
+    job: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), (LockError, Job)> {
+    let keeper = match keeper {
         Ok(keeper) => keeper,
         Err(error) => return Err((error, Box::pin(job))),
     };
@@ -169,8 +184,9 @@ pub(crate) async fn run_on_keeper<T: Send + 'static>(
 
 /// A timer that needs nothing of the runtime it is awaited on.
 pub(crate) fn sleep_until(at: Timestamp) -> Result<Sleep, LockError> {
+    let now = Timestamp::now();
     let _entered = keeper_of_waits()?.timers.enter();
-    Ok(tokio::time::sleep(at.remaining()))
+    Ok(tokio::time::sleep(at.since(now)))
 }
 
 /// Waits for the future, but no longer than `limit`.

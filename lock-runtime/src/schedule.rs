@@ -16,22 +16,22 @@ use crate::hold::Hold;
 #[cfg(feature = "redis")]
 use crate::provider::LockSpace;
 use crate::race::first_of;
+use crate::renewal;
 use crate::wake::survive;
-use crate::{keeper, renewal};
 
 /// Tokio's timers do not count the time that the machine sleeps, so the clock that does is looked
 /// at this often while there are leases.
 const LOOKS_EVERY: Duration = Duration::from_millis(500);
-/// How often it is looked whether grants are taken, while there are some that were not.
-const LOOKS_AT_GRANTS_EVERY: Duration = Duration::from_millis(100);
+/// How often it is looked whether grants are taken and calls answered, while some are not.
+const LOOKS_AT_SLOTS_EVERY: Duration = Duration::from_millis(100);
 
 /// When to look at which hold next, by time and, for equal times, by address.
 #[derive(Default)]
 struct Schedule(Mutex<BTreeMap<(u64, usize), Arc<Hold>>>);
 
 static SCHEDULE: Lazy<Schedule> = Lazy::new(Schedule::default);
-/// Slots whose grant was given to a waiter who has not looked yet.
-static UNTAKEN: Mutex<Vec<Weak<Slot>>> = Mutex::new(Vec::new());
+/// Slots whose grant was given to a waiter who has not looked yet, or whose call has no answer.
+static UNSETTLED: Mutex<Vec<Weak<Slot>>> = Mutex::new(Vec::new());
 /// When the thread looks again by itself, as a `Timestamp`. Waking it costs more than all else
 /// here, so it is left alone if that is soon enough.
 static LOOKS_AT: AtomicU64 = AtomicU64::new(u64::MAX);
@@ -41,27 +41,27 @@ static EARLIER: Lazy<Notify> = Lazy::new(Notify::new);
 /// What the thread does that keeps time.
 pub(crate) async fn keep() {
     let mut timer = pin!(tokio::time::sleep(LOOKS_EVERY));
-    let mut looks_at_grants = None;
+    let mut looks_at_slots = None;
     let mut was_idle = false;
     loop {
         let earlier = EARLIER.notified();
         let now = Timestamp::now();
-        if looks_at_grants.is_some_and(|at| at <= now) {
-            looks_at_grants = None;
-            look_at_grants(now);
+        if looks_at_slots.is_some_and(|at| at <= now) {
+            looks_at_slots = None;
+            look_at_slots(now);
         }
-        if looks_at_grants.is_none() && !untaken().is_empty() {
-            looks_at_grants = Some(now + LOOKS_AT_GRANTS_EVERY);
+        if looks_at_slots.is_none() && !unsettled().is_empty() {
+            looks_at_slots = Some(now + LOOKS_AT_SLOTS_EVERY);
         }
         look_at_leases(now);
         let first = SCHEDULE.first();
         // Once more after the last lease: where locks come and go, the next one need not wake it.
-        let is_idle = first.is_none() && looks_at_grants.is_none();
+        let is_idle = first.is_none() && looks_at_slots.is_none();
         let next = match is_idle && was_idle {
             true => None,
             false => first
                 .into_iter()
-                .chain(looks_at_grants)
+                .chain(looks_at_slots)
                 .chain([now + LOOKS_EVERY])
                 .min(),
         };
@@ -71,7 +71,7 @@ pub(crate) async fn keep() {
             Some(next) => SCHEDULE.first().is_some_and(|first| first < next),
             None => SCHEDULE.first().is_some(),
         };
-        if missed || (looks_at_grants.is_none() && !untaken().is_empty()) {
+        if missed || (looks_at_slots.is_none() && !unsettled().is_empty()) {
             was_idle = false;
             continue;
         }
@@ -93,38 +93,34 @@ fn look_by(at: u64) {
     }
 }
 
-fn untaken() -> MutexGuard<'static, Vec<Weak<Slot>>> {
-    UNTAKEN.lock().unwrap_or_else(PoisonError::into_inner)
+fn unsettled() -> MutexGuard<'static, Vec<Weak<Slot>>> {
+    UNSETTLED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Has the grant of this slot looked at until it is taken, or taken back. False if nobody can.
-pub(crate) fn look_at(slot: Weak<Slot>) -> bool {
-    if !keeper::is_there() {
-        return false;
-    }
-    let mut untaken = untaken();
-    untaken.push(slot);
-    let is_first = untaken.len() == 1;
-    drop(untaken);
+/// Has this slot looked at until there is no need to.
+pub(crate) fn look_at(slot: Weak<Slot>) {
+    let mut unsettled = unsettled();
+    unsettled.push(slot);
+    let is_first = unsettled.len() == 1;
+    drop(unsettled);
     if is_first {
-        look_by((Timestamp::now() + LOOKS_AT_GRANTS_EVERY).as_nanos());
+        look_by((Timestamp::now() + LOOKS_AT_SLOTS_EVERY).as_nanos());
     }
-    true
 }
 
-fn look_at_grants(now: Timestamp) {
-    let slots = std::mem::take(&mut *untaken());
+fn look_at_slots(now: Timestamp) {
+    let slots = std::mem::take(&mut *unsettled());
     let mut again = Vec::new();
     for slot in slots {
         survive(|| {
             if let Some(slot) = slot.upgrade()
-                && Arc::clone(&slot).look_at_grant(now)
+                && Arc::clone(&slot).look(now)
             {
                 again.push(Arc::downgrade(&slot));
             }
         });
     }
-    untaken().extend(again);
+    unsettled().extend(again);
 }
 
 /// Signals what has ended, and starts the renewals that are due.

@@ -10,7 +10,7 @@ use super::released::{Answer, Answers, answer};
 use super::source::Source;
 use super::state::{Effects, Phase, State};
 use super::{Release, Slot, SlotRef};
-use crate::call::{Panicked, measured, of_grant, watched};
+use crate::call::{Panicked, measured, of_grant};
 use crate::clock::Timestamp;
 use crate::end::GrantEnd;
 use crate::hold::Hold;
@@ -239,6 +239,7 @@ impl SlotRef {
         match keeper::run(job) {
             Ok(()) => {
                 state.phase = Phase::Acquiring(interest);
+                self.look_at_call(state);
                 Effects::default()
             }
             Err((error, job)) => {
@@ -282,9 +283,8 @@ impl SlotRef {
     ) -> Result<Grant, LockError> {
         let source = self.source();
         let provider = &source.provider;
-        let expected = || request.waits() && request.is_contended();
         let operation = if held.is_some() { "pass_on" } else { "acquire" };
-        let answer = watched(source.name(), operation, &self.name, expected, async {
+        let answer = measured(source.name(), operation, async {
             match held {
                 Some(hold) => provider.pass_on(hold.grant(), request).await,
                 None => provider.acquire(request).await,
@@ -331,13 +331,15 @@ impl SlotRef {
                 hold.gone().await;
                 let mut state = slot.lock();
                 state.enter(Phase::releasing(false));
+                slot.look_at_call(&mut state);
             }
             slot.finish_releasing(hold, pause, answers).await;
         };
         let mut effects = Effects::default();
-        match keeper::run(job) {
+        match keeper::run_next(job) {
             Ok(()) => {
                 state.enter(Phase::releasing(kept));
+                self.look_at_call(state);
             }
             Err((_, job)) => {
                 state.enter(Phase::Idle);
@@ -355,7 +357,7 @@ impl SlotRef {
         let end = hold.server_s_end();
         let result = {
             let release = async { source.provider.release(hold.grant()).await };
-            let release = watched(source.name(), "release", &self.name, || false, release);
+            let release = measured(source.name(), "release", release);
             let mut release = pin!(release);
             match first_of(release.as_mut(), tokio::time::sleep(end.remaining())).await {
                 First::Left(released) => released,

@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use super::released::{Answers, answer};
 use super::state::{Effects, Phase, State};
 use super::{Release, SlotRef};
-use crate::call::{of_grant, watched};
+use crate::call::{measured, of_grant};
 use crate::clock::Timestamp;
 use crate::hold::Hold;
 use crate::race::first_of;
@@ -77,18 +77,12 @@ impl SlotRef {
         answers: Answers,
     ) {
         let source = self.source();
-        let asked = watched(
-            source.name(),
-            "release_later",
-            &self.name,
-            || false,
-            async {
-                let provider = &source.provider;
-                provider
-                    .release_later(hold.grant(), until.remaining())
-                    .await
-            },
-        );
+        let asked = measured(source.name(), "release_later", async {
+            let provider = &source.provider;
+            provider
+                .release_later(hold.grant(), until.remaining())
+                .await
+        });
         let asked = asked.await.unwrap_or_else(|panicked| Err(panicked.into()));
         let asked = asked.map_err(|error| of_grant(error).with_name(self.name.clone()));
         match &asked {

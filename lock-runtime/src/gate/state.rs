@@ -50,7 +50,9 @@ pub(super) struct State {
     pub(super) exactly: bool,
     /// What few guards need, by ticket.
     pub(super) extras: BTreeMap<u64, Extra>,
-    /// The background thread looks whether the grant is taken.
+    /// When the call under way began.
+    pub(super) asked_at: Option<Timestamp>,
+    /// The background thread looks whether the grant is taken, or the call answered.
     pub(super) looked_at: bool,
 }
 

@@ -1,16 +1,18 @@
-//! Grants that nobody takes: the caller's future is kept and not polled.
+//! What is looked at ten times a second while there is something: grants that nobody takes, since
+//! the caller's future is kept and not polled, and calls that nobody answers.
 //!
 //! A grant goes to the waiter whose turn it is. If its future rests, as the losing arm of a
 //! `select!` over `&mut future` does, the lock would be held, and renewed, for nobody.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use super::calls::ANY_LEASE;
-use super::state::Phase;
+use super::state::{Phase, State};
 use super::{Slot, SlotRef};
+use crate::call::SLOW;
 use crate::clock::Timestamp;
-use crate::{keeper, observe};
+use crate::{keeper, observe, schedule};
 
 /// How much later than its timeout a caller may come for its grant.
 const GRACE: Duration = Duration::from_millis(50);
@@ -18,27 +20,54 @@ const GRACE: Duration = Duration::from_millis(50);
 impl SlotRef {
     /// Has the background thread look whether the grant is taken, if there is one to look at.
     pub(super) fn look_later(&self, is_to_be_looked_at: bool) {
-        if is_to_be_looked_at && !keeper::look_at(Arc::downgrade(&self.slot)) {
+        if !is_to_be_looked_at {
+            return;
+        }
+        if keeper::is_there() {
+            schedule::look_at(Arc::downgrade(&self.slot));
+        } else {
             self.lock().looked_at = false;
         }
     }
 
-    /// Takes back a grant that was not taken in time, for the next waiter. False if there is no
-    /// need to look again.
+    /// Has the background thread look at the call that begins.
+    pub(super) fn look_at_call(&self, state: &mut State) {
+        state.asked_at = Some(Timestamp::now());
+        if !std::mem::replace(&mut state.looked_at, true) {
+            schedule::look_at(Arc::downgrade(&self.slot));
+        }
+    }
+
+    /// Looks at what is under way. False if there is no need to look again.
+    pub(crate) fn look(&self, now: Timestamp) -> bool {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let operation = match &state.phase {
+            Phase::Held { taken: false, .. } => return self.look_at_grant(guard, now),
+            // Who waits for a holder may do so for ever.
+            Phase::Acquiring(interest) if !interest.is_contended() => "acquire",
+            Phase::Releasing { kept: false, .. } => "release",
+            _ => {
+                state.looked_at = false;
+                return false;
+            }
+        };
+        if state.asked_at.is_none_or(|asked_at| asked_at + SLOW > now) {
+            return true;
+        }
+        state.looked_at = false;
+        drop(guard);
+        observe::unanswered(self.source().name(), operation, &self.name, SLOW);
+        false
+    }
+
+    /// Takes back a grant that was not taken in time, for the next waiter.
     ///
     /// A grant with a lease is not renewed until it is taken, so that its lease is the bound; one
     /// without has one here.
-    pub(crate) fn look_at_grant(&self, now: Timestamp) -> bool {
-        let mut guard = self.lock();
+    fn look_at_grant(&self, mut guard: MutexGuard<'_, State>, now: Timestamp) -> bool {
         let state = &mut *guard;
-        let Phase::Held {
-            ticket,
-            taken: false,
-            hold,
-            ..
-        } = &state.phase
-        else {
-            state.looked_at = false;
+        let Phase::Held { ticket, hold, .. } = &state.phase else {
             return false;
         };
         let ticket = *ticket;
@@ -66,8 +95,8 @@ impl SlotRef {
 }
 
 impl Slot {
-    /// A reference for the background thread.
-    pub(crate) fn look_at_grant(self: Arc<Self>, now: Timestamp) -> bool {
-        SlotRef::any(self).look_at_grant(now)
+    /// A look by the background thread.
+    pub(crate) fn look(self: Arc<Self>, now: Timestamp) -> bool {
+        SlotRef::any(self).look(now)
     }
 }

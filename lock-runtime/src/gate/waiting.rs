@@ -67,17 +67,13 @@ struct Acquire {
     /// The place in the queue, which is given back when this is dropped; zero if there is none.
     ticket: u64,
     waker: WakerState,
-    limit: Option<Box<Limit>>,
-    /// Taken when it ends.
-    meter: Option<Meter>,
-}
-
-/// The end of a wait that has one.
-struct Limit {
-    until: Timestamp,
-    /// Made when there is a wait.
+    /// When its time is up, if ever.
+    until: Option<Timestamp>,
+    /// Made when there is a wait that ends.
     timer: Option<Pin<Box<Sleep>>>,
     giving_up: Option<Pin<Box<dyn Future<Output = LockError> + Send>>>,
+    /// Taken when it ends.
+    meter: Option<Meter>,
 }
 
 /// What the place in the queue knows of the waker.
@@ -89,16 +85,6 @@ enum WakerState {
     Fresh,
     /// What the last poll left.
     Old,
-}
-
-impl Limit {
-    fn new(until: Timestamp) -> Box<Self> {
-        Box::new(Self {
-            until,
-            timer: None,
-            giving_up: None,
-        })
-    }
 }
 
 /// What a guard is made of: the ticket, the token and, unless it is of this process alone, the hold.
@@ -115,9 +101,7 @@ impl Acquire {
 
     fn poll_won(&mut self, context: &mut Context<'_>) -> Poll<Result<Won, LockError>> {
         loop {
-            if let Some(limit) = &mut self.limit
-                && let Some(answer) = &mut limit.giving_up
-            {
+            if let Some(answer) = &mut self.giving_up {
                 return answer.as_mut().poll(context).map(Err);
             }
             let ticket = self.ticket;
@@ -156,18 +140,17 @@ impl Acquire {
                     if held::holds(self.slot()) {
                         return Poll::Ready(Err(self.slot().error(LockErrorKind::WouldDeadlock)));
                     }
-                    let Some(limit) = &mut self.limit else {
+                    let Some(until) = self.until else {
                         return Poll::Pending;
                     };
-                    let timer = match &mut limit.timer {
+                    let timer = match &mut self.timer {
                         Some(timer) => timer,
-                        timer => timer.insert(Box::pin(keeper::sleep_until(limit.until)?)),
+                        timer => timer.insert(Box::pin(keeper::sleep_until(until)?)),
                     };
                     ready!(timer.as_mut().poll(context));
                     self.ticket = 0;
                     if let Some(slot) = self.slot.take() {
-                        let giving_up = give_up(slot, ticket, self.wanted);
-                        limit.giving_up = Some(Box::pin(giving_up));
+                        self.giving_up = Some(Box::pin(give_up(slot, ticket, self.wanted)));
                     }
                 }
             }
@@ -182,7 +165,7 @@ impl Acquire {
                 .error(LockErrorKind::ProviderUnavailable)
                 .with_detail("the grant had ended by itself before it could be used"));
         }
-        let until = self.limit.as_ref().map(|limit| limit.until);
+        let until = self.until;
         if let (Some(until), Some(timeout)) = (until, self.wanted.timeout.get())
             && until.has_passed()
         {
@@ -295,7 +278,9 @@ impl Future for Acquiring<'_> {
                     wanted: *this.wanted,
                     ticket,
                     waker,
-                    limit: until.map(Limit::new),
+                    until,
+                    timer: None,
+                    giving_up: None,
                     meter: Some(meter),
                 });
                 drop(proceeds);

@@ -164,10 +164,6 @@ impl AcquireRequest {
         }
     }
 
-    pub(crate) fn is_contended(&self) -> bool {
-        self.interest.is_contended()
-    }
-
     /// While the server cannot be reached: why. A caller whose timeout passes then gets this error
     /// and not [`TimedOut`](LockErrorKind::TimedOut), which says that somebody held the lock.
     /// `None` takes it back.

@@ -22,6 +22,7 @@ mod url;
 
 use std::sync::Arc;
 
+use crate::name::Escaped;
 use crate::provider::{BoxFuture, LockProvider};
 use crate::{LockError, LockErrorKind};
 
@@ -115,7 +116,11 @@ pub async fn connect(url: &str) -> Connected {
         return Err(error);
     }
     match known.map(|known| (known, known.connect)) {
-        Some((_, Some(connect))) => connect(url.to_owned()).await,
+        Some((_, Some(connect))) => {
+            let provider = connect(url.to_owned()).await?;
+            tracing::debug!("connected to {}", Escaped(&provider.describe()));
+            Ok(provider)
+        }
         Some((known, None)) => Err(invalid(format!(
             "the scheme `{}:` needs the cargo feature `{}` of `lock-runtime`; compiled in: {}",
             known.name,
