@@ -115,6 +115,14 @@ fn what_cannot_work_fails_when_connecting() {
             let built = FileProvider::builder(&directory).build();
             assert!(built.is_err(), "{path}");
         }
+        let missing = scratch.join("no/such/dir");
+        for query in ["", "?mode=0660"] {
+            let url = format!("file:{}{query}", missing.display());
+            let error = lock_runtime::connect(&url).await.err().expect("no parent");
+            assert_eq!(error.kind(), LockErrorKind::InvalidConfig, "{error}");
+            assert!(error.to_string().contains("does not exist"), "{error}");
+            assert!(!scratch.join("no").exists(), "nothing is created");
+        }
         let made = scratch.join("made");
         let url = format!("file:{}", made.display());
         assert!(lock_runtime::connect(&url).await.is_ok());

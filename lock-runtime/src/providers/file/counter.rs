@@ -106,8 +106,16 @@ pub(super) fn advance(file: &File, count: u64, floor: u64) -> std::io::Result<u6
     let clock = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |time| u64::try_from(time.as_micros()).unwrap_or(0));
-    let first = clock.max(one.max(two).max(floor) + 1);
-    let last = first + (count - 1);
+    let next = one.max(two).max(floor).checked_add(1);
+    let first = next.map(|next| clock.max(next));
+    let last = first.and_then(|first| first.checked_add(count - 1));
+    let (Some(first), Some(last)) = (first, last) else {
+        // Never a lower one than was given before.
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::InvalidInput,
+            "it has reached the highest number, so that no token is left",
+        ));
+    };
     // The record with the highest token so far stays.
     let place = if one > two { RECORD as u64 } else { 0 };
     file.write_all_at(format!("{last:020} {last:020}\n").as_bytes(), place)?;

@@ -92,7 +92,7 @@ impl Directory {
 
     fn create(&self) -> Result<(), LockError> {
         let created = match self.mode {
-            None => std::fs::create_dir_all(&self.path),
+            None => self.made(std::fs::create_dir(&self.path)),
             Some(mode) => self.create_with(mode),
         };
         created.map_err(|error| {
@@ -104,21 +104,32 @@ impl Directory {
                     self.path.display()
                 ));
             }
+            if let Some(parent) = self.path.parent().filter(|parent| !parent.is_dir())
+                && kind == io::ErrorKind::NotFound
+            {
+                return LockError::new(LockErrorKind::InvalidConfig).with_detail(format!(
+                    "could not create the lock directory `{}`: `{}` does not exist",
+                    self.path.display(),
+                    parent.display()
+                ));
+            }
             self.error(&error, "create")
         })
     }
 
     /// Who may read a file may look into the directory, too. One that exists keeps its mode.
     fn create_with(&self, mode: u32) -> io::Result<()> {
-        if let Some(parent) = self.path.parent() {
-            std::fs::create_dir_all(parent)?;
-        }
         let mode = mode | ((mode & 0o444) >> 2);
         match std::fs::DirBuilder::new().mode(mode).create(&self.path) {
             Ok(()) => std::fs::set_permissions(&self.path, Permissions::from_mode(mode)),
-            Err(_) if self.path.is_dir() => Ok(()),
-            Err(error) => Err(error),
+            failed => self.made(failed),
         }
+    }
+
+    /// That it exists already, whatever `mkdir` says of it, is no failure. Only the directory
+    /// itself is made: a path that is mistyped, or not mounted, must not make a second place.
+    fn made(&self, created: io::Result<()>) -> io::Result<()> {
+        created.or_else(|error| self.path.is_dir().then_some(()).ok_or(error))
     }
 
     #[cfg(target_os = "linux")]

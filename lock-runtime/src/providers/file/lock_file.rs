@@ -60,17 +60,32 @@ impl LockFile {
                 // In spite of the umask. Refused if it belongs to somebody else.
                 let _ = file.set_permissions(Permissions::from_mode(mode));
             }
+            match Self::lock_opened(&path, file, status)? {
+                Opened::Replaced if replaced < REPLACED_FILES => replaced += 1,
+                answer => return Ok(answer),
+            }
+        }
+    }
+
+    /// Tries to lock a file that was opened at this path. Whoever holds a file that the path does
+    /// not name any more is just releasing it, and does not hold the lock.
+    pub(super) fn lock_opened(path: &Path, file: File, status: Metadata) -> io::Result<Opened> {
+        let locked = loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) if is_named(&path, &status)? => {
-                    return Ok(Opened::Locked(Self { file, path }));
-                }
-                Ok(()) if replaced == REPLACED_FILES => return Ok(Opened::Replaced),
-                Ok(()) => replaced += 1,
-                Err(Errno::WOULDBLOCK) => return Ok(Opened::Busy(Some(file))),
+                Ok(()) => break true,
+                Err(Errno::WOULDBLOCK) => break false,
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
-        }
+        };
+        Ok(match (is_named(path, &status)?, locked) {
+            (false, _) => Opened::Replaced,
+            (true, false) => Opened::Busy(Some(file)),
+            (true, true) => Opened::Locked(Self {
+                file,
+                path: path.to_owned(),
+            }),
+        })
     }
 
     pub(super) fn file(&self) -> &File {

@@ -51,7 +51,7 @@ use crate::{LockError, LockErrorKind};
 ///   second.
 ///
 /// The directory is created when it is [connected to](crate::connect) or
-/// [built](FileProviderBuilder::build), or with the first lock. It must be on a file system of
+/// [built](FileProviderBuilder::build), or with the first lock; its parent must exist. It must be on a file system of
 /// this machine: network file systems (NFS, SMB, 9P and the like) are refused with
 /// [`Unsupported`](LockErrorKind::Unsupported) on Linux, which can tell them apart, except for
 /// those that run through FUSE, where nobody can.

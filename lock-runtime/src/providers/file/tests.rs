@@ -5,7 +5,10 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use rustix::fs::{FlockOperation, flock};
+
 use super::directory::network_file_system;
+use super::lock_file::{LockFile, Opened};
 use super::{FileProvider, counter, name};
 use crate::{LockErrorKind, OwnerId};
 
@@ -106,6 +109,38 @@ fn tokens_start_at_the_clock_and_grow_past_it() {
         counter::advance(&scratch.counter(), 1, 0).unwrap(),
         ahead + 7
     );
+}
+
+#[test]
+fn a_counter_at_its_end_gives_no_token() {
+    let scratch = Scratch::new();
+    for last in [u64::MAX, u64::MAX - 1] {
+        let record = format!("{last:020} {last:020}\n");
+        scratch
+            .counter()
+            .write_all_at(record.as_bytes(), 0)
+            .unwrap();
+        let error = counter::advance(&scratch.counter(), 2, 0).unwrap_err();
+        assert!(error.to_string().contains("highest number"), "{error}");
+    }
+}
+
+/// Between the removal of a file and its unlocking, whoever has opened it before finds it locked.
+#[test]
+fn a_removed_file_that_is_still_locked_is_not_held() {
+    let scratch = Scratch::new();
+    let path = scratch.0.join("counter");
+    let (holder, opened) = (scratch.counter(), scratch.counter());
+    flock(&holder, FlockOperation::LockExclusive).unwrap();
+    let try_it = |file: &File| {
+        let status = file.metadata().unwrap();
+        LockFile::lock_opened(&path, file.try_clone().unwrap(), status).unwrap()
+    };
+    assert!(matches!(try_it(&opened), Opened::Busy(Some(_))));
+    std::fs::remove_file(&path).unwrap();
+    assert!(matches!(try_it(&opened), Opened::Replaced));
+    let _successor = scratch.counter();
+    assert!(matches!(try_it(&opened), Opened::Replaced));
 }
 
 #[test]

@@ -73,7 +73,8 @@ impl Watch {
         let mut watched = self.lock();
         watched.held.push(Arc::downgrade(&held));
         if !std::mem::replace(&mut watched.running, true) {
-            tokio::spawn(look_after(Arc::clone(self)));
+            // The caller's runtime may end before the lock does.
+            crate::keeper::spawn(look_after(Arc::clone(self)));
         }
         held
     }
