@@ -291,8 +291,18 @@ impl Hold {
     /// The guard of this ticket has it from now on.
     pub(crate) fn passed_to(&self, ticket: u64) {
         self.holder.store(ticket, Ordering::Relaxed);
-        self.renewed_until.store(u64::MAX, Ordering::Relaxed);
-        self.taken.store(UNTAKEN, Ordering::Release);
+        let was_limited = self.renewed_until.swap(u64::MAX, Ordering::Relaxed) != u64::MAX;
+        let was_unrenewed = self.taken.swap(UNTAKEN, Ordering::AcqRel) == UNRENEWED;
+        // A renewal that was left out for the one before is still due.
+        let is_due = || self.renews.load(Ordering::Relaxed) <= Timestamp::now().as_nanos();
+        if was_unrenewed || (was_limited && is_due()) {
+            self.taken.store(UNRENEWED, Ordering::Release);
+        }
+    }
+
+    /// No guard has it: what the last one does says nothing about the next.
+    pub(crate) fn vacate(&self) {
+        self.holder.store(0, Ordering::Relaxed);
     }
 
     /// Renews it no more, until [`resume_renewals`](Self::resume_renewals).

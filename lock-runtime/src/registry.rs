@@ -53,10 +53,11 @@ pub fn register(provider: impl LockProvider) -> Result<(), RegisterError> {
              `register_named` for others"
         )));
     }
+    // From here on nobody arrives at the fallback's locks, also if it is only made now, so that the
+    // count stays true.
+    FALLBACK_CLOSED.store(true, Ordering::SeqCst);
     let fallback = FALLBACK.get();
     if let Some(fallback) = fallback {
-        // From here on nobody arrives at the fallback's locks, so that the count stays true.
-        FALLBACK_CLOSED.store(true, Ordering::SeqCst);
         let space = fallback.provider.lock_space();
         let in_use = |slot: &SlotRef| slot.space == space && !slot.is_idle();
         let in_use = table::all().iter().filter(|slot| in_use(slot)).count();

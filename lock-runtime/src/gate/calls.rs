@@ -96,7 +96,7 @@ impl SlotRef {
     }
 
     #[inline]
-    fn release_at(
+    pub(super) fn release_at(
         &self,
         mut guard: MutexGuard<'_, State>,
         ticket: u64,
@@ -240,7 +240,11 @@ impl SlotRef {
             Ok(()) => {
                 state.phase = Phase::Acquiring(interest);
                 self.look_at_call(state);
-                Effects::default()
+                match state.sharers.is_empty() {
+                    true => Effects::default(),
+                    // They share the answer to this one now.
+                    false => self.shares(state),
+                }
             }
             Err((error, job)) => {
                 let mut effects = self.fail_all(state, None, &error);

@@ -34,6 +34,7 @@ impl SlotRef {
             Some(hold) => {
                 // It might undo what the server is now asked for.
                 hold.pause_renewals();
+                hold.vacate();
                 let (answers, answer) = answer();
                 let slot = hold.slot().clone();
                 let rest = async move { slot.rest_on_server(hold, until, &ends, answers).await };

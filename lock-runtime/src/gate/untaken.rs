@@ -86,10 +86,10 @@ impl SlotRef {
             gone.extend(state.queue.pop());
         }
         let template = state.served.template;
-        drop(guard);
+        // In one step with the look: a caller that takes it now would have what others get.
+        self.release_at(guard, ticket, None);
         drop(gone);
         observe::not_taken(self, template);
-        self.give_back_ticket(ticket);
         self.lock().looked_at
     }
 }
