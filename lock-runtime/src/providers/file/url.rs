@@ -39,6 +39,12 @@ pub(super) fn parse(url: &str) -> Result<Settings, LockError> {
     if path.is_empty() {
         return Err(wrong("expected the path of a directory after `file:`"));
     }
+    // Errors show the path, and this one was meant for another scheme.
+    if path.split_once(':').is_some_and(|(_, rest)| rest.contains('@')) {
+        return Err(wrong(
+            "expected a path without a user and password; write `%40` for an `@` in it",
+        ));
+    }
     let mut settings = Settings::new(PathBuf::from(OsString::from_vec(decode(path)?)));
     let mut given = Vec::new();
     for (key, value) in form_urlencoded::parse(query.as_bytes()) {
