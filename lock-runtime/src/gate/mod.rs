@@ -208,22 +208,24 @@ impl SlotRef {
         let waits = wanted.waits();
         state.last_ticket += 1;
         let ticket = state.last_ticket;
-        let waiter = Waiter {
-            ticket,
-            waits,
-            lease: wanted.lease,
-            until: until.unwrap_or(Timestamp::NONE),
-            template: wanted.template,
-            source: self.other.clone(),
-            waker: waker.take(),
-            left: false,
+        let is_first = state.queue.is_empty();
+        let queue = match waits || is_first {
+            true => &mut state.queue,
+            false => &mut state.sharers,
         };
-        let effects = if waits || state.queue.is_empty() {
-            state.queue.push(waiter);
-            self.arrived(state)
-        } else {
-            state.sharers.push(waiter);
-            self.shares(state)
+        let waiter = queue.push(ticket);
+        waiter.waits = waits;
+        waiter.lease = wanted.lease;
+        waiter.until = until.unwrap_or(Timestamp::NONE);
+        waiter.template = wanted.template;
+        waiter.source.clone_from(&self.other);
+        waiter.waker = waker.take();
+        if waits && state.phase.is_held() {
+            return Ok(Arrival::Queued(ticket, until));
+        }
+        let effects = match waits || is_first {
+            true => self.arrived(state),
+            false => self.shares(state),
         };
         drop(guard);
         effects.happen();

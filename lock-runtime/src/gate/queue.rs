@@ -24,6 +24,19 @@ pub(super) struct Waiter {
     pub(super) left: bool,
 }
 
+impl Waiter {
+    const EMPTY: Self = Self {
+        ticket: 0,
+        waits: false,
+        lease: Span::NONE,
+        until: Timestamp::NONE,
+        template: "",
+        source: None,
+        waker: None,
+        left: false,
+    };
+}
+
 /// In the order of tickets. Every step takes the same time however many wait, or, like the search
 /// for a ticket, its logarithm.
 #[derive(Default)]
@@ -41,10 +54,17 @@ impl Queue {
         self.present == 0
     }
 
+    /// Adds one that is filled in where it stands: a whole one would be written twice, and read
+    /// back before the processor is done with the first.
     #[inline]
-    pub(super) fn push(&mut self, waiter: Waiter) {
-        self.waiters.push_back(waiter);
+    pub(super) fn push(&mut self, ticket: u64) -> &mut Waiter {
         self.present += 1;
+        self.waiters.push_back(Waiter::EMPTY);
+        let Some(waiter) = self.waiters.back_mut() else {
+            unreachable!("just added")
+        };
+        waiter.ticket = ticket;
+        waiter
     }
 
     /// The first of those who wait; the first place never is one that was given up.
@@ -75,13 +95,8 @@ impl Queue {
         let place = self.waiters.get_mut(at).filter(|waiter| !waiter.left)?;
         let gone = Waiter {
             ticket,
-            waits: false,
-            lease: Span::NONE,
-            until: Timestamp::NONE,
-            template: "",
-            source: None,
-            waker: None,
             left: true,
+            ..Waiter::EMPTY
         };
         let removed = std::mem::replace(place, gone);
         self.present -= 1;

@@ -91,7 +91,7 @@ pub(super) struct Served {
     /// When its caller's timeout passes, if ever.
     pub(super) until: Timestamp,
     /// When somebody first looked and found the grant not taken.
-    pub(super) untaken: Option<Timestamp>,
+    pub(super) untaken: Timestamp,
 }
 
 /// What is left of the grants that one acquisition may serve inside this process.
@@ -128,7 +128,7 @@ impl Default for Served {
         Self {
             template: "",
             until: Timestamp::NONE,
-            untaken: None,
+            untaken: Timestamp::NONE,
         }
     }
 }
@@ -173,6 +173,30 @@ impl State {
         // Nothing to drop in what was there, and this path is a hot one.
         std::mem::forget(std::mem::replace(&mut self.phase, held));
         self.last_ticket
+    }
+
+    /// Lets this ticket have what was granted or passed on.
+    #[inline]
+    fn hand_to(&mut self, to: u64, new_token: Option<FencingToken>, new_hold: Option<Arc<Hold>>) {
+        // Changed where it stands: a whole phase would be written twice.
+        if let Phase::Held {
+            ticket,
+            token,
+            hold,
+            taken,
+        } = &mut self.phase
+        {
+            (*ticket, *token, *taken) = (to, new_token, false);
+            *hold = new_hold;
+            self.saw_holder = self.last_ticket;
+            return;
+        }
+        self.set(Phase::Held {
+            ticket: to,
+            token: new_token,
+            hold: new_hold,
+            taken: false,
+        });
     }
 
     /// Goes on to this phase, and keeps in mind who has seen a holder. The phase before.
@@ -253,18 +277,13 @@ impl State {
         self.served = Served {
             template: next.template,
             until: next.until,
-            untaken: None,
+            untaken: Timestamp::NONE,
         };
         let token = hold.as_ref().and_then(|hold| {
             hold.passed_to(ticket);
             self.run.take()
         });
-        self.set(Phase::Held {
-            ticket,
-            token,
-            hold,
-            taken: false,
-        });
+        self.hand_to(ticket, token, hold);
         if let Some(source) = source {
             effects.later(move || drop(source));
         }

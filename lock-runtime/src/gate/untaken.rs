@@ -73,7 +73,10 @@ impl SlotRef {
         let ticket = *ticket;
         let has_passed = |until| until != Timestamp::NONE && until + GRACE <= now;
         let has_lease = hold.as_ref().is_some_and(|hold| hold.has_lease());
-        let since = *state.served.untaken.get_or_insert(now);
+        if state.served.untaken == Timestamp::NONE {
+            state.served.untaken = now;
+        }
+        let since = state.served.untaken;
         let timed_out = has_passed(state.served.until);
         if !timed_out && (has_lease || since + ANY_LEASE > now) {
             return true;

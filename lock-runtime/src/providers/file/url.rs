@@ -40,7 +40,10 @@ pub(super) fn parse(url: &str) -> Result<Settings, LockError> {
         return Err(wrong("expected the path of a directory after `file:`"));
     }
     // Errors show the path, and this one was meant for another scheme.
-    if path.split_once(':').is_some_and(|(_, rest)| rest.contains('@')) {
+    if path
+        .split_once(':')
+        .is_some_and(|(_, rest)| rest.contains('@'))
+    {
         return Err(wrong(
             "expected a path without a user and password; write `%40` for an `@` in it",
         ));
