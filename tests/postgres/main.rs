@@ -9,6 +9,7 @@ mod example;
 mod exclusion;
 mod faults;
 mod holders;
+mod many;
 mod outages;
 mod storm;
 mod tls;

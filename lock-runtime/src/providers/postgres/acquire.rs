@@ -1,14 +1,17 @@
 //! Acquiring: a try on a shared session, which is all there is to a lock that is free.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::error::unanswered;
 use super::pool::Pool;
 use super::reservation::Reservation;
-use super::session::{Granted, Session};
+use super::session::{Granted, Session, Tried};
 use super::undo::undo;
+use super::wait::{FIRST_POLL, LAST_POLL, Place};
 use crate::clock::Timestamp;
 use crate::provider::{AcquireRequest, Grant};
+use crate::providers::pause::jittered;
 use crate::race::{First, first_of};
 use crate::token::FencingToken;
 use crate::{LockError, LockErrorKind};
@@ -26,6 +29,16 @@ impl Held {
             .unwrap_or_else(PoisonError::into_inner)
             .take()
     }
+}
+
+/// What a try on a shared session came to.
+pub(super) enum Found {
+    Granted(Grant),
+    Held {
+        others_wait: bool,
+    },
+    /// Nothing that is known; it is worth another look later.
+    Nothing,
 }
 
 /// One acquisition under way.
@@ -50,13 +63,14 @@ impl<'a> Acquisition<'a> {
     }
 
     pub(super) async fn run(mut self) -> Result<Grant, LockError> {
-        let key = self.pool.key(self.request.name());
-        match self.pool.reserve(key) {
-            Ok(reservation) => {
-                if let Some(grant) = self.try_on_shared(reservation).await? {
-                    return Ok(grant);
-                }
-            }
+        let keys = self.pool.keys(self.request.name());
+        let mut place = Place::Queue;
+        match self.pool.reserve(keys) {
+            Ok(reservation) => match self.try_on_shared(reservation).await? {
+                Found::Granted(grant) => return Ok(grant),
+                Found::Held { others_wait } => place = Place::beside(others_wait),
+                Found::Nothing => {}
+            },
             // What an earlier request did is being undone.
             Err(Some(doubt)) if !self.bears(&doubt) => return Err(doubt),
             // Another name of the same key is held by this very provider.
@@ -65,7 +79,7 @@ impl<'a> Acquisition<'a> {
         if !self.request.waits() {
             return Err(LockErrorKind::Contended.into());
         }
-        Box::pin(self.wait()).await
+        Box::pin(self.wait(place)).await
     }
 
     /// Goes on with a lock that is held: releases it and tries it again in one round trip, so that
@@ -74,24 +88,32 @@ impl<'a> Acquisition<'a> {
         let Some(reservation) = held.take_reservation() else {
             return self.run().await;
         };
-        let (session, key) = (&held.session, reservation.key);
-        session.life.let_go(key);
+        let session = &held.session;
+        session.life.let_go(reservation.keys.lock);
         let patience = self.pool.settings.patience(self.request.lease());
         self.request.report_unanswered(true);
-        let answer = session.within(patience, session.relock(key)).await;
+        let answer = session
+            .within(patience, session.relock(reservation.keys))
+            .await;
         self.request.report_unanswered(false);
         match answer {
-            Ok((true, Some(granted))) => match self.granted(session, reservation, granted) {
-                Err(error) if self.bears(&error) => Box::pin(self.wait()).await,
-                granted => granted,
-            },
-            Ok((true, None)) => {
+            Ok((true, Tried::Granted(granted))) => {
+                match self.granted(session, reservation, granted) {
+                    Err(error) if self.bears(&error) => Box::pin(self.wait(Place::Queue)).await,
+                    granted => granted,
+                }
+            }
+            Ok((true, Tried::Held { others_wait })) => {
                 drop(reservation);
                 self.pool.give_back(session);
-                // The next one in the server's queue has it.
+                // The next one in the server's queue has it, or one who was told.
                 self.request.report_contention();
+                let place = match others_wait {
+                    true => Place::AfterOthers,
+                    false => Place::Queue,
+                };
                 match self.request.waits() {
-                    true => Box::pin(self.wait()).await,
+                    true => Box::pin(self.wait(place)).await,
                     false => Err(LockErrorKind::Contended.into()),
                 }
             }
@@ -107,31 +129,29 @@ impl<'a> Acquisition<'a> {
                 Box::pin(self.run()).await
             }
             Err(error) => {
+                self.pool.note(&error);
                 undo(session, reservation, &error);
                 match self.bears(&error) {
-                    true => Box::pin(self.wait()).await,
+                    true => Box::pin(self.wait(Place::Queue)).await,
                     false => Err(error),
                 }
             }
         }
     }
 
-    /// `None` if somebody else has the lock, or if it is worth another look later.
+    /// Tries it on a session that is shared.
     pub(super) async fn try_on_shared(
         &mut self,
         reservation: Reservation,
-    ) -> Result<Option<Grant>, LockError> {
+    ) -> Result<Found, LockError> {
         self.request.report_unanswered(true);
         let answer = self.ask_on_shared(reservation).await;
         self.request.report_unanswered(false);
         answer
     }
 
-    async fn ask_on_shared(
-        &mut self,
-        reservation: Reservation,
-    ) -> Result<Option<Grant>, LockError> {
-        let mut first_try = true;
+    async fn ask_on_shared(&mut self, mut reservation: Reservation) -> Result<Found, LockError> {
+        let mut pause = None;
         loop {
             let opening = self.in_time(self.pool.shared(self.request.lease()));
             let session = match first_of(opening, self.request.abandoned()).await {
@@ -140,36 +160,58 @@ impl<'a> Acquisition<'a> {
                 First::Left(Err(error)) => return Err(error),
                 First::Right(()) => return Err(LockErrorKind::Contended.into()),
             };
-            let patience = self.pool.settings.patience(self.request.lease());
-            let left = self.by.map_or(patience, Timestamp::remaining);
-            let (trying, patience) = (session.try_lock(reservation.key), patience.min(left));
-            let error = match session.within(patience, trying).await {
-                Ok(Some(granted)) => {
-                    self.recovered();
-                    return match self.granted(&session, reservation, granted) {
-                        Err(error) if self.bears(&error) => Ok(None),
-                        granted => granted.map(Some),
-                    };
+            match self.try_on(&session, reservation).await {
+                Ok(found) => return Ok(found),
+                // What it took died with it.
+                Err((error, Some(untried))) => {
+                    // A session that was idle may be found dead only now.
+                    if pause.is_some() && !self.bears(&error) {
+                        return Err(error);
+                    }
+                    reservation = untried;
                 }
-                Ok(None) => {
-                    self.recovered();
-                    self.request.report_contention();
-                    return Ok(None);
-                }
-                Err(error) => error,
-            };
-            if !session.life.has_ended() {
-                // Refused, or not answered in time: then it may be granted yet.
-                undo(&session, reservation, &error);
-                return match self.bears(&error) {
-                    true => Ok(None),
-                    false => Err(error),
+                Err((error, None)) => return Err(error),
+            }
+            let next = pause.map_or(Duration::ZERO, |pause| jittered(pause) * 2);
+            first_of(tokio::time::sleep(next), self.request.abandoned()).await;
+            pause = Some(next.clamp(FIRST_POLL, LAST_POLL));
+        }
+    }
+
+    /// Tries it on this session. An error with the reservation is that of a session that has ended.
+    pub(super) async fn try_on(
+        &mut self,
+        session: &Arc<Session>,
+        reservation: Reservation,
+    ) -> Result<Found, (LockError, Option<Reservation>)> {
+        let patience = self.pool.settings.patience(self.request.lease());
+        let left = self.by.map_or(patience, Timestamp::remaining);
+        let trying = session.try_lock(reservation.keys);
+        let error = match session.within(patience.min(left), trying).await {
+            Ok(Tried::Granted(granted)) => {
+                self.recovered();
+                return match self.granted(session, reservation, granted) {
+                    Ok(grant) => Ok(Found::Granted(grant)),
+                    Err(error) if self.bears(&error) => Ok(Found::Nothing),
+                    Err(error) => Err((error, None)),
                 };
             }
-            // A session that was idle may be found dead only now, and what it took died with it.
-            if !std::mem::take(&mut first_try) && !self.bears(&error) {
-                return Err(error);
+            Ok(Tried::Held { others_wait }) => {
+                self.recovered();
+                self.request.report_contention();
+                return Ok(Found::Held { others_wait });
             }
+            Err(error) => error,
+        };
+        self.pool.note(&error);
+        if session.life.has_ended() {
+            return Err((error, Some(reservation)));
+        }
+        // Refused, or not answered in time: then it may be granted yet.
+        undo(session, reservation, &error);
+        match self.bears(&error) {
+            true => Ok(Found::Nothing),
+            false => Err((error, None)),
         }
     }
 
@@ -199,7 +241,7 @@ impl<'a> Acquisition<'a> {
         granted: Granted,
     ) -> Result<Grant, LockError> {
         let loss = self.request.loss_reporter();
-        if !session.life.hold(reservation.key, loss) {
+        if !session.life.hold(reservation.keys.lock, loss) {
             return Err(LockError::new(LockErrorKind::ProviderUnavailable)
                 .with_detail(session.life.why_ended().unwrap_or_default()));
         }
@@ -207,7 +249,9 @@ impl<'a> Acquisition<'a> {
             session: Arc::clone(session),
             reservation: Mutex::new(Some(reservation)),
         };
-        let grant = Grant::new(self.request, granted.sent_at).with_state(held);
+        let grant = Grant::new(self.request, granted.sent_at)
+            .with_server_lease(session.lease())
+            .with_state(held);
         Ok(match granted.token {
             Some(token) => grant.with_token(FencingToken::new(token)),
             None => grant,

@@ -14,8 +14,13 @@ use crate::providers::limits::DeadPeers;
 use crate::providers::url::{parameters, set_duration, split, without_secrets};
 use crate::providers::{invalid, limits};
 
+/// A process that lives says so within this time, however busy its machine.
+const SHORTEST_CLAIM: Duration = Duration::from_secs(2);
 const LONGEST_DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 const DEFAULT_WAITING_SESSIONS: usize = 16;
+const DEFAULT_SNAPSHOT_AGE: Duration = Duration::from_secs(10);
+const SHORTEST_SNAPSHOT_AGE: Duration = Duration::from_secs(1);
+const LONGEST_SNAPSHOT_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Settings of a [`PostgresProvider`]; made by [`PostgresProvider::builder`].
 ///
@@ -28,6 +33,9 @@ pub struct PostgresProviderBuilder {
     connect_timeout: Option<Duration>,
     response_timeout: Option<Duration>,
     waiting_sessions: Option<usize>,
+    max_sessions: Option<usize>,
+    max_locks: Option<usize>,
+    snapshot_age: Option<Duration>,
     username: Option<String>,
     password: Option<String>,
     root_certificates: Option<Vec<u8>>,
@@ -45,6 +53,10 @@ pub(super) struct Settings {
     pub(super) connect_timeout: Duration,
     pub(super) response_timeout: Duration,
     pub(super) waiting_sessions: usize,
+    /// Where they were chosen; else they are parts of what the server has.
+    pub(super) max_sessions: Option<usize>,
+    pub(super) max_locks: Option<usize>,
+    pub(super) snapshot_age: Duration,
     /// The hosts, as errors name them.
     pub(super) server_name: String,
 }
@@ -75,6 +87,12 @@ impl Settings {
     pub(super) fn patience(&self, lease: Duration) -> Duration {
         self.response_timeout.min(lease / 4)
     }
+
+    /// How long the server keeps a session that has just been granted what it waited for, until it
+    /// shows that it lives.
+    pub(super) fn claim_within(&self, lease: Duration) -> Duration {
+        lease.min(self.response_timeout.max(SHORTEST_CLAIM))
+    }
 }
 
 impl PostgresProviderBuilder {
@@ -86,6 +104,9 @@ impl PostgresProviderBuilder {
             connect_timeout: None,
             response_timeout: None,
             waiting_sessions: None,
+            max_sessions: None,
+            max_locks: None,
+            snapshot_age: None,
             username: None,
             password: None,
             root_certificates: None,
@@ -125,12 +146,42 @@ impl PostgresProviderBuilder {
         self
     }
 
-    /// How many sessions may be open, besides the few that are shared, for locks that had to be
-    /// waited for: each waits for one lock and then holds it. By default 16. Who waits for a lock
-    /// beyond that looks now and then whether it is free, without a place in the server's queue, and
-    /// may starve while others wait there. URL parameter `waiting_sessions`.
+    /// How many sessions may stand in the server's queues at the same time, each for one lock. By
+    /// default 16, as far as [`max_sessions`](Self::max_sessions) allows. Who waits for a lock beyond
+    /// that is told by a notice when it is released, and then tries; so does everybody else who
+    /// waits for that lock, and the order among them is by chance. URL parameter
+    /// `waiting_sessions`.
     pub fn waiting_sessions(mut self, sessions: usize) -> Self {
         self.waiting_sessions = Some(sessions);
+        self
+    }
+
+    /// How many sessions this provider opens at most, for everything; at least 2. By default a tenth
+    /// of the server's `max_connections`, which is read when connecting. Ten processes with the
+    /// default may use up the server for everybody: give each
+    /// `(max_connections - what applications need) / processes`. URL parameter `max_sessions`.
+    pub fn max_sessions(mut self, sessions: usize) -> Self {
+        self.max_sessions = Some(sessions);
+        self
+    }
+
+    /// How many locks this provider holds or asks for at most. By default a quarter of the server's
+    /// table of locks, which has room for `max_locks_per_transaction × (max_connections +
+    /// max_prepared_transactions)` locks of all clients and tables: when it is full, nobody can
+    /// even connect. Four processes with the default may fill it. URL parameter `max_locks`.
+    ///
+    /// An acquisition beyond that fails with
+    /// [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable).
+    pub fn max_locks(mut self, locks: usize) -> Self {
+        self.max_locks = Some(locks);
+        self
+    }
+
+    /// How old the snapshot of a session may get that waits in the server's queue; by default 10 s,
+    /// at least 1 s. Then it queues again, behind who came meanwhile. A snapshot keeps `VACUUM` from
+    /// removing what has died since. URL parameter `snapshot_age`.
+    pub fn snapshot_age(mut self, age: Duration) -> Self {
+        self.snapshot_age = Some(age);
         self
     }
 
@@ -187,7 +238,7 @@ impl PostgresProviderBuilder {
         PostgresProvider::open(self.settings()?).await
     }
 
-    fn settings(mut self) -> Result<Settings, LockError> {
+    pub(super) fn settings(mut self) -> Result<Settings, LockError> {
         let (address, parameters) = split(&self.url)?;
         let address = with_scheme(&address)?;
         let read = self
@@ -217,6 +268,20 @@ impl PostgresProviderBuilder {
             .unwrap_or_else(|| limits::default_connect_timeout(lease));
         if response_timeout.is_zero() || connect_timeout.is_zero() {
             return Err(invalid("expected timeouts above zero"));
+        }
+        if let Some(sessions) = self.max_sessions.filter(|sessions| *sessions < 2) {
+            return Err(invalid(format!(
+                "expected `max_sessions` of at least 2, got {sessions}"
+            )));
+        }
+        if self.max_locks == Some(0) {
+            return Err(invalid("expected `max_locks` of at least 1"));
+        }
+        let snapshot_age = self.snapshot_age.unwrap_or(DEFAULT_SNAPSHOT_AGE);
+        if !(SHORTEST_SNAPSHOT_AGE..=LONGEST_SNAPSHOT_AGE).contains(&snapshot_age) {
+            return Err(invalid(format!(
+                "expected `snapshot_age` of 1 s to 24 h, got {snapshot_age:?}"
+            )));
         }
         if let Some(username) = &self.username {
             server.user(username);
@@ -256,6 +321,9 @@ impl PostgresProviderBuilder {
                 .waiting_sessions
                 .unwrap_or(DEFAULT_WAITING_SESSIONS)
                 .min(Semaphore::MAX_PERMITS),
+            max_sessions: self.max_sessions,
+            max_locks: self.max_locks,
+            snapshot_age,
         })
     }
 
@@ -275,12 +343,10 @@ impl PostgresProviderBuilder {
                 }
                 "connect_timeout" => set_duration(&mut self.connect_timeout, &key, &value)?,
                 "response_timeout" => set_duration(&mut self.response_timeout, &key, &value)?,
-                "waiting_sessions" => {
-                    let sessions = value.parse().map_err(|_| {
-                        invalid(format!("expected a number for `{key}`, got `{value}`"))
-                    })?;
-                    self.waiting_sessions.get_or_insert(sessions);
-                }
+                "waiting_sessions" => set_number(&mut self.waiting_sessions, &key, &value)?,
+                "max_sessions" => set_number(&mut self.max_sessions, &key, &value)?,
+                "max_locks" => set_number(&mut self.max_locks, &key, &value)?,
+                "snapshot_age" => set_duration(&mut self.snapshot_age, &key, &value)?,
                 "sslmode" => ssl_mode = Some(read_ssl_mode(&value)?),
                 // In other clients too, the system's are named so.
                 "sslrootcert" if value == "system" => {}
@@ -294,8 +360,8 @@ impl PostgresProviderBuilder {
                 unknown => {
                     return Err(invalid(format!(
                         "unknown URL parameter `{unknown}`; expected `key_prefix`, `lease`, \
-                         `connect_timeout`, `response_timeout`, `waiting_sessions`, `sslmode`, \
-                         `sslrootcert`, `sslcert`, `sslkey`, `{}`",
+                         `connect_timeout`, `response_timeout`, `waiting_sessions`, \
+                         `max_sessions`, `max_locks`, `snapshot_age`, `sslmode`, `sslrootcert`, `sslcert`, `sslkey`, `{}`",
                         OF_THE_CLIENT.join("`, `")
                     )));
                 }
@@ -331,6 +397,14 @@ fn with_scheme(address: &str) -> Result<String, LockError> {
         }
         _ => Err(invalid(EXPECTED)),
     }
+}
+
+fn set_number(setting: &mut Option<usize>, key: &str, value: &str) -> Result<(), LockError> {
+    let number = value
+        .parse()
+        .map_err(|_| invalid(format!("expected a number for `{key}`, got `{value}`")))?;
+    setting.get_or_insert(number);
+    Ok(())
 }
 
 fn read_file(key: &str, path: &str) -> Result<Vec<u8>, LockError> {
@@ -411,6 +485,9 @@ impl fmt::Debug for PostgresProviderBuilder {
             .field("connect_timeout", &self.connect_timeout)
             .field("response_timeout", &self.response_timeout)
             .field("waiting_sessions", &self.waiting_sessions)
+            .field("max_sessions", &self.max_sessions)
+            .field("max_locks", &self.max_locks)
+            .field("snapshot_age", &self.snapshot_age)
             .field("username", &self.username)
             .finish_non_exhaustive()
     }

@@ -83,12 +83,29 @@ fn classify(error: &tokio_postgres::Error) -> (LockErrorKind, &'static str) {
     }
 }
 
+/// Whether the server takes no more sessions.
+pub(super) fn is_crowded(error: &LockError) -> bool {
+    code_of(error) == Some(&SqlState::TOO_MANY_CONNECTIONS)
+}
+
+/// Whether the server's table of locks is full.
+pub(super) fn is_full(error: &LockError) -> bool {
+    code_of(error) == Some(&SqlState::OUT_OF_MEMORY)
+}
+
 /// Whether it is the word of a server that is up: one that takes no more sessions, for example.
 pub(super) fn is_answer(error: &LockError) -> bool {
-    let cause = error.source();
-    let cause = cause.and_then(|cause| cause.downcast_ref::<tokio_postgres::Error>());
-    let code = cause.and_then(tokio_postgres::Error::code);
-    code.is_some_and(|code| !code.code().starts_with("57P"))
+    code_of(error).is_some_and(|code| !code.code().starts_with("57P"))
+}
+
+fn code_of(error: &LockError) -> Option<&SqlState> {
+    let cause = error.source()?.downcast_ref::<tokio_postgres::Error>();
+    cause.and_then(tokio_postgres::Error::code)
+}
+
+/// Whether a wait was ended, by somebody or by its bound.
+pub(super) fn ends_a_wait(error: &tokio_postgres::Error) -> bool {
+    is_cancelled(error) || error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
 }
 
 /// Whether somebody cancelled the statement.

@@ -55,6 +55,35 @@ pub fn advisory_key(key: &str) -> AdvisoryKey {
         .unwrap_or_else(|| hashed(key))
 }
 
+/// The lock of a name, and the lock beside it that whoever waits for a notice holds in shared mode:
+/// so whoever releases sees in the same round trip that somebody waits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Keys {
+    pub(super) lock: AdvisoryKey,
+    pub(super) waiters: i64,
+}
+
+impl Keys {
+    /// Made of the lock's key and not of its name, since two names may share a key.
+    pub(super) fn of(lock: AdvisoryKey) -> Self {
+        Self {
+            lock,
+            waiters: first_of_hash(&format!("lk1:waiters:{lock}")),
+        }
+    }
+
+    /// Where notices of a release are heard.
+    pub(super) fn channel(self) -> String {
+        format!("lk1_{:x}", self.waiters)
+    }
+
+    /// The key of those who wait for a notice on this channel.
+    pub(super) fn of_channel(channel: &str) -> Option<i64> {
+        let digits = channel.strip_prefix("lk1_")?;
+        u64::from_str_radix(digits, 16).ok().map(u64::cast_signed)
+    }
+}
+
 fn packed(key: &str) -> Option<AdvisoryKey> {
     if !key.is_ascii() || key.len() > PACKED {
         return None;
@@ -82,10 +111,14 @@ fn written_out(key: &str) -> Option<AdvisoryKey> {
 }
 
 fn hashed(key: &str) -> AdvisoryKey {
-    let hash = Sha1::digest(key.as_bytes());
+    AdvisoryKey::Int8(first_of_hash(key))
+}
+
+fn first_of_hash(text: &str) -> i64 {
+    let hash = Sha1::digest(text.as_bytes());
     let mut first = [0; 8];
     first.copy_from_slice(&hash[..8]);
-    AdvisoryKey::Int8(i64::from_le_bytes(first))
+    i64::from_le_bytes(first)
 }
 
 fn pair(high: u32, low: u32) -> AdvisoryKey {

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::key::AdvisoryKey;
+use tokio::sync::Notify;
+
+use super::key::{AdvisoryKey, Keys};
 use crate::provider::LossReporter;
 use crate::signal::Signal;
 use crate::wake::survive;
@@ -12,6 +14,8 @@ use crate::wake::survive;
 pub(super) struct Life {
     ended: Signal<End>,
     holds: Mutex<HashMap<AdvisoryKey, LossReporter>>,
+    /// Who waits for a notice, by the key of that.
+    hears: Mutex<HashMap<i64, Arc<Notify>>>,
 }
 
 struct End {
@@ -25,6 +29,7 @@ impl Life {
         Arc::new(Self {
             ended: Signal::new(),
             holds: Mutex::default(),
+            hears: Mutex::default(),
         })
     }
 
@@ -45,7 +50,34 @@ impl Life {
     }
 
     pub(super) fn holds_nothing(&self) -> bool {
-        self.holds().is_empty()
+        self.holds().is_empty() && self.hears().is_empty()
+    }
+
+    /// Where notices of this key arrive from now on.
+    pub(super) fn hear(&self, waiters: i64) -> Arc<Notify> {
+        let notices = Arc::new(Notify::new());
+        self.hears().insert(waiters, Arc::clone(&notices));
+        notices
+    }
+
+    /// Ends that; false if somebody else hears them by now.
+    pub(super) fn hear_no_more(&self, waiters: i64, notices: &Arc<Notify>) -> bool {
+        let mut hears = self.hears();
+        let are_mine = hears
+            .get(&waiters)
+            .is_some_and(|known| Arc::ptr_eq(known, notices));
+        are_mine && hears.remove(&waiters).is_some()
+    }
+
+    /// A notice has come.
+    pub(super) fn heard(&self, channel: &str) {
+        let hears = Keys::of_channel(channel).and_then(|waiters| {
+            let hears = self.hears();
+            hears.get(&waiters).map(Arc::clone)
+        });
+        if let Some(hears) = hears {
+            hears.notify_one();
+        }
     }
 
     /// Gives the session up, and with it all of its locks. Whether the server hears of it is not
@@ -84,6 +116,10 @@ impl Life {
     /// Resolves when it has ended: whether the server knows.
     pub(super) async fn ended(&self) -> bool {
         self.ended.wait().await.known_to_server
+    }
+
+    fn hears(&self) -> MutexGuard<'_, HashMap<i64, Arc<Notify>>> {
+        self.hears.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn holds(&self) -> MutexGuard<'_, HashMap<AdvisoryKey, LossReporter>> {

@@ -1,10 +1,12 @@
 //! Locks on a PostgreSQL server: advisory locks of sessions that the library keeps.
 
 mod acquire;
+mod bounds;
 mod config;
 mod error;
 mod key;
 mod life;
+mod notice;
 mod opening;
 mod pool;
 mod release;
@@ -215,7 +217,7 @@ impl LockProvider for PostgresProvider {
         let acquisition = Acquisition::new(&self.pool, request);
         match grant.state::<Held>() {
             // A lease is the session's: another one needs another session.
-            Some(held) if held.session.lease == request.lease() => {
+            Some(held) if held.session.serves(request.lease()) => {
                 Box::pin(acquisition.go_on_from(held))
             }
             _ => Box::pin(async move {

@@ -1,15 +1,17 @@
 //! Opening a session: what the server must be, and what the session must be set to.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::types::{FromSqlOwned, Type};
-use tokio_postgres::{Client, Connection, Row, Socket};
+use tokio_postgres::{AsyncMessage, Client, Connection, Row, Socket};
 
+use super::bounds::{Capacity, Place};
 use super::config::Settings;
 use super::error::{connect_error, lock_error, text, unanswered};
 use super::life::Life;
-use super::session::Backend;
+use super::session::{Backend, milliseconds};
 use super::statements::STARTED;
 use super::tls::Encrypted;
 use crate::clock::Timestamp;
@@ -22,7 +24,7 @@ const OLDEST: u32 = 14;
 /// file, which is slow to read, and not reset at once by a crash.
 const FIRST_WITH_TOKENS: u32 = 15;
 /// How often the server looks whether a client that waits for a lock is still connected.
-const LOOKS_FOR_CLIENT_EVERY: &str = "5s";
+const LOOKS_FOR_CLIENT_EVERY: &str = "2s";
 /// The part of a token that says how often the database has been taken over by a standby stands
 /// above this many bits, which are microseconds enough until 2095.
 const TIMELINE_SHIFT: u32 = 51;
@@ -40,11 +42,25 @@ pub(super) struct Opened {
     pub(super) lease: Duration,
     pub(super) life: Arc<Life>,
     pub(super) sent_at: Timestamp,
+    pub(super) capacity: Capacity,
+}
+
+/// What a session is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    Shared,
+    /// To wait for one lock, and to hold it.
+    OneLock,
 }
 
 /// Opens a session whose server ends it when it has been idle for a lease.
-pub(super) async fn open(settings: &Settings, lease: Duration) -> Result<Opened, LockError> {
-    within_limit(settings, connect_and_set_up(settings, lease)).await
+pub(super) async fn open(
+    settings: &Settings,
+    lease: Duration,
+    usage: Use,
+    place: Place,
+) -> Result<Opened, LockError> {
+    within_limit(settings, connect_and_set_up(settings, lease, usage, place)).await
 }
 
 /// Refuses a connection pooler that gives every transaction or statement another session.
@@ -64,17 +80,33 @@ async fn within_limit<T>(
     outcome.map_err(|error| error.about(format_args!("server `{}`", settings.server_name)))
 }
 
-async fn connect_and_set_up(settings: &Settings, lease: Duration) -> Result<Opened, LockError> {
+async fn connect_and_set_up(
+    settings: &Settings,
+    lease: Duration,
+    usage: Use,
+    place: Place,
+) -> Result<Opened, LockError> {
     let Connected {
         client,
         life,
         version,
-    } = connect(settings).await?;
-    set_up(&client, lease).await.map_err(lock_error)?;
+    } = connect(settings, Some(place)).await?;
+    // A wait has a snapshot of the database, which keeps what has died since.
+    let longest_wait = match usage {
+        Use::Shared => Duration::ZERO,
+        Use::OneLock => settings.snapshot_age,
+    };
+    set_up(&client, lease, longest_wait)
+        .await
+        .map_err(lock_error)?;
     let sent_at = Timestamp::now();
     let sql = format!(
         "SELECT pg_backend_pid(), {STARTED}, CASE WHEN NOT pg_is_in_recovery() THEN ('x' || \
-         substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int4 END \
+         substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int4 END, \
+         current_setting('max_connections')::int8, \
+         current_setting('max_locks_per_transaction')::int8 * \
+         (current_setting('max_connections')::int8 + \
+         current_setting('max_prepared_transactions')::int8) \
          FROM pg_stat_get_activity(pg_backend_pid())"
     );
     let row = ask_row(&client, &sql).await.map_err(lock_error)?;
@@ -83,6 +115,14 @@ async fn connect_and_set_up(settings: &Settings, lease: Duration) -> Result<Open
         started: row.try_get(1).map_err(lock_error)?,
     };
     let timeline: Option<i32> = row.try_get(2).map_err(lock_error)?;
+    let number = |column| {
+        let number: i64 = row.try_get(column).map_err(lock_error)?;
+        Ok::<_, LockError>(usize::try_from(number).unwrap_or_default())
+    };
+    let capacity = Capacity {
+        connections: number(3)?,
+        locks: number(4)?,
+    };
     Ok(Opened {
         client,
         backend,
@@ -91,6 +131,7 @@ async fn connect_and_set_up(settings: &Settings, lease: Duration) -> Result<Open
         lease,
         life,
         sent_at,
+        capacity,
     })
 }
 
@@ -100,12 +141,16 @@ struct Connected {
     version: u32,
 }
 
-async fn connect(settings: &Settings) -> Result<Connected, LockError> {
+async fn connect(settings: &Settings, place: Option<Place>) -> Result<Connected, LockError> {
     let connecting = settings.server.connect(settings.tls.clone());
     let (client, connection) = connecting.await.map_err(connect_error)?;
     let version = check_version(connection.parameter("server_version"))?;
     let life = Life::new();
-    tokio::spawn(drive(connection, Arc::clone(&life)));
+    let driving = drive(connection, Arc::clone(&life));
+    tokio::spawn(async move {
+        driving.await;
+        drop(place);
+    });
     Ok(Connected {
         client,
         life,
@@ -115,13 +160,30 @@ async fn connect(settings: &Settings) -> Result<Connected, LockError> {
 
 /// Moves the bytes of a session, until it ends or is given up.
 async fn drive(connection: Connection<Socket, Encrypted>, life: Arc<Life>) {
-    match first_of(connection, life.ended()).await {
-        First::Left(Ok(())) => life.end_by_server("the session was closed"),
+    match first_of(move_bytes(connection, &life), life.ended()).await {
+        // Somebody between may have closed it, and the server not know.
+        First::Left(Ok(())) => life.end("the session was closed"),
         First::Left(Err(error)) => {
-            life.end_by_server(&format!("the server ended the session ({})", text(&error)));
+            let why = format!("the server ended the session ({})", text(&error));
+            match error.code() {
+                Some(_) => life.end_by_server(&why),
+                None => life.end(&why),
+            }
         }
         First::Right(_) => {}
     }
+}
+
+async fn move_bytes(
+    mut connection: Connection<Socket, Encrypted>,
+    life: &Life,
+) -> Result<(), tokio_postgres::Error> {
+    while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
+        if let AsyncMessage::Notification(notice) = message? {
+            life.heard(notice.channel());
+        }
+    }
+    Ok(())
 }
 
 /// Unnamed statements, which poolers can take too.
@@ -167,19 +229,23 @@ fn token_base(timeline: Option<i32>) -> Result<i64, LockError> {
 
 /// The lease, and nothing else that could end the session, hold up a statement, hide the session
 /// from itself, or give our functions' names another meaning.
-async fn set_up(client: &Client, lease: Duration) -> Result<(), tokio_postgres::Error> {
+async fn set_up(
+    client: &Client,
+    lease: Duration,
+    longest_wait: Duration,
+) -> Result<(), tokio_postgres::Error> {
     // Whatever a role's settings say. Until this is done, nothing may be named that the role's path
     // or the role that it is switched to can give another meaning.
     client
         .batch_execute("SET search_path = pg_catalog, pg_temp; SET ROLE NONE")
         .await?;
-    let milliseconds = lease.as_nanos().div_ceil(1_000_000);
+    let (idle, longest_wait) = (milliseconds(lease), milliseconds(longest_wait));
     let probes = (lease.as_secs() / 8).clamp(1, 10);
     client
         .batch_execute(&format!(
-            "SET idle_session_timeout = {milliseconds};
+            "SET idle_session_timeout = {idle};
              SELECT set_config(name, wanted, false) FROM pg_settings JOIN (VALUES
-                 ('statement_timeout', '0'), ('lock_timeout', '0'), ('transaction_timeout', '0'),
+                 ('statement_timeout', '0'), ('lock_timeout', '{longest_wait}'), ('transaction_timeout', '0'),
                  ('idle_in_transaction_session_timeout', '0'),
                  ('default_transaction_isolation', 'read committed'),
                  ('default_transaction_deferrable', 'off'), ('stats_fetch_consistency', 'cache'),
@@ -204,8 +270,8 @@ async fn set_up(client: &Client, lease: Duration) -> Result<(), tokio_postgres::
 async fn look_for_pooler(settings: &Settings) -> Result<(), LockError> {
     // The role's search path applies here.
     const PID: &str = "SELECT pg_catalog.pg_backend_pid()";
-    let one = connect(settings).await?.client;
-    let other = connect(settings).await?.client;
+    let one = connect(settings, None).await?.client;
+    let other = connect(settings, None).await?.client;
     for _ in 0..POOLER_CHECKS {
         let first: i32 = ask(&one, PID).await.map_err(lock_error)?;
         // One that serves its sessions in turn changes it here, one that prefers the last further on.

@@ -4,32 +4,48 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::bounds::Bounds;
 use super::config::Settings;
-use super::key::{AdvisoryKey, advisory_key};
-use super::opening;
+use super::error::{is_crowded, is_full};
+use super::key::{Keys, advisory_key};
+use super::opening::{self, Use};
 use super::reservation::{Reservation, Reservations};
 use super::session::Session;
 use super::upkeep::upkeep;
+use crate::clock::Timestamp;
 use crate::providers::pause::Attempts;
 use crate::signal::Signal;
 use crate::{LockError, LockErrorKind, LockName};
 
-/// Shared sessions of a lease, at most.
+/// Shared sessions of a lease, at most, and of all leases.
 const MOST_SHARED: usize = 4;
+const MOST_SHARED_OF_ALL: usize = 6;
 /// With so many requests under way on each, another one is opened.
 const BUSY: u32 = 8;
+/// For how long no session is opened that can be done without, after the server had no more.
+const CROWDED: Duration = Duration::from_secs(10);
+/// For how long no new lock is asked for, after the server's table of locks was full.
+const FULL: Duration = Duration::from_secs(1);
 
 pub(super) struct Pool {
     pub(super) settings: Settings,
+    pub(super) bounds: Bounds,
     state: Mutex<State>,
-    /// Of sessions that wait for one lock.
+    /// In the server's queues.
     places: Arc<Semaphore>,
     reservations: Arc<Reservations>,
 }
 
 type Outcome = Result<Arc<Session>, LockError>;
+
+enum Choice {
+    Use(Arc<Session>),
+    /// Once the server keeps it for long enough.
+    KeepFor(Arc<Session>),
+    Open(Arc<Signal<Outcome>>),
+}
 
 #[derive(Default)]
 struct State {
@@ -41,12 +57,21 @@ struct State {
     connecting: Attempts,
     /// To open those for one lock.
     connecting_own: Attempts,
+    crowded_until: Option<Timestamp>,
+    full_until: Option<(Timestamp, LockError)>,
+}
+
+impl State {
+    fn is_crowded(&self) -> bool {
+        self.crowded_until.is_some_and(|until| !until.has_passed())
+    }
 }
 
 impl Pool {
     pub(super) fn new(settings: Settings) -> Self {
         let places = Arc::new(Semaphore::new(settings.waiting_sessions));
         Self {
+            bounds: Bounds::new(&settings),
             settings,
             state: Mutex::default(),
             places,
@@ -54,77 +79,134 @@ impl Pool {
         }
     }
 
-    pub(super) fn key(&self, name: &LockName) -> AdvisoryKey {
-        match self.settings.key_prefix.as_str() {
+    pub(super) fn keys(&self, name: &LockName) -> Keys {
+        Keys::of(match self.settings.key_prefix.as_str() {
             "" => advisory_key(name.as_str()),
             prefix => advisory_key(&format!("{prefix}{name}")),
-        }
+        })
     }
 
     /// The key, unless a lock of this provider has it: then what is in doubt about that one, if
     /// anything is.
-    pub(super) fn reserve(&self, key: AdvisoryKey) -> Result<Reservation, Option<LockError>> {
-        self.reservations.take(key)
+    pub(super) fn reserve(&self, keys: Keys) -> Result<Reservation, Option<LockError>> {
+        let refused = {
+            let mut state = self.lock();
+            state.full_until.take_if(|(until, _)| until.has_passed());
+            state.full_until.as_ref().map(|(_, error)| error.clone())
+        };
+        match refused {
+            Some(error) => Err(Some(error)),
+            None => self.reservations.take(keys, &self.bounds),
+        }
     }
 
-    /// The least busy shared session of this lease, or a new one.
+    /// What an answer says of the server as a whole.
+    pub(super) fn note(&self, error: &LockError) {
+        let mut state = self.lock();
+        if is_full(error) {
+            state.full_until = Some((Timestamp::now() + FULL, error.clone()));
+        }
+        if is_crowded(error) {
+            state.crowded_until = Some(Timestamp::now() + CROWDED);
+            let spare = std::mem::take(&mut state.spare);
+            drop(state);
+            drop(spare);
+        }
+    }
+
+    /// The length of lease that sessions are kept for: the provider's own, or that doubled or
+    /// halved. So leases of any number of lengths need few sessions.
+    fn class_of(&self, lease: Duration) -> Duration {
+        let mut class = self.settings.lease;
+        while class < lease {
+            class *= 2;
+        }
+        while class / 2 >= lease {
+            class /= 2;
+        }
+        class
+    }
+
+    /// The least busy shared session for this lease, or a new one.
     ///
     /// # Errors
     ///
     /// Those of the attempt that was under way or next; at once, if no attempt is due soon.
     pub(super) async fn shared(self: &Arc<Self>, lease: Duration) -> Outcome {
-        let attempt = {
-            let mut state = self.lock();
-            let mine = |session: &&Arc<Session>| session.lease == lease && session.is_usable();
-            let count = state.shared.iter().filter(mine).count();
-            let best = state.shared.iter().filter(mine);
-            let best = best
-                .min_by_key(|session| session.requests_under_way())
-                .cloned();
-            if let Some(best) = best {
-                let busy = best.requests_under_way() >= BUSY && count < MOST_SHARED;
-                if busy && state.connecting.are_due() {
-                    self.start_attempt(&mut state, lease, Duration::ZERO);
-                }
-                return Ok(best);
+        let class = self.class_of(lease);
+        match self.choose(class)? {
+            Choice::Use(session) => Ok(session),
+            Choice::KeepFor(session) => {
+                let patience = self.settings.patience(lease);
+                session.within(patience, session.keep_for(class)).await?;
+                Ok(session)
             }
-            let pause = state.connecting.next()?;
-            self.start_attempt(&mut state, lease, pause)
-        };
-        attempt.wait().await.clone()
+            Choice::Open(attempt) => attempt.wait().await.clone(),
+        }
+    }
+
+    fn choose(self: &Arc<Self>, class: Duration) -> Result<Choice, LockError> {
+        let mut state = self.lock();
+        let usable: Vec<_> = state.shared.iter().filter(|it| it.is_usable()).collect();
+        let may_open =
+            usable.len() < MOST_SHARED_OF_ALL && self.bounds.have_room() && !state.is_crowded();
+        let of_class = usable.iter().filter(|session| session.lease() == class);
+        let count = of_class.clone().count();
+        if let Some(best) = of_class.min_by_key(|session| session.requests_under_way()) {
+            let best = Arc::clone(best);
+            let busy = best.requests_under_way() >= BUSY && count < MOST_SHARED && may_open;
+            if busy && state.connecting.are_due() {
+                self.start_attempt(&mut state, class, Duration::ZERO);
+            }
+            return Ok(Choice::Use(best));
+        }
+        if !may_open {
+            // One that is kept for longer, or will be, serves too.
+            let longer = usable.iter().filter(|session| session.lease() > class);
+            let longest = || usable.iter().max_by_key(|session| session.lease());
+            let other = longer
+                .min_by_key(|session| session.lease())
+                .or_else(longest);
+            if let Some(other) = other {
+                return Ok(Choice::KeepFor(Arc::clone(other)));
+            }
+        }
+        let pause = state.connecting.next()?;
+        if !self.bounds.have_room() {
+            // It makes room.
+            state.spare.pop();
+        }
+        Ok(Choice::Open(self.start_attempt(&mut state, class, pause)))
+    }
+
+    /// A place in the server's queues; `None` if there are as many as may be.
+    pub(super) fn place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).try_acquire_owned().ok()
     }
 
     /// A session for a lock that has to be waited for; `None` if there are as many as may be, or if
     /// none was to be had just now.
-    pub(super) async fn for_one_lock(
-        self: &Arc<Self>,
-        lease: Duration,
-    ) -> Result<Option<Arc<Session>>, LockError> {
+    pub(super) async fn for_one_lock(self: &Arc<Self>) -> Result<Option<Arc<Session>>, LockError> {
         {
             let mut state = self.lock();
             state.spare.retain(|session| session.is_usable());
-            if let Some(at) = state
-                .spare
-                .iter()
-                .position(|session| session.lease == lease)
-            {
-                return Ok(Some(state.spare.swap_remove(at)));
+            if let Some(spare) = state.spare.pop() {
+                return Ok(Some(spare));
             }
-            if self.places.available_permits() == 0 {
-                // One of another lease makes room.
-                state.spare.pop();
+            if state.is_crowded() || !state.connecting_own.are_due() {
+                return Ok(None);
             }
         }
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+        let Some(place) = self.bounds.place_of_one_lock() else {
             return Ok(None);
         };
-        if !self.lock().connecting_own.are_due() {
-            return Ok(None);
-        }
-        let opened = opening::open(&self.settings, lease).await;
+        let lease = self.settings.lease;
+        let opened = opening::open(&self.settings, lease, Use::OneLock, place).await;
         self.lock().connecting_own.made(&opened);
-        let opened = opened?;
-        let session = Session::new(opened, Some(place));
+        if let Err(error) = &opened {
+            self.note(error);
+        }
+        let session = Session::new(opened?, true);
         tokio::spawn(upkeep(Arc::downgrade(self), &session));
         Ok(Some(session))
     }
@@ -132,7 +214,10 @@ impl Pool {
     /// A session that has no lock any more is kept for the next one to be waited for.
     pub(super) fn give_back(&self, session: &Arc<Session>) {
         if session.is_of_one_lock() && session.is_usable() {
-            self.lock().spare.push(Arc::clone(session));
+            let mut state = self.lock();
+            if !state.is_crowded() {
+                state.spare.push(Arc::clone(session));
+            }
         }
     }
 
@@ -155,14 +240,26 @@ impl Pool {
         }
         let pool = Arc::clone(&self);
         // A task of its own, so that even a panic in it is answered.
-        let opening = tokio::spawn(async move { opening::open(&pool.settings, lease).await });
+        let opening = tokio::spawn(async move {
+            let limit = pool.settings.connect_timeout;
+            let place = tokio::time::timeout(limit, pool.bounds.place()).await;
+            let Ok(Some(place)) = place else {
+                return Err(pool.bounds.no_place());
+            };
+            let opened = opening::open(&pool.settings, lease, Use::Shared, place).await?;
+            pool.bounds.learn(opened.capacity);
+            Ok(opened)
+        });
         let outcome = match opening.await {
-            Ok(Ok(opened)) => Ok(Session::new(opened, None)),
+            Ok(Ok(opened)) => Ok(Session::new(opened, false)),
             Ok(Err(error)) => Err(error),
             Err(error) => Err(LockError::new(LockErrorKind::ProviderUnavailable)
                 .with_detail("the attempt to connect panicked")
                 .with_source(error)),
         };
+        if let Err(error) = &outcome {
+            self.note(error);
+        }
         let attempt = {
             let mut state = self.lock();
             state.connecting.made(&outcome);
@@ -183,11 +280,10 @@ impl Pool {
         let mut state = self.lock();
         let is_other = |other: &Arc<Session>| !Arc::ptr_eq(other, session);
         if !session.is_of_one_lock()
-            && session.lease == self.settings.lease
             && !state
                 .shared
                 .iter()
-                .any(|other| is_other(other) && other.lease == session.lease && other.is_usable())
+                .any(|other| is_other(other) && other.is_usable())
         {
             return false;
         }

@@ -23,10 +23,10 @@ pub(super) async fn release(pool: &Arc<Pool>, grant: &Grant) -> Result<(), LockE
     if let Some(why) = session.life.why_ended() {
         return Err(lost(why));
     }
-    session.life.let_go(reservation.key);
+    session.life.let_go(reservation.keys.lock);
     let patience = pool.settings.patience(grant.lease());
     match session
-        .within(patience, session.unlock(reservation.key))
+        .within(patience, session.unlock(reservation.keys))
         .await
     {
         Ok(true) => {
@@ -69,7 +69,7 @@ pub(super) async fn renew_all(
     let mut answers: Vec<_> = sessions.iter().map(|_| Err(lost(NOT_HELD))).collect();
     let mut asking = JoinSet::new();
     for (place, session) in sessions.into_iter().enumerate() {
-        let patience = pool.settings.patience(session.lease);
+        let patience = pool.settings.patience(session.lease());
         asking.spawn(async move { (place, confirm(&session, patience).await) });
     }
     while let Some(answered) = asking.join_next().await {

@@ -4,16 +4,17 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OnceCell, OwnedSemaphorePermit};
+use tokio::sync::{Notify, OnceCell};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Statement};
 
 use super::error::{is_cancelled, lock_error, unanswered};
-use super::key::AdvisoryKey;
+use super::key::{AdvisoryKey, Keys};
 use super::life::Life;
 use super::opening::Opened;
 use super::statements::{
-    CANCEL, LOCK, PING, STATEMENTS, Sql, TERMINATE, TOKEN, TRY, UNLOCK, UNLOCK_ALL, WAITS, text,
+    CANCEL, ENROL, HELD, KEEP_FOR, LEAVE, LOCK, OTHERS_WAIT, PING, RELOCK, STATEMENTS, Sql,
+    TERMINATE, TOKEN, TRY, UNLOCK, UNLOCK_ALL, WAITS, text,
 };
 use crate::clock::Timestamp;
 use crate::race::both;
@@ -30,7 +31,8 @@ pub(super) struct Session {
     /// What is added to the number that the server answers to make a token.
     token_base: i64,
     gives_tokens: bool,
-    pub(super) lease: Duration,
+    /// How long the server keeps it while it is idle, in nanoseconds.
+    lease: AtomicU64,
     pub(super) life: Arc<Life>,
     prepared: [OnceCell<Statement>; STATEMENTS],
     /// The server has answered something that was sent then.
@@ -43,8 +45,25 @@ pub(super) struct Session {
     ping: Mutex<Option<Arc<Ping>>>,
     doubtful: AtomicBool,
     waiting: AtomicBool,
-    /// Of a session that waits for one lock, and then holds it.
-    place: Option<OwnedSemaphorePermit>,
+    /// It waits for one lock, and then holds it.
+    of_one_lock: bool,
+}
+
+/// What became of a try.
+pub(super) enum Tried {
+    Granted(Granted),
+    /// Somebody has the lock; and whether others wait for a notice of its release.
+    Held {
+        others_wait: bool,
+    },
+}
+
+/// What another session sees of one that waits.
+pub(super) struct Seen {
+    /// The server has it in a queue.
+    pub(super) waits: bool,
+    /// Somebody waits for the end of its snapshot.
+    pub(super) is_in_the_way: bool,
 }
 
 /// A lock that the server has granted.
@@ -63,13 +82,13 @@ pub(super) struct Backend {
 }
 
 impl Session {
-    pub(super) fn new(opened: Opened, place: Option<OwnedSemaphorePermit>) -> Arc<Self> {
+    pub(super) fn new(opened: Opened, of_one_lock: bool) -> Arc<Self> {
         Arc::new(Self {
             client: opened.client,
             backend: opened.backend,
             token_base: opened.token_base,
             gives_tokens: opened.gives_tokens,
-            lease: opened.lease,
+            lease: AtomicU64::new(nanos(opened.lease)),
             life: opened.life,
             prepared: Default::default(),
             confirmed_at: AtomicU64::new(opened.sent_at.as_nanos()),
@@ -79,31 +98,61 @@ impl Session {
             ping: Mutex::default(),
             doubtful: AtomicBool::new(false),
             waiting: AtomicBool::new(false),
-            place,
+            of_one_lock,
         })
     }
 
-    /// Tries the lock; `None` if somebody has it.
-    pub(super) async fn try_lock(&self, key: AdvisoryKey) -> Answer<Option<Granted>> {
-        let (sent_at, row) = self.ask_of_key(TRY, key).await?;
-        self.check_pid(&row);
-        let number: Option<i64> = row.try_get(1)?;
-        Ok(number.map(|number| Granted {
-            sent_at,
-            token: self.token_of(number),
-        }))
+    /// How long the server keeps it while it is idle.
+    pub(super) fn lease(&self) -> Duration {
+        Duration::from_nanos(self.lease.load(Ordering::Relaxed))
     }
 
-    /// Waits for the lock, as long as it takes; nothing else can be asked meanwhile.
-    pub(super) async fn lock(&self, key: AdvisoryKey) -> Answer<()> {
+    /// Whether a lock of this lease may be on it: it is kept for as long, and not for much longer.
+    pub(super) fn serves(&self, lease: Duration) -> bool {
+        let kept_for = self.lease();
+        lease <= kept_for && kept_for <= lease * 2
+    }
+
+    /// Has the server keep it for this long, if that is longer.
+    pub(super) async fn keep_for(&self, lease: Duration) -> Answer<()> {
+        if lease > self.lease() {
+            self.ask(KEEP_FOR, &[&milliseconds(lease)]).await?;
+            self.lease.fetch_max(nanos(lease), Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Tries the lock.
+    pub(super) async fn try_lock(&self, keys: Keys) -> Answer<Tried> {
+        let (sent_at, row) = self.ask_of_keys(TRY, keys, &keys.waiters).await?;
+        self.check_pid(&row);
+        self.tried(sent_at, row.try_get(1)?)
+    }
+
+    fn tried(&self, sent_at: Timestamp, answer: i64) -> Answer<Tried> {
+        Ok(match answer {
+            HELD => Tried::Held { others_wait: false },
+            OTHERS_WAIT => Tried::Held { others_wait: true },
+            number => Tried::Granted(Granted {
+                sent_at,
+                token: self.token_of(number),
+            }),
+        })
+    }
+
+    /// Waits for the lock, as long as it takes; nothing else can be asked meanwhile. From then on
+    /// the server keeps the session for `idle` only, until its lock is claimed.
+    pub(super) async fn lock(&self, keys: Keys, idle: Duration) -> Answer<()> {
         self.waiting.store(true, Ordering::Relaxed);
         let _waiting = Reset(&self.waiting);
-        self.ask_of_key(LOCK, key).await.map(drop)
+        let idle = milliseconds(idle);
+        self.ask_of_keys(LOCK, keys, &idle).await.map(drop)
     }
 
-    /// Releases the lock; false if the session did not hold it.
-    pub(super) async fn unlock(&self, key: AdvisoryKey) -> Answer<bool> {
-        let (_, row) = self.ask_of_key(UNLOCK, key).await?;
+    /// Releases the lock, and tells those who wait for a notice; false if the session did not hold
+    /// it.
+    pub(super) async fn unlock(&self, keys: Keys) -> Answer<bool> {
+        let (_, row) = self.ask_of_keys(UNLOCK, keys, &keys.waiters).await?;
         row.try_get(0)
     }
 
@@ -116,21 +165,62 @@ impl Session {
     }
 
     /// Releases the lock and tries it again, in one round trip: who waits for it on the server comes
-    /// first.
-    pub(super) async fn relock(&self, key: AdvisoryKey) -> Answer<(bool, Option<Granted>)> {
-        // Were it prepared only now, the second request could overtake it.
-        self.prepare(of_key(UNLOCK, key)).await?;
-        let (unlocked, tried) = both(self.unlock(key), self.try_lock(key)).await;
-        Ok((unlocked?, tried?))
+    /// first, and who waits for a notice has the next try. Whether it was held, and what became of
+    /// the try.
+    pub(super) async fn relock(&self, keys: Keys) -> Answer<(bool, Tried)> {
+        let (sent_at, row) = self.ask_of_keys(RELOCK, keys, &keys.waiters).await?;
+        self.check_pid(&row);
+        Ok((row.try_get(1)?, self.tried(sent_at, row.try_get(2)?)?))
     }
 
     /// What the grant of a lock that was waited for says: that the session lives since a time later
-    /// than the grant, and the token.
-    pub(super) async fn token(&self) -> Answer<Granted> {
-        let (sent_at, row) = self.ask(TOKEN, &[]).await?;
+    /// than the grant, and the token. The server keeps it for the lease again.
+    pub(super) async fn token(&self, lease: Duration) -> Answer<Granted> {
+        self.lease.store(nanos(lease), Ordering::Relaxed);
+        let (sent_at, row) = self.ask(TOKEN, &[&milliseconds(lease)]).await?;
         self.check_pid(&row);
         let token = self.token_of(row.try_get(1)?);
         Ok(Granted { sent_at, token })
+    }
+
+    /// Has notices of this lock's release sent from here on: whoever releases it sees that somebody
+    /// waits. False if that could not be seen to just now.
+    pub(super) async fn enrol(&self, keys: Keys) -> Answer<bool> {
+        let listen = format!("LISTEN {}", keys.channel());
+        let (listens, enrolled) = both(
+            self.client.batch_execute(&listen),
+            self.ask(ENROL, &[&keys.waiters]),
+        )
+        .await;
+        listens?;
+        enrolled?.1.try_get(0)
+    }
+
+    /// Ends that, unless another waiter has taken over these `notices`.
+    pub(super) async fn leave(
+        &self,
+        keys: Keys,
+        notices: &Arc<Notify>,
+        is_seen: bool,
+    ) -> Answer<()> {
+        let unlisten = async {
+            // Both in one step, so that a `LISTEN` of the next one comes after it.
+            match self.life.hear_no_more(keys.waiters, notices) {
+                true => {
+                    let unlisten = format!("UNLISTEN {}", keys.channel());
+                    self.client.batch_execute(&unlisten).await
+                }
+                false => Ok(()),
+            }
+        };
+        let leave = async {
+            match is_seen {
+                true => self.ask(LEAVE, &[&keys.waiters]).await.map(drop),
+                false => Ok(()),
+            }
+        };
+        let (unlistened, left) = both(unlisten, leave).await;
+        left.and(unlistened)
     }
 
     /// Cancels what another session is doing; false if it is gone.
@@ -143,9 +233,13 @@ impl Session {
         self.ask_of_backend(TERMINATE, other).await
     }
 
-    /// Whether another session is waiting for a lock.
-    pub(super) async fn sees_waiting(&self, other: Backend) -> Answer<bool> {
-        self.ask_of_backend(WAITS, other).await
+    /// Looks whether another session is waiting for a lock, and whether somebody waits for it.
+    pub(super) async fn look_at(&self, other: Backend) -> Answer<Seen> {
+        let (_, row) = self.ask(WAITS, &[&other.pid, &other.started]).await?;
+        Ok(Seen {
+            waits: row.try_get::<_, i64>(0)? > 0,
+            is_in_the_way: row.try_get(1)?,
+        })
     }
 
     /// Makes sure that the server knows the session to be alive, and says since when it does. Calls
@@ -155,7 +249,7 @@ impl Session {
         self: &Arc<Self>,
         patience: Duration,
     ) -> Result<Timestamp, LockError> {
-        let (confirmed_at, recently) = (self.confirmed_at(), self.lease / 10);
+        let (confirmed_at, recently) = (self.confirmed_at(), self.lease() / 10);
         if !(confirmed_at + recently).has_passed() || !(self.heard_at() + recently).has_passed() {
             return Ok(confirmed_at);
         }
@@ -177,7 +271,7 @@ impl Session {
         let (session, answered) = (Arc::clone(self), Arc::clone(&ping));
         tokio::spawn(async move {
             // An answer that takes as long as a lease is worth nothing.
-            let asked = tokio::time::timeout(session.lease, session.ask(PING, &[])).await;
+            let asked = tokio::time::timeout(session.lease(), session.ask(PING, &[])).await;
             let answer = match asked {
                 Ok(Ok((sent_at, row))) => {
                     session.check_pid(&row);
@@ -185,7 +279,7 @@ impl Session {
                     Ok(sent_at)
                 }
                 Ok(Err(error)) => Err(session.explain(error)),
-                Err(_) => Err(session.unanswered(session.lease)),
+                Err(_) => Err(session.unanswered(session.lease())),
             };
             *session.ping_slot() = None;
             answered.set(answer);
@@ -233,7 +327,7 @@ impl Session {
     /// Whether a whole lease has passed since the last answer. One that has just waited for long was
     /// heard of later than of any request that it confirms.
     pub(super) fn is_silent(&self) -> bool {
-        (self.heard_at() + self.lease).has_passed()
+        (self.heard_at() + self.lease()).has_passed()
     }
 
     fn heard_at(&self) -> Timestamp {
@@ -251,7 +345,7 @@ impl Session {
 
     /// Whether it is one of those that wait for one lock.
     pub(super) fn is_of_one_lock(&self) -> bool {
-        self.place.is_some()
+        self.of_one_lock
     }
 
     pub(super) fn requests_under_way(&self) -> u32 {
@@ -273,13 +367,18 @@ impl Session {
         self.gives_tokens
     }
 
-    async fn ask_of_key(&self, statement: Sql, key: AdvisoryKey) -> Answer<(Timestamp, Row)> {
+    async fn ask_of_keys(
+        &self,
+        statement: Sql,
+        keys: Keys,
+        other: &(dyn ToSql + Sync),
+    ) -> Answer<(Timestamp, Row)> {
         self.used_at
             .store(Timestamp::now().as_nanos(), Ordering::Relaxed);
-        let statement = of_key(statement, key);
-        match key {
-            AdvisoryKey::Int8(key) => self.ask(statement, &[&key]).await,
-            AdvisoryKey::Int4Pair(high, low) => self.ask(statement, &[&high, &low]).await,
+        let statement = of_key(statement, keys.lock);
+        match keys.lock {
+            AdvisoryKey::Int8(key) => self.ask(statement, &[&key, other]).await,
+            AdvisoryKey::Int4Pair(high, low) => self.ask(statement, &[&high, &low, other]).await,
         }
     }
 
@@ -329,6 +428,15 @@ fn of_key(statement: Sql, key: AdvisoryKey) -> Sql {
         AdvisoryKey::Int8(_) => statement,
         AdvisoryKey::Int4Pair(..) => Sql(statement.0 + 1),
     }
+}
+
+fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// As a setting takes them, rounded up.
+pub(super) fn milliseconds(span: Duration) -> String {
+    span.as_nanos().div_ceil(1_000_000).to_string()
 }
 
 struct Decrement<'a>(&'a AtomicU32);

@@ -15,34 +15,66 @@ pub(super) struct Sql(pub(super) usize);
 
 pub(super) const TRY: Sql = Sql(0);
 pub(super) const UNLOCK: Sql = Sql(2);
-pub(super) const LOCK: Sql = Sql(4);
-pub(super) const TOKEN: Sql = Sql(6);
-pub(super) const PING: Sql = Sql(7);
-pub(super) const CANCEL: Sql = Sql(8);
-pub(super) const TERMINATE: Sql = Sql(9);
-pub(super) const WAITS: Sql = Sql(10);
-pub(super) const UNLOCK_ALL: Sql = Sql(11);
+pub(super) const RELOCK: Sql = Sql(4);
+pub(super) const LOCK: Sql = Sql(6);
+pub(super) const TOKEN: Sql = Sql(8);
+pub(super) const PING: Sql = Sql(9);
+pub(super) const CANCEL: Sql = Sql(10);
+pub(super) const TERMINATE: Sql = Sql(11);
+pub(super) const WAITS: Sql = Sql(12);
+pub(super) const UNLOCK_ALL: Sql = Sql(13);
+pub(super) const ENROL: Sql = Sql(14);
+pub(super) const LEAVE: Sql = Sql(15);
+pub(super) const KEEP_FOR: Sql = Sql(16);
 
 pub(super) const STATEMENTS: usize = TEXTS.len();
 
-const TEXTS: [&str; 12] = [
-    // `CASE` evaluates in order: the token is younger than the lock, and a lock that was not to be
-    // had costs no transaction number.
-    "SELECT pg_backend_pid(), CASE WHEN pg_try_advisory_lock($1) THEN {token} END",
-    "SELECT pg_backend_pid(), CASE WHEN pg_try_advisory_lock($1, $2) THEN {token} END",
-    "SELECT pg_advisory_unlock($1)",
-    "SELECT pg_advisory_unlock($1, $2)",
-    "SELECT 1 FROM pg_advisory_lock($1)",
-    "SELECT 1 FROM pg_advisory_lock($1, $2)",
-    "SELECT pg_backend_pid(), {token}",
+/// What `TRY` and `RELOCK` answer in place of a token: somebody has the lock.
+pub(super) const HELD: i64 = -1;
+/// The same, and somebody waits for a notice; or, of `RELOCK`, somebody does and was sent one.
+pub(super) const OTHERS_WAIT: i64 = -2;
+
+/// `{k}` is the lock's key, `{w}` that of those who wait for a notice, which is tried for the time
+/// of the statement. `CASE` evaluates in order: a token is younger than its lock, and a lock that
+/// was not to be had costs no transaction number.
+const TEXTS: [&str; 17] = [
+    TRY_SQL,
+    TRY_SQL,
+    UNLOCK_SQL,
+    UNLOCK_SQL,
+    RELOCK_SQL,
+    RELOCK_SQL,
+    LOCK_SQL,
+    LOCK_SQL,
+    "SELECT pg_backend_pid(), {token}, set_config('idle_session_timeout', $1, false)",
     "SELECT pg_backend_pid()",
     // Process ids are used again, so another session may have that of one that is gone.
     "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_get_activity($1) WHERE {started} = $2",
     "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_get_activity($1) WHERE {started} = $2",
-    "SELECT count(*) FROM pg_stat_get_activity($1) \
-     WHERE {started} = $2 AND wait_event_type = 'Lock'",
+    // Whether it waits, and whether somebody waits for the snapshot that it has meanwhile.
+    "SELECT count(*), EXISTS (SELECT FROM pg_locks AS own JOIN pg_locks AS wanted \
+     USING (virtualxid) WHERE own.pid = $1 AND own.locktype = 'virtualxid' AND own.granted \
+     AND wanted.locktype = 'virtualxid' AND NOT wanted.granted) \
+     FROM pg_stat_get_activity($1) WHERE {started} = $2 AND wait_event_type = 'Lock'",
     "SELECT 1 FROM pg_advisory_unlock_all()",
+    "SELECT pg_try_advisory_lock_shared($1)",
+    "SELECT pg_advisory_unlock_shared($1)",
+    "SELECT set_config('idle_session_timeout', $1, false)",
 ];
+
+const TRY_SQL: &str = "SELECT pg_backend_pid(), CASE WHEN pg_try_advisory_lock({k}) THEN {token} \
+     WHEN pg_try_advisory_xact_lock({w}) THEN -1 ELSE -2 END";
+const UNLOCK_SQL: &str = "SELECT pg_advisory_unlock({k}), CASE \
+     WHEN pg_try_advisory_xact_lock({w}) THEN false ELSE {notify} END";
+/// The notice goes out when the lock is free, and then whoever releases it does not try.
+const RELOCK_SQL: &str = "SELECT pg_backend_pid(), unlocked, CASE WHEN others_wait THEN -2 \
+     WHEN pg_try_advisory_lock({k}) THEN {token} ELSE -1 END FROM (\
+     SELECT pg_advisory_unlock({k}) AS unlocked, CASE \
+     WHEN pg_try_advisory_xact_lock({w}) THEN false ELSE {notify} END AS others_wait OFFSET 0\
+     ) AS released";
+/// When the wait is over, the session is given so long to say that it lives.
+const LOCK_SQL: &str =
+    "SELECT set_config('idle_session_timeout', {span}, false) FROM pg_advisory_lock({k})";
 
 const TOKEN_SQL: &str = "pg_current_xact_id()::text::int8 + \
                          (extract(epoch FROM {restarted}) * 1000000)::int8";
@@ -55,7 +87,18 @@ pub(super) fn text(statement: Sql, gives_tokens: bool) -> String {
         true => TOKEN_SQL,
         false => NO_TOKEN,
     };
+    let (key, other) = match statement.0 % 2 {
+        0 => ("$1", "$2"),
+        _ => ("$1, $2", "$3"),
+    };
     TEXTS[statement.0]
+        .replace(
+            "{notify}",
+            "pg_notify('lk1_' || to_hex({w}), '') IS NOT NULL",
+        )
+        .replace("{k}", key)
+        .replace("{w}", &format!("{other}::int8"))
+        .replace("{span}", other)
         .replace("{token}", token)
         .replace("{restarted}", RESTARTED)
         .replace("{started}", STARTED)

@@ -32,7 +32,7 @@ pub(super) fn undo(session: &Arc<Session>, reservation: Reservation, why: &LockE
 /// it hold it twice. True if there is nothing left to do.
 async fn unlock(session: &Session, reservation: &Reservation) -> bool {
     loop {
-        match session.unlock(reservation.key).await {
+        match session.unlock(reservation.keys).await {
             Ok(true) => {}
             Ok(false) => return true,
             Err(_) => return session.life.has_ended(),

@@ -6,27 +6,34 @@ use std::time::Duration;
 
 use super::pool::Pool;
 use super::session::{Backend, Session};
-use crate::clock::Timestamp;
 use crate::providers::pause::jittered;
 use crate::race::{First, first_of};
 
 /// Pauses between attempts to end a session from another one.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(2);
+/// How long a session is kept that nobody needs.
+const LONGEST_UNUSED: Duration = Duration::from_secs(10);
 
 /// Keeps a session alive that is needed, and lets go of one that is not, or is dead.
 pub(super) fn upkeep(pool: Weak<Pool>, session: &Arc<Session>) -> impl Future<Output = ()> + use<> {
-    let (life, lease, backend) = (Arc::clone(&session.life), session.lease, session.backend);
+    let (life, backend) = (Arc::clone(&session.life), session.backend);
+    let mut lease = session.lease();
     let session = Arc::downgrade(session);
     async move {
         loop {
-            match first_of(life.ended(), tokio::time::sleep(lease / 4)).await {
+            match first_of(
+                life.ended(),
+                tokio::time::sleep((lease / 4).min(LONGEST_UNUSED / 4)),
+            )
+            .await
+            {
                 First::Left(known_to_server) => {
                     if let (Some(pool), Some(session)) = (pool.upgrade(), session.upgrade()) {
                         pool.spare(&session);
                     }
                     if !known_to_server {
-                        terminate(&pool, backend, lease).await;
+                        terminate(&pool, backend).await;
                     }
                     return;
                 }
@@ -35,6 +42,7 @@ pub(super) fn upkeep(pool: Weak<Pool>, session: &Arc<Session>) -> impl Future<Ou
             let (Some(pool), Some(session)) = (pool.upgrade(), session.upgrade()) else {
                 return;
             };
+            lease = session.lease();
             if !session.is_waiting() {
                 look_after(&pool, &session).await;
             }
@@ -43,14 +51,14 @@ pub(super) fn upkeep(pool: Weak<Pool>, session: &Arc<Session>) -> impl Future<Ou
 }
 
 async fn look_after(pool: &Arc<Pool>, session: &Arc<Session>) {
-    let lease = session.lease;
+    let lease = session.lease();
     if session.is_silent() {
         session
             .life
             .end("the server has not answered for a whole lease");
         return;
     }
-    if session.is_unused_for(lease) && pool.spare(session) {
+    if session.is_unused_for(LONGEST_UNUSED) && pool.spare(session) {
         // Closed when the last one who still has it lets go.
         return;
     }
@@ -64,15 +72,11 @@ async fn look_after(pool: &Arc<Pool>, session: &Arc<Session>) {
 /// The connection of a session that was given up may be dead, so that the server does not hear of
 /// its end; one that waits there would go on waiting. Whoever it belongs to may end it from another
 /// session.
-async fn terminate(pool: &Weak<Pool>, backend: Backend, lease: Duration) {
-    let until = Timestamp::now() + lease;
+async fn terminate(pool: &Weak<Pool>, backend: Backend) {
     let mut pause = FIRST_PAUSE;
-    while !until.has_passed() {
-        let Some(pool) = pool.upgrade() else {
-            return;
-        };
+    while let Some(pool) = pool.upgrade() {
         if let Ok(session) = pool.shared(pool.settings.lease).await {
-            let patience = pool.settings.patience(session.lease);
+            let patience = pool.settings.patience(session.lease());
             match session.within(patience, session.terminate(backend)).await {
                 Ok(true) => tracing::debug!(pid = backend.pid, "ended a session from another one"),
                 // It was gone.
