@@ -4,6 +4,7 @@
 
 mod common;
 
+mod bounds;
 mod connecting;
 mod example;
 mod exclusion;
@@ -11,6 +12,7 @@ mod faults;
 mod holders;
 mod many;
 mod outages;
+mod snapshots;
 mod storm;
 mod tls;
 mod tokens;

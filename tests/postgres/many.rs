@@ -8,13 +8,14 @@ use lock_runtime::PostgresProvider;
 use lock_tests::postgres::PostgresOptions;
 use tokio::task::JoinSet;
 
-use crate::common::{lock, with_server_of};
+use crate::common::{connected, lock, take, with_server, with_server_of};
 
 const TASKS_A_NAME: usize = 2;
 const WORK: Duration = Duration::from_millis(5);
 
 /// How two processes shared some names.
 #[derive(Debug)]
+#[allow(dead_code, reason = "all of it is printed")]
 struct Shares {
     worst_wait: Duration,
     /// Sections of the name and process that had the fewest, and the most.
@@ -77,5 +78,24 @@ fn no_name_starves_however_many_there_are() {
             let longest = few.worst_wait.max(Duration::from_millis(100)) * 10;
             assert!(many.worst_wait <= longest, "{few:?}, {many:?}");
         }
+    });
+}
+
+/// A place in the queue is for those who wait.
+#[test]
+fn holders_use_up_no_place() {
+    with_server(|server| async move {
+        let holder = server.provider().await;
+        let provider = connected(server.builder().waiting_sessions(1)).await;
+        let mut won = Vec::new();
+        for name in ["one", "two", "three"] {
+            let guard = take(&holder, name).await;
+            let lock = lock(&provider, name);
+            let waiting = tokio::spawn(async move { lock.acquire().await });
+            server.until_waiting(1).await;
+            guard.release().await.unwrap();
+            won.push(waiting.await.unwrap().unwrap());
+        }
+        assert!(won.iter().all(|guard| !guard.is_lost()));
     });
 }

@@ -102,6 +102,8 @@ impl Acquisition<'_> {
                 return self.wait_for_notice(keys, false).await;
             }
         };
+        // The server has just let it in, or was well not long ago.
+        self.recovered();
         self.request.report_trouble(None);
         let waited = self.wait_on(&session, reservation).await;
         // Who holds a lock needs no place in a queue.
