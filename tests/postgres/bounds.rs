@@ -84,13 +84,19 @@ fn applications_can_connect_at_any_moment() {
         }
         let mut connected = 0;
         while std::time::Instant::now() < end {
-            server.process.psql("app", "SELECT 1").expect("an application connects");
+            server
+                .process
+                .psql("app", "SELECT 1")
+                .expect("an application connects");
             connected += 1;
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         assert!(connected > 5, "{connected} times cannot be all");
         let sections = tasks.join_all().await;
-        assert!(sections.iter().all(|sections| *sections > 0), "{sections:?}");
+        assert!(
+            sections.iter().all(|sections| *sections > 0),
+            "{sections:?}"
+        );
     });
 }
 
@@ -111,8 +117,14 @@ fn more_locks_than_the_server_can_do_with_are_refused() {
         };
         assert_eq!(guards.len(), 75, "a quarter of 300");
         assert_eq!(refused.kind(), LockErrorKind::ProviderUnavailable);
-        assert!(refused.to_string().contains("`max_locks` allows, 75"), "{refused}");
-        server.process.psql("app", "SELECT 1").expect("an application connects");
+        assert!(
+            refused.to_string().contains("`max_locks` allows, 75"),
+            "{refused}"
+        );
+        server
+            .process
+            .psql("app", "SELECT 1")
+            .expect("an application connects");
         guards.pop();
         eventually("another may be had", BOUND, || async {
             matches!(lock(&provider, "another").try_acquire().await, Ok(Some(_)))
@@ -144,10 +156,20 @@ fn a_full_table_of_locks_is_left_alone_for_a_while() {
         }
         let error = error.expect("the table is full");
         assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable);
-        assert!(error.to_string().contains("table of locks is full"), "{error}");
-        server.raw.batch_execute("SELECT pg_advisory_unlock_all()").await.unwrap();
+        assert!(
+            error.to_string().contains("table of locks is full"),
+            "{error}"
+        );
+        server
+            .raw
+            .batch_execute("SELECT pg_advisory_unlock_all()")
+            .await
+            .unwrap();
         let again = lock(&provider, "another").try_acquire().await.unwrap_err();
-        assert!(again.to_string().contains("table of locks is full"), "{again}");
+        assert!(
+            again.to_string().contains("table of locks is full"),
+            "{again}"
+        );
         assert!(!kept.is_lost());
         eventually("it is asked again", BOUND, || async {
             matches!(lock(&provider, "another").try_acquire().await, Ok(Some(_)))

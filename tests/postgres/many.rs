@@ -73,7 +73,10 @@ fn no_name_starves_however_many_there_are() {
         println!("16 names: {few:?}");
         for names in [40, 100] {
             let many = contend(&providers, names, length).await;
-            println!("{names} names: {many:?}, sessions {}", server.sessions().await);
+            println!(
+                "{names} names: {many:?}, sessions {}",
+                server.sessions().await
+            );
             assert!(many.fewest > 0, "{many:?}");
             let longest = few.worst_wait.max(Duration::from_millis(100)) * 10;
             assert!(many.worst_wait <= longest, "{few:?}, {many:?}");

@@ -14,7 +14,11 @@ const OLDEST: &str = "SELECT coalesce(max(extract(epoch FROM clock_timestamp() -
 #[test]
 fn an_index_is_created_concurrently_beside_a_waiter() {
     with_server(|server| async move {
-        server.raw.batch_execute("CREATE TABLE invoices (id int)").await.unwrap();
+        server
+            .raw
+            .batch_execute("CREATE TABLE invoices (id int)")
+            .await
+            .unwrap();
         let (holder, provider) = (server.provider().await, server.provider().await);
         let guard = take(&holder, "order").await;
         let waiting = tokio::spawn(async move { take(&provider, "order").await });
@@ -91,6 +95,9 @@ fn dead_waiters_cost_seconds() {
 }
 
 async fn take_however_long(provider: &std::sync::Arc<lock_runtime::PostgresProvider>) {
-    let guard = lock(provider, "order").acquire().await.expect("its turn comes");
+    let guard = lock(provider, "order")
+        .acquire()
+        .await
+        .expect("its turn comes");
     guard.release().await.expect("it was held");
 }

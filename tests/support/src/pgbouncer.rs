@@ -62,6 +62,11 @@ impl PgBouncer {
         panic!("pgbouncer did not start in five attempts; its log is above");
     }
 
+    /// Where it listens on the loopback address.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The URL of the server through the pooler, without parameters.
     pub fn url(&self) -> String {
         format!("postgres://app@127.0.0.1:{}/postgres", self.port)

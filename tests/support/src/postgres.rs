@@ -167,6 +167,20 @@ impl PostgresServer {
         standby
     }
 
+    /// Makes a standby a primary, and waits until it is one.
+    ///
+    /// # Panics
+    ///
+    /// If that fails.
+    pub fn promote(&self) {
+        let promoted = self.psql("postgres", "SELECT pg_promote(true, 30)");
+        assert_eq!(
+            promoted.expect("the standby answers"),
+            "t",
+            "it is promoted"
+        );
+    }
+
     fn copy(&self, primary: &Self) -> io::Result<()> {
         let data = self.data();
         std::fs::create_dir(&data)?;

@@ -42,6 +42,8 @@ pub struct Fault {
     pub hides_close: bool,
     /// Raised to reset every open connection.
     resets: u64,
+    /// Raised to strand every open connection.
+    strandings: u64,
 }
 
 /// Bytes and connections since the proxy started.
@@ -121,6 +123,7 @@ impl FaultProxy {
         self.set(|fault| {
             *fault = Fault {
                 resets: fault.resets,
+                strandings: fault.strandings,
                 ..Fault::default()
             }
         });
@@ -129,6 +132,12 @@ impl FaultProxy {
     /// Resets every connection that is counted in [`Counts::connections`]; new ones work.
     pub fn reset(&self) {
         self.set(|fault| fault.resets += 1);
+    }
+
+    /// Strands every connection that is counted in [`Counts::connections`]: nothing passes on it any
+    /// more in either direction, and neither end is told when the other one closes it. New ones work.
+    pub fn strand(&self) {
+        self.set(|fault| fault.strandings += 1);
     }
 
     /// What has passed so far.
@@ -185,18 +194,19 @@ async fn connection(
     counts.connections.fetch_add(1, Ordering::Relaxed);
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
+    let strandings = fault.borrow().strandings;
     let up = pump(
         &mut from_client,
         &mut to_server,
         fault.clone(),
-        Direction::ToServer,
+        (Direction::ToServer, strandings),
         &counts,
     );
     let down = pump(
         &mut from_server,
         &mut to_client,
         fault,
-        Direction::ToClient,
+        (Direction::ToClient, strandings),
         &counts,
     );
     tokio::select! {
@@ -239,7 +249,7 @@ async fn pump(
     from: &mut OwnedReadHalf,
     to: &mut OwnedWriteHalf,
     mut fault: watch::Receiver<Fault>,
-    direction: Direction,
+    (direction, strandings): (Direction, u64),
     counts: &Counts,
 ) {
     let mut buffer = vec![0; 64 * 1024];
@@ -252,7 +262,8 @@ async fn pump(
             read = from.read(&mut buffer) => read,
         };
         let Ok(length @ 1..) = read else {
-            let _ = fault.wait_for(|fault| !fault.hides_close).await;
+            let shows = |fault: &Fault| !fault.hides_close && fault.strandings == strandings;
+            let _ = fault.wait_for(shows).await;
             break;
         };
         // What counts is what the proxy was told before the bytes go on.
@@ -263,7 +274,10 @@ async fn pump(
         {
             break;
         }
-        let flow = direction.flow(&fault.borrow());
+        let flow = match fault.borrow().strandings == strandings {
+            true => direction.flow(&fault.borrow()),
+            false => Flow::Swallow,
+        };
         match flow {
             Flow::Cut => break,
             _ if has_swallowed || flow == Flow::Swallow => {

@@ -4,6 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::error::unanswered;
+use super::key::Keys;
+use super::look::{InUse, look_before};
 use super::pool::Pool;
 use super::reservation::Reservation;
 use super::session::{Granted, Session, Tried};
@@ -20,6 +22,7 @@ use crate::{LockError, LockErrorKind};
 pub(super) struct Held {
     pub(super) session: Arc<Session>,
     reservation: Mutex<Option<Reservation>>,
+    _in_use: InUse,
 }
 
 impl Held {
@@ -31,12 +34,17 @@ impl Held {
     }
 }
 
+/// How often a lock is tried again that this process itself is giving back.
+const SWEEPING: Duration = Duration::from_millis(10);
+
 /// What a try on a shared session came to.
 pub(super) enum Found {
     Granted(Grant),
     Held {
         others_wait: bool,
     },
+    /// It is being taken back from a session that this process has given up.
+    Residue(Reservation),
     /// Nothing that is known; it is worth another look later.
     Nothing,
 }
@@ -49,6 +57,7 @@ pub(super) struct Acquisition<'a> {
     by: Option<Timestamp>,
     /// Since when the server has not been answering.
     outage: Option<Timestamp>,
+    _in_use: InUse,
 }
 
 impl<'a> Acquisition<'a> {
@@ -59,6 +68,7 @@ impl<'a> Acquisition<'a> {
             request,
             by: (!request.waits()).then(|| Timestamp::now() + patience),
             outage: None,
+            _in_use: pool.leases.use_one(request.lease()),
         }
     }
 
@@ -69,7 +79,7 @@ impl<'a> Acquisition<'a> {
             Ok(reservation) => match self.try_on_shared(reservation).await? {
                 Found::Granted(grant) => return Ok(grant),
                 Found::Held { others_wait } => place = Place::beside(others_wait),
-                Found::Nothing => {}
+                Found::Residue(_) | Found::Nothing => {}
             },
             // What an earlier request did is being undone.
             Err(Some(doubt)) if !self.bears(&doubt) => return Err(doubt),
@@ -130,7 +140,7 @@ impl<'a> Acquisition<'a> {
             }
             Err(error) => {
                 self.pool.note(&error);
-                undo(session, reservation, &error);
+                undo(self.pool, session, reservation, &error);
                 match self.bears(&error) {
                     true => Box::pin(self.wait(Place::Queue)).await,
                     false => Err(error),
@@ -151,7 +161,11 @@ impl<'a> Acquisition<'a> {
     }
 
     async fn ask_on_shared(&mut self, mut reservation: Reservation) -> Result<Found, LockError> {
+        let look = look_before(self.pool, self.request.lease());
+        first_of(look, self.request.abandoned()).await;
         let mut pause = None;
+        let patience = self.pool.settings.patience(self.request.lease());
+        let patience = self.by.unwrap_or_else(|| Timestamp::now() + patience);
         loop {
             let opening = self.in_time(self.pool.shared(self.request.lease()));
             let session = match first_of(opening, self.request.abandoned()).await {
@@ -161,6 +175,19 @@ impl<'a> Acquisition<'a> {
                 First::Right(()) => return Err(LockErrorKind::Contended.into()),
             };
             match self.try_on(&session, reservation).await {
+                Ok(Found::Residue(untried)) if !patience.has_passed() => {
+                    reservation = untried;
+                    tokio::time::sleep(SWEEPING).await;
+                    continue;
+                }
+                Ok(Found::Residue(_)) => {
+                    let error = LockError::new(LockErrorKind::ProviderUnavailable)
+                        .with_detail("a session that this process has given up still has the lock");
+                    return match self.bears(&error) {
+                        true => Ok(Found::Nothing),
+                        false => Err(error),
+                    };
+                }
                 Ok(found) => return Ok(found),
                 // What it took died with it.
                 Err((error, Some(untried))) => {
@@ -176,6 +203,13 @@ impl<'a> Acquisition<'a> {
             first_of(tokio::time::sleep(next), self.request.abandoned()).await;
             pause = Some(next.clamp(FIRST_POLL, LAST_POLL));
         }
+    }
+
+    /// Whether a session has it that this process has given up. Then nobody else holds it.
+    async fn is_residue(&self, session: &Session, keys: Keys) -> bool {
+        let patience = self.pool.settings.patience(self.request.lease());
+        let holders = session.within(patience, session.holders(keys)).await;
+        holders.is_ok_and(|pids| self.pool.gave_up(&pids))
     }
 
     /// Tries it on this session. An error with the reservation is that of a session that has ended.
@@ -198,6 +232,9 @@ impl<'a> Acquisition<'a> {
             }
             Ok(Tried::Held { others_wait }) => {
                 self.recovered();
+                if self.pool.has_given_up() && self.is_residue(session, reservation.keys).await {
+                    return Ok(Found::Residue(reservation));
+                }
                 self.request.report_contention();
                 return Ok(Found::Held { others_wait });
             }
@@ -208,7 +245,7 @@ impl<'a> Acquisition<'a> {
             return Err((error, Some(reservation)));
         }
         // Refused, or not answered in time: then it may be granted yet.
-        undo(session, reservation, &error);
+        undo(self.pool, session, reservation, &error);
         match self.bears(&error) {
             true => Ok(Found::Nothing),
             false => Err((error, None)),
@@ -248,6 +285,7 @@ impl<'a> Acquisition<'a> {
         let held = Held {
             session: Arc::clone(session),
             reservation: Mutex::new(Some(reservation)),
+            _in_use: self.pool.leases.use_one(self.request.lease()),
         };
         let grant = Grant::new(self.request, granted.sent_at)
             .with_server_lease(session.lease())

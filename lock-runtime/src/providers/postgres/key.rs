@@ -32,6 +32,17 @@ pub enum AdvisoryKey {
     Int4Pair(i32, i32),
 }
 
+impl AdvisoryKey {
+    /// What the columns `classid`, `objid` and `objsubid` of `pg_locks` say of it.
+    pub(super) fn in_pg_locks(self) -> (i64, i64, i16) {
+        let (high, low, form) = match self {
+            Self::Int8(key) => ((key >> 32) as u32, key as u32, 1),
+            Self::Int4Pair(high, low) => (high.cast_unsigned(), low.cast_unsigned(), 2),
+        };
+        (i64::from(high), i64::from(low), form)
+    }
+}
+
 impl fmt::Display for AdvisoryKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -6,11 +6,13 @@ mod config;
 mod error;
 mod key;
 mod life;
+mod look;
 mod notice;
 mod opening;
 mod pool;
 mod release;
 mod reservation;
+mod server;
 mod session;
 mod statements;
 mod tls;
@@ -143,6 +145,7 @@ impl PostgresProvider {
         let gives_tokens = run_on_keeper(async move {
             // A pooler's sessions are left as they were, so this comes first.
             opening::refuse_pooler(&opening.settings).await?;
+            tokio::spawn(look::look_again_and_again(Arc::downgrade(&opening)));
             let session = opening.shared(opening.settings.lease).await?;
             Ok::<_, LockError>(session.gives_tokens())
         });

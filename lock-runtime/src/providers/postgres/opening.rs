@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSqlOwned, Type};
 use tokio_postgres::{AsyncMessage, Client, Connection, Row, Socket};
 
@@ -11,8 +12,9 @@ use super::bounds::{Capacity, Place};
 use super::config::Settings;
 use super::error::{connect_error, lock_error, text, unanswered};
 use super::life::Life;
-use super::session::{Backend, milliseconds};
-use super::statements::STARTED;
+use super::server::{Backend, Server};
+use super::session::milliseconds;
+use super::statements::{MARK, STARTED};
 use super::tls::Encrypted;
 use crate::clock::Timestamp;
 use crate::race::{First, first_of};
@@ -33,6 +35,12 @@ const EPOCH_MICROS: i64 = 1_704_067_200_000_000;
 /// Attempts to catch a pooler that exchanges sessions.
 const POOLER_CHECKS: usize = 3;
 
+/// Null on a standby.
+const TIMELINE: &str = "CASE WHEN NOT pg_is_in_recovery() THEN ('x' || \
+                        substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))\
+                        ::bit(32)::int4 END";
+const POSTMASTER_STARTED: &str = "(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8";
+
 /// What was opened.
 pub(super) struct Opened {
     pub(super) client: Client,
@@ -42,6 +50,9 @@ pub(super) struct Opened {
     pub(super) lease: Duration,
     pub(super) life: Arc<Life>,
     pub(super) sent_at: Timestamp,
+    /// When the connection was begun.
+    pub(super) connected_at: Timestamp,
+    pub(super) mark: String,
     pub(super) capacity: Capacity,
 }
 
@@ -86,11 +97,13 @@ async fn connect_and_set_up(
     usage: Use,
     place: Place,
 ) -> Result<Opened, LockError> {
+    let connected_at = Timestamp::now();
     let Connected {
         client,
         life,
         version,
     } = connect(settings, Some(place)).await?;
+    let mark = mark(&client).await?;
     // A wait has a snapshot of the database, which keeps what has died since.
     let longest_wait = match usage {
         Use::Shared => Duration::ZERO,
@@ -101,20 +114,28 @@ async fn connect_and_set_up(
         .map_err(lock_error)?;
     let sent_at = Timestamp::now();
     let sql = format!(
-        "SELECT pg_backend_pid(), {STARTED}, CASE WHEN NOT pg_is_in_recovery() THEN ('x' || \
-         substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::int4 END, \
+        "SELECT pg_backend_pid(), {STARTED}, {TIMELINE}, \
          current_setting('max_connections')::int8, \
          current_setting('max_locks_per_transaction')::int8 * \
          (current_setting('max_connections')::int8 + \
-         current_setting('max_prepared_transactions')::int8) \
-         FROM pg_stat_get_activity(pg_backend_pid())"
+         current_setting('max_prepared_transactions')::int8), \
+         {POSTMASTER_STARTED}, {MARK} FROM pg_stat_get_activity(pg_backend_pid())"
     );
     let row = ask_row(&client, &sql).await.map_err(lock_error)?;
+    if row.try_get::<_, Option<&str>>(6).map_err(lock_error)? != Some(&*mark) {
+        return Err(pooled());
+    }
+    let timeline: Option<i32> = row.try_get(2).map_err(lock_error)?;
+    let token_base = token_base(timeline)?;
     let backend = Backend {
+        server: Server {
+            system: system(&client).await?,
+            timeline: timeline.unwrap_or_default(),
+            started: row.try_get(5).map_err(lock_error)?,
+        },
         pid: row.try_get(0).map_err(lock_error)?,
         started: row.try_get(1).map_err(lock_error)?,
     };
-    let timeline: Option<i32> = row.try_get(2).map_err(lock_error)?;
     let number = |column| {
         let number: i64 = row.try_get(column).map_err(lock_error)?;
         Ok::<_, LockError>(usize::try_from(number).unwrap_or_default())
@@ -126,13 +147,70 @@ async fn connect_and_set_up(
     Ok(Opened {
         client,
         backend,
-        token_base: token_base(timeline)?,
+        token_base,
         gives_tokens: version >= FIRST_WITH_TOKENS,
         lease,
         life,
         sent_at,
+        connected_at,
+        mark,
         capacity,
     })
+}
+
+/// Marks a session. One that is marked is another client's: somebody between shares sessions out.
+async fn mark(client: &Client) -> Result<String, LockError> {
+    let random = getrandom::u64().map_err(|error| {
+        LockError::new(LockErrorKind::ProviderUnavailable)
+            .with_detail(format!("the system has no random numbers ({error})"))
+    })?;
+    let mark = format!("{random:016x}");
+    let sql = format!(
+        "SELECT pg_catalog.current_setting('lock_runtime.session', true), \
+         pg_catalog.set_config('lock_runtime.session', '{mark}', false)"
+    );
+    let row = ask_row(client, &sql).await.map_err(lock_error)?;
+    match row.try_get::<_, Option<&str>>(0).map_err(lock_error)? {
+        // One that was set and reset is empty.
+        None | Some("") => Ok(mark),
+        Some(_) => Err(pooled()),
+    }
+}
+
+/// Looks which server the name leads to now.
+///
+/// # Errors
+///
+/// Also if it is a standby, which shows nothing: it may be on its way to become the primary.
+pub(super) async fn look(settings: &Settings) -> Result<Server, LockError> {
+    within_limit(settings, async {
+        let client = connect(settings, None).await?.client;
+        let sql = format!("SELECT {TIMELINE}, {POSTMASTER_STARTED}");
+        // The role's search path applies here, and could give functions another meaning.
+        client
+            .batch_execute("SET search_path = pg_catalog, pg_temp")
+            .await
+            .map_err(lock_error)?;
+        let row = ask_row(&client, &sql).await.map_err(lock_error)?;
+        let timeline: Option<i32> = row.try_get(0).map_err(lock_error)?;
+        token_base(timeline)?;
+        Ok(Server {
+            system: system(&client).await?,
+            timeline: timeline.unwrap_or_default(),
+            started: row.try_get(1).map_err(lock_error)?,
+        })
+    })
+    .await
+}
+
+/// The number of the database cluster, where everybody may ask for it.
+async fn system(client: &Client) -> Result<i64, LockError> {
+    let asked = ask(client, "SELECT system_identifier FROM pg_control_system()").await;
+    match asked {
+        Ok(number) => Ok(number),
+        Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Ok(0),
+        Err(error) => Err(lock_error(error)),
+    }
 }
 
 struct Connected {

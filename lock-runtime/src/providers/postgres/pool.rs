@@ -10,8 +10,11 @@ use super::bounds::Bounds;
 use super::config::Settings;
 use super::error::{is_crowded, is_full};
 use super::key::{Keys, advisory_key};
-use super::opening::{self, Use};
+use super::life::Life;
+use super::look::Leases;
+use super::opening::{self, Opened, Use};
 use super::reservation::{Reservation, Reservations};
+use super::server::{Backend, Known, Server, Shows, outdated};
 use super::session::Session;
 use super::upkeep::upkeep;
 use crate::clock::Timestamp;
@@ -36,6 +39,7 @@ pub(super) struct Pool {
     /// In the server's queues.
     places: Arc<Semaphore>,
     reservations: Arc<Reservations>,
+    pub(super) leases: Arc<Leases>,
 }
 
 type Outcome = Result<Arc<Session>, LockError>;
@@ -57,6 +61,10 @@ struct State {
     connecting: Attempts,
     /// To open those for one lock.
     connecting_own: Attempts,
+    /// The server that the name leads to.
+    known: Option<Known>,
+    /// Every session, until the server is known to have none any more.
+    lives: Vec<(Backend, Arc<Life>)>,
     crowded_until: Option<Timestamp>,
     full_until: Option<(Timestamp, LockError)>,
 }
@@ -76,6 +84,7 @@ impl Pool {
             state: Mutex::default(),
             places,
             reservations: Arc::default(),
+            leases: Arc::default(),
         }
     }
 
@@ -112,6 +121,87 @@ impl Pool {
             drop(state);
             drop(spare);
         }
+    }
+
+    /// Notes which server a connection has shown that was begun at this time. If the name has gone on
+    /// to it, the sessions of the one before end, and their locks are lost.
+    ///
+    /// # Errors
+    ///
+    /// If the name has gone on from it.
+    pub(super) fn found(&self, server: Server, connected_at: Timestamp) -> Result<(), LockError> {
+        let replaced = self.note_server(&mut self.lock(), server, connected_at)?;
+        for (life, why) in replaced {
+            life.end(why);
+        }
+        Ok(())
+    }
+
+    /// The same for a session that was opened: it ends with the server's turn.
+    fn admit(&self, opened: &Opened) -> Result<(), LockError> {
+        let server = opened.backend.server;
+        self.leases.looked(opened.connected_at);
+        let replaced = {
+            let mut state = self.lock();
+            let replaced = self.note_server(&mut state, server, opened.connected_at)?;
+            state.lives.push((opened.backend, Arc::clone(&opened.life)));
+            replaced
+        };
+        for (life, why) in replaced {
+            life.end(why);
+        }
+        Ok(())
+    }
+
+    /// The sessions that end by it, and why.
+    fn note_server(
+        &self,
+        state: &mut State,
+        server: Server,
+        connected_at: Timestamp,
+    ) -> Result<Vec<(Arc<Life>, &'static str)>, LockError> {
+        let Some(known) = &mut state.known else {
+            state.known = Some(Known::new(server, connected_at));
+            return Ok(Vec::new());
+        };
+        let why = match known.compare(server, connected_at) {
+            Shows::TheSame => {
+                known.confirm(connected_at);
+                return Ok(Vec::new());
+            }
+            Shows::Outdated => {
+                let place = format_args!("server `{}`", self.settings.server_name);
+                return Err(outdated().about(place));
+            }
+            Shows::Another(why) => why,
+        };
+        *known = Known::new(server, connected_at);
+        let name = &self.settings.server_name;
+        tracing::warn!(server = %name, "{why}");
+        let lives = std::mem::take(&mut state.lives);
+        let (same, replaced): (Vec<_>, Vec<_>) = lives
+            .into_iter()
+            .partition(|(backend, _)| backend.server == server);
+        state.lives = same;
+        Ok(replaced.into_iter().map(|(_, life)| (life, why)).collect())
+    }
+
+    /// The server has this session no more, or nobody can ask it.
+    pub(super) fn is_gone(&self, backend: Backend) {
+        self.lock().lives.retain(|(known, _)| *known != backend);
+    }
+
+    /// Whether one of these processes of the server serves a session of ours that was given up.
+    pub(super) fn gave_up(&self, pids: &[i32]) -> bool {
+        let state = self.lock();
+        let mut given_up = state.lives.iter().filter(|(_, life)| life.has_ended());
+        given_up.any(|(backend, _)| pids.contains(&backend.pid))
+    }
+
+    /// Whether the server may still have a session of ours that was given up.
+    pub(super) fn has_given_up(&self) -> bool {
+        let state = self.lock();
+        state.lives.iter().any(|(_, life)| life.has_ended())
     }
 
     /// The length of lease that sessions are kept for: the provider's own, or that doubled or
@@ -202,6 +292,7 @@ impl Pool {
         };
         let lease = self.settings.lease;
         let opened = opening::open(&self.settings, lease, Use::OneLock, place).await;
+        let opened = opened.and_then(|opened| self.admit(&opened).map(|()| opened));
         self.lock().connecting_own.made(&opened);
         if let Err(error) = &opened {
             self.note(error);
@@ -247,6 +338,7 @@ impl Pool {
                 return Err(pool.bounds.no_place());
             };
             let opened = opening::open(&pool.settings, lease, Use::Shared, place).await?;
+            pool.admit(&opened)?;
             pool.bounds.learn(opened.capacity);
             Ok(opened)
         });

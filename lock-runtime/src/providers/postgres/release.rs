@@ -40,7 +40,7 @@ pub(super) async fn release(pool: &Arc<Pool>, grant: &Grant) -> Result<(), LockE
         }
         // The session's end has released it too.
         Err(error) => {
-            undo(session, reservation, &error);
+            undo(pool, session, reservation, &error);
             Err(error)
         }
     }

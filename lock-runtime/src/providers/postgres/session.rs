@@ -12,9 +12,10 @@ use super::error::{is_cancelled, lock_error, unanswered};
 use super::key::{AdvisoryKey, Keys};
 use super::life::Life;
 use super::opening::Opened;
+use super::server::Backend;
 use super::statements::{
-    CANCEL, ENROL, HELD, KEEP_FOR, LEAVE, LOCK, OTHERS_WAIT, PING, RELOCK, STATEMENTS, Sql,
-    TERMINATE, TOKEN, TRY, UNLOCK, UNLOCK_ALL, WAITS, text,
+    CANCEL, ENROL, HAS, HELD, HOLDERS, KEEP_FOR, LEAVE, LOCK, OTHERS_WAIT, PING, RELOCK,
+    STATEMENTS, Sql, TERMINATE, TOKEN, TRY, UNLOCK, UNLOCK_ALL, WAITS, text,
 };
 use crate::clock::Timestamp;
 use crate::race::both;
@@ -28,6 +29,8 @@ pub(super) type Answer<T> = Result<T, tokio_postgres::Error>;
 pub(super) struct Session {
     client: Client,
     pub(super) backend: Backend,
+    /// What the session is marked with on the server.
+    mark: String,
     /// What is added to the number that the server answers to make a token.
     token_base: i64,
     gives_tokens: bool,
@@ -73,19 +76,12 @@ pub(super) struct Granted {
     pub(super) token: Option<u64>,
 }
 
-/// Which process of the server serves a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Backend {
-    pub(super) pid: i32,
-    /// In microseconds since 1970.
-    pub(super) started: i64,
-}
-
 impl Session {
     pub(super) fn new(opened: Opened, of_one_lock: bool) -> Arc<Self> {
         Arc::new(Self {
             client: opened.client,
             backend: opened.backend,
+            mark: opened.mark,
             token_base: opened.token_base,
             gives_tokens: opened.gives_tokens,
             lease: AtomicU64::new(nanos(opened.lease)),
@@ -125,8 +121,8 @@ impl Session {
     /// Tries the lock.
     pub(super) async fn try_lock(&self, keys: Keys) -> Answer<Tried> {
         let (sent_at, row) = self.ask_of_keys(TRY, keys, &keys.waiters).await?;
-        self.check_pid(&row);
-        self.tried(sent_at, row.try_get(1)?)
+        self.check(&row);
+        self.tried(sent_at, row.try_get(2)?)
     }
 
     fn tried(&self, sent_at: Timestamp, answer: i64) -> Answer<Tried> {
@@ -169,8 +165,8 @@ impl Session {
     /// the try.
     pub(super) async fn relock(&self, keys: Keys) -> Answer<(bool, Tried)> {
         let (sent_at, row) = self.ask_of_keys(RELOCK, keys, &keys.waiters).await?;
-        self.check_pid(&row);
-        Ok((row.try_get(1)?, self.tried(sent_at, row.try_get(2)?)?))
+        self.check(&row);
+        Ok((row.try_get(2)?, self.tried(sent_at, row.try_get(3)?)?))
     }
 
     /// What the grant of a lock that was waited for says: that the session lives since a time later
@@ -178,8 +174,8 @@ impl Session {
     pub(super) async fn token(&self, lease: Duration) -> Answer<Granted> {
         self.lease.store(nanos(lease), Ordering::Relaxed);
         let (sent_at, row) = self.ask(TOKEN, &[&milliseconds(lease)]).await?;
-        self.check_pid(&row);
-        let token = self.token_of(row.try_get(1)?);
+        self.check(&row);
+        let token = self.token_of(row.try_get(2)?);
         Ok(Granted { sent_at, token })
     }
 
@@ -274,7 +270,10 @@ impl Session {
             let asked = tokio::time::timeout(session.lease(), session.ask(PING, &[])).await;
             let answer = match asked {
                 Ok(Ok((sent_at, row))) => {
-                    session.check_pid(&row);
+                    session.check(&row);
+                    if row.try_get(2).unwrap_or(false) {
+                        session.life.end("the server has become a standby");
+                    }
                     session.doubtful.store(false, Ordering::Relaxed);
                     Ok(sent_at)
                 }
@@ -367,6 +366,21 @@ impl Session {
         self.gives_tokens
     }
 
+    /// Whether that session has this lock on the server.
+    pub(super) async fn sees_held(&self, keys: Keys, by: Backend) -> Answer<bool> {
+        let (high, low, form) = keys.lock.in_pg_locks();
+        let (pid, started) = (by.pid, by.started);
+        let asked = self.ask(HAS, &[&pid, &started, &high, &low, &form]).await;
+        asked?.1.try_get(0)
+    }
+
+    /// Which processes of the server have this lock.
+    pub(super) async fn holders(&self, keys: Keys) -> Answer<Vec<i32>> {
+        let (high, low, form) = keys.lock.in_pg_locks();
+        let asked = self.ask(HOLDERS, &[&high, &low, &form]).await;
+        asked?.1.try_get(0)
+    }
+
     async fn ask_of_keys(
         &self,
         statement: Sql,
@@ -380,6 +394,12 @@ impl Session {
             AdvisoryKey::Int8(key) => self.ask(statement, &[&key, other]).await,
             AdvisoryKey::Int4Pair(high, low) => self.ask(statement, &[&high, &low, other]).await,
         }
+    }
+
+    /// Whether this session can be asked about that one: a process's number means something on its own
+    /// server only.
+    pub(super) fn knows(&self, other: Backend) -> bool {
+        self.backend.server == other.server
     }
 
     async fn ask_of_backend(&self, statement: Sql, other: Backend) -> Answer<bool> {
@@ -414,9 +434,12 @@ impl Session {
         self.prepared[statement.0].get_or_try_init(preparing).await
     }
 
-    /// A pooler that changes the server's session under ours makes all locks worthless.
-    fn check_pid(&self, row: &Row) {
-        if row.try_get::<_, i32>(0).ok() != Some(self.backend.pid) {
+    /// A pooler that changes the server's session under ours makes all locks worthless: the first two
+    /// columns are the session's process and its mark.
+    fn check(&self, row: &Row) {
+        let is_same = row.try_get::<_, i32>(0).ok() == Some(self.backend.pid)
+            && row.try_get::<_, Option<&str>>(1).ok().flatten() == Some(&*self.mark);
+        if !is_same {
             self.life
                 .end("a connection pooler has exchanged the session on the server");
         }

@@ -26,6 +26,8 @@ pub(super) const UNLOCK_ALL: Sql = Sql(13);
 pub(super) const ENROL: Sql = Sql(14);
 pub(super) const LEAVE: Sql = Sql(15);
 pub(super) const KEEP_FOR: Sql = Sql(16);
+pub(super) const HAS: Sql = Sql(17);
+pub(super) const HOLDERS: Sql = Sql(18);
 
 pub(super) const STATEMENTS: usize = TEXTS.len();
 
@@ -37,7 +39,7 @@ pub(super) const OTHERS_WAIT: i64 = -2;
 /// `{k}` is the lock's key, `{w}` that of those who wait for a notice, which is tried for the time
 /// of the statement. `CASE` evaluates in order: a token is younger than its lock, and a lock that
 /// was not to be had costs no transaction number.
-const TEXTS: [&str; 17] = [
+const TEXTS: [&str; 19] = [
     TRY_SQL,
     TRY_SQL,
     UNLOCK_SQL,
@@ -46,8 +48,8 @@ const TEXTS: [&str; 17] = [
     RELOCK_SQL,
     LOCK_SQL,
     LOCK_SQL,
-    "SELECT pg_backend_pid(), {token}, set_config('idle_session_timeout', $1, false)",
-    "SELECT pg_backend_pid()",
+    "SELECT pg_backend_pid(), {mark}, {token}, set_config('idle_session_timeout', $1, false)",
+    "SELECT pg_backend_pid(), {mark}, pg_is_in_recovery()",
     // Process ids are used again, so another session may have that of one that is gone.
     "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_get_activity($1) WHERE {started} = $2",
     "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_get_activity($1) WHERE {started} = $2",
@@ -60,14 +62,24 @@ const TEXTS: [&str; 17] = [
     "SELECT pg_try_advisory_lock_shared($1)",
     "SELECT pg_advisory_unlock_shared($1)",
     "SELECT set_config('idle_session_timeout', $1, false)",
+    "SELECT EXISTS (SELECT FROM pg_locks JOIN pg_stat_get_activity($1) USING (pid) \
+     WHERE {started} = $2 AND granted AND {is_lock} \
+     AND classid = $3::int8::oid AND objid = $4::int8::oid AND objsubid = $5::int2)",
+    "SELECT array(SELECT pid FROM pg_locks WHERE granted AND {is_lock} \
+     AND classid = $1::int8::oid AND objid = $2::int8::oid AND objsubid = $3::int2)",
 ];
 
-const TRY_SQL: &str = "SELECT pg_backend_pid(), CASE WHEN pg_try_advisory_lock({k}) THEN {token} \
+/// How sessions are marked, so that one is known again.
+pub(super) const MARK: &str = "current_setting('lock_runtime.session', true)";
+const IS_LOCK: &str = "locktype = 'advisory' AND database = \
+                       (SELECT oid FROM pg_database WHERE datname = current_database())";
+
+const TRY_SQL: &str = "SELECT pg_backend_pid(), {mark}, CASE WHEN pg_try_advisory_lock({k}) THEN {token} \
      WHEN pg_try_advisory_xact_lock({w}) THEN -1 ELSE -2 END";
 const UNLOCK_SQL: &str = "SELECT pg_advisory_unlock({k}), CASE \
      WHEN pg_try_advisory_xact_lock({w}) THEN false ELSE {notify} END";
 /// The notice goes out when the lock is free, and then whoever releases it does not try.
-const RELOCK_SQL: &str = "SELECT pg_backend_pid(), unlocked, CASE WHEN others_wait THEN -2 \
+const RELOCK_SQL: &str = "SELECT pg_backend_pid(), {mark}, unlocked, CASE WHEN others_wait THEN -2 \
      WHEN pg_try_advisory_lock({k}) THEN {token} ELSE -1 END FROM (\
      SELECT pg_advisory_unlock({k}) AS unlocked, CASE \
      WHEN pg_try_advisory_xact_lock({w}) THEN false ELSE {notify} END AS others_wait OFFSET 0\
@@ -99,6 +111,8 @@ pub(super) fn text(statement: Sql, gives_tokens: bool) -> String {
         .replace("{k}", key)
         .replace("{w}", &format!("{other}::int8"))
         .replace("{span}", other)
+        .replace("{mark}", MARK)
+        .replace("{is_lock}", IS_LOCK)
         .replace("{token}", token)
         .replace("{restarted}", RESTARTED)
         .replace("{started}", STARTED)

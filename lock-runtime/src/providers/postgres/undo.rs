@@ -1,31 +1,79 @@
 //! Taking back what a request may have done whose outcome is not known.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use super::pool::Pool;
 use super::reservation::Reservation;
 use super::session::Session;
 use crate::LockError;
+use crate::race::first_of;
 
 /// Somebody may cancel these requests too, by hand.
 const ATTEMPTS: usize = 5;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Takes it back without keeping anybody waiting. Requests of a session are carried out in order, so
-/// this one comes after the one in doubt; and if the session ends, all is undone. Until then the key
-/// stays reserved, and is in doubt.
-pub(super) fn undo(session: &Arc<Session>, reservation: Reservation, why: &LockError) {
+/// this one comes after the one in doubt; and if the session ends, all is undone. Where the session
+/// is deaf, another one settles it. Until then the key stays reserved, and is in doubt.
+pub(super) fn undo(
+    pool: &Arc<Pool>,
+    session: &Arc<Session>,
+    reservation: Reservation,
+    why: &LockError,
+) {
     reservation.doubt(why);
-    let session = Arc::clone(session);
+    let (pool, session) = (Arc::downgrade(pool), Arc::clone(session));
     tokio::spawn(async move {
-        for _ in 0..ATTEMPTS {
-            if unlock(&session, &reservation).await {
-                return;
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
-        session.life.end("a lock could not be taken back");
+        // The left one is asked first, so that its request is on its way whatever the other finds.
+        let undone = unlock_again(&session, &reservation);
+        first_of(undone, settle_from_another(&pool, &session, &reservation)).await;
     });
+}
+
+async fn unlock_again(session: &Session, reservation: &Reservation) {
+    for _ in 0..ATTEMPTS {
+        if unlock(session, reservation).await {
+            return;
+        }
+        if session.life.has_ended() {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    session.life.end("a lock could not be taken back");
+    // Another session finds out when the server knows of its end.
+    std::future::pending().await
+}
+
+/// Has another session say what became of it. Resolves when the server does not have the lock for
+/// this session: a request that comes later does no harm, since the one that takes it back follows.
+async fn settle_from_another(pool: &Weak<Pool>, session: &Session, reservation: &Reservation) {
+    while let Some(pool) = pool.upgrade() {
+        // An answer that is only late comes in this time.
+        tokio::time::sleep(PAUSE).await;
+        if session.life.holds_nothing() {
+            // Nobody loses anything by it; upkeep goes on with it if this does not succeed.
+            session.life.end("a request was not answered");
+        }
+        let Ok(other) = pool.shared(pool.settings.lease).await else {
+            continue;
+        };
+        if !other.knows(session.backend) {
+            return;
+        }
+        let patience = pool.settings.patience(pool.settings.lease);
+        let has = async {
+            if session.life.has_ended() {
+                other.terminate(session.backend).await
+            } else {
+                other.sees_held(reservation.keys, session.backend).await
+            }
+        };
+        if let Ok(false) = other.within(patience, has).await {
+            return;
+        }
+    }
 }
 
 /// Until the session does not hold it: a release in doubt and a lock in doubt after it may have made
@@ -35,7 +83,9 @@ async fn unlock(session: &Session, reservation: &Reservation) -> bool {
         match session.unlock(reservation.keys).await {
             Ok(true) => {}
             Ok(false) => return true,
-            Err(_) => return session.life.has_ended(),
+            // What it took ends with it, as soon as the server knows.
+            Err(_) if session.life.has_ended() => return session.life.ended().await,
+            Err(_) => return false,
         }
     }
 }

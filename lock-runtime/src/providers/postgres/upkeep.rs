@@ -5,7 +5,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::pool::Pool;
-use super::session::{Backend, Session};
+use super::server::Backend;
+use super::session::Session;
 use crate::providers::pause::jittered;
 use crate::race::{First, first_of};
 
@@ -34,6 +35,9 @@ pub(super) fn upkeep(pool: Weak<Pool>, session: &Arc<Session>) -> impl Future<Ou
                     }
                     if !known_to_server {
                         terminate(&pool, backend).await;
+                    }
+                    if let Some(pool) = pool.upgrade() {
+                        pool.is_gone(backend);
                     }
                     return;
                 }
@@ -76,6 +80,10 @@ async fn terminate(pool: &Weak<Pool>, backend: Backend) {
     let mut pause = FIRST_PAUSE;
     while let Some(pool) = pool.upgrade() {
         if let Ok(session) = pool.shared(pool.settings.lease).await {
+            if !session.knows(backend) {
+                // Nobody can reach it there, and nobody is sent there any more.
+                return;
+            }
             let patience = pool.settings.patience(session.lease());
             match session.within(patience, session.terminate(backend)).await {
                 Ok(true) => tracing::debug!(pid = backend.pid, "ended a session from another one"),

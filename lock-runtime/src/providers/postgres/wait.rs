@@ -250,6 +250,10 @@ impl Acquisition<'_> {
         self.request.report_unanswered(true);
         let asked = async {
             let shared = self.pool.shared(self.pool.settings.lease).await?;
+            if !shared.knows(session.backend) {
+                return Err(LockError::new(LockErrorKind::ProviderUnavailable)
+                    .with_detail("the sessions of this process are on two servers"));
+            }
             let seen = shared.look_at(session.backend);
             let seen = shared.within(patience, seen).await?;
             if seen.waits && seen.is_in_the_way {
@@ -284,7 +288,7 @@ impl Acquisition<'_> {
         let cancelling = async {
             let shared = self.pool.shared(self.pool.settings.lease).await.ok()?;
             // One that comes before the request that it is to cancel has no effect.
-            while shared.cancel(session.backend).await.ok()? {
+            while shared.knows(session.backend) && shared.cancel(session.backend).await.ok()? {
                 let pause = tokio::time::sleep(CANCELS_EVERY);
                 if let First::Left(_) = first_of(&mut granting, pause).await {
                     // It may have come just after the grant; even the statement that took the lock
