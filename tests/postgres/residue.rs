@@ -153,3 +153,26 @@ fn a_pooler_that_begins_to_exchange_sessions_is_noticed() {
         .await;
     });
 }
+
+/// Half-open since before it was set up: the server forgets it all the same.
+#[test]
+fn a_session_that_was_never_set_up_is_forgotten() {
+    with_server(|server| async move {
+        let proxy = FaultProxy::start(server.process.port()).await;
+        let lease = Duration::from_secs(2);
+        let connecting = through(&proxy).lease(lease).connect();
+        let connecting = tokio::spawn(connecting);
+        // The first answer is the server's greeting; then nothing passes any more.
+        eventually("it is being opened", BOUND, || async {
+            server.sessions().await > 0
+        })
+        .await;
+        proxy.set(|fault| fault.hides_close = true);
+        proxy.strand();
+        assert!(connecting.await.unwrap().is_err());
+        eventually("the server has forgotten it", 2 * BOUND, || async {
+            server.sessions().await == 0
+        })
+        .await;
+    });
+}

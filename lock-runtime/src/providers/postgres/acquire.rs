@@ -40,9 +40,7 @@ const SWEEPING: Duration = Duration::from_millis(10);
 /// What a try on a shared session came to.
 pub(super) enum Found {
     Granted(Grant),
-    Held {
-        others_wait: bool,
-    },
+    Held(Place),
     /// It is being taken back from a session that this process has given up.
     Residue(Reservation),
     /// Nothing that is known; it is worth another look later.
@@ -78,7 +76,7 @@ impl<'a> Acquisition<'a> {
         match self.pool.reserve(keys) {
             Ok(reservation) => match self.try_on_shared(reservation).await? {
                 Found::Granted(grant) => return Ok(grant),
-                Found::Held { others_wait } => place = Place::beside(others_wait),
+                Found::Held(beside) => place = beside,
                 Found::Residue(_) | Found::Nothing => {}
             },
             // What an earlier request did is being undone.
@@ -114,14 +112,15 @@ impl<'a> Acquisition<'a> {
                 }
             }
             Ok((true, Tried::Held { others_wait })) => {
-                drop(reservation);
-                self.pool.give_back(session);
                 // The next one in the server's queue has it, or one who was told.
                 self.request.report_contention();
+                let (keys, after) = (reservation.keys, Place::AfterOthers);
+                drop(reservation);
                 let place = match others_wait {
-                    true => Place::AfterOthers,
+                    true => self.place_beside(session, keys, after).await,
                     false => Place::Queue,
                 };
+                self.pool.give_back(session);
                 match self.request.waits() {
                     true => Box::pin(self.wait(place)).await,
                     false => Err(LockErrorKind::Contended.into()),
@@ -236,7 +235,13 @@ impl<'a> Acquisition<'a> {
                     return Ok(Found::Residue(reservation));
                 }
                 self.request.report_contention();
-                return Ok(Found::Held { others_wait });
+                return Ok(Found::Held(match others_wait && self.request.waits() {
+                    true => {
+                        self.place_beside(session, reservation.keys, Place::Notice)
+                            .await
+                    }
+                    false => Place::Queue,
+                }));
             }
             Err(error) => error,
         };

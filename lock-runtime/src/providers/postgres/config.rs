@@ -1,6 +1,7 @@
 //! How to connect: the builder, and the parameters of a URL.
 
 use std::fmt;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -57,6 +58,8 @@ pub(super) struct Settings {
     pub(super) max_sessions: Option<usize>,
     pub(super) max_locks: Option<usize>,
     pub(super) snapshot_age: Duration,
+    /// Somebody between takes no settings when a connection starts.
+    pub(super) starts_plainly: AtomicBool,
     /// The hosts, as errors name them.
     pub(super) server_name: String,
 }
@@ -324,6 +327,7 @@ impl PostgresProviderBuilder {
             max_sessions: self.max_sessions,
             max_locks: self.max_locks,
             snapshot_age,
+            starts_plainly: AtomicBool::new(false),
         })
     }
 

@@ -5,13 +5,14 @@
 //! The notice comes when the lock is free, so whoever is quickest has it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::acquire::{Acquisition, Found};
 use super::key::Keys;
 use super::session::Session;
-use super::wait::{FIRST_POLL, LAST_POLL};
+use super::wait::{FIRST_POLL, LAST_POLL, Place};
 use crate::provider::Grant;
 use crate::providers::pause::jittered;
 use crate::race::{First, first_of};
@@ -50,7 +51,28 @@ impl Drop for Enrolled {
     }
 }
 
+/// Pauses between looks whether others wait, who have to be seen at each: those who only look are
+/// done sooner.
+const LOOKS: [Duration; 3] = [
+    Duration::from_millis(1),
+    Duration::from_millis(3),
+    Duration::from_millis(9),
+];
+
 impl Acquisition<'_> {
+    /// Where to wait when it seems that others wait for notices.
+    pub(super) async fn place_beside(&self, session: &Session, keys: Keys, others: Place) -> Place {
+        let patience = self.pool.settings.patience(self.request.lease());
+        for pause in LOOKS {
+            match session.within(patience, session.nobody_waits(keys)).await {
+                Ok(true) => return Place::Queue,
+                Ok(false) => tokio::time::sleep(jittered(pause)).await,
+                Err(_) => break,
+            }
+        }
+        others
+    }
+
     /// Waits for notices, and tries at each: `after_others` says that those who wait were just sent
     /// one, and come first. `None` if that came to nothing.
     pub(super) async fn wait_for_notice(

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
@@ -102,7 +103,7 @@ async fn connect_and_set_up(
         client,
         life,
         version,
-    } = connect(settings, Some(place)).await?;
+    } = connect(settings, lease, Some(place)).await?;
     let mark = mark(&client).await?;
     // A wait has a snapshot of the database, which keeps what has died since.
     let longest_wait = match usage {
@@ -184,7 +185,7 @@ async fn mark(client: &Client) -> Result<String, LockError> {
 /// Also if it is a standby, which shows nothing: it may be on its way to become the primary.
 pub(super) async fn look(settings: &Settings) -> Result<Server, LockError> {
     within_limit(settings, async {
-        let client = connect(settings, None).await?.client;
+        let client = connect(settings, settings.lease, None).await?.client;
         let sql = format!("SELECT {TIMELINE}, {POSTMASTER_STARTED}");
         // The role's search path applies here, and could give functions another meaning.
         client
@@ -219,9 +220,12 @@ struct Connected {
     version: u32,
 }
 
-async fn connect(settings: &Settings, place: Option<Place>) -> Result<Connected, LockError> {
-    let connecting = settings.server.connect(settings.tls.clone());
-    let (client, connection) = connecting.await.map_err(connect_error)?;
+async fn connect(
+    settings: &Settings,
+    lease: Duration,
+    place: Option<Place>,
+) -> Result<Connected, LockError> {
+    let (client, connection) = start(settings, lease).await.map_err(connect_error)?;
     let version = check_version(connection.parameter("server_version"))?;
     let life = Life::new();
     let driving = drive(connection, Arc::clone(&life));
@@ -234,6 +238,35 @@ async fn connect(settings: &Settings, place: Option<Place>) -> Result<Connected,
         life,
         version,
     })
+}
+
+/// Connects with settings that hold from the first moment on: the server would keep a session for
+/// hours whose client dies while it is being set up. A pooler may take no such settings.
+async fn start(
+    settings: &Settings,
+    lease: Duration,
+) -> Result<(Client, Connection<Socket, Encrypted>), tokio_postgres::Error> {
+    if !settings.starts_plainly.load(Ordering::Relaxed) {
+        let mut server = settings.server.clone();
+        let options = server.get_options().unwrap_or_default().to_owned();
+        let (idle, probes) = (milliseconds(lease), probes(lease));
+        server.options(format!(
+            "{options} -c idle_session_timeout={idle} -c tcp_keepalives_idle={probes} \
+             -c tcp_keepalives_interval={probes} -c tcp_keepalives_count=3"
+        ));
+        match server.connect(settings.tls.clone()).await {
+            Err(error) if error.code() == Some(&SqlState::PROTOCOL_VIOLATION) => {
+                settings.starts_plainly.store(true, Ordering::Relaxed);
+            }
+            connected => return connected,
+        }
+    }
+    settings.server.connect(settings.tls.clone()).await
+}
+
+/// How many seconds a connection is quiet before the server probes it, and probes are apart.
+fn probes(lease: Duration) -> u64 {
+    (lease.as_secs() / 8).clamp(1, 10)
 }
 
 /// Moves the bytes of a session, until it ends or is given up.
@@ -318,7 +351,7 @@ async fn set_up(
         .batch_execute("SET search_path = pg_catalog, pg_temp; SET ROLE NONE")
         .await?;
     let (idle, longest_wait) = (milliseconds(lease), milliseconds(longest_wait));
-    let probes = (lease.as_secs() / 8).clamp(1, 10);
+    let probes = probes(lease);
     client
         .batch_execute(&format!(
             "SET idle_session_timeout = {idle};
@@ -348,8 +381,8 @@ async fn set_up(
 async fn look_for_pooler(settings: &Settings) -> Result<(), LockError> {
     // The role's search path applies here.
     const PID: &str = "SELECT pg_catalog.pg_backend_pid()";
-    let one = connect(settings, None).await?.client;
-    let other = connect(settings, None).await?.client;
+    let one = connect(settings, settings.lease, None).await?.client;
+    let other = connect(settings, settings.lease, None).await?.client;
     for _ in 0..POOLER_CHECKS {
         let first: i32 = ask(&one, PID).await.map_err(lock_error)?;
         // One that serves its sessions in turn changes it here, one that prefers the last further on.

@@ -14,7 +14,7 @@ use super::life::Life;
 use super::opening::Opened;
 use super::server::Backend;
 use super::statements::{
-    CANCEL, ENROL, HAS, HELD, HOLDERS, KEEP_FOR, LEAVE, LOCK, OTHERS_WAIT, PING, RELOCK,
+    CANCEL, ENROL, HAS, HELD, HOLDERS, KEEP_FOR, LEAVE, LOCK, NOBODY, OTHERS_WAIT, PING, RELOCK,
     STATEMENTS, Sql, TERMINATE, TOKEN, TRY, UNLOCK, UNLOCK_ALL, WAITS, text,
 };
 use crate::clock::Timestamp;
@@ -190,6 +190,11 @@ impl Session {
         .await;
         listens?;
         enrolled?.1.try_get(0)
+    }
+
+    /// Whether nobody waits for notices of this lock; and nobody has looked at the same moment.
+    pub(super) async fn nobody_waits(&self, keys: Keys) -> Answer<bool> {
+        self.ask(NOBODY, &[&keys.waiters]).await?.1.try_get(0)
     }
 
     /// Ends that, unless another waiter has taken over these `notices`.

@@ -28,18 +28,20 @@ pub(super) const LEAVE: Sql = Sql(15);
 pub(super) const KEEP_FOR: Sql = Sql(16);
 pub(super) const HAS: Sql = Sql(17);
 pub(super) const HOLDERS: Sql = Sql(18);
+pub(super) const NOBODY: Sql = Sql(19);
 
 pub(super) const STATEMENTS: usize = TEXTS.len();
 
 /// What `TRY` and `RELOCK` answer in place of a token: somebody has the lock.
 pub(super) const HELD: i64 = -1;
-/// The same, and somebody waits for a notice; or, of `RELOCK`, somebody does and was sent one.
+/// The same, and it seems that somebody waits for a notice; of `RELOCK`, one was sent. Whoever looks
+/// at the same time looks like a waiter.
 pub(super) const OTHERS_WAIT: i64 = -2;
 
 /// `{k}` is the lock's key, `{w}` that of those who wait for a notice, which is tried for the time
 /// of the statement. `CASE` evaluates in order: a token is younger than its lock, and a lock that
 /// was not to be had costs no transaction number.
-const TEXTS: [&str; 19] = [
+const TEXTS: [&str; 20] = [
     TRY_SQL,
     TRY_SQL,
     UNLOCK_SQL,
@@ -67,6 +69,7 @@ const TEXTS: [&str; 19] = [
      AND classid = $3::int8::oid AND objid = $4::int8::oid AND objsubid = $5::int2)",
     "SELECT array(SELECT pid FROM pg_locks WHERE granted AND {is_lock} \
      AND classid = $1::int8::oid AND objid = $2::int8::oid AND objsubid = $3::int2)",
+    "SELECT pg_try_advisory_xact_lock($1)",
 ];
 
 /// How sessions are marked, so that one is known again.

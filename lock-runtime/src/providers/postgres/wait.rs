@@ -42,15 +42,6 @@ pub(super) enum Place {
     AfterOthers,
 }
 
-impl Place {
-    pub(super) fn beside(others_wait: bool) -> Self {
-        match others_wait {
-            true => Self::Notice,
-            false => Self::Queue,
-        }
-    }
-}
-
 impl Acquisition<'_> {
     pub(super) async fn wait(mut self, mut place: Place) -> Result<Grant, LockError> {
         let keys = self.pool.keys(self.request.name());
