@@ -2,7 +2,7 @@
 //! comes to nothing.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use zookeeper_client::{Error, EventType};
@@ -16,7 +16,6 @@ use super::session::{Room, Session};
 use crate::clock::Timestamp;
 use crate::provider::{AcquireRequest, Grant};
 use crate::race::{First, both, first_of};
-use crate::token::FencingToken;
 use crate::{LockError, LockErrorKind};
 
 /// Between two attempts of a waiter to reach the ensemble.
@@ -41,6 +40,8 @@ enum Miss {
     Abandoned,
     /// The session has ended.
     Ended,
+    /// It has no connection, and another one has.
+    Stranded,
     Unanswered,
     /// What stands before it is a node that no lock has.
     NoLock(String),
@@ -114,11 +115,13 @@ impl<'a> Acquisition<'a> {
             lock: self.lock.clone(),
             owner: self.owner.clone(),
         };
-        let mut created = None;
+        let known = Mutex::new(None);
+        let ended = first_of(session.ended(), self.stranded(&node, &known));
         let taking = async {
-            match first_of(self.take(&node, old, &mut created), session.ended()).await {
+            match first_of(self.take(&node, old, &known), ended).await {
                 First::Left(outcome) => outcome,
-                First::Right(()) => Err(Miss::Ended),
+                First::Right(First::Left(())) => Err(Miss::Ended),
+                First::Right(First::Right(())) => Err(Miss::Stranded),
             }
         };
         let given_up = first_of(self.given_up(by), self.report_trouble(session));
@@ -128,6 +131,7 @@ impl<'a> Acquisition<'a> {
             First::Right(First::Left(miss)) => miss,
             First::Right(First::Right(never)) => match never {},
         };
+        let created = known.into_inner().unwrap_or_else(PoisonError::into_inner);
         let error = match miss {
             Miss::Held | Miss::Abandoned => {
                 self.leave(node, created, by).await;
@@ -141,6 +145,10 @@ impl<'a> Acquisition<'a> {
                 ))
             }
             Miss::Ended => return Err(None),
+            Miss::Stranded => {
+                node.sweep_in_the_background(created);
+                return Err(None);
+            }
             Miss::Unanswered => {
                 node.sweep_in_the_background(created);
                 self.link.about(unanswered())
@@ -157,6 +165,25 @@ impl<'a> Acquisition<'a> {
             }
         };
         Err(Some(error))
+    }
+
+    /// Resolves when the session has had no connection for long, another one has, and nothing is lost
+    /// by going over: there is no node yet, or it is gone.
+    async fn stranded(&self, node: &Node, known: &Mutex<Option<Created>>) {
+        let pause = self.link.long_outage();
+        loop {
+            node.session.out_for(pause).await;
+            if let Ok(other) = self.link.beside(&node.session).await {
+                let created = known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let Some(created) = created else {
+                    return;
+                };
+                if let Ok(false) = node.is_seen_by(&other, &created).await {
+                    return;
+                }
+            }
+            tokio::time::sleep(pause).await;
+        }
     }
 
     /// Resolves when the request is abandoned, and for one that does not wait when its time is over.
@@ -176,14 +203,14 @@ impl<'a> Acquisition<'a> {
         &self,
         node: &Node,
         mut old: Option<&Held>,
-        known: &mut Option<Created>,
+        known: &Mutex<Option<Created>>,
     ) -> Result<Grant, Miss> {
         let session = &node.session;
         // A node of another session is not this one's to remove, and its name proves nothing.
         old = old.filter(|old| Arc::ptr_eq(&old.node.session, session) && old.loss().is_none());
         loop {
             // What there was is another's to remove, or gone.
-            *known = None;
+            set(known, None);
             self.request.report_unanswered(true);
             let old = old.take();
             let instead_of = old.map(|old| &old.created);
@@ -193,7 +220,7 @@ impl<'a> Acquisition<'a> {
                 old.leave(queued.old_is_gone);
             }
             let mut created = queued.created;
-            *known = Some(created.clone());
+            set(known, Some(created.clone()));
             let mut sent_at = Some(queued.sent_at);
             let mut children = queued.children;
             // Until somebody else removes the node.
@@ -241,14 +268,17 @@ impl<'a> Acquisition<'a> {
 
     fn grant(&self, node: &Node, created: Created, sent_at: Timestamp) -> Grant {
         self.request.report_trouble(None);
-        let token = FencingToken::new(created.czxid.unsigned_abs());
+        let token = node.link.token(created.czxid);
         let loss = self.request.loss_reporter();
         let held = Held::new(node.clone(), created, self.request.owner(), &loss);
-        Grant::new(self.request, sent_at)
+        let grant = Grant::new(self.request, sent_at)
             .with_lease(node.session.validity())
             .with_server_lease(node.session.timeout())
-            .with_token(token)
-            .with_state(held)
+            .with_state(held);
+        match token {
+            Some(token) => grant.with_token(token),
+            None => grant,
+        }
     }
 
     /// Takes the node back before anybody is told, if the ensemble answers in time; else afterwards.
@@ -278,11 +308,16 @@ impl<'a> Acquisition<'a> {
     /// behind is awaited in any case.
     async fn until_gone(&self, session: &Session, path: &str) -> Result<(), Miss> {
         self.request.report_unanswered(true);
-        match session.client.get_and_watch_data(path).await {
-            Ok((_, stat, _)) if NO_LOCKS.contains(&stat.ephemeral_owner) => {
+        // That it exists may be seen by everybody, whatever the node's ACL says.
+        match session.client.check_and_watch_stat(path).await {
+            Ok((Some(stat), _)) if NO_LOCKS.contains(&stat.ephemeral_owner) => {
                 Err(Miss::NoLock(path.to_owned()))
             }
-            Ok((_, stat, watcher)) => {
+            Ok((None, watcher)) => {
+                drop(watcher);
+                Ok(())
+            }
+            Ok((Some(stat), watcher)) => {
                 self.request.report_unanswered(false);
                 if !self.link.is_own(stat.ephemeral_owner) {
                     if !self.request.waits() {
@@ -310,6 +345,10 @@ impl<'a> Acquisition<'a> {
             watcher.changed().await;
         }
     }
+}
+
+fn set(known: &Mutex<Option<Created>>, created: Option<Created>) {
+    *known.lock().unwrap_or_else(PoisonError::into_inner) = created;
 }
 
 /// A connection that is lost is made anew by the client, and the session lives on.

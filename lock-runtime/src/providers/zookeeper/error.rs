@@ -54,6 +54,12 @@ pub(super) fn lock_error(error: Error) -> LockError {
             Unsupported,
             "the server is too old: expected ZooKeeper 3.5 or newer",
         ),
+        // Of a node with a sequence number, whose next one is taken.
+        Error::NodeExists => (
+            ProviderUnavailable,
+            "the lock's node has used up its sequence numbers; they begin anew when nobody holds \
+             the lock or waits for it",
+        ),
         Error::NoHosts | Error::Timeout => {
             (ProviderUnavailable, "no server of the ensemble answers")
         }

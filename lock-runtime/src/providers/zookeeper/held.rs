@@ -7,7 +7,7 @@ use std::time::Duration;
 use zookeeper_client::{Error, EventType};
 
 use super::error::{Fault, lock_error, lost, unanswered};
-use super::node::{Created, Node, PAUSE};
+use super::node::{Created, LONGEST_PAUSE, Node, PAUSE};
 use super::session::ENDED;
 use crate::LockError;
 use crate::provider::{LossReporter, OwnerId};
@@ -17,6 +17,9 @@ use crate::signal::Signal;
 /// A lock held for less than this is not looked at.
 const BEFORE_WATCHING: Duration = Duration::from_millis(20);
 pub(super) const REMOVED: &str = "its node was removed by somebody else";
+const GONE: &str = "its session has no connection, and its node is gone from the ensemble";
+/// How long a session is without a connection before another one is asked.
+const BEFORE_LOOKING: Duration = Duration::from_millis(500);
 
 /// What a grant of this provider carries with it.
 pub(super) struct Held {
@@ -140,10 +143,34 @@ impl Held {
                 }
             }
         };
-        if let First::Right(true) = first_of(self.given_up.wait(), watching).await {
+        let watching = async {
+            match first_of(watching, self.missed_by_another()).await {
+                First::Left(removed) => removed.then_some(REMOVED),
+                First::Right(()) => Some(GONE),
+            }
+        };
+        if let First::Right(Some(why)) = first_of(self.given_up.wait(), watching).await {
             self.was_removed();
             self.node.session.forget(self.id);
-            loss.report(REMOVED);
+            loss.report(why);
+        }
+    }
+
+    /// Resolves when the session has no connection and another one finds that the node is gone: so is
+    /// the session then, or all data of the ensemble. A server that has lost its data hangs up on
+    /// clients that have seen more than it has.
+    async fn missed_by_another(&self) {
+        let mut pause = BEFORE_LOOKING;
+        loop {
+            self.node.session.out_for(pause).await;
+            if let Ok(other) = self.node.link.beside(&self.node.session).await {
+                let seen = self.node.is_seen_by(&other, &self.created).await;
+                if let Ok(false) = seen {
+                    return;
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 

@@ -1,6 +1,8 @@
 //! The session in use, how it is made anew, and another one when it has no room.
 
+use std::collections::VecDeque;
 use std::pin::pin;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -16,11 +18,15 @@ use crate::provider::{BoxFuture, OwnerId};
 use crate::providers::host::host;
 use crate::race::all_of;
 use crate::signal::Signal;
+use crate::token::FencingToken;
 use crate::{LockError, LockName};
 
 /// Of a host to which TCP connects.
-const NO_SESSION: &str = "takes connections, but opens no session: it is overloaded, does not speak \
-                          ZooKeeper, or its TLS settings or certificate do not fit";
+const NO_SESSION: &str = "takes connections, but opens no session: it is overloaded, has as many \
+                          connections from this address as its `maxClientCnxns` allows, does not \
+                          speak ZooKeeper, or its TLS settings or certificate do not fit";
+/// Sessions of this process are known again for so many more.
+const KNOWN_SESSIONS: usize = 1_024;
 
 type Outcome = Result<Arc<Session>, LockError>;
 
@@ -29,6 +35,10 @@ pub(super) struct Link {
     pub(super) settings: Settings,
     owner_prefix: String,
     state: Mutex<State>,
+    /// The highest transaction of the ensemble that this process has seen, and below which tokens are
+    /// not above those that were given.
+    newest: AtomicI64,
+    no_tokens_below: AtomicI64,
 }
 
 #[derive(Default)]
@@ -37,6 +47,8 @@ struct State {
     /// Those that had no room any more. They live as long as their locks.
     full: Vec<Weak<Session>>,
     attempt: Option<Arc<Signal<Outcome>>>,
+    /// The ids of all sessions lately; the server may have one that is not here any more.
+    ids: VecDeque<i64>,
 }
 
 impl Link {
@@ -45,6 +57,8 @@ impl Link {
             settings,
             owner_prefix: format!("lk1:{}:{}:", host(), std::process::id()),
             state: Mutex::default(),
+            newest: AtomicI64::new(0),
+            no_tokens_below: AtomicI64::new(0),
         }
     }
 
@@ -78,7 +92,7 @@ impl Link {
         loop {
             let attempt = {
                 let mut state = self.lock();
-                if let Some(room) = state.room(lock.child_length()) {
+                if let Some(room) = state.room(lock.child_length(), self.long_outage()) {
                     return Ok(Arc::new(room));
                 }
                 self.attempt(&mut state)
@@ -90,16 +104,53 @@ impl Link {
         }
     }
 
-    /// Whether a session of this id is one of these. A name's nodes of theirs, other than that of the
-    /// acquisition under way, are on their way out.
+    /// Whether a session of this id is or was one of these. A name's nodes of theirs, other than that
+    /// of the acquisition under way, are on their way out.
     pub(super) fn is_own(&self, id: i64) -> bool {
-        let state = self.lock();
-        let full: Vec<_> = state.full.iter().filter_map(Weak::upgrade).collect();
-        let is_own = full.iter().chain(&state.current).any(|one| one.id() == id);
-        drop(state);
-        // Dropping the last reference closes the session.
-        drop(full);
-        is_own
+        self.lock().ids.contains(&id)
+    }
+
+    /// From then on a session without a connection is not waited for: another one is tried beside it.
+    pub(super) fn long_outage(&self) -> Duration {
+        self.settings.connect_timeout / 2
+    }
+
+    /// A session that has a connection, while this one has none.
+    pub(super) async fn beside(self: &Arc<Self>, session: &Session) -> Outcome {
+        let attempt = {
+            let mut state = self.lock();
+            match &state.current {
+                Some(current) if current.is_connected() && current.id() != session.id() => {
+                    return Ok(Arc::clone(current));
+                }
+                _ => self.attempt(&mut state),
+            }
+        };
+        attempt.wait().await.clone()
+    }
+
+    /// The newest transaction of the ensemble so far.
+    pub(super) fn newest(&self) -> i64 {
+        self.newest.load(Ordering::Acquire)
+    }
+
+    /// A request that was sent after `before` was the newest has made this transaction.
+    pub(super) fn saw(&self, transaction: i64, before: i64) {
+        self.newest.fetch_max(transaction, Ordering::AcqRel);
+        if transaction < before && self.no_tokens_below.fetch_max(before, Ordering::AcqRel) < before
+        {
+            tracing::warn!(
+                servers = %self.settings.hosts,
+                "the ensemble has lost its data: locks that were held are lost, and grants have no \
+                 fencing tokens until these are above those given before"
+            );
+        }
+    }
+
+    /// The fencing token of a node, if it is above those given before.
+    pub(super) fn token(&self, created: i64) -> Option<FencingToken> {
+        let is_above = created > self.no_tokens_below.load(Ordering::Acquire);
+        is_above.then(|| FencingToken::new(created.unsigned_abs()))
     }
 
     /// Makes a session before anybody needs one.
@@ -129,20 +180,18 @@ impl Link {
 }
 
 impl State {
-    /// On the session in use, or on one that has room again.
-    fn room(&mut self, length: usize) -> Option<Room> {
+    /// On the session in use, or on one that has room again; on none that has been without a
+    /// connection for so long.
+    fn room(&mut self, length: usize, long_outage: Duration) -> Option<Room> {
         self.full.retain(|session| session.strong_count() > 0);
         let current = self.current.take_if(|current| current.has_ended());
         drop(current);
-        if let Some(room) = self
-            .current
-            .as_ref()
-            .and_then(|current| current.room(length))
-        {
-            return Some(room);
-        }
-        let mut full = self.full.iter().filter_map(Weak::upgrade);
-        full.find_map(|session| (!session.has_ended()).then(|| session.room(length))?)
+        let full = self.full.iter().filter_map(Weak::upgrade);
+        let mut sessions = self.current.iter().map(Arc::clone).chain(full);
+        sessions.find_map(|session| {
+            let is_of_use = !session.has_ended() && !session.is_out_for(long_outage);
+            is_of_use.then(|| session.room(length))?
+        })
     }
 }
 
@@ -187,6 +236,12 @@ async fn connect(link: Arc<Link>, attempt: Arc<Signal<Outcome>>) {
     let outcome = outcome.map_err(|error| link.about(error));
     let mut state = link.lock();
     state.attempt = None;
+    if let Ok(session) = &outcome {
+        state.ids.push_back(session.id());
+        if state.ids.len() > KNOWN_SESSIONS {
+            state.ids.pop_front();
+        }
+    }
     if let Ok(session) = &outcome
         && let Some(full) = state.current.replace(Arc::clone(session))
     {

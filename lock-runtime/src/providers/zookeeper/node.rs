@@ -14,7 +14,7 @@ use crate::race::both;
 
 /// After an error of the server's; in the background doubled from one to the next.
 pub(super) const PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A node that was seen so lately is removed by its name, without another look at whose it is.
 const LATELY: Duration = Duration::from_millis(100);
 
@@ -76,7 +76,7 @@ impl Node {
             None => None,
         };
         loop {
-            let sent_at = Timestamp::now();
+            let (sent_at, newest) = (Timestamp::now(), self.link.newest());
             let parent = client.create(self.lock.node(), b"", &container);
             let child = client.create(&prefix, self.owner.as_bytes(), &sequential);
             let instead_of = instead_of.take();
@@ -92,6 +92,7 @@ impl Node {
             match child {
                 Ok((stat, sequence)) => {
                     self.session.confirmed(sent_at);
+                    self.link.saw(stat.czxid, newest);
                     let name = format!("{prefix}{sequence}");
                     let created = Created {
                         name: name[self.lock.node().len() + 1..].to_owned(),
@@ -204,8 +205,17 @@ impl Node {
     /// Whether the node is there, and not another one of its name: once the lock's node was removed
     /// and created again, names begin anew.
     async fn is_there(&self, created: &Created) -> Result<bool, Error> {
+        self.is_seen_by(&self.session, created).await
+    }
+
+    /// The same, as another session sees it.
+    pub(super) async fn is_seen_by(
+        &self,
+        session: &Session,
+        created: &Created,
+    ) -> Result<bool, Error> {
         let path = self.lock.child(&created.name);
-        let client = &self.session.client;
+        let client = &session.client;
         let synced = client.sync(&path);
         let stat = client.check_stat(&path);
         synced.await?;

@@ -10,6 +10,7 @@ use zookeeper_client::{Client, Error, MultiWriteError, SessionState, StateWatche
 use super::error::{Fault, fault};
 use crate::clock::Timestamp;
 use crate::provider::{LossReporter, OwnerId};
+use crate::race::{First, first_of};
 use crate::signal::Signal;
 
 /// How long the paths may be, taken together, that a session has an eye on. The client tells a new
@@ -125,6 +126,29 @@ impl Session {
     pub(super) fn disconnected_since(&self) -> Timestamp {
         let since = *self.state.disconnected();
         since.unwrap_or_else(Timestamp::now)
+    }
+
+    /// Whether it has had no connection for so long.
+    pub(super) fn is_out_for(&self, limit: Duration) -> bool {
+        !self.is_connected() && (self.disconnected_since() + limit).has_passed()
+    }
+
+    /// Resolves when it has had no connection for so long.
+    pub(super) async fn out_for(&self, limit: Duration) {
+        let mut watcher = self.client.state_watcher();
+        loop {
+            if self.is_connected() {
+                watcher.changed().await;
+                continue;
+            }
+            let since = self.disconnected_since();
+            let waited = tokio::time::sleep((since + limit).remaining());
+            if let First::Left(()) = first_of(waited, watcher.changed()).await
+                && self.is_out_for(limit)
+            {
+                return;
+            }
+        }
     }
 
     /// Whether it is connected, or comes to be before an outage has lasted so long.
