@@ -204,11 +204,12 @@ impl<'a> Acquisition<'a> {
         }
     }
 
-    /// Whether a session has it that this process has given up. Then nobody else holds it.
+    /// Whether a session has it that this process has given up, or nobody any more. Then nobody else
+    /// was seen to hold it.
     async fn is_residue(&self, session: &Session, keys: Keys) -> bool {
         let patience = self.pool.settings.patience(self.request.lease());
         let holders = session.within(patience, session.holders(keys)).await;
-        holders.is_ok_and(|pids| self.pool.gave_up(&pids))
+        holders.is_ok_and(|pids| pids.is_empty() || self.pool.gave_up(&pids))
     }
 
     /// Tries it on this session. An error with the reservation is that of a session that has ended.
