@@ -113,3 +113,85 @@ fn a_node_that_is_no_lock_is_refused_at_once() {
         take(&provider, "order").await.release().await.unwrap();
     });
 }
+
+/// Somebody before us has a node that we may not read.
+#[test]
+fn a_node_that_may_not_be_read_is_waited_for() {
+    with_server(|place| async move {
+        let provider = place.provider().await;
+        let theirs = place.queue("order", "lock-", b"theirs").await;
+        let nobody = [zookeeper_client::Acl::new(
+            zookeeper_client::Permission::ADMIN,
+            zookeeper_client::AuthId::anyone(),
+        )];
+        place.raw.set_acl(&theirs, &nobody, None).await.unwrap();
+        assert!(
+            lock(&provider, "order")
+                .try_acquire()
+                .await
+                .unwrap()
+                .is_none()
+        );
+        let waiting = crate::common::waiting(&provider, "order");
+        place.until_children("order", 2).await;
+        place.raw.delete(&theirs, None).await.unwrap();
+        waiting.await.unwrap().release().await.unwrap();
+    });
+}
+
+#[test]
+fn a_limit_of_connections_is_named() {
+    run(DEADLINE, async {
+        let Some(server) = ZooKeeperServer::start_with_most_connections(2) else {
+            return;
+        };
+        let place = Place::on(server.port()).await;
+        let _first = place.provider().await;
+        let refused = place
+            .builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .connect()
+            .await;
+        let error = refused.err().expect("there are two connections");
+        assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
+        assert!(error.to_string().contains("maxClientCnxns"), "{error}");
+    });
+}
+
+/// Far more than it can do in that time: nobody is told of another holder, and some are served.
+#[test]
+fn many_free_names_are_never_held_elsewhere() {
+    with_server(|place| async move {
+        const NAMES: usize = 2_000;
+        let provider = place.provider().await;
+        take(&provider, "before").await.release().await.unwrap();
+        let mut tasks = tokio::task::JoinSet::new();
+        for name in 0..NAMES {
+            let lock = lock(&provider, &format!("free:{name}"));
+            tasks.spawn(async move {
+                match lock.acquire_for(Duration::from_millis(300)).await {
+                    Ok(guard) => {
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                        drop(guard);
+                        true
+                    }
+                    Err(error) => {
+                        let kind = error.kind();
+                        assert_eq!(kind, LockErrorKind::ProviderUnavailable, "{error}");
+                        false
+                    }
+                }
+            });
+        }
+        let served = tasks.join_all().await;
+        let served = served.into_iter().filter(|served| *served).count();
+        println!("{served} of {NAMES} served");
+        // What was given up is taken back, and then everything is as before.
+        tokio::time::timeout(BOUND, take(&provider, "after"))
+            .await
+            .expect("it recovers")
+            .release()
+            .await
+            .unwrap();
+    });
+}

@@ -140,6 +140,11 @@ impl ZooKeeperServer {
         Self::start_with(|_| Vec::new(), None)
     }
 
+    /// One that takes so many connections from an address.
+    pub fn start_with_most_connections(most: usize) -> Option<Self> {
+        Self::start_with(|_| vec![format!("maxClientCnxns={most}")], None)
+    }
+
     /// One that looks this often for empty container nodes, which it removes.
     pub fn start_with_container_check(every: Duration) -> Option<Self> {
         let every = every.as_millis();
@@ -237,6 +242,15 @@ impl ZooKeeperServer {
     pub fn start_again(&mut self) {
         self.launch().expect("the server starts again");
         self.until_serving().expect("the server serves again");
+    }
+
+    /// The same without its data.
+    pub fn start_empty(&mut self) {
+        let data = self.scratch.join("version-2");
+        if data.exists() {
+            std::fs::remove_dir_all(&data).expect("its data can be removed");
+        }
+        self.start_again();
     }
 
     /// The answer to one of the commands of four letters.

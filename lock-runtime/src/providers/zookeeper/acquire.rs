@@ -20,6 +20,8 @@ use crate::{LockError, LockErrorKind};
 
 /// Between two attempts of a waiter to reach the ensemble.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Between two looks at a node that may not be read.
+const HIDDEN: Duration = Duration::from_millis(250);
 
 /// The owners that the server shows of a node that goes with no session: none, or a container.
 const NO_LOCKS: [i64; 2] = [0, i64::MIN];
@@ -308,31 +310,43 @@ impl<'a> Acquisition<'a> {
     /// behind is awaited in any case.
     async fn until_gone(&self, session: &Session, path: &str) -> Result<(), Miss> {
         self.request.report_unanswered(true);
-        // That it exists may be seen by everybody, whatever the node's ACL says.
-        match session.client.check_and_watch_stat(path).await {
-            Ok((Some(stat), _)) if NO_LOCKS.contains(&stat.ephemeral_owner) => {
-                Err(Miss::NoLock(path.to_owned()))
-            }
-            Ok((None, watcher)) => {
-                drop(watcher);
-                Ok(())
-            }
-            Ok((Some(stat), watcher)) => {
-                self.request.report_unanswered(false);
-                if !self.link.is_own(stat.ephemeral_owner) {
-                    if !self.request.waits() {
-                        return Err(Miss::Held);
-                    }
-                    self.request.report_contention();
-                }
+        match session.client.get_and_watch_data(path).await {
+            Ok((_, stat, watcher)) => {
+                self.is_seen_before(path, stat.ephemeral_owner)?;
                 match watcher.changed().await.event_type {
                     EventType::Session => Err(Miss::Ended),
                     _ => Ok(()),
                 }
             }
+            // Whether it exists may be asked by everybody, and servers tell nobody of its end who may
+            // not read it.
+            Err(Error::NoAuth) => {
+                match session.client.check_stat(path).await {
+                    Ok(Some(stat)) => self.is_seen_before(path, stat.ephemeral_owner)?,
+                    Ok(None) | Err(Error::NoNode) => return Ok(()),
+                    Err(error) => return go_on_after(error),
+                }
+                tokio::time::sleep(HIDDEN).await;
+                Ok(())
+            }
             Err(Error::NoNode) => Ok(()),
             Err(error) => go_on_after(error),
         }
+    }
+
+    /// A node of this session stands before.
+    fn is_seen_before(&self, path: &str, session: i64) -> Result<(), Miss> {
+        if NO_LOCKS.contains(&session) {
+            return Err(Miss::NoLock(path.to_owned()));
+        }
+        self.request.report_unanswered(false);
+        if !self.link.is_own(session) {
+            if !self.request.waits() {
+                return Err(Miss::Held);
+            }
+            self.request.report_contention();
+        }
+        Ok(())
     }
 
     /// Says while the connection is gone that it is.

@@ -1,6 +1,7 @@
 //! The session in use, how it is made anew, and another one when it has no room.
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::pin::pin;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -25,6 +26,7 @@ use crate::{LockError, LockName};
 const NO_SESSION: &str = "takes connections, but opens no session: it is overloaded, has as many \
                           connections from this address as its `maxClientCnxns` allows, does not \
                           speak ZooKeeper, or its TLS settings or certificate do not fit";
+const HUNG_UP: [ErrorKind; 2] = [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset];
 /// Sessions of this process are known again for so many more.
 const KNOWN_SESSIONS: usize = 1_024;
 
@@ -261,6 +263,10 @@ async fn why_not(hosts: String, limit: Duration) -> String {
             };
             match tokio::time::timeout(limit, TcpStream::connect(&address)).await {
                 Ok(Ok(_)) => format!("{address}: {NO_SESSION}"),
+                // It hung up as soon as it had taken the connection.
+                Ok(Err(error)) if HUNG_UP.contains(&error.kind()) => {
+                    format!("{address}: {NO_SESSION} ({error})")
+                }
                 Ok(Err(error)) => format!("{address}: {error}"),
                 Err(_) => format!("{address}: no answer"),
             }
