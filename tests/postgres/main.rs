@@ -12,6 +12,7 @@ mod failover;
 mod faults;
 mod holders;
 mod many;
+mod model;
 mod outages;
 mod residue;
 mod snapshots;

@@ -43,18 +43,26 @@ use crate::{LockError, LockErrorKind};
 /// other, and so does `SELECT pg_advisory_lock(…)` typed by hand. No table is needed and no right
 /// but to connect.
 ///
-/// * **Lease.** A session has `idle_session_timeout` set to the lease, and the library asks it
-///   something every third of that. So a lock is free at once when its holder's process ends, and
+/// * **Lease.** A session has `idle_session_timeout` set to the lease, or to the class of lease above
+///   it, and the library asks it something every third of that. So a lock is free at once when its holder's process ends, and
 ///   within a lease when that is frozen or cut off.
 /// * **Waiting** happens in the server's own queue, in arrival order and without polling. It takes
-///   a session, since one that waits can do nothing else; that session then holds the lock. There
-///   are up to 16 of these
-///   ([`waiting_sessions`](PostgresProviderBuilder::waiting_sessions)); who waits for a lock beyond
-///   that looks every 25 to 400 ms, out of order, and may starve while others wait in the queue. A
-///   session that waits holds a snapshot of the database, which keeps `VACUUM` from removing what
-///   has died since. Each process that waits for a lock asks every 0.5 to 2 s whether the server
-///   still knows it to wait. Locks that were free share up to four sessions for each length of lease
-///   in use, however many they are.
+///   a session, since one that waits can do nothing else; that session then holds the lock. Up to 16
+///   sessions stand in queues
+///   ([`waiting_sessions`](PostgresProviderBuilder::waiting_sessions)). Who waits for a lock beyond
+///   that is told by `NOTIFY` when it is released, and tries; so does then everybody who waits for
+///   that lock, and the order among them is by chance. Clients that do not notify, such as .NET's,
+///   are noticed within 0.4 s.
+/// * **Sessions.** Locks that were free share up to four sessions for each class of lease: the
+///   provider's own, and that doubled or halved. All sessions together are at most
+///   [`max_sessions`](PostgresProviderBuilder::max_sessions), and all locks at most
+///   [`max_locks`](PostgresProviderBuilder::max_locks), both parts of what the server has. A session
+///   that nobody needs is closed after 10 s.
+/// * **Snapshots.** A session in a queue has a snapshot of the database, which keeps `VACUUM` from
+///   removing what has died since, and `CREATE INDEX CONCURRENTLY` waiting. It queues again, behind
+///   who came meanwhile, when the snapshot is 10 s old
+///   ([`snapshot_age`](PostgresProviderBuilder::snapshot_age)), or about a second after somebody
+///   began to wait for it.
 /// * **Fencing tokens** are transaction numbers (`pg_current_xact_id`), counted from the server's
 ///   last restart and from the timeline, so that they go on growing when a crash or a failover
 ///   forgets the last of them. Each grant uses up one transaction number. On version 14 there are
@@ -65,13 +73,17 @@ use crate::{LockError, LockErrorKind};
 ///
 /// # What it relies on
 ///
-/// One primary. After a failover, a primary that was not shut down goes on holding its locks until
-/// nobody reaches it.
+/// One primary at a time that the URL's name leads to. While locks are held or waited for, a fresh
+/// connection looks once a lease where the name leads. When a standby was promoted, the server was
+/// started again, or the name leads to another cluster, all sessions of the server before end, and
+/// their holders are told. So a primary that was replaced without being shut down goes on holding and
+/// granting locks for up to one and a half leases: in that time, check the fencing token at the
+/// resource. Where the name leads to nobody, nothing is concluded.
 ///
 /// A session that lives until its holder hears of its end. When the *server* ends one at once (it
 /// crashes, somebody calls `pg_terminate_backend`, a middlebox resets the connection), its locks
 /// are free at once, and a holder that is frozen or cut off in that moment does not know before its
-/// lease ends. In both cases, check the fencing token at the resource where that must do no harm.
+/// lease ends. Check the fencing token at the resource where that must do no harm.
 ///
 /// One database: an advisory lock belongs to the database of the URL, so whoever is to be excluded
 /// names the same one.
@@ -85,7 +97,9 @@ use crate::{LockError, LockErrorKind};
 /// lease, since the server does not count that as idle: until its machine does not answer keep-alive
 /// probes any more, or it goes on.
 ///
-/// A connection pooler before the server must be in session mode; any other is refused.
+/// A connection pooler before the server must be in session mode; any other is refused, also one that
+/// changes its mode later: each session is marked. Its pool needs room for `max_sessions` sessions of
+/// each process, and for two at least while a process connects.
 ///
 /// # TLS
 ///
@@ -116,8 +130,8 @@ impl PostgresProvider {
     /// Connects to the server of this URL: `postgres://user:password@host:port/database`, with the
     /// parameters that PostgreSQL's own clients know, such as `sslmode`, `host`, `options` and
     /// several hosts with commas between; parameters `key_prefix`, `lease`, `connect_timeout`,
-    /// `response_timeout` and `waiting_sessions` set what the builder's methods of that name set,
-    /// and `sslrootcert`, `sslcert` and `sslkey` name files in PEM format for its certificates.
+    /// `response_timeout`, `waiting_sessions`, `max_sessions`, `max_locks` and `snapshot_age` set what
+    /// the builder's methods of that name set, and `sslrootcert`, `sslcert` and `sslkey` name files in PEM format for its certificates.
     ///
     /// Of several hosts the first is taken that lets the session write, whatever
     /// `target_session_attrs` says; so a user whose `default_transaction_read_only` is on can only
