@@ -86,6 +86,30 @@ fn a_replaced_primary_holds_and_grants_nothing_for_long() {
     });
 }
 
+/// It is gone when its standby takes over.
+#[test]
+fn a_stopped_primary_is_left_at_once() {
+    with_server(|server| async move {
+        let mut pair = Pair::of(server).await;
+        let (first, second) = (pair.process().await, pair.process().await);
+        let held = take(&first, "held").await;
+        let waits = lock(&second, "held");
+        let waiting = tokio::spawn(async move { waits.acquire().await });
+        pair.old.until_waiting(1).await;
+        pair.old.process.kill();
+        tokio::time::timeout(OVERLAP, held.lost())
+            .await
+            .expect("the holder is told");
+        pair.fail_over();
+        match waiting.await.unwrap() {
+            Ok(granted) => granted.release().await.unwrap(),
+            // It bears an outage for a while only.
+            Err(error) => assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}"),
+        }
+        take(&first, "held").await.release().await.unwrap();
+    });
+}
+
 /// It answers nobody, and those who were connected to it do not hear of that.
 #[test]
 fn a_frozen_primary_holds_nothing_after_its_standby_was_promoted() {

@@ -17,6 +17,7 @@ mod outages;
 mod residue;
 mod snapshots;
 mod storm;
+mod table;
 mod tls;
 mod tokens;
 mod unanswered;

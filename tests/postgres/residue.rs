@@ -176,3 +176,22 @@ fn a_session_that_was_never_set_up_is_forgotten() {
         .await;
     });
 }
+
+/// The process gets none of the pool's places, or only one.
+#[test]
+fn a_pool_that_is_full_is_named() {
+    with_server(|server| async move {
+        let one = "default_pool_size = 1";
+        let Some(pooler) = PgBouncer::start(&server.process, "session", one) else {
+            return;
+        };
+        let connecting = lock_runtime::PostgresProvider::builder(pooler.url());
+        let connecting = connecting.connect_timeout(RESPONSE).connect();
+        let error = connecting.await.expect_err("a process needs two places");
+        assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
+        assert!(
+            error.to_string().contains("room for two sessions"),
+            "{error}"
+        );
+    });
+}

@@ -15,6 +15,7 @@ mod outage;
 mod restart;
 mod sessions;
 mod storm;
+mod table;
 mod thief;
 mod tls;
 mod tokens;

@@ -36,6 +36,10 @@ const EPOCH_MICROS: i64 = 1_704_067_200_000_000;
 /// Attempts to catch a pooler that exchanges sessions.
 const POOLER_CHECKS: usize = 3;
 
+/// What may be wrong, besides, when a session is not to be had.
+const POOLS: &str = "a session was not to be had (the pool of a pooler in between needs room for \
+                     two sessions while a process connects, and for `max_sessions` then)";
+
 /// Null on a standby.
 const TIMELINE: &str = "CASE WHEN NOT pg_is_in_recovery() THEN ('x' || \
                         substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))\
@@ -87,7 +91,7 @@ async fn within_limit<T>(
     let limit = settings.connect_timeout;
     let outcome = match tokio::time::timeout(limit, opening).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(unanswered(limit)),
+        Err(_) => Err(unanswered(limit).about(POOLS)),
     };
     outcome.map_err(|error| error.about(format_args!("server `{}`", settings.server_name)))
 }
