@@ -5,6 +5,7 @@ pub mod certificates;
 pub mod child;
 pub mod crew;
 pub mod example;
+pub mod fairness;
 pub mod fault_table;
 pub mod frozen;
 pub mod history;
