@@ -420,7 +420,7 @@ fn an_entry_that_is_there_twice_costs_no_neighbour_its_place() {
 fn no_name_starves_however_many_there_are() {
     with_server(|server| async move {
         let (one, other) = (server.provider().await, server.provider().await);
-        let providers: [std::sync::Arc<dyn lock_runtime::LockProvider>; 2] = [one, other];
+        let providers: [Arc<dyn lock_runtime::LockProvider>; 2] = [one, other];
         lock_tests::fairness::nobody_starves(&providers).await;
     });
 }

@@ -122,7 +122,7 @@ impl Session {
     pub(super) async fn try_lock(&self, keys: Keys) -> Answer<Tried> {
         let (sent_at, row) = self.ask_of_keys(TRY, keys, &keys.waiters).await?;
         self.check(&row);
-        self.tried(sent_at, row.try_get(2)?)
+        self.tried(sent_at, row.try_get(1)?)
     }
 
     fn tried(&self, sent_at: Timestamp, answer: i64) -> Answer<Tried> {
@@ -166,7 +166,7 @@ impl Session {
     pub(super) async fn relock(&self, keys: Keys) -> Answer<(bool, Tried)> {
         let (sent_at, row) = self.ask_of_keys(RELOCK, keys, &keys.waiters).await?;
         self.check(&row);
-        Ok((row.try_get(2)?, self.tried(sent_at, row.try_get(3)?)?))
+        Ok((row.try_get(1)?, self.tried(sent_at, row.try_get(2)?)?))
     }
 
     /// What the grant of a lock that was waited for says: that the session lives since a time later
@@ -175,7 +175,7 @@ impl Session {
         self.lease.store(nanos(lease), Ordering::Relaxed);
         let (sent_at, row) = self.ask(TOKEN, &[&milliseconds(lease)]).await?;
         self.check(&row);
-        let token = self.token_of(row.try_get(2)?);
+        let token = self.token_of(row.try_get(1)?);
         Ok(Granted { sent_at, token })
     }
 
@@ -276,7 +276,7 @@ impl Session {
             let answer = match asked {
                 Ok(Ok((sent_at, row))) => {
                     session.check(&row);
-                    if row.try_get(2).unwrap_or(false) {
+                    if row.try_get(1).unwrap_or(false) {
                         session.life.end("the server has become a standby");
                     }
                     session.doubtful.store(false, Ordering::Relaxed);
@@ -439,12 +439,10 @@ impl Session {
         self.prepared[statement.0].get_or_try_init(preparing).await
     }
 
-    /// A pooler that changes the server's session under ours makes all locks worthless: the first two
-    /// columns are the session's process and its mark.
+    /// A pooler that changes the server's session under ours makes all locks worthless: the first
+    /// column is the session's mark.
     fn check(&self, row: &Row) {
-        let is_same = row.try_get::<_, i32>(0).ok() == Some(self.backend.pid)
-            && row.try_get::<_, Option<&str>>(1).ok().flatten() == Some(&*self.mark);
-        if !is_same {
+        if row.try_get::<_, Option<&str>>(0).ok().flatten() != Some(&*self.mark) {
             self.life
                 .end("a connection pooler has exchanged the session on the server");
         }

@@ -50,8 +50,8 @@ const TEXTS: [&str; 20] = [
     RELOCK_SQL,
     LOCK_SQL,
     LOCK_SQL,
-    "SELECT pg_backend_pid(), {mark}, {token}, set_config('idle_session_timeout', $1, false)",
-    "SELECT pg_backend_pid(), {mark}, pg_is_in_recovery()",
+    "SELECT {mark}, {token}, set_config('idle_session_timeout', $1, false)",
+    "SELECT {mark}, pg_is_in_recovery()",
     // Process ids are used again, so another session may have that of one that is gone.
     "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_get_activity($1) WHERE {started} = $2",
     "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_get_activity($1) WHERE {started} = $2",
@@ -77,12 +77,12 @@ pub(super) const MARK: &str = "current_setting('lock_runtime.session', true)";
 const IS_LOCK: &str = "locktype = 'advisory' AND database = \
                        (SELECT oid FROM pg_database WHERE datname = current_database())";
 
-const TRY_SQL: &str = "SELECT pg_backend_pid(), {mark}, CASE WHEN pg_try_advisory_lock({k}) THEN {token} \
+const TRY_SQL: &str = "SELECT {mark}, CASE WHEN pg_try_advisory_lock({k}) THEN {token} \
      WHEN pg_try_advisory_xact_lock({w}) THEN -1 ELSE -2 END";
 const UNLOCK_SQL: &str = "SELECT pg_advisory_unlock({k}), CASE \
      WHEN pg_try_advisory_xact_lock({w}) THEN false ELSE {notify} END";
 /// The notice goes out when the lock is free, and then whoever releases it does not try.
-const RELOCK_SQL: &str = "SELECT pg_backend_pid(), {mark}, unlocked, CASE WHEN others_wait THEN -2 \
+const RELOCK_SQL: &str = "SELECT {mark}, unlocked, CASE WHEN others_wait THEN -2 \
      WHEN pg_try_advisory_lock({k}) THEN {token} ELSE -1 END FROM (\
      SELECT pg_advisory_unlock({k}) AS unlocked, CASE \
      WHEN pg_try_advisory_xact_lock({w}) THEN false ELSE {notify} END AS others_wait OFFSET 0\
