@@ -22,7 +22,7 @@ use crate::{LockError, LockErrorKind};
 pub(super) struct Held {
     pub(super) session: Arc<Session>,
     reservation: Mutex<Option<Reservation>>,
-    _in_use: InUse,
+    _in_use: Option<InUse>,
 }
 
 impl Held {
@@ -55,7 +55,8 @@ pub(super) struct Acquisition<'a> {
     by: Option<Timestamp>,
     /// Since when the server has not been answering.
     outage: Option<Timestamp>,
-    _in_use: InUse,
+    /// Goes over to the grant.
+    in_use: Option<InUse>,
 }
 
 impl<'a> Acquisition<'a> {
@@ -66,7 +67,7 @@ impl<'a> Acquisition<'a> {
             request,
             by: (!request.waits()).then(|| Timestamp::now() + patience),
             outage: None,
-            _in_use: pool.leases.use_one(request.lease()),
+            in_use: Some(pool.leases.use_one(request.lease())),
         }
     }
 
@@ -278,7 +279,7 @@ impl<'a> Acquisition<'a> {
     ///
     /// If the session has ended meanwhile, and the lock with it.
     pub(super) fn granted(
-        &self,
+        &mut self,
         session: &Arc<Session>,
         reservation: Reservation,
         granted: Granted,
@@ -291,7 +292,7 @@ impl<'a> Acquisition<'a> {
         let held = Held {
             session: Arc::clone(session),
             reservation: Mutex::new(Some(reservation)),
-            _in_use: self.pool.leases.use_one(self.request.lease()),
+            _in_use: self.in_use.take(),
         };
         let grant = Grant::new(self.request, granted.sent_at)
             .with_server_lease(session.lease())

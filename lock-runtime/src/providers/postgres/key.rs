@@ -77,9 +77,16 @@ pub(super) struct Keys {
 impl Keys {
     /// Made of the lock's key and not of its name, since two names may share a key.
     pub(super) fn of(lock: AdvisoryKey) -> Self {
+        let bits = match lock {
+            AdvisoryKey::Int8(key) => key.cast_unsigned(),
+            AdvisoryKey::Int4Pair(high, low) => {
+                let high = u64::from(high.cast_unsigned()) << 32;
+                !(high | u64::from(low.cast_unsigned()))
+            }
+        };
         Self {
             lock,
-            waiters: first_of_hash(&format!("lk1:waiters:{lock}")),
+            waiters: scattered(bits),
         }
     }
 
@@ -121,15 +128,19 @@ fn written_out(key: &str) -> Option<AdvisoryKey> {
     }
 }
 
-fn hashed(key: &str) -> AdvisoryKey {
-    AdvisoryKey::Int8(first_of_hash(key))
+/// Another number for each, far from those that people use: the last steps of splitmix64.
+fn scattered(bits: u64) -> i64 {
+    let bits = bits.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (bits ^ (bits >> 31)).cast_signed()
 }
 
-fn first_of_hash(text: &str) -> i64 {
-    let hash = Sha1::digest(text.as_bytes());
+fn hashed(key: &str) -> AdvisoryKey {
+    let hash = Sha1::digest(key.as_bytes());
     let mut first = [0; 8];
     first.copy_from_slice(&hash[..8]);
-    i64::from_le_bytes(first)
+    AdvisoryKey::Int8(i64::from_le_bytes(first))
 }
 
 fn pair(high: u32, low: u32) -> AdvisoryKey {
@@ -188,6 +199,17 @@ mod tests {
             assert_eq!(advisory_key(name), hashed(name), "{name}");
         }
         assert_eq!(advisory_key("00000003,FFFFFFFF"), Int4Pair(3, -1));
+    }
+
+    /// Other versions of the library must find the same.
+    #[test]
+    fn the_keys_of_waiters_stay() {
+        let of = |lock| Keys::of(lock).waiters;
+        assert_eq!(of(Int8(1)), -7_995_527_694_508_729_151);
+        assert_ne!(of(Int8(1)), of(Int4Pair(0, 1)));
+        let keys = Keys::of(Int8(-1));
+        assert_eq!(Keys::of_channel(&keys.channel()), Some(keys.waiters));
+        assert_eq!(Keys::of_channel("other"), None);
     }
 
     /// Every text up to nine characters has a key of its own; a million longer ones do too.

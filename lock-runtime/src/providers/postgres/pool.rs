@@ -237,12 +237,12 @@ impl Pool {
 
     fn choose(self: &Arc<Self>, class: Duration) -> Result<Choice, LockError> {
         let mut state = self.lock();
-        let usable: Vec<_> = state.shared.iter().filter(|it| it.is_usable()).collect();
+        let usable = || state.shared.iter().filter(|session| session.is_usable());
         let may_open =
-            usable.len() < MOST_SHARED_OF_ALL && self.bounds.have_room() && !state.is_crowded();
-        let of_class = usable.iter().filter(|session| session.lease() == class);
-        let count = of_class.clone().count();
-        if let Some(best) = of_class.min_by_key(|session| session.requests_under_way()) {
+            usable().count() < MOST_SHARED_OF_ALL && self.bounds.have_room() && !state.is_crowded();
+        let of_class = || usable().filter(|session| session.lease() == class);
+        let count = of_class().count();
+        if let Some(best) = of_class().min_by_key(|session| session.requests_under_way()) {
             let best = Arc::clone(best);
             let busy = best.requests_under_way() >= BUSY && count < MOST_SHARED && may_open;
             if busy && state.connecting.are_due() {
@@ -252,8 +252,8 @@ impl Pool {
         }
         if !may_open {
             // One that is kept for longer, or will be, serves too.
-            let longer = usable.iter().filter(|session| session.lease() > class);
-            let longest = || usable.iter().max_by_key(|session| session.lease());
+            let longer = usable().filter(|session| session.lease() > class);
+            let longest = || usable().max_by_key(|session| session.lease());
             let other = longer
                 .min_by_key(|session| session.lease())
                 .or_else(longest);
