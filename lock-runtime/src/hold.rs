@@ -442,4 +442,32 @@ mod tests {
         assert_eq!(hold.deadline.load(Ordering::Relaxed), later);
         assert!(hold.is_lost());
     }
+
+    /// A renewal that was left out, since nobody had taken the grant, is due for the next holder.
+    #[test]
+    fn a_renewal_that_is_due_stays_due_when_the_lock_is_passed_on() {
+        let hold = hold(Duration::from_secs(60));
+        hold.passed_to(1);
+        let due = hold.plan_renewal(Timestamp::now());
+        assert!(!hold.take_renewal(Timestamp::now(), due), "nobody has it");
+        assert_eq!(hold.taken.load(Ordering::Relaxed), UNRENEWED);
+        hold.passed_to(2);
+        assert_eq!(hold.taken.load(Ordering::Relaxed), UNRENEWED);
+        assert!(hold.take());
+        assert!(hold.take_renewal(Timestamp::now(), due), "now somebody has");
+    }
+
+    /// The guard that went before its `min_hold` was over says nothing about who comes after it.
+    #[tokio::test]
+    async fn a_guard_that_is_gone_ends_no_wait_for_the_next() {
+        let hold = hold(Duration::from_secs(60));
+        hold.passed_to(1);
+        hold.vacate();
+        hold.shut_down();
+        hold.let_go(1);
+        let gone = tokio::time::timeout(Duration::from_millis(20), hold.gone());
+        assert!(gone.await.is_err(), "nobody has let go of it");
+        hold.leave();
+        hold.gone().await;
+    }
 }

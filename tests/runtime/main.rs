@@ -16,6 +16,7 @@ mod polled;
 mod process;
 mod registering;
 mod resting;
+mod sharing;
 mod storm;
 mod timeouts;
 mod wakers;
