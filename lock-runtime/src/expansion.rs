@@ -12,7 +12,7 @@ use crate::outcome::{FromLockError, Skipped};
 use crate::{LockError, LockErrorKind, LockName};
 
 /// The longest `min_hold`.
-const LONGEST_MIN_HOLD: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const LONGEST_MIN_HOLD: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Refuses limits that contradict themselves or each other.
 pub(crate) fn check_holds(

@@ -12,12 +12,13 @@
 
 mod calls;
 mod granted;
+mod looks;
 mod min_hold;
 mod queue;
 mod released;
 mod source;
 mod state;
-mod untaken;
+
 mod waiting;
 
 use std::ops::Deref;

@@ -13,6 +13,7 @@ use tokio::time::Sleep;
 
 use super::{Arrival, Look, SlotRef};
 use crate::clock::{Span, Timestamp};
+use crate::expansion::LONGEST_MIN_HOLD;
 use crate::guard::LockGuard;
 use crate::hold::Hold;
 use crate::meter::Meter;
@@ -24,7 +25,6 @@ use crate::{held, keeper};
 /// The shortest and the longest lease.
 const LEASES: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(24 * 60 * 60);
-const LONGEST_MIN_HOLD: Duration = Duration::from_secs(24 * 60 * 60);
 /// A try waits for nothing but one answer; for this long, if the provider names no bound.
 const ONE_ANSWER: Duration = Duration::from_secs(2);
 /// A provider that answers at its own bound says more than a timer does.

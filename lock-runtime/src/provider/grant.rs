@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::num::NonZeroU32;
+use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -177,15 +178,19 @@ impl LossReporter {
     }
 
     pub(crate) fn report_error(&self, error: LockError) {
-        if self.0.signal.set(error)
-            && let Some(hold) = self.0.hold.get().and_then(Weak::upgrade)
-        {
+        if !self.0.signal.set(error) {
+            return;
+        }
+        // Either this finds who watches, or whoever watches finds the loss: see `watched_by`.
+        fence(Ordering::SeqCst);
+        if let Some(hold) = self.0.hold.get().and_then(Weak::upgrade) {
             hold.lost();
         }
     }
 
     pub(crate) fn watched_by(&self, hold: &Arc<Hold>) {
         let _ = self.0.hold.set(Arc::downgrade(hold));
+        fence(Ordering::SeqCst);
         if self.0.signal.get().is_some() {
             // Reported before anybody watched. The gate, which is calling, hears of it later.
             let hold = Arc::clone(hold);
