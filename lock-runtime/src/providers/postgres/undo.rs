@@ -49,9 +49,17 @@ async fn unlock_again(session: &Session, reservation: &Reservation) {
 /// Has another session say what became of it. Resolves when the server does not have the lock for
 /// this session: a request that comes later does no harm, since the one that takes it back follows.
 async fn settle_from_another(pool: &Weak<Pool>, session: &Session, reservation: &Reservation) {
-    while let Some(pool) = pool.upgrade() {
+    let mut pause = match pool.upgrade() {
         // An answer that is only late comes in this time.
-        tokio::time::sleep(PAUSE).await;
+        Some(pool) => pool.settings.patience(session.lease()) / 2,
+        None => return,
+    };
+    loop {
+        tokio::time::sleep(pause).await;
+        pause = PAUSE;
+        let Some(pool) = pool.upgrade() else {
+            return;
+        };
         if session.life.holds_nothing() {
             // Nobody loses anything by it; upkeep goes on with it if this does not succeed.
             session.life.end("a request was not answered");
