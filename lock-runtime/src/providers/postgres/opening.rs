@@ -18,6 +18,7 @@ use super::session::milliseconds;
 use super::statements::{MARK, STARTED};
 use super::tls::Encrypted;
 use crate::clock::Timestamp;
+use crate::providers::pause::jittered;
 use crate::race::{First, first_of};
 use crate::{LockError, LockErrorKind};
 
@@ -39,6 +40,9 @@ const POOLER_CHECKS: usize = 3;
 /// What may be wrong, besides, when a session is not to be had.
 const POOLS: &str = "a session was not to be had (the pool of a pooler in between needs room for \
                      two sessions while a process connects, and for `max_sessions` then)";
+
+/// Between two attempts to connect to a server that is starting.
+const WHILE_STARTING: Duration = Duration::from_millis(100);
 
 /// Null on a standby.
 const TIMELINE: &str = "CASE WHEN NOT pg_is_in_recovery() THEN ('x' || \
@@ -229,7 +233,18 @@ async fn connect(
     lease: Duration,
     place: Option<Place>,
 ) -> Result<Connected, LockError> {
-    let (client, connection) = start(settings, lease).await.map_err(connect_error)?;
+    let until = Timestamp::now() + settings.connect_timeout * 3 / 4;
+    let (client, connection) = loop {
+        match start(settings, lease).await {
+            // A server that is starting is there in a moment.
+            Err(error)
+                if error.code() == Some(&SqlState::CANNOT_CONNECT_NOW) && !until.has_passed() =>
+            {
+                tokio::time::sleep(jittered(WHILE_STARTING)).await;
+            }
+            started => break started.map_err(connect_error)?,
+        }
+    };
     let version = check_version(connection.parameter("server_version"))?;
     let life = Life::new();
     let driving = drive(connection, Arc::clone(&life));
