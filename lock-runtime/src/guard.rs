@@ -164,8 +164,10 @@ impl LockGuard {
         self.meter.released(|| self.is_lost());
         let ticket = self.ticket();
         let released = self.slot.release(ticket, || self.is_lost());
-        if let Some(hold) = &self.hold {
-            hold.let_go(ticket);
+        if let Some(hold) = &self.hold
+            && hold.let_go(ticket)
+        {
+            self.slot.guard_is_gone(hold);
         }
         released
     }

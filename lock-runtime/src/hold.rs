@@ -322,10 +322,13 @@ impl Hold {
 
     /// The guard of this ticket is being dropped or released; one that has passed the lock on
     /// says nothing about the one that has it now.
-    pub(crate) fn let_go(&self, ticket: u64) {
-        if self.holder.load(Ordering::Relaxed) == ticket {
+    /// True if others were kept away for its sake.
+    pub(crate) fn let_go(&self, ticket: u64) -> bool {
+        let had_it = self.holder.load(Ordering::Relaxed) == ticket;
+        if had_it {
             self.let_go.notify_one();
         }
+        had_it && self.is_kept()
     }
 
     /// No body runs under it.

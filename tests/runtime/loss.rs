@@ -266,3 +266,22 @@ fn after_a_reported_loss_too_the_next_body_waits_for_the_first_one_s_end() {
         assert_eq!(ended.kind(), LockErrorKind::Lost);
     });
 }
+
+/// The guard of a lost lock is gone, so nobody in this process has the lock any more.
+#[test]
+fn a_lost_lock_is_held_by_nobody_when_its_guard_is_gone() {
+    run(async {
+        let provider = TestProvider::new();
+        let lock = crate::lock_on(&provider, "gone");
+        for round in 0..2_000 {
+            let guard = lock.acquire().await.expect("nobody else wants it");
+            provider.lose("gone");
+            while !guard.is_lost() {
+                tokio::task::yield_now().await;
+            }
+            drop(guard);
+            let next = lock.try_acquire().await.expect("the provider answers");
+            assert!(next.is_some(), "round {round}");
+        }
+    });
+}

@@ -152,7 +152,7 @@ fn a_limit_of_connections_is_named() {
             .connect_timeout(CONNECT_TIMEOUT)
             .connect()
             .await;
-        let error = refused.err().expect("there are two connections");
+        let error = refused.expect_err("there are two connections");
         assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
         assert!(error.to_string().contains("maxClientCnxns"), "{error}");
     });

@@ -74,6 +74,18 @@ impl SlotRef {
         release
     }
 
+    /// The guard of a lost hold is gone, and so is what ran under it: nobody in this process has the
+    /// lock any more.
+    pub(crate) fn guard_is_gone(&self, hold: &Hold) {
+        let mut state = self.lock();
+        let kept = match &mut state.phase {
+            Phase::Releasing { kept, .. } => kept.take_if(|kept| std::ptr::eq(&**kept, hold)),
+            _ => None,
+        };
+        drop(state);
+        drop(kept);
+    }
+
     /// The grant of this ticket was not used.
     pub(super) fn give_back_ticket(&self, ticket: u64) {
         self.release_at(self.lock(), ticket, None);
@@ -327,15 +339,18 @@ impl SlotRef {
         pause: Option<Duration>,
     ) -> (Answer, Effects) {
         let (answers, answer) = answer();
-        let kept = hold.is_kept();
+        let kept = hold.is_kept().then(|| Arc::clone(&hold));
+        let waits_for_guard = kept.is_some();
         // Released by whoever made the grant.
         let slot = hold.slot().clone();
         let job = async move {
-            if kept {
+            if waits_for_guard {
                 hold.gone().await;
                 let mut state = slot.lock();
-                state.enter(Phase::releasing(false));
+                let before = state.enter(Phase::releasing(None));
                 slot.look_at_call(&mut state);
+                drop(state);
+                drop(before);
             }
             slot.finish_releasing(hold, pause, answers).await;
         };

@@ -46,7 +46,7 @@ impl SlotRef {
             Phase::Held { taken: false, .. } => return self.look_at_grant(guard, now),
             // Who waits for a holder may do so for ever.
             Phase::Acquiring(interest) if !interest.is_contended() => "acquire",
-            Phase::Releasing { kept: false, .. } => "release",
+            Phase::Releasing { kept: None, .. } => "release",
             _ => {
                 state.looked_at = false;
                 return false;

@@ -115,7 +115,7 @@ impl Slot {
         let state = self.lock();
         let trouble = match &state.phase {
             Phase::Acquiring(interest) => interest.trouble(),
-            Phase::Releasing { since, kept: false } if (*since + OVERDUE).has_passed() => Some(
+            Phase::Releasing { since, kept: None } if (*since + OVERDUE).has_passed() => Some(
                 LockError::new(LockErrorKind::ProviderUnavailable)
                     .with_detail("the provider has not answered a release"),
             ),

@@ -73,8 +73,11 @@ pub(super) enum Phase {
     /// The body has ended, and `min_hold` has not: the lock stays. `hold` is `None` for locks of
     /// this process alone; the other tells to end it early.
     Resting(Option<Arc<Hold>>, Arc<Notify>),
-    /// The provider is releasing, or is to do so when the guard of a lost lock is gone: `kept`.
-    Releasing { since: Timestamp, kept: bool },
+    /// The provider is releasing, or is to do so when the guard of this lost hold is gone: `kept`.
+    Releasing {
+        since: Timestamp,
+        kept: Option<Arc<Hold>>,
+    },
 }
 
 #[derive(Default)]
@@ -134,7 +137,7 @@ impl Default for Served {
 }
 
 impl Phase {
-    pub(super) fn releasing(kept: bool) -> Self {
+    pub(super) fn releasing(kept: Option<Arc<Hold>>) -> Self {
         Self::Releasing {
             since: Timestamp::now(),
             kept,
@@ -145,7 +148,7 @@ impl Phase {
     pub(super) fn is_held(&self) -> bool {
         matches!(
             self,
-            Self::Held { .. } | Self::Resting(..) | Self::Releasing { kept: true, .. }
+            Self::Held { .. } | Self::Resting(..) | Self::Releasing { kept: Some(_), .. }
         )
     }
 
