@@ -49,38 +49,34 @@ async fn unlock_again(session: &Session, reservation: &Reservation) {
 /// Has another session say what became of it. Resolves when the server does not have the lock for
 /// this session: a request that comes later does no harm, since the one that takes it back follows.
 async fn settle_from_another(pool: &Weak<Pool>, session: &Session, reservation: &Reservation) {
-    let mut pause = match pool.upgrade() {
+    let pause = match pool.upgrade() {
         // An answer that is only late comes in this time.
         Some(pool) => pool.settings.patience(session.lease()) / 2,
         None => return,
     };
-    loop {
-        tokio::time::sleep(pause).await;
-        pause = PAUSE;
-        let Some(pool) = pool.upgrade() else {
-            return;
-        };
+    first_of(tokio::time::sleep(pause), session.life.ended()).await;
+    while let Some(pool) = pool.upgrade() {
         if session.life.holds_nothing() {
             // Nobody loses anything by it; upkeep goes on with it if this does not succeed.
             session.life.end("a request was not answered");
         }
-        let Ok(other) = pool.shared(pool.settings.lease).await else {
-            continue;
-        };
-        if !other.knows(session.backend) {
-            return;
-        }
-        let patience = pool.settings.patience(pool.settings.lease);
-        let has = async {
-            if session.life.has_ended() {
-                other.terminate(session.backend).await
-            } else {
-                other.sees_held(reservation.keys, session.backend).await
+        if let Ok(other) = pool.shared(pool.settings.lease).await {
+            if !other.knows(session.backend) {
+                return;
             }
-        };
-        if let Ok(false) = other.within(patience, has).await {
-            return;
+            let patience = pool.settings.patience(pool.settings.lease);
+            let has = async {
+                match session.life.has_ended() {
+                    true => other.terminate(session.backend).await,
+                    false => other.sees_held(reservation.keys, session.backend).await,
+                }
+            };
+            if let Ok(false) = other.within(patience, has).await {
+                return;
+            }
         }
+        drop(pool);
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
