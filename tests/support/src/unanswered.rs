@@ -8,6 +8,9 @@ use crate::unique;
 
 /// What a loaded machine may need beyond a limit.
 const SLACK: Duration = Duration::from_millis(500);
+/// What is promised beyond a limit; the best of some rounds shows it, whatever the machine does.
+const EXACTLY: Duration = Duration::from_millis(50);
+const ROUNDS: usize = 4;
 
 /// Asks for free locks, with timeouts from zero up, of a server that does not answer. Nobody was
 /// seen to hold one, so each call fails as `ProviderUnavailable`, and at its timeout; one that does
@@ -23,25 +26,32 @@ pub async fn nobody_is_accused(
 ) {
     for millis in [0, 300, 1_500] {
         let timeout = Duration::from_millis(millis);
-        let start = Instant::now();
-        let answer = lock(&unique()).acquire_for(timeout).await;
-        let took = start.elapsed();
-        let error = answer.expect_err("nothing was granted");
-        let kind = error.kind();
-        assert_eq!(
-            kind,
-            LockErrorKind::ProviderUnavailable,
-            "{what}, {timeout:?}: {error}"
-        );
-        let limit = if timeout.is_zero() {
-            response_timeout
-        } else {
-            timeout
+        let limit = match timeout.is_zero() {
+            true => response_timeout,
+            false => timeout,
         };
-        assert!(
-            took < limit + SLACK,
-            "{what}, {timeout:?}: after {took:?}: {error}"
-        );
+        let mut best = Duration::MAX;
+        for _ in 0..ROUNDS {
+            let start = Instant::now();
+            let answer = lock(&unique()).acquire_for(timeout).await;
+            let took = start.elapsed();
+            let error = answer.expect_err("nothing was granted");
+            let kind = error.kind();
+            assert_eq!(
+                kind,
+                LockErrorKind::ProviderUnavailable,
+                "{what}, {timeout:?}: {error}"
+            );
+            assert!(
+                took < limit + SLACK,
+                "{what}, {timeout:?}: after {took:?}: {error}"
+            );
+            best = best.min(took);
+            if best <= limit + EXACTLY {
+                break;
+            }
+        }
+        assert!(best <= limit + EXACTLY, "{what}, {timeout:?}: {best:?}");
     }
 }
 
