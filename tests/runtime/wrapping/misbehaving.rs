@@ -346,13 +346,13 @@ fn a_provider_that_blocks_is_named() {
             run(async move {
                 drop(take(&Double::new(Fault::Blocks(150)).lock("blocks")).await);
                 let line = log.line_with("blocked the thread");
-                for part in [
-                    "provider=\"test\"",
-                    "operation=\"acquire\"",
-                    "blocked_ms=15",
-                ] {
+                for part in ["provider=\"test\"", "operation=\"acquire\""] {
                     assert!(line.contains(part), "no {part} in {line}");
                 }
+                let blocked = line.split("blocked_ms=").nth(1).expect("how long");
+                let blocked: u64 = blocked.trim().parse().expect("a number");
+                // The clock is a coarse one, and a loaded machine takes its time.
+                assert!((140..1_000).contains(&blocked), "{line}");
                 drop(take(&lock_on(&TestProvider::new(), "quick")).await);
                 assert_eq!(log.lines_with("blocked the thread"), 1);
             });
