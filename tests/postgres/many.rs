@@ -3,15 +3,19 @@
 use std::sync::Arc;
 
 use lock_runtime::LockProvider;
-use lock_tests::fairness::nobody_starves;
+use lock_tests::fairness::{bound, nobody_starves};
 use lock_tests::postgres::PostgresOptions;
 
-use crate::common::{connected, lock, take, with_server, with_server_of};
+use crate::common::{DEADLINE, Server, connected, lock, take, with_server};
 
 #[test]
 fn no_name_starves_however_many_there_are() {
     let options = PostgresOptions::default().config("max_connections = 100");
-    with_server_of(options, |server| async move {
+    lock_tests::run(bound(DEADLINE), async {
+        let Some(process) = options.start() else {
+            return;
+        };
+        let server = Server::of(process).await;
         let (one, other) = (server.provider().await, server.provider().await);
         let providers: [Arc<dyn LockProvider>; 2] = [one, other];
         nobody_starves(&providers).await;

@@ -304,7 +304,7 @@ fn a_hand_over_costs_the_same_however_many_wait() {
 
 #[test]
 fn no_name_starves_however_many_there_are() {
-    lock_tests::run(DEADLINE, async {
+    lock_tests::run(lock_tests::fairness::bound(DEADLINE), async {
         // Its load would be the others'.
         let Some(server) = ZooKeeperServer::start() else {
             return;

@@ -17,6 +17,11 @@ pub fn length() -> Duration {
     Duration::from_secs(seconds)
 }
 
+/// What a test of it may take, with so much besides.
+pub fn bound(besides: Duration) -> Duration {
+    besides + 4 * length()
+}
+
 /// How some names were shared.
 #[derive(Debug)]
 pub struct Shares {
