@@ -11,7 +11,7 @@ use lock_tests::{FaultProxy, eventually};
 use crate::common::{BOUND, connected, lock, proxied, take, through, with_server};
 
 const LEASE: Duration = Duration::from_secs(60);
-const RESPONSE: Duration = Duration::from_secs(1);
+const RESPONSE: Duration = Duration::from_secs(2);
 
 /// Whatever became of the request: it never arrived, or only its answer was lost.
 #[test]
