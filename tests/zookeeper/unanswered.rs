@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use lock_runtime::{LockError, LockErrorKind, LockProvider, distributed_lock};
 use lock_tests::proxy::Flow;
-use lock_tests::{ZooKeeperServer, nobody_is_accused, run};
+use lock_tests::{ZooKeeperServer, nobody_is_accused, nobody_is_accused_under_load, run};
 use zookeeper_client::{Acls, CreateMode};
 
 use crate::common::{BOUND, DEADLINE, Place, connected, lock, take, with_server};
@@ -162,7 +162,6 @@ fn a_limit_of_connections_is_named() {
 #[test]
 fn many_free_names_are_never_held_elsewhere() {
     run(DEADLINE, async {
-        const NAMES: usize = 2_000;
         // Its load would be the others'.
         let Some(server) = ZooKeeperServer::start() else {
             return;
@@ -170,27 +169,7 @@ fn many_free_names_are_never_held_elsewhere() {
         let place = Place::on(server.port()).await;
         let provider = place.provider().await;
         take(&provider, "before").await.release().await.unwrap();
-        let mut tasks = tokio::task::JoinSet::new();
-        for name in 0..NAMES {
-            let lock = lock(&provider, &format!("free:{name}"));
-            tasks.spawn(async move {
-                match lock.acquire_for(Duration::from_millis(300)).await {
-                    Ok(guard) => {
-                        tokio::time::sleep(Duration::from_millis(20)).await;
-                        drop(guard);
-                        true
-                    }
-                    Err(error) => {
-                        let kind = error.kind();
-                        assert_eq!(kind, LockErrorKind::ProviderUnavailable, "{error}");
-                        false
-                    }
-                }
-            });
-        }
-        let served = tasks.join_all().await;
-        let served = served.into_iter().filter(|served| *served).count();
-        println!("{served} of {NAMES} served");
+        nobody_is_accused_under_load(|name| lock(&provider, name)).await;
         // What was given up is taken back, and then everything is as before.
         tokio::time::timeout(BOUND, take(&provider, "after"))
             .await

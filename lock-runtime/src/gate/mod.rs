@@ -18,7 +18,6 @@ mod queue;
 mod released;
 mod source;
 mod state;
-
 mod waiting;
 
 use std::ops::Deref;
@@ -209,8 +208,9 @@ impl SlotRef {
         let waits = wanted.waits();
         state.last_ticket += 1;
         let ticket = state.last_ticket;
-        let is_first = state.queue.is_empty();
-        let queue = match waits || is_first {
+        // Who tries behind somebody else shares that one's answer.
+        let has_a_turn = waits || state.queue.is_empty();
+        let queue = match has_a_turn {
             true => &mut state.queue,
             false => &mut state.sharers,
         };
@@ -224,7 +224,7 @@ impl SlotRef {
         if waits && state.phase.is_held() {
             return Ok(Arrival::Queued(ticket, until));
         }
-        let effects = match waits || is_first {
+        let effects = match has_a_turn {
             true => self.arrived(state),
             false => self.shares(state),
         };

@@ -115,12 +115,10 @@ impl<'a> Acquisition<'a> {
             Ok((true, Tried::Held { others_wait })) => {
                 // The next one in the server's queue has it, or one who was told.
                 self.request.report_contention();
-                let (keys, after) = (reservation.keys, Place::AfterOthers);
+                let keys = reservation.keys;
                 drop(reservation);
-                let place = match others_wait {
-                    true => self.place_beside(session, keys, after).await,
-                    false => Place::Queue,
-                };
+                let others = others_wait.then_some(Place::AfterOthers);
+                let place = self.place_beside(session, keys, others).await;
                 self.pool.give_back(session);
                 match self.request.waits() {
                     true => Box::pin(self.wait(place)).await,
@@ -163,9 +161,9 @@ impl<'a> Acquisition<'a> {
     async fn ask_on_shared(&mut self, mut reservation: Reservation) -> Result<Found, LockError> {
         let look = look_before(self.pool, self.request.lease());
         first_of(look, self.request.abandoned()).await;
-        let mut pause = None;
+        let mut pause = Duration::ZERO;
         let patience = self.pool.settings.patience(self.request.lease());
-        let patience = self.by.unwrap_or_else(|| Timestamp::now() + patience);
+        let swept_by = self.by.unwrap_or_else(|| Timestamp::now() + patience);
         loop {
             let opening = self.in_time(self.pool.shared(self.request.lease()));
             let session = match first_of(opening, self.request.abandoned()).await {
@@ -175,7 +173,7 @@ impl<'a> Acquisition<'a> {
                 First::Right(()) => return Err(LockErrorKind::Contended.into()),
             };
             match self.try_on(&session, reservation).await {
-                Ok(Found::Residue(untried)) if !patience.has_passed() => {
+                Ok(Found::Residue(untried)) if !swept_by.has_passed() => {
                     reservation = untried;
                     tokio::time::sleep(SWEEPING).await;
                     continue;
@@ -192,16 +190,19 @@ impl<'a> Acquisition<'a> {
                 // What it took died with it.
                 Err((error, Some(untried))) => {
                     // A session that was idle may be found dead only now.
-                    if pause.is_some() && !self.bears(&error) {
+                    if !pause.is_zero() && !self.bears(&error) {
                         return Err(error);
                     }
                     reservation = untried;
                 }
                 Err((error, None)) => return Err(error),
             }
-            let next = pause.map_or(Duration::ZERO, |pause| jittered(pause) * 2);
-            first_of(tokio::time::sleep(next), self.request.abandoned()).await;
-            pause = Some(next.clamp(FIRST_POLL, LAST_POLL));
+            first_of(
+                tokio::time::sleep(jittered(pause)),
+                self.request.abandoned(),
+            )
+            .await;
+            pause = (pause * 2).clamp(2 * FIRST_POLL, 2 * LAST_POLL);
         }
     }
 
@@ -237,13 +238,9 @@ impl<'a> Acquisition<'a> {
                     return Ok(Found::Residue(reservation));
                 }
                 self.request.report_contention();
-                return Ok(Found::Held(match others_wait && self.request.waits() {
-                    true => {
-                        self.place_beside(session, reservation.keys, Place::Notice)
-                            .await
-                    }
-                    false => Place::Queue,
-                }));
+                let others = others_wait.then_some(Place::Notice);
+                let place = self.place_beside(session, reservation.keys, others);
+                return Ok(Found::Held(place.await));
             }
             Err(error) => error,
         };

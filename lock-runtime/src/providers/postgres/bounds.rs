@@ -30,8 +30,6 @@ pub(super) struct Bounds {
     most_sessions: AtomicUsize,
     most_locks: AtomicUsize,
     learnt: Once,
-    chosen_sessions: Option<usize>,
-    chosen_locks: Option<usize>,
 }
 
 /// A session's place within the bounds, for as long as its connection is there.
@@ -49,21 +47,19 @@ impl Bounds {
             most_sessions: AtomicUsize::new(sessions),
             most_locks: AtomicUsize::new(settings.max_locks.unwrap_or(usize::MAX)),
             learnt: Once::new(),
-            chosen_sessions: settings.max_sessions,
-            chosen_locks: settings.max_locks,
         }
     }
 
     /// Sets what nobody has chosen by what the server has.
-    pub(super) fn learn(&self, server: Capacity) {
+    pub(super) fn learn(&self, settings: &Settings, server: Capacity) {
         self.learnt.call_once(|| {
-            if self.chosen_sessions.is_none() {
+            if settings.max_sessions.is_none() {
                 let most = (server.connections / SESSIONS_PART).max(FEWEST_SESSIONS);
                 self.sessions.add_permits(most - FEWEST_SESSIONS);
                 self.of_one_lock.add_permits(most - FEWEST_SESSIONS);
                 self.most_sessions.store(most, Ordering::Relaxed);
             }
-            if self.chosen_locks.is_none() {
+            if settings.max_locks.is_none() {
                 let most = (server.locks / LOCKS_PART).max(1);
                 self.most_locks.store(most, Ordering::Relaxed);
             }
@@ -121,31 +117,32 @@ fn shared_and_others(sessions: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::PostgresProviderBuilder;
     use super::*;
 
-    fn bounds(parameters: &str) -> Bounds {
+    fn bounds(parameters: &str) -> (Bounds, Settings) {
         let url = format!("postgres://localhost?{parameters}");
-        Bounds::new(
-            &super::super::PostgresProviderBuilder::new(url)
-                .settings()
-                .unwrap(),
-        )
+        let settings = PostgresProviderBuilder::new(url).settings().unwrap();
+        (Bounds::new(&settings), settings)
     }
 
     #[test]
     fn a_part_of_what_the_server_has_is_the_default() {
-        let bounds = bounds("");
+        let (bounds, settings) = bounds("");
         assert!(bounds.have_room() && bounds.place_of_one_lock().is_none());
         let (connections, locks) = (100, 6_400);
-        bounds.learn(Capacity { connections, locks });
+        bounds.learn(&settings, Capacity { connections, locks });
         assert_eq!(bounds.sessions.available_permits(), 9);
         assert_eq!(bounds.of_one_lock.available_permits(), 8);
         assert_eq!(bounds.most_locks(), 1_600);
         // Learnt once: sessions have places already.
-        bounds.learn(Capacity {
-            connections: 10,
-            locks: 4,
-        });
+        bounds.learn(
+            &settings,
+            Capacity {
+                connections: 10,
+                locks: 4,
+            },
+        );
         assert_eq!(bounds.most_locks(), 1_600);
         assert!(
             bounds
@@ -157,9 +154,9 @@ mod tests {
 
     #[test]
     fn what_was_chosen_stays() {
-        let bounds = bounds("max_sessions=5&max_locks=7");
+        let (bounds, settings) = bounds("max_sessions=5&max_locks=7");
         let (connections, locks) = (100, 6_400);
-        bounds.learn(Capacity { connections, locks });
+        bounds.learn(&settings, Capacity { connections, locks });
         assert_eq!(bounds.sessions.available_permits(), 4);
         assert_eq!(bounds.most_locks(), 7);
         let places: Vec<_> = (0..4).map(|_| bounds.place_of_one_lock()).collect();

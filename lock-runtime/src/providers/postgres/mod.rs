@@ -44,8 +44,8 @@ use crate::{LockError, LockErrorKind};
 /// but to connect.
 ///
 /// * **Lease.** A session has `idle_session_timeout` set to the lease, or to the class of lease above
-///   it, and the library asks it something every third of that. So a lock is free at once when its holder's process ends, and
-///   within a lease when that is frozen or cut off.
+///   it, and the library asks it something every third of that. So a lock is free at once when its
+///   holder's process ends, and within a lease when that is frozen or cut off.
 /// * **Waiting** happens in the server's own queue, in arrival order and without polling. It takes
 ///   a session, since one that waits can do nothing else; that session then holds the lock. Up to 16
 ///   sessions stand in queues
@@ -131,7 +131,8 @@ impl PostgresProvider {
     /// parameters that PostgreSQL's own clients know, such as `sslmode`, `host`, `options` and
     /// several hosts with commas between; parameters `key_prefix`, `lease`, `connect_timeout`,
     /// `response_timeout`, `waiting_sessions`, `max_sessions`, `max_locks` and `snapshot_age` set what
-    /// the builder's methods of that name set, and `sslrootcert`, `sslcert` and `sslkey` name files in PEM format for its certificates.
+    /// the builder's methods of that name set, and `sslrootcert`, `sslcert` and `sslkey` name files in
+    /// PEM format for its certificates.
     ///
     /// Of several hosts the first is taken that lets the session write, whatever
     /// `target_session_attrs` says; so a user whose `default_transaction_read_only` is on can only

@@ -60,8 +60,16 @@ const LOOKS: [Duration; 3] = [
 ];
 
 impl Acquisition<'_> {
-    /// Where to wait when it seems that others wait for notices.
-    pub(super) async fn place_beside(&self, session: &Session, keys: Keys, others: Place) -> Place {
+    /// Where to wait, if at all: `others` is the place where it seems that others wait for notices.
+    pub(super) async fn place_beside(
+        &self,
+        session: &Session,
+        keys: Keys,
+        others: Option<Place>,
+    ) -> Place {
+        let Some(others) = others.filter(|_| self.request.waits()) else {
+            return Place::Queue;
+        };
         let patience = self.pool.settings.patience(self.request.lease());
         for pause in LOOKS {
             match session.within(patience, session.nobody_waits(keys)).await {

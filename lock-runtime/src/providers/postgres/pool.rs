@@ -191,6 +191,12 @@ impl Pool {
         self.lock().lives.retain(|(known, _)| *known != backend);
     }
 
+    /// Whether the server may still have this session.
+    pub(super) fn may_have(&self, backend: Backend) -> bool {
+        let state = self.lock();
+        state.lives.iter().any(|(known, _)| *known == backend)
+    }
+
     /// Whether one of these processes of the server serves a session of ours that was given up.
     pub(super) fn gave_up(&self, pids: &[i32]) -> bool {
         let state = self.lock();
@@ -339,7 +345,7 @@ impl Pool {
             };
             let opened = opening::open(&pool.settings, lease, Use::Shared, place).await?;
             pool.admit(&opened)?;
-            pool.bounds.learn(opened.capacity);
+            pool.bounds.learn(&pool.settings, opened.capacity);
             Ok(opened)
         });
         let outcome = match opening.await {

@@ -57,21 +57,20 @@ async fn settle_from_another(pool: &Weak<Pool>, session: &Session, reservation: 
     first_of(tokio::time::sleep(pause), session.life.ended()).await;
     while let Some(pool) = pool.upgrade() {
         if session.life.holds_nothing() {
-            // Nobody loses anything by it; upkeep goes on with it if this does not succeed.
+            // Nobody loses anything by it; upkeep sees to it that the server ends it too.
             session.life.end("a request was not answered");
         }
-        if let Ok(other) = pool.shared(pool.settings.lease).await {
+        if session.life.has_ended() {
+            if !pool.may_have(session.backend) {
+                return;
+            }
+        } else if let Ok(other) = pool.shared(pool.settings.lease).await {
             if !other.knows(session.backend) {
                 return;
             }
             let patience = pool.settings.patience(pool.settings.lease);
-            let has = async {
-                match session.life.has_ended() {
-                    true => other.terminate(session.backend).await,
-                    false => other.sees_held(reservation.keys, session.backend).await,
-                }
-            };
-            if let Ok(false) = other.within(patience, has).await {
+            let held = other.sees_held(reservation.keys, session.backend);
+            if let Ok(false) = other.within(patience, held).await {
                 return;
             }
         }

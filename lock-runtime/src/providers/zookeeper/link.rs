@@ -243,11 +243,9 @@ async fn connect(link: Arc<Link>, attempt: Arc<Signal<Outcome>>) {
         if state.ids.len() > KNOWN_SESSIONS {
             state.ids.pop_front();
         }
-    }
-    if let Ok(session) = &outcome
-        && let Some(full) = state.current.replace(Arc::clone(session))
-    {
-        state.full.push(Arc::downgrade(&full));
+        if let Some(full) = state.current.replace(Arc::clone(session)) {
+            state.full.push(Arc::downgrade(&full));
+        }
     }
     drop(state);
     attempt.set(outcome);

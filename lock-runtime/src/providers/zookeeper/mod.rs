@@ -53,8 +53,8 @@ use crate::{LockError, LockErrorKind};
 ///   who only waits as soon as the connection has been silent for its share of the connect timeout.
 /// * **Fencing tokens** are the ids of the transactions that created the nodes (`czxid`). They grow
 ///   over restarts, elections and reconnects, as long as the ensemble's data lives. When that is gone,
-///   this process gives no tokens rather than lower ones. They are the ensemble's, so no floor can be set: after a
-///   change from a provider whose tokens are higher, start a new column for them.
+///   this process gives no tokens rather than lower ones. They are the ensemble's, so no floor can be
+///   set: after a change from a provider whose tokens are higher, start a new column for them.
 /// * **Loss** is noticed when the session ends, when somebody removes the node, and when the ensemble
 ///   has confirmed nothing for too long. While the connection is gone, the session may live
 ///   on; the locks are held until that can no longer be shown, or until another session, which is
