@@ -43,12 +43,15 @@ pub(super) fn upkeep(pool: Weak<Pool>, session: &Arc<Session>) -> impl Future<Ou
                 }
                 First::Right(()) => {}
             }
-            let (Some(pool), Some(session)) = (pool.upgrade(), session.upgrade()) else {
+            let Some(pool) = pool.upgrade() else {
                 return;
             };
-            lease = session.lease();
-            if !session.is_waiting() {
-                look_after(&pool, &session).await;
+            // Without it, the end of its connection is all that is waited for.
+            if let Some(session) = session.upgrade() {
+                lease = session.lease();
+                if !session.is_waiting() {
+                    look_after(&pool, &session).await;
+                }
             }
         }
     }
