@@ -1,6 +1,6 @@
 //! Servers that restart, with their data or without, and clients that let them grow old first.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use lock_runtime::LockErrorKind;
 use lock_tests::redis::RedisOptions;
@@ -34,8 +34,8 @@ fn a_restart_without_data_grants_a_lock_twice_unless_there_is_a_delay() {
 fn a_delay_is_not_shorter_for_a_server_that_started_late_in_a_second() {
     with_server(|mut server| async move {
         let delay = Duration::from_secs(3);
-        let until_late = (1_900 - since_the_epoch().subsec_millis()) % 1_000;
-        tokio::time::sleep(Duration::from_millis(until_late.into())).await;
+        let until_late = (1_900_000 - server.clock().await % 1_000_000) % 1_000_000;
+        tokio::time::sleep(Duration::from_micros(until_late)).await;
         let before_its_start = Instant::now();
         server.process.restart_empty();
         tokio::time::sleep(Duration::from_millis(150)).await;
@@ -44,10 +44,6 @@ fn a_delay_is_not_shorter_for_a_server_that_started_late_in_a_second() {
         let age = before_its_start.elapsed();
         assert!(age >= delay, "granted after {age:?}");
     });
-}
-
-fn since_the_epoch() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
 }
 
 #[test]

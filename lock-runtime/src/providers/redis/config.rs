@@ -148,8 +148,10 @@ impl RedisProviderBuilder {
     ///
     /// Until the delay is over, a waiter waits, and a try fails with
     /// [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable). Renewals and releases go
-    /// on. The server tells its age in whole seconds, so the delay may last up to a second longer,
-    /// and it never ends earlier, unless the server's clock is set. Needs the right to `INFO`; without it, connecting fails. URL parameter `restart_delay`.
+    /// on. The server tells its age in whole seconds, so the delay may last up to a second longer.
+    /// It ends earlier only if the server's clock is set forward.
+    ///
+    /// Needs the right to `INFO`; without it, connecting fails. URL parameter `restart_delay`.
     pub fn restart_delay(mut self, delay: Duration) -> Self {
         self.restart_delay = Some(delay);
         self

@@ -148,8 +148,7 @@ impl Connection {
             return Err(LockError::new(LockErrorKind::Unsupported)
                 .with_detail("`restart_delay` needs the server's age, which it does not tell"));
         };
-        // The server counts the turns of its clock's second: started just before one, it says 1 just
-        // after it.
+        // It is the difference of two times without their fractions, up to a second too high.
         let age_at_least = uptime.saturating_sub(Duration::from_secs(1));
         let left = delay.saturating_sub(age_at_least);
         if left.is_zero() {
