@@ -7,7 +7,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::{LockError, LockErrorKind, observe};
+use crate::error::{LockError, LockErrorKind};
+use crate::telemetry::spans;
 
 /// A poll that takes this long keeps every other lock's renewal waiting.
 const BLOCKING: Duration = Duration::from_millis(100);
@@ -47,7 +48,7 @@ pub(crate) async fn measured<T>(
         let polled = call.as_mut().poll(context);
         let took = Timestamp::roughly().since(began);
         if took >= BLOCKING {
-            observe::blocked(provider, operation, took);
+            spans::blocked(provider, operation, took);
         }
         polled
     })

@@ -4,8 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::LockName;
-use crate::name::Escaped;
+use crate::name::{Escaped, LockName};
 
 /// What kept a lock from being acquired, or ended it.
 ///
@@ -173,6 +172,22 @@ impl LockError {
     /// that is unavailable. A lost lock is not retryable blindly, since the body ran in part.
     pub fn is_retryable(&self) -> bool {
         self.is_contention() || self.0.kind == LockErrorKind::ProviderUnavailable
+    }
+}
+
+impl LockName {
+    /// Checks that this is non-empty text without NUL, of at most 1,024 bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidName`](LockErrorKind::InvalidName), with what is wrong.
+    pub fn validate(&self) -> Result<(), LockError> {
+        match self.fault() {
+            None => Ok(()),
+            Some(fault) => Err(LockError::new(LockErrorKind::InvalidName)
+                .with_name(self.beginning().to_owned())
+                .with_detail(fault)),
+        }
     }
 }
 

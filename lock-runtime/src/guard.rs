@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::background;
 use crate::end::{EndSignal, LostSignal};
+use crate::error::{LockError, LockErrorKind};
 use crate::gate::{Answer, Release, SlotRef};
-use crate::hold::Hold;
-use crate::meter::Meter;
+use crate::lease::Lease;
+use crate::name::LockName;
+use crate::telemetry::metrics::Meter;
 use crate::token::FencingToken;
-use crate::{LockError, LockErrorKind, LockName, keeper};
 
 /// Holds a lock, renews its lease in the background, and releases it when dropped.
 ///
@@ -29,7 +31,7 @@ pub struct LockGuard {
     /// Without meaning unless there is [`TOKEN`].
     token: FencingToken,
     /// `None` for a lock of this process alone, which cannot be lost.
-    hold: Option<Arc<Hold>>,
+    lease: Option<Arc<Lease>>,
     meter: Meter,
 }
 
@@ -49,7 +51,7 @@ impl LockGuard {
         slot: SlotRef,
         ticket: u64,
         token: Option<FencingToken>,
-        hold: Option<Arc<Hold>>,
+        lease: Option<Arc<Lease>>,
         meter: Meter,
     ) -> Self {
         let (token, flag) = match token {
@@ -60,7 +62,7 @@ impl LockGuard {
             slot,
             ticket: AtomicU64::new(ticket | flag),
             token,
-            hold,
+            lease,
             meter,
         }
     }
@@ -83,7 +85,7 @@ impl LockGuard {
     /// Whether the lock is no longer known to be held. Once true, it stays true; never false at
     /// or after the end of the lease.
     pub fn is_lost(&self) -> bool {
-        self.hold.as_ref().is_some_and(|hold| hold.is_lost())
+        self.lease.as_ref().is_some_and(|lease| lease.is_lost())
     }
 
     /// Returns a future that resolves when the lock is lost, at most 5 ms after its lease has ended.
@@ -91,13 +93,13 @@ impl LockGuard {
     /// It need not resolve if the guard is released before that: a task that does nothing but
     /// await it then stays for ever. [`ended`](Self::ended) resolves in both cases.
     pub fn lost(&self) -> LostSignal {
-        LostSignal::new(self.hold.as_ref().map(|hold| hold.loss_reporter()))
+        LostSignal::new(self.lease.as_ref().map(|lease| lease.loss_reporter()))
     }
 
     /// Returns a future that resolves when this grant ends, and says how: the lock was lost, or the
     /// guard was released or dropped.
     pub fn ended(&self) -> EndSignal {
-        let loss = self.hold.as_ref().map(|hold| hold.loss_reporter());
+        let loss = self.lease.as_ref().map(|lease| lease.loss_reporter());
         EndSignal::new(self.slot.end_of(self.ticket()), loss)
     }
 
@@ -126,7 +128,7 @@ impl LockGuard {
     }
 
     async fn answered(&self, answer: Answer) -> Result<(), LockError> {
-        let answer = keeper::within(self.longest_release(), answer).await;
+        let answer = background::within(self.longest_release(), answer).await;
         answer.flatten().unwrap_or_else(|| {
             Err(LockError::new(LockErrorKind::ProviderUnavailable)
                 .with_name(self.name().clone())
@@ -137,9 +139,9 @@ impl LockGuard {
     /// How long an answer to the release is worth waiting for.
     fn longest_release(&self) -> Duration {
         let end = self
-            .hold
+            .lease
             .as_ref()
-            .map(|hold| hold.server_s_end().remaining());
+            .map(|lease| lease.server_deadline().remaining());
         end.unwrap_or(LONGEST_RELEASE)
             .clamp(SHORTEST_RELEASE, LONGEST_RELEASE)
     }
@@ -164,10 +166,10 @@ impl LockGuard {
         self.meter.released(|| self.is_lost());
         let ticket = self.ticket();
         let released = self.slot.release(ticket, || self.is_lost());
-        if let Some(hold) = &self.hold
-            && hold.let_go(ticket)
+        if let Some(lease) = &self.lease
+            && lease.guard_dropped(ticket)
         {
-            self.slot.guard_is_gone(hold);
+            self.slot.guard_is_gone(lease);
         }
         released
     }
@@ -176,13 +178,13 @@ impl LockGuard {
         &self.slot
     }
 
-    pub(crate) fn hold(&self) -> Option<&Hold> {
-        self.hold.as_deref()
+    pub(crate) fn hold(&self) -> Option<&Lease> {
+        self.lease.as_deref()
     }
 
     pub(crate) fn loss(&self) -> LockError {
-        match &self.hold {
-            Some(hold) => hold.loss(),
+        match &self.lease {
+            Some(lease) => lease.loss(),
             None => LockError::new(LockErrorKind::Lost).with_name(self.name().clone()),
         }
     }

@@ -23,38 +23,52 @@
 
 #![forbid(unsafe_code)]
 
-mod error;
+mod clock;
+mod future;
 mod name;
-
-mod end;
-mod guard;
-mod lock;
-mod outcome;
 mod token;
+mod wake;
 
-mod registry;
-mod shutdown;
+mod error;
+mod limits;
+mod signal;
+
+mod telemetry;
+
+mod background;
+mod call;
 
 pub mod provider;
+
+mod end;
+mod source;
+
+mod reentrancy;
+mod slot_table;
+
+mod lease;
+
+mod gate;
+
+mod guard;
+
+mod acquire;
+mod body;
+mod cached_slot;
+mod shutdown;
+
 mod providers;
 
-mod call;
-mod clock;
-mod expansion;
-mod gate;
-mod held;
-mod hold;
-mod keeper;
-mod meter;
-mod observe;
-mod race;
-mod renewal;
-mod run;
-mod schedule;
-mod signal;
-mod table;
-mod template;
-mod wake;
+mod registry;
+
+mod lock;
+mod outcome;
+
+mod attribute;
+
+use background as keeper;
+use future as race;
+use lease::schedule;
 
 #[cfg(feature = "testing")]
 pub mod testing;

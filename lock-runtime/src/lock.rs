@@ -6,17 +6,18 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use once_cell::sync::OnceCell as SyncCell;
-
+use crate::acquire::Acquiring;
+use crate::body::{GuardCell, Kept, run_in};
+use crate::cached_slot::CachedSlot;
 use crate::clock::Span;
-use crate::expansion::Kept;
-use crate::gate::{Acquiring, SlotRef, Source, Wanted};
+use crate::error::LockError;
+use crate::gate::{SlotRef, Wanted};
 use crate::guard::LockGuard;
-use crate::observe::Call;
+use crate::name::LockName;
 use crate::provider::LockProvider;
-use crate::run::{GuardSlot, run_in};
-use crate::{LockError, LockName};
-use crate::{registry, table};
+use crate::registry;
+use crate::source::Source;
+use crate::telemetry::spans::Call;
 
 /// A named lock. Making one does nothing and always succeeds; it is cheap to clone, and can be
 /// kept and acquired as often as one likes.
@@ -48,7 +49,7 @@ pub struct DistributedLock {
     name: LockName,
     lease: Span,
     min_hold: Span,
-    slot: KnownSlot,
+    slot: CachedSlot,
 }
 
 impl DistributedLock {
@@ -59,7 +60,7 @@ impl DistributedLock {
             name: name.into(),
             lease: Span::NONE,
             min_hold: Span::NONE,
-            slot: KnownSlot::new(),
+            slot: CachedSlot::new(),
         }
     }
 
@@ -70,7 +71,7 @@ impl DistributedLock {
             name: name.into(),
             lease: Span::NONE,
             min_hold: Span::NONE,
-            slot: KnownSlot::new(),
+            slot: CachedSlot::new(),
         }
     }
 
@@ -216,7 +217,7 @@ impl DistributedLock {
         &self,
         body: impl AsyncFnOnce(&LockGuard) -> T,
     ) -> Result<T, LockError> {
-        let slot = GuardSlot::new();
+        let slot = GuardCell::new();
         let body = async { Ok(body(slot.guard()).await) };
         let (call, entered) = self.call(None);
         run_in::<_, _, Kept<_>>(call, entered, None, &slot, pin!(Some(body)), Err).await
@@ -239,7 +240,7 @@ impl DistributedLock {
         let call = Call::new("", &self.name);
         let slot = self.slot();
         if let Ok(slot) = &slot {
-            call.provider(slot);
+            call.provider(|| slot.source().name());
         }
         (call, slot.map(|slot| (Some(slot), self.wanted(timeout))))
     }
@@ -282,26 +283,5 @@ fn or_none<T>(result: Result<T, LockError>) -> Result<Option<T>, LockError> {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.is_contention() => Ok(None),
         Err(error) => Err(error),
-    }
-}
-
-/// The slot that was found first for a name; looking it up again costs more than all the rest.
-#[derive(Clone)]
-pub(crate) struct KnownSlot(SyncCell<SlotRef>);
-
-impl KnownSlot {
-    pub(crate) const fn new() -> Self {
-        Self(SyncCell::new())
-    }
-
-    /// The slot of this name, which is always the same.
-    #[inline]
-    pub(crate) fn get(&self, source: &Arc<Source>, name: &LockName) -> Result<SlotRef, LockError> {
-        let known = self.0.get_or_try_init(|| table::enter(source, name))?;
-        if Arc::ptr_eq(known.source(), source) {
-            return Ok(known.clone());
-        }
-        // A default provider was registered since.
-        table::enter(source, name)
     }
 }

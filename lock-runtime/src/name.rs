@@ -5,8 +5,6 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use crate::{LockError, LockErrorKind};
-
 /// The longest name, in bytes of UTF-8.
 const MAX_BYTES: usize = 1_024;
 
@@ -14,7 +12,7 @@ const MAX_BYTES: usize = 1_024;
 ///
 /// Making one always succeeds, so that it can be made from whatever a program has at hand; a name
 /// that breaks the rule is refused by the acquisition, with
-/// [`InvalidName`](LockErrorKind::InvalidName). Cheap to clone.
+/// [`InvalidName`](crate::LockErrorKind::InvalidName). Cheap to clone.
 #[derive(Clone)]
 pub struct LockName(Text);
 
@@ -38,36 +36,33 @@ impl LockName {
         }
     }
 
-    /// Checks the rule above.
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidName`](LockErrorKind::InvalidName), with what is wrong.
-    pub fn validate(&self) -> Result<(), LockError> {
+    /// Says what breaks the rule above; `None` if nothing does.
+    pub(crate) fn fault(&self) -> Option<String> {
         let name = self.as_str();
-        let wrong = if name.is_empty() {
-            "expected at least one character".to_owned()
+        if name.is_empty() {
+            Some("expected at least one character".to_owned())
         } else if name.len() > MAX_BYTES {
-            format!("expected at most {MAX_BYTES} bytes, got {}", name.len())
+            Some(format!(
+                "expected at most {MAX_BYTES} bytes, got {}",
+                name.len()
+            ))
         } else if name.bytes().any(|byte| byte == 0) {
-            "expected no NUL character".to_owned()
+            Some("expected no NUL character".to_owned())
         } else {
-            return Ok(());
-        };
-        // A name of megabytes has no place in an error, nor in a log.
-        let shown = name
-            .char_indices()
-            .nth(64)
-            .map_or(name, |(end, _)| &name[..end]);
-        Err(LockError::new(LockErrorKind::InvalidName)
-            .with_name(shown.to_owned())
-            .with_detail(wrong))
+            None
+        }
     }
-}
 
-impl LockName {
-    /// The name for a log or an error: a caller may have made it, and a line break in it would
-    /// begin a line that looks like somebody else's.
+    /// Returns the first 64 characters: a name of megabytes has no place in an error or a log.
+    pub(crate) fn beginning(&self) -> &str {
+        let name = self.as_str();
+        name.char_indices()
+            .nth(64)
+            .map_or(name, |(end, _)| &name[..end])
+    }
+
+    /// Returns the name for a log or an error, with its control characters escaped: a caller may
+    /// have made it, and a line break in it would begin a line that looks like another one's.
     pub(crate) fn shown(&self) -> Escaped<'_> {
         Escaped(self.as_str())
     }

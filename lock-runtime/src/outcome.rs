@@ -1,6 +1,6 @@
 //! What the caller of an annotated function gets when the body did not run, or not to its end.
 
-use crate::LockError;
+use crate::error::LockError;
 
 /// A return type that can say "the body did not run", for `on_unavailable = "skip"`.
 ///

@@ -10,10 +10,11 @@ pub use core::pin::pin;
 pub use core::time::Duration;
 pub use core::{format_args, stringify, unreachable};
 
-pub use crate::LockName;
-pub use crate::expansion::Output;
-pub use crate::run::{GuardSlot, Site};
-pub use crate::template::{Encoded, render};
+pub use crate::attribute::expansion::Output;
+pub use crate::attribute::run::CallSite as Site;
+pub use crate::attribute::template::{Encoded, render};
+pub use crate::body::GuardCell as GuardSlot;
+pub use crate::name::LockName;
 
-pub type Expansion = crate::expansion::Expansion;
-pub type Request = crate::run::Request;
+pub type Expansion = crate::attribute::expansion::Expansion;
+pub type Request = crate::attribute::run::Request;

@@ -8,20 +8,18 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use once_cell::sync::OnceCell;
 
-use crate::gate::{SlotRef, Source};
+use crate::error::{LockError, LockErrorKind};
+use crate::gate::{self, SlotRef};
 use crate::name::Escaped;
-use crate::provider::{LockProvider, LockSpace};
+use crate::provider::LockProvider;
 use crate::providers::in_process::InProcessProvider;
-use crate::{LockError, LockErrorKind, table};
+use crate::source::{Source, close_fallback};
 
 static DEFAULT: OnceCell<Arc<Source>> = OnceCell::new();
 static REGISTERING: Mutex<()> = Mutex::new(());
 static NAMED: RwLock<BTreeMap<String, Arc<Source>>> = RwLock::new(BTreeMap::new());
 static FALLBACK: OnceCell<Arc<Source>> = OnceCell::new();
 static FALLBACK_FORBIDDEN: AtomicBool = AtomicBool::new(false);
-
-/// A default provider is registered or being so: the fallback's locks would exclude nobody else.
-static FALLBACK_CLOSED: AtomicBool = AtomicBool::new(false);
 
 /// Environment variables that platforms set in each of possibly many replicas.
 const REPLICA_SIGNS: [&str; 6] = [
@@ -55,14 +53,14 @@ pub fn register(provider: impl LockProvider) -> Result<(), RegisterError> {
     }
     // From here on nobody arrives at the fallback's locks, also if it is only made now, so that the
     // count stays true.
-    FALLBACK_CLOSED.store(true, Ordering::SeqCst);
+    close_fallback(true);
     let fallback = FALLBACK.get();
     if let Some(fallback) = fallback {
         let space = fallback.provider.lock_space();
         let in_use = |slot: &SlotRef| slot.space == space && !slot.is_idle();
-        let in_use = table::all().iter().filter(|slot| in_use(slot)).count();
+        let in_use = gate::all().iter().filter(|slot| in_use(slot)).count();
         if in_use > 0 {
-            FALLBACK_CLOSED.store(false, Ordering::SeqCst);
+            close_fallback(false);
             return Err(RegisterError(format!(
                 "{in_use} locks are held or waited for in this process alone, since no provider \
                  was registered when they were asked for; register it first thing in `main`"
@@ -79,19 +77,6 @@ pub fn register(provider: impl LockProvider) -> Result<(), RegisterError> {
         );
     }
     Ok(())
-}
-
-/// Whether this is the fallback's space, and a provider has taken its place.
-pub(crate) fn is_closed(space: LockSpace) -> bool {
-    FALLBACK_CLOSED.load(Ordering::SeqCst)
-        && FALLBACK
-            .get()
-            .is_some_and(|fallback| fallback.provider.lock_space() == space)
-}
-
-pub(crate) fn closed() -> LockError {
-    LockError::new(LockErrorKind::ProviderUnavailable)
-        .with_detail("a provider was registered at this moment; ask again")
 }
 
 /// Logs where locks are from now on. `name` is empty for the default.
@@ -152,7 +137,7 @@ pub(crate) fn default() -> Result<&'static Arc<Source>, LockError> {
     }
     Ok(FALLBACK.get_or_init(|| {
         warn_of_fallback();
-        Source::new(Arc::new(InProcessProvider::new()))
+        Source::fallback(Arc::new(InProcessProvider::new()))
     }))
 }
 

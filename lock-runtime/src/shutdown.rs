@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{keeper, table};
+use crate::{background, gate};
 
 /// How long the providers may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -21,10 +21,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// If dropped, the releases still happen, and nobody waits for them.
 pub async fn shutdown() {
-    for slot in table::all() {
+    for slot in gate::all() {
         slot.shut_down();
     }
-    if keeper::within(PATIENCE, keeper::drained()).await.is_none() {
+    if background::within(PATIENCE, background::drained())
+        .await
+        .is_none()
+    {
         tracing::warn!("some locks were not confirmed as released; their leases will end them");
     }
 }

@@ -33,27 +33,28 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::clock::Timestamp;
+use crate::error::{LockError, LockErrorKind};
+use crate::future::first_of;
+use crate::gate;
 use crate::provider::{
     AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, LockSpace, LossReporter, OwnerId,
 };
-use crate::race::first_of;
 use crate::token::FencingToken;
-use crate::{LockError, LockErrorKind, table};
 
 /// How many keys this process holds, waits for, or is still releasing.
 pub fn keys_in_use() -> usize {
-    table::all().iter().filter(|slot| !slot.is_idle()).count()
+    gate::all().iter().filter(|slot| !slot.is_idle()).count()
 }
 
 /// How many entries the process's table of keys has, for whatever names.
 pub fn entries() -> usize {
-    table::len()
+    gate::entries()
 }
 
 /// How many entries the process's table of keys has for names that begin like this, in use or not.
 /// A [`DistributedLock`](crate::DistributedLock) that was used keeps its entry until it is dropped.
 pub fn entries_under(prefix: &str) -> usize {
-    table::all()
+    gate::all()
         .iter()
         .filter(|slot| slot.name.as_str().starts_with(prefix))
         .count()

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::SlotRef;
+use super::effects::Effects;
 use super::queue::Waiter;
-use super::state::{Effects, Phase, State};
+use super::slot::SlotRef;
+use super::state::{Phase, State};
 use crate::call::of_acquisition;
-use crate::hold::Hold;
+use crate::error::{LockError, LockErrorKind};
+use crate::lease::Lease;
 use crate::provider::{AcquireRequest, Grant};
-use crate::{LockError, LockErrorKind, observe};
+use crate::telemetry::spans;
 
 /// After so many grants in a row that had ended when they arrived, waiting for another is no use.
 const LATE_GRANTS: u32 = 3;
@@ -37,7 +39,7 @@ impl SlotRef {
             Ok(grant) => self.granted(state, request, grant),
             Err(error) if request.is_abandoned() => {
                 let mut effects = self.start_acquiring(state, None);
-                effects.later(move || observe::abandoned_ended(&error));
+                effects.later(move || spans::abandoned_ended(&error));
                 effects
             }
             Err(error) => self.refused(state, request, ticket, &error),
@@ -52,44 +54,46 @@ impl SlotRef {
     }
 
     fn granted(&self, state: &mut State, request: &AcquireRequest, grant: Grant) -> Effects {
-        let hold = Hold::new(grant, request.lease(), self);
-        if hold.is_lost() {
-            return self.late(state, request, hold);
+        let lease = Lease::new(grant, request.lease(), self.source(), Arc::clone(self) as _);
+        if lease.is_lost() {
+            return self.late(state, request, lease);
         }
         let wanted = state
             .queue
             .front()
-            .is_some_and(|head| hold.serves(self.source_of(head), head.lease.get()));
+            .is_some_and(|head| lease.serves(self.source_of(head), head.lease.get()));
         if !wanted {
             // Nobody is left who wanted this one.
-            return self.start_releasing(state, hold, None).1;
+            return self.start_releasing(state, lease, None).1;
         }
         state.late = 0;
         state.trouble = None;
         let hands_over = self.source().capabilities().local_hand_over;
-        let grows = state.run.start(&hold, hands_over);
-        let mut effects = self.pass(state, Some(Arc::clone(&hold).watch()));
+        let grows = state.local.start(&lease, hands_over);
+        let mut effects = self.pass(state, Some(Arc::clone(&lease).watch()));
         if !grows {
             let slot = self.clone();
-            effects.later(move || observe::token_not_above(&slot, hold.grant().token()));
+            effects.later(move || {
+                spans::token_not_above(&slot.name, slot.source().name(), lease.grant().token());
+            });
         }
         effects
     }
 
     /// The grant took longer than it lasts.
-    fn late(&self, state: &mut State, request: &AcquireRequest, hold: Arc<Hold>) -> Effects {
+    fn late(&self, state: &mut State, request: &AcquireRequest, lease: Arc<Lease>) -> Effects {
         let error = LockError::new(LockErrorKind::ProviderUnavailable)
             .with_name(self.name.clone())
             .with_detail(format!(
                 "the grant had ended when it arrived, {:?} after it was asked for",
-                hold.grant().lease()
+                lease.grant().lease()
             ));
         let pause = LATE_PAUSE * (1 << state.late.min(4));
         state.late = state.late.saturating_add(1);
         let mut effects = Effects::default();
         if state.late == LATE_GRANTS {
             let (slot, error) = (self.clone(), error.clone());
-            effects.later(move || observe::late(&slot, &error));
+            effects.later(move || spans::late(&slot.name, slot.source().name(), &error));
         }
         if state.late >= LATE_GRANTS {
             effects.extend(state.fail(&error, |_| true));
@@ -97,7 +101,7 @@ impl SlotRef {
             effects.extend(state.fail(&error, |waiter| !waiter.waits));
         }
         state.trouble = Some(error);
-        effects.extend(self.start_releasing(state, hold, Some(pause)).1);
+        effects.extend(self.start_releasing(state, lease, Some(pause)).1);
         effects
     }
 

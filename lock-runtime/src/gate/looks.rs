@@ -4,27 +4,35 @@
 //! A grant goes to the waiter whose turn it is. If its future rests, as the losing arm of a
 //! `select!` over `&mut future` does, the lock would be held, and renewed, for nobody.
 
-use std::sync::{Arc, MutexGuard};
+use std::sync::{Arc, MutexGuard, Weak};
 use std::time::Duration;
 
-use super::calls::ANY_LEASE;
+use super::provider_calls::ANY_LEASE;
+use super::slot::{Slot, SlotRef};
 use super::state::{Phase, State};
-use super::{Slot, SlotRef};
+use crate::background;
 use crate::call::SLOW;
 use crate::clock::Timestamp;
-use crate::{keeper, observe, schedule};
+use crate::lease::schedule::Unsettled;
+use crate::lease::timekeeper;
+use crate::telemetry::spans;
 
 /// How much later than its timeout a caller may come for its grant.
 const GRACE: Duration = Duration::from_millis(50);
 
 impl SlotRef {
+    fn unsettled(&self) -> Weak<dyn Unsettled> {
+        let slot: Weak<Slot> = Arc::downgrade(&self.slot);
+        slot
+    }
+
     /// Has the background thread look whether the grant is taken, if there is one to look at.
     pub(super) fn look_later(&self, is_to_be_looked_at: bool) {
         if !is_to_be_looked_at {
             return;
         }
-        if keeper::is_there() {
-            schedule::look_at(Arc::downgrade(&self.slot));
+        if background::is_there() {
+            timekeeper::look_at(self.unsettled());
         } else {
             self.lock().looked_at = false;
         }
@@ -34,7 +42,7 @@ impl SlotRef {
     pub(super) fn look_at_call(&self, state: &mut State) {
         state.asked_at = Some(Timestamp::now());
         if !std::mem::replace(&mut state.looked_at, true) {
-            schedule::look_at(Arc::downgrade(&self.slot));
+            timekeeper::look_at(self.unsettled());
         }
     }
 
@@ -46,7 +54,7 @@ impl SlotRef {
             Phase::Held { taken: false, .. } => return self.look_at_grant(guard, now),
             // Who waits for a holder may do so for ever.
             Phase::Acquiring(interest) if !interest.is_contended() => "acquire",
-            Phase::Releasing { kept: None, .. } => "release",
+            Phase::Releasing { deferred: None, .. } => "release",
             _ => {
                 state.looked_at = false;
                 return false;
@@ -57,7 +65,7 @@ impl SlotRef {
         }
         state.looked_at = false;
         drop(guard);
-        observe::unanswered(self.source().name(), operation, &self.name, SLOW);
+        spans::unanswered(self.source().name(), operation, &self.name, SLOW);
         false
     }
 
@@ -67,12 +75,12 @@ impl SlotRef {
     /// without has one here.
     fn look_at_grant(&self, mut guard: MutexGuard<'_, State>, now: Timestamp) -> bool {
         let state = &mut *guard;
-        let Phase::Held { ticket, hold, .. } = &state.phase else {
+        let Phase::Held { ticket, lease, .. } = &state.phase else {
             return false;
         };
         let ticket = *ticket;
         let has_passed = |until| until != Timestamp::NONE && until + GRACE <= now;
-        let has_lease = hold.as_ref().is_some_and(|hold| hold.has_lease());
+        let has_lease = lease.as_ref().is_some_and(|lease| lease.has_lease());
         if state.served.untaken == Timestamp::NONE {
             state.served.untaken = now;
         }
@@ -92,14 +100,13 @@ impl SlotRef {
         // In one step with the look: a caller that takes it now would have what others get.
         self.release_at(guard, ticket, None);
         drop(gone);
-        observe::not_taken(self, template);
+        spans::not_taken(&self.name, self.source().name(), template);
         self.lock().looked_at
     }
 }
 
-impl Slot {
-    /// A look by the background thread.
-    pub(crate) fn look(self: Arc<Self>, now: Timestamp) -> bool {
+impl Unsettled for Slot {
+    fn look(self: Arc<Self>, now: Timestamp) -> bool {
         SlotRef::any(self).look(now)
     }
 }

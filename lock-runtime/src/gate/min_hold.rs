@@ -4,51 +4,55 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::released::{Answers, answer};
-use super::state::{Effects, Phase, State};
-use super::{Release, SlotRef};
+use super::effects::Effects;
+use super::provider_calls::Release;
+use super::release_answer::{Answers, answer};
+use super::slot::SlotRef;
+use super::state::{Phase, State};
+use crate::background;
 use crate::call::{measured, of_grant};
 use crate::clock::Timestamp;
-use crate::hold::Hold;
-use crate::race::first_of;
-use crate::{LockErrorKind, keeper, observe};
+use crate::error::LockErrorKind;
+use crate::future::first_of;
+use crate::lease::Lease;
+use crate::telemetry::spans;
 
 impl SlotRef {
     /// Keeps the lock that is held until then. The provider is asked to do so by itself; where it
     /// cannot, the lock is renewed until then and given back.
     pub(super) fn rest(&self, state: &mut State, until: Timestamp) -> (Release, Effects) {
-        let hold = match state.enter(Phase::Idle) {
-            Phase::Held { hold, .. } => hold,
+        let lease = match state.enter(Phase::Idle) {
+            Phase::Held { lease, .. } => lease,
             _ => None,
         };
         let end = Arc::new(Notify::new());
         let (slot, ends) = (self.clone(), Arc::clone(&end));
-        let (started, release) = match hold.clone() {
+        let (started, release) = match lease.clone() {
             None => {
                 let rest = async move {
                     tokio::time::sleep(until.remaining()).await;
                     slot.rested_in_process(&ends);
                 };
-                (keeper::run(rest), Release::Done)
+                (background::run(rest), Release::Done)
             }
-            Some(hold) => {
+            Some(lease) => {
                 // It might undo what the server is now asked for.
-                hold.pause_renewals();
-                hold.vacate();
+                lease.pause_renewals();
+                lease.vacate();
                 let (answers, answer) = answer();
-                let slot = hold.slot().clone();
-                let rest = async move { slot.rest_on_server(hold, until, &ends, answers).await };
-                (keeper::run(rest), Release::Asked(answer))
+                let slot = self.of(&lease);
+                let rest = async move { slot.rest_on_server(lease, until, &ends, answers).await };
+                (background::run(rest), Release::Asked(answer))
             }
         };
         match started {
             Ok(()) => {
-                state.phase = Phase::Resting(hold, end);
+                state.phase = Phase::Resting(lease, end);
                 (release, Effects::default())
             }
             Err((_, job)) => {
-                let mut effects = match hold {
-                    Some(hold) => self.give_back(state, hold).1,
+                let mut effects = match lease {
+                    Some(lease) => self.give_back(state, lease).1,
                     None => self.pass(state, None),
                 };
                 effects.drop_job(job);
@@ -72,7 +76,7 @@ impl SlotRef {
 
     async fn rest_on_server(
         &self,
-        hold: Arc<Hold>,
+        lease: Arc<Lease>,
         until: Timestamp,
         ends: &Notify,
         answers: Answers,
@@ -81,7 +85,7 @@ impl SlotRef {
         let asked = measured(source.name(), "release_later", async {
             let provider = &source.provider;
             provider
-                .release_later(hold.grant(), until.remaining())
+                .release_later(lease.grant(), until.remaining())
                 .await
         });
         let asked = asked.await.unwrap_or_else(|panicked| Err(panicked.into()));
@@ -89,29 +93,29 @@ impl SlotRef {
         match &asked {
             // The server ends it then; our own next acquisition waits there like anybody's.
             Ok(()) => {
-                self.gave_back(&hold, until);
+                self.gave_back(&lease, until);
                 answers.give(Ok(()));
                 return;
             }
             Err(error) if error.kind() == LockErrorKind::Lost => {
-                hold.lose_to(error.clone());
+                lease.lose_with(error.clone());
                 answers.give(asked);
                 return;
             }
             Err(error) if error.kind() != LockErrorKind::Unsupported => {
-                observe::not_kept(error);
+                spans::not_kept(error);
             }
             Err(_) => {}
         }
         answers.give(Ok(()));
-        hold.resume_renewals();
+        lease.resume_renewals();
         first_of(tokio::time::sleep(until.remaining()), ends.notified()).await;
         let mut state = self.lock();
-        if !state.phase.is_of(&hold) {
+        if !state.phase.is_of(&lease) {
             return;
         }
         state.enter(Phase::Idle);
-        let (_, effects) = self.give_back(&mut state, hold);
+        let (_, effects) = self.give_back(&mut state, lease);
         let looked_at = state.be_looked_at();
         drop(state);
         effects.happen();
@@ -119,10 +123,10 @@ impl SlotRef {
     }
 
     /// The provider has seen to the rest of it.
-    fn gave_back(&self, hold: &Arc<Hold>, until: Timestamp) {
-        hold.end();
+    fn gave_back(&self, lease: &Arc<Lease>, until: Timestamp) {
+        lease.end();
         let mut state = self.lock();
-        if !state.phase.is_of(hold) {
+        if !state.phase.is_of(lease) {
             return;
         }
         let rested = state.enter(Phase::Idle);

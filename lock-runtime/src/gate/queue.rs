@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
 
-use super::source::Source;
 use crate::clock::{Span, Timestamp};
+use crate::source::Source;
 
 /// A queue of this length may consist of places that were given up.
 const UNTIDY: usize = 32;

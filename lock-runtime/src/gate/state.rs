@@ -3,26 +3,21 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::task::Waker;
-use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::effects::Effects;
+use super::local_hand_over::{LocalHandOver, MOST_LOCAL_GRANTS};
 use super::queue::{Queue, Waiter};
-use super::source::Source;
 use crate::clock::Timestamp;
 use crate::end::GrantEnd;
-use crate::hold::Hold;
+use crate::error::LockError;
+use crate::lease::Lease;
 use crate::provider::Interest;
 use crate::signal::Signal;
+use crate::source::Source;
 use crate::token::FencingToken;
-use crate::{LockError, keeper, wake};
 
-/// How many grants in a row the process may hand to its own waiters before it asks the server
-/// whether another process waits.
-const LONGEST_RUN: u32 = 32;
-/// And for how long.
-const LONGEST_RUN_TIME: Duration = Duration::from_millis(10);
 /// How many grants to ask for at once for each waiter, while several wait: those who are served are
 /// often back before the run is over.
 const GRANTS_EACH: usize = 4;
@@ -36,7 +31,7 @@ pub(super) struct State {
     pub(super) sharers: Queue,
     /// Waiters that got an error and have not yet looked.
     failed: BTreeMap<u64, Arc<LockError>>,
-    pub(super) run: Run,
+    pub(super) local: LocalHandOver,
     pub(super) served: Served,
     /// Every ticket up to this one was there while somebody was seen to hold the lock.
     pub(super) saw_holder: u64,
@@ -62,21 +57,21 @@ pub(super) enum Phase {
     Idle,
     /// The provider is acquiring for the head of the queue; abandoned if the queue is empty.
     Acquiring(Interest),
-    /// `hold` is `None` for locks of this process alone.
+    /// `lease` is `None` for locks of this process alone.
     Held {
         ticket: u64,
         token: Option<FencingToken>,
-        hold: Option<Arc<Hold>>,
+        lease: Option<Arc<Lease>>,
         /// The caller has it, and not only a place that was served.
         taken: bool,
     },
-    /// The body has ended, and `min_hold` has not: the lock stays. `hold` is `None` for locks of
+    /// The body has ended, and `min_hold` has not: the lock stays. `lease` is `None` for locks of
     /// this process alone; the other tells to end it early.
-    Resting(Option<Arc<Hold>>, Arc<Notify>),
-    /// The provider is releasing, or is to do so when the guard of this lost hold is gone: `kept`.
+    Resting(Option<Arc<Lease>>, Arc<Notify>),
+    /// The provider is releasing, or is to do so when the guard of this lost lease is gone: `deferred`.
     Releasing {
         since: Timestamp,
-        kept: Option<Arc<Hold>>,
+        deferred: Option<Arc<Lease>>,
     },
 }
 
@@ -97,35 +92,6 @@ pub(super) struct Served {
     pub(super) untaken: Timestamp,
 }
 
-/// What is left of the grants that one acquisition may serve inside this process.
-#[derive(Default)]
-pub(super) struct Run {
-    next_token: Option<FencingToken>,
-    left: u32,
-    ends: Option<Timestamp>,
-    /// The highest token that was ever handed out here.
-    highest: Option<FencingToken>,
-}
-
-/// What a change of the state leads to, once its lock is free: wakers, destructors and signals may
-/// run anybody's code.
-#[derive(Default)]
-#[must_use]
-pub(super) struct Effects {
-    /// Most changes wake one, and lead to nothing else.
-    first: Option<Waker>,
-    more: Option<Box<More>>,
-}
-
-#[derive(Default)]
-struct More {
-    wakers: Vec<Waker>,
-    waiters: Vec<Waiter>,
-    abandoned: Option<Interest>,
-    jobs: Vec<keeper::Job>,
-    later: Vec<Box<dyn FnOnce() + Send>>,
-}
-
 impl Default for Served {
     fn default() -> Self {
         Self {
@@ -137,10 +103,10 @@ impl Default for Served {
 }
 
 impl Phase {
-    pub(super) fn releasing(kept: Option<Arc<Hold>>) -> Self {
+    pub(super) fn releasing(deferred: Option<Arc<Lease>>) -> Self {
         Self::Releasing {
             since: Timestamp::now(),
-            kept,
+            deferred,
         }
     }
 
@@ -148,17 +114,22 @@ impl Phase {
     pub(super) fn is_held(&self) -> bool {
         matches!(
             self,
-            Self::Held { .. } | Self::Resting(..) | Self::Releasing { kept: Some(_), .. }
+            Self::Held { .. }
+                | Self::Resting(..)
+                | Self::Releasing {
+                    deferred: Some(_),
+                    ..
+                }
         )
     }
 
-    /// Whether it is this hold that stands here.
-    pub(super) fn is_of(&self, hold: &Hold) -> bool {
+    /// Whether it is this lease that stands here.
+    pub(super) fn is_of(&self, lease: &Lease) -> bool {
         let present = match self {
-            Self::Held { hold, .. } | Self::Resting(hold, _) => hold.as_ref(),
+            Self::Held { lease, .. } | Self::Resting(lease, _) => lease.as_ref(),
             _ => None,
         };
-        present.is_some_and(|present| std::ptr::eq(&**present, hold))
+        present.is_some_and(|present| std::ptr::eq(&**present, lease))
     }
 }
 
@@ -170,7 +141,7 @@ impl State {
         let held = Phase::Held {
             ticket: self.last_ticket,
             token: None,
-            hold: None,
+            lease: None,
             taken: true,
         };
         // Nothing to drop in what was there, and this path is a hot one.
@@ -180,24 +151,24 @@ impl State {
 
     /// Lets this ticket have what was granted or passed on.
     #[inline]
-    fn hand_to(&mut self, to: u64, new_token: Option<FencingToken>, new_hold: Option<Arc<Hold>>) {
+    fn hand_to(&mut self, to: u64, new_token: Option<FencingToken>, new_hold: Option<Arc<Lease>>) {
         // Changed where it stands: a whole phase would be written twice.
         if let Phase::Held {
             ticket,
             token,
-            hold,
+            lease,
             taken,
         } = &mut self.phase
         {
             (*ticket, *token, *taken) = (to, new_token, false);
-            *hold = new_hold;
+            *lease = new_hold;
             self.saw_holder = self.last_ticket;
             return;
         }
         self.set(Phase::Held {
             ticket: to,
             token: new_token,
-            hold: new_hold,
+            lease: new_hold,
             taken: false,
         });
     }
@@ -251,24 +222,23 @@ impl State {
     pub(super) fn tokens_wanted(&self) -> NonZeroU32 {
         let tokens = match self.queue.len() {
             0 | 1 => 1,
-            several => u32::try_from(several * GRANTS_EACH).unwrap_or(LONGEST_RUN),
+            several => u32::try_from(several * GRANTS_EACH).unwrap_or(MOST_LOCAL_GRANTS),
         };
-        NonZeroU32::new(tokens.min(LONGEST_RUN)).unwrap_or(NonZeroU32::MIN)
+        NonZeroU32::new(tokens.min(MOST_LOCAL_GRANTS)).unwrap_or(NonZeroU32::MIN)
     }
 
-    /// Whether the next waiter may have this hold without the server.
-    pub(super) fn may_pass(&self, hold: &Hold, first: &Source) -> bool {
-        self.run.left > 0
+    /// Whether the next waiter may have this lease without the server.
+    pub(super) fn may_pass(&self, lease: &Lease, first: &Source) -> bool {
+        self.local.may_go_on()
             && self.queue.front().is_some_and(|head| {
-                hold.serves(head.source.as_deref().unwrap_or(first), head.lease.get())
+                lease.serves(head.source.as_deref().unwrap_or(first), head.lease.get())
             })
-            && self.run.ends.is_some_and(|end| !end.has_passed())
     }
 
     /// Gives the lock to the head of the queue; refuses it to those who only try.
     pub(super) fn pass(
         &mut self,
-        hold: Option<Arc<Hold>>,
+        lease: Option<Arc<Lease>>,
         refused: impl FnOnce() -> LockError,
     ) -> Effects {
         let mut effects = Effects::default();
@@ -282,11 +252,11 @@ impl State {
             until: next.until,
             untaken: Timestamp::NONE,
         };
-        let token = hold.as_ref().and_then(|hold| {
-            hold.passed_to(ticket);
-            self.run.take()
+        let token = lease.as_ref().and_then(|lease| {
+            lease.passed_to(ticket);
+            self.local.take()
         });
-        self.hand_to(ticket, token, hold);
+        self.hand_to(ticket, token, lease);
         if let Some(source) = source {
             effects.later(move || drop(source));
         }
@@ -325,103 +295,5 @@ impl State {
     pub(super) fn take_error(&mut self, ticket: u64) -> Option<LockError> {
         let error = self.failed.remove(&ticket)?;
         Some((*error).clone())
-    }
-}
-
-impl Run {
-    /// Begins a run with what the provider granted. False if its tokens are not above those that
-    /// were handed out: then none is.
-    pub(super) fn start(&mut self, hold: &Hold, local_hand_over: bool) -> bool {
-        let grant = hold.grant();
-        let first = grant.token();
-        let grows = first.is_none_or(|first| self.highest.is_none_or(|highest| first > highest));
-        self.next_token = first.filter(|_| grows);
-        self.left = match (local_hand_over, first) {
-            (false, _) => 1,
-            (true, Some(_)) => grant.tokens().get().min(LONGEST_RUN),
-            (true, None) => LONGEST_RUN,
-        };
-        self.ends = Some(Timestamp::now() + LONGEST_RUN_TIME);
-        grows
-    }
-
-    fn take(&mut self) -> Option<FencingToken> {
-        self.left = self.left.saturating_sub(1);
-        let token = self.next_token?;
-        self.next_token = Some(token.next());
-        self.highest = Some(token);
-        Some(token)
-    }
-}
-
-impl Effects {
-    fn more(&mut self) -> &mut More {
-        self.more.get_or_insert_default()
-    }
-
-    pub(super) fn wake(&mut self, waker: Option<Waker>) {
-        if self.first.is_none() {
-            self.first = waker;
-        } else if let Some(waker) = waker {
-            self.more().wakers.push(waker);
-        }
-    }
-
-    pub(super) fn drop_later(&mut self, waiter: Waiter) {
-        self.more().waiters.push(waiter);
-    }
-
-    pub(super) fn abandon(&mut self, interest: Interest) {
-        self.more().abandoned = Some(interest);
-    }
-
-    /// A job that could not be handed to the background thread.
-    pub(super) fn drop_job(&mut self, job: keeper::Job) {
-        self.more().jobs.push(job);
-    }
-
-    /// Runs this too.
-    pub(super) fn later(&mut self, work: impl FnOnce() + Send + 'static) {
-        self.more().later.push(Box::new(work));
-    }
-
-    pub(super) fn extend(&mut self, other: Self) {
-        self.wake(other.first);
-        let Some(other) = other.more else {
-            return;
-        };
-        let more = self.more();
-        more.wakers.extend(other.wakers);
-        more.waiters.extend(other.waiters);
-        more.jobs.extend(other.jobs);
-        more.later.extend(other.later);
-        if other.abandoned.is_some() {
-            more.abandoned = other.abandoned;
-        }
-    }
-
-    /// To be called without the slot's lock.
-    pub(super) fn happen(self) {
-        let Some(more) = self.more else {
-            if let Some(waker) = self.first {
-                wake::one(waker);
-            }
-            return;
-        };
-        // First, so that what is logged is there when a caller goes on.
-        for work in more.later {
-            wake::survive(work);
-        }
-        wake::all(self.first);
-        if let Some(interest) = more.abandoned {
-            wake::survive(|| interest.abandon());
-        }
-        wake::all(more.wakers);
-        for waiter in more.waiters {
-            wake::survive(|| drop(waiter));
-        }
-        for job in more.jobs {
-            wake::survive(|| drop(job));
-        }
     }
 }

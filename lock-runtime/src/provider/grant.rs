@@ -1,19 +1,15 @@
-//! What a provider answers: a grant, and later perhaps the report of its loss.
+//! What a provider answers: a grant.
 
 use std::any::Any;
 use std::fmt;
 use std::num::NonZeroU32;
-use std::sync::atomic::{Ordering, fence};
-use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use super::{AcquireRequest, OwnerId};
+use super::loss::LossReporter;
+use super::request::{AcquireRequest, OwnerId};
 use crate::clock::Timestamp;
-use crate::hold::Hold;
-use crate::keeper;
-use crate::signal::Signal;
+use crate::name::LockName;
 use crate::token::FencingToken;
-use crate::{LockError, LockErrorKind, LockName};
 
 /// One successful acquisition, as a provider made it.
 ///
@@ -151,62 +147,5 @@ impl fmt::Debug for Grant {
             .field("token", &self.token)
             .field("tokens", &self.tokens)
             .finish_non_exhaustive()
-    }
-}
-/// Reports that a grant has ended by itself. Cheap to clone; may outlive the grant.
-#[derive(Clone)]
-pub struct LossReporter(Arc<LossState>);
-
-struct LossState {
-    signal: Signal<LockError>,
-    /// Who has to hear of it first.
-    hold: OnceLock<Weak<Hold>>,
-}
-
-impl LossReporter {
-    pub(super) fn new() -> Self {
-        Self(Arc::new(LossState {
-            signal: Signal::new(),
-            hold: OnceLock::new(),
-        }))
-    }
-
-    /// The grant is lost, and this is why. The first report counts; it becomes the detail of an
-    /// error of kind [`Lost`](LockErrorKind::Lost).
-    pub fn report(&self, why: impl Into<String>) {
-        self.report_error(LockError::new(LockErrorKind::Lost).with_detail(why));
-    }
-
-    pub(crate) fn report_error(&self, error: LockError) {
-        if !self.0.signal.set(error) {
-            return;
-        }
-        // Either this finds who watches, or whoever watches finds the loss: see `watched_by`.
-        fence(Ordering::SeqCst);
-        if let Some(hold) = self.0.hold.get().and_then(Weak::upgrade) {
-            hold.lost();
-        }
-    }
-
-    pub(crate) fn watched_by(&self, hold: &Arc<Hold>) {
-        let _ = self.0.hold.set(Arc::downgrade(hold));
-        fence(Ordering::SeqCst);
-        if self.0.signal.get().is_some() {
-            // Reported before anybody watched. The gate, which is calling, hears of it later.
-            let hold = Arc::clone(hold);
-            let _ = keeper::run(async move { hold.lost() });
-        }
-    }
-
-    pub(crate) fn signal(&self) -> &Signal<LockError> {
-        &self.0.signal
-    }
-}
-
-impl fmt::Debug for LossReporter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LossReporter")
-            .field("lost", &self.0.signal.get())
-            .finish()
     }
 }

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use once_cell::sync::OnceCell;
 
-use super::LossReporter;
+use super::loss::LossReporter;
 use crate::clock::Timestamp;
+use crate::error::{LockError, LockErrorKind};
+use crate::name::LockName;
 use crate::signal::Signal;
-use crate::{LockError, LockErrorKind, LockName};
 
 /// The random identity of one grant: 128 bits, shown as 32 hexadecimal digits.
 ///

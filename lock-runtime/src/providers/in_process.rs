@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use crate::clock::Timestamp;
+use crate::acquire::Acquiring;
+use crate::clock::{Span, Timestamp};
+use crate::error::{LockError, LockErrorKind};
+use crate::future::{First, first_of};
+use crate::gate::{self, Wanted};
 use crate::guard::LockGuard;
-use crate::lock::DistributedLock;
 use crate::provider::{AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, LockSpace};
-use crate::race::{First, first_of};
+use crate::source::Source;
 use crate::token::FencingToken;
-use crate::{LockError, LockErrorKind};
 
 /// Holds locks in this process: for programs of which one instance runs, and for tests.
 ///
@@ -26,15 +29,8 @@ impl InProcessProvider {
     pub fn new() -> Self {
         Self::default()
     }
-
-    fn lock(&self, request: &AcquireRequest) -> DistributedLock {
-        DistributedLock::on(Arc::new(self.clone()), request.name())
-    }
 }
 
-/// The gate does all the work: it queues, and has [`grant_in_process`](LockProvider::grant_in_process)
-/// name the token. The other methods serve those who wrap this provider and do not say so through
-/// `lock_space`; they too go through the gate, and so exclude everybody else.
 impl LockProvider for InProcessProvider {
     fn capabilities(&self) -> Capabilities {
         Capabilities::new("in-process")
@@ -48,15 +44,22 @@ impl LockProvider for InProcessProvider {
         request: &'a AcquireRequest,
     ) -> BoxFuture<'a, Result<Grant, LockError>> {
         Box::pin(async move {
-            let lock = self.lock(request);
-            let guard = if request.waits() {
-                match first_of(lock.acquire(), request.abandoned()).await {
-                    First::Left(guard) => guard,
-                    First::Right(()) => Err(LockErrorKind::Contended.into()),
-                }
-            } else {
-                lock.acquire_for(std::time::Duration::ZERO).await
-            }?;
+            let source = Source::new(Arc::new(self.clone()));
+            let mut slot = Some(gate::enter(&source, request.name())?);
+            let wanted = Wanted {
+                lease: Span::NONE,
+                timeout: match request.waits() {
+                    true => Span::NONE,
+                    false => Span::of(Duration::ZERO),
+                },
+                min_hold: Span::NONE,
+                template: "",
+            };
+            let acquiring = Acquiring::new(&mut slot, &wanted);
+            let guard = match first_of(acquiring, request.abandoned()).await {
+                First::Left(guard) => guard?,
+                First::Right(()) => return Err(LockErrorKind::Contended.into()),
+            };
             let token = guard.fencing_token();
             let grant = Grant::new(request, Timestamp::now()).with_state(guard);
             Ok(match token {

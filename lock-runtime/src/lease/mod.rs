@@ -1,4 +1,10 @@
-//! `Hold`: a provider's grant while this process has it, and how long it is known to be valid.
+//! `Lease`: a provider's grant while this process has it, and how long it is known to be valid.
+//!
+//! When it is looked at and renewed is the business of its parts.
+
+pub(crate) mod renewal;
+pub(crate) mod schedule;
+pub(crate) mod timekeeper;
 
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -8,36 +14,47 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::clock::Timestamp;
-use crate::gate::{SlotRef, Source};
-use crate::keeper;
-use crate::provider::{Grant, LossReporter};
-use crate::race::first_of;
+use crate::error::{LockError, LockErrorKind};
+use crate::future::first_of;
+#[cfg(feature = "redis")]
+use crate::provider::LockSpace;
+use crate::provider::{Grant, LossListener, LossReporter};
 use crate::signal::Signal;
-use crate::{LockError, LockErrorKind};
+use crate::source::Source;
+use crate::telemetry::spans;
 
-pub(crate) struct Hold {
+/// Whoever has a lease, and goes on without it when it is lost.
+pub(crate) trait LeaseOwner: Send + Sync {
+    /// The lease was lost, for whatever reason. Called at most once a lease.
+    fn lease_lost(self: Arc<Self>, lease: &Lease);
+}
+
+/// A grant of a provider, from its arrival to its end.
+pub(crate) struct Lease {
     grant: Arc<Grant>,
-    /// What was asked for; a waiter who asked for hardly less may take this hold over.
+    /// What was asked for; a waiter who asked for hardly less may take this lease over.
     lease_asked: Duration,
-    slot: SlotRef,
-    /// The end of the validity, as a `Timestamp`, and [`SEEN`].
+    /// Who made the grant.
+    source: Arc<Source>,
+    owner: Arc<dyn LeaseOwner>,
+    /// The end of the validity, as a `Timestamp`, and [`OBSERVED`].
     deadline: AtomicU64,
     /// When the next renewal is due, as a `Timestamp`; far in the future while one is under way.
-    renews: AtomicU64,
+    next_renewal: AtomicU64,
     /// Whether that time is not to be brought forward.
-    exactly: AtomicBool,
+    not_before: AtomicBool,
     /// When it is looked at again, as a `Timestamp`; zero if never. Only the schedule writes this.
-    pub(crate) wakes: AtomicU64,
+    pub(crate) scheduled_at: AtomicU64,
     ended: OnceLock<()>,
     /// Set if the server should keep others away after the loss, until the guard is gone or this
     /// moment has come.
-    kept_until: OnceLock<Timestamp>,
+    retain_until: OnceLock<Timestamp>,
     /// The ticket of the guard that has it now.
     holder: AtomicU64,
     /// After this moment it is not renewed any more, as a `Timestamp`.
     renewed_until: AtomicU64,
     /// The guard is gone, and so is the body.
-    let_go: Notify,
+    guard_gone: Notify,
     /// Whether the caller has it: [`TAKEN`], [`UNTAKEN`] or [`UNRENEWED`].
     taken: AtomicU8,
     /// Whether the last renewal failed.
@@ -61,15 +78,15 @@ const TOGETHER: u32 = 30;
 const GRACE: Duration = Duration::from_secs(1);
 
 /// A part of the deadline: somebody has seen that it has passed. A nanosecond is no loss.
-const SEEN: u64 = 1;
+const OBSERVED: u64 = 1;
 /// The deadline of what has no lease.
-const NEVER: u64 = Timestamp::FAR_FUTURE.as_nanos() & !SEEN;
+const NEVER: u64 = Timestamp::FAR_FUTURE.as_nanos() & !OBSERVED;
 
-fn is_seen(deadline: u64) -> bool {
-    deadline & SEEN != 0
+fn is_observed(deadline: u64) -> bool {
+    deadline & OBSERVED != 0
 }
 
-const LAPSED: &str = "its lease ended before it could be renewed";
+const EXPIRED: &str = "its lease ended before it could be renewed";
 
 /// The part of a lease that is not counted on: clocks of two machines may drift, and the server
 /// rounds to its own ticks.
@@ -77,9 +94,14 @@ fn margin(lease: Duration) -> Duration {
     lease / 100 + Duration::from_millis(2)
 }
 
-impl Hold {
-    pub(crate) fn new(grant: Grant, lease_asked: Duration, slot: &SlotRef) -> Arc<Self> {
-        let deadline = if slot.source().capabilities().lease.is_some() {
+impl Lease {
+    pub(crate) fn new(
+        grant: Grant,
+        lease_asked: Duration,
+        source: &Arc<Source>,
+        owner: Arc<dyn LeaseOwner>,
+    ) -> Arc<Self> {
+        let deadline = if source.capabilities().lease.is_some() {
             valid_until(grant.valid_from(), grant.lease())
         } else {
             Timestamp::FAR_FUTURE
@@ -87,30 +109,21 @@ impl Hold {
         Arc::new(Self {
             grant: Arc::new(grant),
             lease_asked,
-            slot: slot.clone(),
-            deadline: AtomicU64::new(deadline.as_nanos() & !SEEN),
-            renews: AtomicU64::new(u64::MAX),
-            exactly: AtomicBool::new(false),
-            wakes: AtomicU64::new(0),
+            source: Arc::clone(source),
+            owner,
+            deadline: AtomicU64::new(deadline.as_nanos() & !OBSERVED),
+            next_renewal: AtomicU64::new(u64::MAX),
+            not_before: AtomicBool::new(false),
+            scheduled_at: AtomicU64::new(0),
             ended: OnceLock::new(),
-            kept_until: OnceLock::new(),
+            retain_until: OnceLock::new(),
             holder: AtomicU64::new(0),
             renewed_until: AtomicU64::new(u64::MAX),
-            let_go: Notify::new(),
+            guard_gone: Notify::new(),
             taken: AtomicU8::new(TAKEN),
             failing: AtomicBool::new(false),
             told: AtomicBool::new(false),
         })
-    }
-
-    /// From here on the keeper renews it, and reports of loss reach the gate.
-    pub(crate) fn watch(self: Arc<Self>) -> Arc<Self> {
-        self.grant.loss_reporter().watched_by(&self);
-        if self.has_lease() {
-            let first = self.grant.valid_from() + self.renewal_interval();
-            keeper::watch(&self, self.plan_renewal(first));
-        }
-        self
     }
 
     pub(crate) fn grant(&self) -> &Grant {
@@ -121,13 +134,15 @@ impl Hold {
         Arc::clone(&self.grant)
     }
 
-    /// The slot, for whoever made the grant.
-    pub(crate) fn slot(&self) -> &SlotRef {
-        &self.slot
+    /// Whoever made the grant.
+    pub(crate) fn source(&self) -> &Arc<Source> {
+        &self.source
     }
 
-    pub(crate) fn source(&self) -> &Source {
-        self.slot.source()
+    /// Whether it is a lease of this lock space.
+    #[cfg(feature = "redis")]
+    pub(crate) fn is_in(&self, space: LockSpace) -> bool {
+        self.source.ask().is_ok_and(|facts| facts.space == space)
     }
 
     /// Whether this source, or one like it, made the grant.
@@ -162,22 +177,22 @@ impl Hold {
     /// Plans the next renewal for this time, or a little earlier together with others, and says
     /// when to look at it.
     pub(crate) fn plan_renewal(&self, at: Timestamp) -> Timestamp {
-        self.exactly.store(false, Ordering::Relaxed);
-        self.renews.store(at.as_nanos(), Ordering::Relaxed);
+        self.not_before.store(false, Ordering::Relaxed);
+        self.next_renewal.store(at.as_nanos(), Ordering::Relaxed);
         at.min(self.deadline())
     }
 
     /// Plans another try, no earlier than this.
     pub(crate) fn plan_retry(&self, at: Timestamp) -> Timestamp {
         let at = self.plan_renewal(at);
-        self.exactly.store(true, Ordering::Relaxed);
+        self.not_before.store(true, Ordering::Relaxed);
         at
     }
 
     /// How much earlier than planned the keeper may look at it.
-    pub(crate) fn early(&self) -> Duration {
-        let planned = self.wakes.load(Ordering::Relaxed);
-        if self.exactly.load(Ordering::Relaxed) || planned >= self.deadline().as_nanos() {
+    pub(crate) fn slack(&self) -> Duration {
+        let planned = self.scheduled_at.load(Ordering::Relaxed);
+        if self.not_before.load(Ordering::Relaxed) || planned >= self.deadline().as_nanos() {
             Duration::ZERO
         } else {
             self.grant.lease() / TOGETHER
@@ -186,7 +201,7 @@ impl Hold {
 
     /// Whether a renewal is due by then; answers true once a renewal.
     pub(crate) fn take_renewal(&self, now: Timestamp, by: Timestamp) -> bool {
-        let due = self.renews.load(Ordering::Relaxed) <= by.as_nanos();
+        let due = self.next_renewal.load(Ordering::Relaxed) <= by.as_nanos();
         if !due || self.renewed_until.load(Ordering::Relaxed) <= now.as_nanos() {
             return false;
         }
@@ -196,17 +211,8 @@ impl Hold {
         if unrenewed.is_ok() || unrenewed == Err(UNRENEWED) {
             return false;
         }
-        self.renews.store(u64::MAX, Ordering::Relaxed);
+        self.next_renewal.store(u64::MAX, Ordering::Relaxed);
         true
-    }
-
-    /// The caller has it now. False if it ended before that.
-    pub(crate) fn take(self: &Arc<Self>) -> bool {
-        if self.taken.swap(TAKEN, Ordering::AcqRel) == UNRENEWED {
-            // It is due.
-            keeper::watch(self, self.next_look());
-        }
-        !self.is_lost()
     }
 
     pub(crate) fn deadline(&self) -> Timestamp {
@@ -217,12 +223,12 @@ impl Hold {
     pub(crate) fn extend(&self, sent_at: Timestamp) {
         // The end of the validity would be an easy mistake, and a far one.
         let sent_at = sent_at.min(Timestamp::now());
-        let deadline = valid_until(sent_at, self.grant.lease()).as_nanos() & !SEEN;
+        let deadline = valid_until(sent_at, self.grant.lease()).as_nanos() & !OBSERVED;
         // A loss is for good, and somebody may have seen it already.
         let _ = self
             .deadline
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |current| {
-                let is_over = is_seen(current) || Timestamp::from_nanos(current).has_passed();
+                let is_over = is_observed(current) || Timestamp::from_nanos(current).has_passed();
                 (!is_over).then_some(current.max(deadline))
             });
     }
@@ -234,14 +240,14 @@ impl Hold {
         }
         loop {
             let deadline = self.deadline.load(Ordering::Acquire);
-            if is_seen(deadline) {
+            if is_observed(deadline) {
                 return true;
             }
             if deadline == NEVER || !Timestamp::from_nanos(deadline).has_passed() {
                 return false;
             }
             // A renewal that comes now must find that it is too late; one that was quicker counts.
-            let seen = deadline | SEEN;
+            let seen = deadline | OBSERVED;
             let _ =
                 self.deadline
                     .compare_exchange(deadline, seen, Ordering::AcqRel, Ordering::Acquire);
@@ -262,16 +268,16 @@ impl Hold {
     }
 
     /// The deadline has passed. The server's own comes a little later.
-    pub(crate) fn lapse(&self) {
-        let _ = self.kept_until.set(self.server_s_end());
-        self.lose(LAPSED);
+    pub(crate) fn expire(&self) {
+        let _ = self.retain_until.set(self.server_deadline());
+        self.lose(EXPIRED);
     }
 
     /// The process is giving its locks back. A body gets a moment to be dropped.
     pub(crate) fn shut_down(&self) {
         let _ = self
-            .kept_until
-            .set((Timestamp::now() + GRACE).min(self.server_s_end()));
+            .retain_until
+            .set((Timestamp::now() + GRACE).min(self.server_deadline()));
         self.lose("the process shut its locks down");
     }
 
@@ -283,7 +289,7 @@ impl Hold {
     }
 
     /// When the server ends it at the latest, unless it is renewed.
-    pub(crate) fn server_s_end(&self) -> Timestamp {
+    pub(crate) fn server_deadline(&self) -> Timestamp {
         let lease = self.grant.lease();
         self.deadline() + margin(lease) + self.grant.server_lease().saturating_sub(lease)
     }
@@ -294,7 +300,7 @@ impl Hold {
         let was_limited = self.renewed_until.swap(u64::MAX, Ordering::Relaxed) != u64::MAX;
         let was_unrenewed = self.taken.swap(UNTAKEN, Ordering::AcqRel) == UNRENEWED;
         // A renewal that was left out for the one before is still due.
-        let is_due = || self.renews.load(Ordering::Relaxed) <= Timestamp::now().as_nanos();
+        let is_due = || self.next_renewal.load(Ordering::Relaxed) <= Timestamp::now().as_nanos();
         if was_unrenewed || (was_limited && is_due()) {
             self.taken.store(UNRENEWED, Ordering::Release);
         }
@@ -310,49 +316,45 @@ impl Hold {
         self.renewed_until.store(0, Ordering::Relaxed);
     }
 
-    pub(crate) fn resume_renewals(self: &Arc<Self>) {
-        self.renewed_until.store(u64::MAX, Ordering::Relaxed);
-        keeper::watch(self, self.next_look());
-    }
-
+    /// When it is to be looked at next.
     fn next_look(&self) -> Timestamp {
-        let renews = Timestamp::from_nanos(self.renews.load(Ordering::Relaxed));
-        renews.min(self.deadline())
+        let next_renewal = Timestamp::from_nanos(self.next_renewal.load(Ordering::Relaxed));
+        next_renewal.min(self.deadline())
     }
 
     /// The guard of this ticket is being dropped or released; one that has passed the lock on
     /// says nothing about the one that has it now.
     /// True if others were kept away for its sake.
-    pub(crate) fn let_go(&self, ticket: u64) -> bool {
+    pub(crate) fn guard_dropped(&self, ticket: u64) -> bool {
         let had_it = self.holder.load(Ordering::Relaxed) == ticket;
         if had_it {
-            self.let_go.notify_one();
+            self.guard_gone.notify_one();
         }
-        had_it && self.is_kept()
+        had_it && self.is_retained()
     }
 
     /// No body runs under it.
     pub(crate) fn leave(&self) {
-        self.let_go.notify_one();
+        self.guard_gone.notify_one();
     }
 
     /// Whether the server is to keep others away although the lock is lost.
-    pub(crate) fn is_kept(&self) -> bool {
-        self.kept_until.get().is_some()
+    pub(crate) fn is_retained(&self) -> bool {
+        self.retain_until.get().is_some()
     }
 
     /// Resolves when the server need not keep others away any more.
-    pub(crate) async fn gone(&self) {
-        if let Some(until) = self.kept_until.get() {
+    pub(crate) async fn wait_until_guard_gone(&self) {
+        if let Some(until) = self.retain_until.get() {
             first_of(
-                self.let_go.notified(),
+                self.guard_gone.notified(),
                 tokio::time::sleep(until.remaining()),
             )
             .await;
         }
     }
 
-    pub(crate) fn lose_to(&self, error: LockError) {
+    pub(crate) fn lose_with(&self, error: LockError) {
         self.grant.loss_reporter().report_error(error);
     }
 
@@ -360,24 +362,15 @@ impl Hold {
     pub(crate) fn loss(&self) -> LockError {
         let error = match self.signal().get() {
             Some(error) => error.clone(),
-            None => LockError::new(LockErrorKind::Lost).with_detail(LAPSED),
+            None => LockError::new(LockErrorKind::Lost).with_detail(EXPIRED),
         };
         error.with_name(self.grant.name().clone())
-    }
-
-    /// Someone reported the loss: the gate goes on without it, when the body has ended or has had
-    /// time to.
-    pub(crate) fn lost(&self) {
-        let _ = self
-            .kept_until
-            .set((Timestamp::now() + GRACE).min(self.server_s_end()));
-        self.slot.hold_lost(self);
     }
 
     /// Logs the loss of a held lock, once.
     pub(crate) fn tell_of_loss(&self, template: &'static str) {
         if !self.told.swap(true, Ordering::Relaxed) {
-            crate::observe::lost(&self.loss(), self.source().name(), template);
+            spans::lost(&self.loss(), self.source().name(), template);
         }
     }
 
@@ -386,14 +379,18 @@ impl Hold {
         !self.failing.swap(failed, Ordering::Relaxed) && failed
     }
 
-    /// Not renewed any more: it is being released, passed on, or was lost.
-    pub(crate) fn end(&self) {
-        let _ = self.ended.set(());
-        keeper::unwatch(self);
-    }
-
     pub(crate) fn has_ended(&self) -> bool {
         self.ended.get().is_some()
+    }
+}
+
+impl LossListener for Lease {
+    /// Lets the owner go on without it, when the body has ended or has had time to.
+    fn lost(&self) {
+        let _ = self
+            .retain_until
+            .set((Timestamp::now() + GRACE).min(self.server_deadline()));
+        Arc::clone(&self.owner).lease_lost(self);
     }
 }
 
@@ -406,25 +403,31 @@ fn valid_until(sent_at: Timestamp, lease: Duration) -> Timestamp {
 mod tests {
     use super::*;
     use crate::provider::AcquireRequest;
-    use crate::table;
     use crate::testing::TestProvider;
 
-    fn hold(lease: Duration) -> Arc<Hold> {
+    /// An owner that goes on without its lease at once.
+    struct Nobody;
+
+    impl LeaseOwner for Nobody {
+        fn lease_lost(self: Arc<Self>, _: &Lease) {}
+    }
+
+    fn lasting(lease: Duration) -> Arc<Lease> {
         let source = Source::new(Arc::new(TestProvider::new()));
         let (request, _) = AcquireRequest::new("order", lease, true).unwrap();
-        let slot = table::enter(&source, request.name()).unwrap();
-        Hold::new(Grant::new(&request, Timestamp::now()), lease, &slot)
+        let grant = Grant::new(&request, Timestamp::now());
+        Lease::new(grant, lease, &source, Arc::new(Nobody))
     }
 
     #[test]
     fn a_renewal_counts_only_before_the_deadline() {
         let lease = Duration::from_secs(60);
-        let lasting = hold(lease);
+        let lasting = lasting(lease);
         let first = lasting.deadline();
         lasting.extend(Timestamp::now() + lease);
         assert!(lasting.deadline() > first && !lasting.is_lost());
 
-        let short = hold(Duration::from_millis(10));
+        let short = lasting(Duration::from_millis(10));
         let first = short.deadline();
         std::thread::sleep(first.remaining());
         short.extend(Timestamp::now() + lease);
@@ -435,42 +438,45 @@ mod tests {
     /// As if the renewal had looked at the clock a moment before somebody else did.
     #[test]
     fn what_was_seen_to_be_lost_stays_so() {
-        let hold = hold(Duration::from_millis(10));
-        std::thread::sleep(hold.deadline().remaining());
-        assert!(hold.is_lost());
-        assert!(is_seen(hold.deadline.load(Ordering::Relaxed)));
-        let later = (Timestamp::now() + Duration::from_secs(60)).as_nanos() | SEEN;
-        hold.deadline.store(later, Ordering::Relaxed);
-        hold.extend(Timestamp::now() + Duration::from_secs(120));
-        assert_eq!(hold.deadline.load(Ordering::Relaxed), later);
-        assert!(hold.is_lost());
+        let lease = lasting(Duration::from_millis(10));
+        std::thread::sleep(lease.deadline().remaining());
+        assert!(lease.is_lost());
+        assert!(is_observed(lease.deadline.load(Ordering::Relaxed)));
+        let later = (Timestamp::now() + Duration::from_secs(60)).as_nanos() | OBSERVED;
+        lease.deadline.store(later, Ordering::Relaxed);
+        lease.extend(Timestamp::now() + Duration::from_secs(120));
+        assert_eq!(lease.deadline.load(Ordering::Relaxed), later);
+        assert!(lease.is_lost());
     }
 
     /// A renewal that was left out, since nobody had taken the grant, is due for the next holder.
     #[test]
     fn a_renewal_that_is_due_stays_due_when_the_lock_is_passed_on() {
-        let hold = hold(Duration::from_secs(60));
-        hold.passed_to(1);
-        let due = hold.plan_renewal(Timestamp::now());
-        assert!(!hold.take_renewal(Timestamp::now(), due), "nobody has it");
-        assert_eq!(hold.taken.load(Ordering::Relaxed), UNRENEWED);
-        hold.passed_to(2);
-        assert_eq!(hold.taken.load(Ordering::Relaxed), UNRENEWED);
-        assert!(hold.take());
-        assert!(hold.take_renewal(Timestamp::now(), due), "now somebody has");
+        let lease = lasting(Duration::from_secs(60));
+        lease.passed_to(1);
+        let due = lease.plan_renewal(Timestamp::now());
+        assert!(!lease.take_renewal(Timestamp::now(), due), "nobody has it");
+        assert_eq!(lease.taken.load(Ordering::Relaxed), UNRENEWED);
+        lease.passed_to(2);
+        assert_eq!(lease.taken.load(Ordering::Relaxed), UNRENEWED);
+        assert!(lease.take());
+        assert!(
+            lease.take_renewal(Timestamp::now(), due),
+            "now somebody has"
+        );
     }
 
     /// The guard that went before its `min_hold` was over says nothing about who comes after it.
     #[tokio::test]
     async fn a_guard_that_is_gone_ends_no_wait_for_the_next() {
-        let hold = hold(Duration::from_secs(60));
-        hold.passed_to(1);
-        hold.vacate();
-        hold.shut_down();
-        hold.let_go(1);
-        let gone = tokio::time::timeout(Duration::from_millis(20), hold.gone());
+        let lease = lasting(Duration::from_secs(60));
+        lease.passed_to(1);
+        lease.vacate();
+        lease.shut_down();
+        lease.guard_dropped(1);
+        let gone = tokio::time::timeout(Duration::from_millis(20), lease.wait_until_guard_gone());
         assert!(gone.await.is_err(), "nobody has let go of it");
-        hold.leave();
-        hold.gone().await;
+        lease.leave();
+        lease.wait_until_guard_gone().await;
     }
 }

@@ -4,47 +4,47 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Lease;
+use super::schedule::watch;
+use crate::background;
 use crate::call::{Panicked, measured, of_grant};
 use crate::clock::Timestamp;
-use crate::hold::Hold;
-use crate::keeper;
-use crate::meter;
-use crate::observe;
-use crate::{LockError, LockErrorKind};
+use crate::error::{LockError, LockErrorKind};
+use crate::telemetry::{metrics, spans};
 
 /// After a renewal that failed, the next try comes after this part of the lease.
 const RETRY_PART: u32 = 30;
 const SHORTEST_RETRY: Duration = Duration::from_millis(10);
 const LONGEST_RETRY: Duration = Duration::from_secs(1);
 
-/// Renews these holds, on the keeper's runtime: those of one provider together, whose leases differ
+/// Renews these leases on the background thread: those of one provider together, whose leases differ
 /// by less than a factor of two, since a short lease is not to make others impatient.
-pub(crate) fn start(due: Vec<Arc<Hold>>) {
+pub(super) fn start(due: Vec<Arc<Lease>>) {
     let mut groups: HashMap<_, Vec<_>> = HashMap::new();
-    for hold in due {
-        let class = hold.grant().lease().as_millis().checked_ilog2();
+    for lease in due {
+        let class = lease.grant().lease().as_millis().checked_ilog2();
         groups
-            .entry((hold.source().kind(), class))
+            .entry((lease.source().kind(), class))
             .or_default()
-            .push(hold);
+            .push(lease);
     }
     for together in groups.into_values() {
-        keeper::spawn(renew(together));
+        background::spawn(renew(together));
     }
 }
 
-async fn renew(holds: Vec<Arc<Hold>>) {
+async fn renew(leases: Vec<Arc<Lease>>) {
     // A call that hangs must not keep the next try from coming.
-    let patience = holds.iter().map(|hold| hold.renewal_interval()).min();
+    let patience = leases.iter().map(|lease| lease.renewal_interval()).min();
     let patience = patience.unwrap_or_default();
-    match ask(&holds, patience).await {
-        Ok(answers) => settle_all(&holds, answers),
-        Err(Panicked) if holds.len() == 1 => settle_all(&holds, vec![Err(Panicked.into())]),
+    match ask(&leases, patience).await {
+        Ok(answers) => settle_all(&leases, answers),
+        Err(Panicked) if leases.len() == 1 => settle_all(&leases, vec![Err(Panicked.into())]),
         // One of them is to blame; the others are not to be lost with it.
         Err(Panicked) => {
-            for hold in holds {
+            for lease in leases {
                 tokio::spawn(async move {
-                    let alone = [hold];
+                    let alone = [lease];
                     let answers = ask(&alone, patience).await;
                     settle_all(
                         &alone,
@@ -57,56 +57,56 @@ async fn renew(holds: Vec<Arc<Hold>>) {
 }
 
 async fn ask(
-    holds: &[Arc<Hold>],
+    leases: &[Arc<Lease>],
     patience: Duration,
 ) -> Result<Vec<Result<Timestamp, LockError>>, Panicked> {
-    let source = holds[0].source();
-    let grants: Vec<_> = holds.iter().map(|hold| hold.shared_grant()).collect();
+    let source = leases[0].source();
+    let grants: Vec<_> = leases.iter().map(|lease| lease.shared_grant()).collect();
     let call = async { source.provider.renew_all(&grants).await };
     let call = measured(source.name(), "renew", call);
     match tokio::time::timeout(patience, call).await {
         Ok(answers) => answers,
-        Err(_) => Ok(holds.iter().map(|_| Err(unanswered())).collect()),
+        Err(_) => Ok(leases.iter().map(|_| Err(unanswered())).collect()),
     }
 }
 
-fn settle_all(holds: &[Arc<Hold>], answers: Vec<Result<Timestamp, LockError>>) {
+fn settle_all(leases: &[Arc<Lease>], answers: Vec<Result<Timestamp, LockError>>) {
     let mut answers = answers.into_iter();
-    for hold in holds {
+    for lease in leases {
         let answer = answers.next().unwrap_or_else(|| Err(unanswered()));
-        settle(hold, answer.map_err(of_grant));
+        settle(lease, answer.map_err(of_grant));
     }
 }
 
-fn settle(hold: &Arc<Hold>, answer: Result<Timestamp, LockError>) {
-    if hold.has_ended() {
+fn settle(lease: &Arc<Lease>, answer: Result<Timestamp, LockError>) {
+    if lease.has_ended() {
         return;
     }
-    meter::renewed(
-        hold.source().name(),
+    metrics::renewed(
+        lease.source().name(),
         answer.as_ref().err().map(LockError::kind),
     );
-    let pause = (hold.grant().lease() / RETRY_PART).clamp(SHORTEST_RETRY, LONGEST_RETRY);
+    let pause = (lease.grant().lease() / RETRY_PART).clamp(SHORTEST_RETRY, LONGEST_RETRY);
     let soonest = Timestamp::now() + pause;
     match answer {
         Ok(sent_at) => {
-            hold.extend(sent_at);
-            hold.renewal_failed(false);
+            lease.extend(sent_at);
+            lease.renewal_failed(false);
             // A session confirmed a while ago is confirmed again no sooner than it can be.
-            let next = sent_at.min(Timestamp::now()) + hold.renewal_interval();
+            let next = sent_at.min(Timestamp::now()) + lease.renewal_interval();
             let at = if next < soonest {
-                hold.plan_retry(soonest)
+                lease.plan_retry(soonest)
             } else {
-                hold.plan_renewal(next)
+                lease.plan_renewal(next)
             };
-            keeper::watch(hold, at);
+            watch(lease, at);
         }
-        Err(error) if error.kind() == LockErrorKind::Lost => hold.lose_to(error),
+        Err(error) if error.kind() == LockErrorKind::Lost => lease.lose_with(error),
         Err(error) => {
-            let first = hold.renewal_failed(true);
-            let error = error.with_name(hold.grant().name().clone());
-            observe::renewal_failed(&error, hold.source().name(), hold.deadline(), first);
-            keeper::watch(hold, hold.plan_retry(soonest));
+            let first = lease.renewal_failed(true);
+            let error = error.with_name(lease.grant().name().clone());
+            spans::renewal_failed(&error, lease.source().name(), lease.deadline(), first);
+            watch(lease, lease.plan_retry(soonest));
         }
     }
 }

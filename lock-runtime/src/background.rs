@@ -1,4 +1,4 @@
-//! The keeper: the process's background threads, each with a runtime of its own.
+//! The process's background threads, each with a runtime of its own.
 //!
 //! One runs every call of a provider: acquisitions, renewals, and the releases of dropped guards.
 //! The other one keeps time: the ends of leases, of waits and of `max_hold`. A provider that blocks
@@ -18,10 +18,8 @@ use tokio::time::Sleep;
 
 use crate::call::Panicked;
 use crate::clock::Timestamp;
-use crate::race::{First, first_of};
-use crate::{LockError, LockErrorKind, schedule};
-
-pub(crate) use crate::schedule::{unwatch, watch};
+use crate::error::{LockError, LockErrorKind};
+use crate::future::{First, first_of};
 
 /// Whether this is the process that started the threads is asked this often at most, where waits
 /// follow each other.
@@ -32,7 +30,7 @@ const BLOCKING_THREADS: usize = 32;
 /// What the background thread runs to its end.
 pub(crate) type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-struct Keeper {
+struct Background {
     /// A child made by `fork` has none of the threads.
     process: u32,
     jobs: mpsc::UnboundedSender<Job>,
@@ -40,36 +38,36 @@ struct Keeper {
     timers: Handle,
 }
 
-static KEEPER: OnceCell<Keeper> = OnceCell::new();
+static BACKGROUND: OnceCell<Background> = OnceCell::new();
 static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
 static JOB_DONE: Lazy<Notify> = Lazy::new(Notify::new);
 
-fn keeper() -> Result<&'static Keeper, LockError> {
-    let keeper = KEEPER.get_or_try_init(|| start().map_err(not_started))?;
-    if keeper.process != std::process::id() {
+fn background() -> Result<&'static Background, LockError> {
+    let background = BACKGROUND.get_or_try_init(|| start().map_err(not_started))?;
+    if background.process != std::process::id() {
         return Err(forked());
     }
-    Ok(keeper)
+    Ok(background)
 }
 
 /// The same, for waits: they come so often, one after another, that asking the system each time
 /// would cost more than they do.
-fn keeper_of_waits() -> Result<&'static Keeper, LockError> {
+fn background_for_wait() -> Result<&'static Background, LockError> {
     static ASKED: AtomicU64 = AtomicU64::new(0);
     let now = Timestamp::roughly();
     let asked = Timestamp::from_nanos(ASKED.load(Ordering::Relaxed));
     if asked != Timestamp::NONE
         && now.since(asked) < ASKS_EVERY
-        && let Some(keeper) = KEEPER.get()
+        && let Some(background) = BACKGROUND.get()
     {
-        return Ok(keeper);
+        return Ok(background);
     }
-    let keeper = keeper()?;
+    let background = background()?;
     ASKED.store(now.as_nanos(), Ordering::Relaxed);
-    Ok(keeper)
+    Ok(background)
 }
 
-fn start() -> Result<Keeper, std::io::Error> {
+fn start() -> Result<Background, std::io::Error> {
     let calls = Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
@@ -80,8 +78,8 @@ fn start() -> Result<Keeper, std::io::Error> {
     let (jobs, arriving) = mpsc::unbounded_channel();
     let thread = |name: &str| thread::Builder::new().name(name.to_owned());
     thread("lock-keeper").spawn(move || calls.block_on(run_all(arriving)))?;
-    thread("lock-timer").spawn(move || time.block_on(schedule::keep()))?;
-    Ok(Keeper {
+    thread("lock-timer").spawn(move || time.block_on(std::future::pending::<()>()))?;
+    Ok(Background {
         process: std::process::id(),
         jobs,
         timers,
@@ -97,37 +95,47 @@ async fn run_all(mut arriving: mpsc::UnboundedReceiver<Job>) {
     }
 }
 
+/// Runs this on the thread that keeps time, for the rest of the process. It must not block.
+///
+/// # Errors
+///
+/// If the threads could not be started.
+pub(crate) fn keep_time(task: impl Future<Output = ()> + Send + 'static) -> Result<(), LockError> {
+    background()?.timers.spawn(task);
+    Ok(())
+}
+
 /// Whether the threads are there, or could be started.
 pub(crate) fn is_there() -> bool {
-    keeper_of_waits().is_ok()
+    background_for_wait().is_ok()
 }
 
 /// Runs what nobody waits for.
 pub(crate) fn spawn(job: impl Future<Output = ()> + Send + 'static) {
-    if let Ok(keeper) = keeper() {
-        let _ = keeper.jobs.send(Box::pin(job));
+    if let Ok(background) = background() {
+        let _ = background.jobs.send(Box::pin(job));
     }
 }
 
 /// Runs a job of the gate. It is finished even if everybody who waits for it goes away. If it
 /// cannot be run, it comes back, since dropping it runs code of others.
 pub(crate) fn run(job: impl Future<Output = ()> + Send + 'static) -> Result<(), (LockError, Job)> {
-    run_on(keeper(), job)
+    run_on(background(), job)
 }
 
 /// Runs what follows an acquisition.
 pub(crate) fn run_next(
     job: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), (LockError, Job)> {
-    run_on(keeper_of_waits(), job)
+    run_on(background_for_wait(), job)
 }
 
 fn run_on(
-    keeper: Result<&Keeper, LockError>,
+    background: Result<&Background, LockError>,
     job: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), (LockError, Job)> {
-    let keeper = match keeper {
-        Ok(keeper) => keeper,
+    let background = match background {
+        Ok(background) => background,
         Err(error) => return Err((error, Box::pin(job))),
     };
     UNDER_WAY.fetch_add(1, Ordering::Relaxed);
@@ -136,7 +144,7 @@ fn run_on(
         let _done = done;
         job.await;
     };
-    let sent = keeper.jobs.send(Box::pin(counted));
+    let sent = background.jobs.send(Box::pin(counted));
     sent.map_err(|unsent| (stopped(), unsent.0))
 }
 
@@ -160,12 +168,12 @@ pub(crate) async fn drained() {
     }
 }
 
-/// Runs a future on the keeper's runtime, where what it spawns outlives the user's runtimes, and
+/// Runs a future on the background thread, where what it spawns outlives the user's runtimes, and
 /// returns its output.
 ///
 /// # Errors
 ///
-/// If the keeper could not be started, or the future panicked.
+/// If the threads could not be started, or the future panicked.
 #[cfg_attr(
     not(any(feature = "postgres", feature = "redis", feature = "zookeeper")),
     allow(dead_code)
@@ -178,14 +186,17 @@ pub(crate) async fn run_on_keeper<T: Send + 'static>(
         // Whoever asked may have gone away.
         let _ = answer.send(future.await);
     };
-    keeper()?.jobs.send(Box::pin(job)).map_err(|_| stopped())?;
+    background()?
+        .jobs
+        .send(Box::pin(job))
+        .map_err(|_| stopped())?;
     answered.await.map_err(|_| Panicked.into())
 }
 
 /// A timer that needs nothing of the runtime it is awaited on.
 pub(crate) fn sleep_until(at: Timestamp) -> Result<Sleep, LockError> {
     let now = Timestamp::now();
-    let _entered = keeper_of_waits()?.timers.enter();
+    let _entered = background_for_wait()?.timers.enter();
     Ok(tokio::time::sleep(at.since(now)))
 }
 

@@ -22,11 +22,10 @@ pub(crate) use unmeasured::{Meter, renewed};
 
 #[cfg(feature = "metrics")]
 mod measured {
-    use metrics::{counter, gauge, histogram};
+    use ::metrics::{counter, gauge, histogram};
 
-    use crate::LockErrorKind;
     use crate::clock::Timestamp;
-    use crate::gate::Source;
+    use crate::error::LockErrorKind;
 
     /// Follows one lock from the attempt to the release. Boxed, to keep callers' futures small.
     pub(crate) struct Meter(Box<Measured>);
@@ -48,12 +47,12 @@ mod measured {
             }))
         }
 
-        /// At each poll of the attempt; the first one counts.
-        pub(crate) fn attempt(&mut self, source: &Source) {
+        /// Counts the attempt at its first poll; to be called at each.
+        pub(crate) fn attempt(&mut self, provider: impl FnOnce() -> &'static str) {
             if !self.0.provider.is_empty() {
                 return;
             }
-            let (template, provider) = (self.0.template, source.name());
+            let (template, provider) = (self.0.template, provider());
             counter!("distributed_lock_attempts_total",
                 "template" => template, "provider" => provider)
             .increment(1);
@@ -127,8 +126,7 @@ mod measured {
 
 #[cfg(not(feature = "metrics"))]
 mod unmeasured {
-    use crate::LockErrorKind;
-    use crate::gate::Source;
+    use crate::error::LockErrorKind;
 
     pub(crate) struct Meter;
 
@@ -137,7 +135,7 @@ mod unmeasured {
             Self
         }
 
-        pub(crate) fn attempt(&mut self, _: &Source) {}
+        pub(crate) fn attempt(&mut self, _: impl FnOnce() -> &'static str) {}
 
         pub(crate) fn acquired(self) -> Self {
             self

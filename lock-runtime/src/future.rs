@@ -3,10 +3,11 @@
 //! In place of `tokio::select!` and `join!`, whose feature would bring a second macro crate into every build.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 
-use crate::provider::BoxFuture;
+/// A boxed future, as the methods of [`LockProvider`] return it.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 pub(crate) enum First<A, B> {
     Left(A),

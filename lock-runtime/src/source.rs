@@ -1,11 +1,12 @@
 //! Who makes the calls: a provider, and what it said of itself once.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use once_cell::sync::OnceCell;
 
-use crate::LockError;
 use crate::call::caught_now;
+use crate::error::LockError;
 use crate::provider::{Capabilities, LockProvider, LockSpace};
 
 /// A provider, with what it says of itself: asked once, and under no lock, since a provider may be
@@ -13,6 +14,16 @@ use crate::provider::{Capabilities, LockProvider, LockSpace};
 pub(crate) struct Source {
     pub(crate) provider: Arc<dyn LockProvider>,
     facts: OnceCell<Facts>,
+    /// It stands in for a default provider that nobody has registered.
+    is_fallback: bool,
+}
+
+/// A default provider is registered or being so: the fallback's locks would exclude nobody else.
+static FALLBACK_CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// Sets whether nobody arrives at the fallback's locks any more, also if it is only made later.
+pub(crate) fn close_fallback(closed: bool) {
+    FALLBACK_CLOSED.store(closed, Ordering::SeqCst);
 }
 
 #[derive(Clone, Copy)]
@@ -20,14 +31,33 @@ pub(crate) struct Facts {
     pub(crate) capabilities: Capabilities,
     pub(crate) space: LockSpace,
     /// Its locks are nothing but the process's own queue.
-    pub(super) in_process: bool,
+    pub(crate) in_process: bool,
     clone_of: Option<LockSpace>,
 }
 
 impl Source {
     pub(crate) fn new(provider: Arc<dyn LockProvider>) -> Arc<Self> {
+        Self::make(provider, false)
+    }
+
+    /// The same for the provider that stands in for a default one.
+    pub(crate) fn fallback(provider: Arc<dyn LockProvider>) -> Arc<Self> {
+        Self::make(provider, true)
+    }
+
+    fn make(provider: Arc<dyn LockProvider>, is_fallback: bool) -> Arc<Self> {
         let facts = OnceCell::new();
-        Arc::new(Self { provider, facts })
+        Arc::new(Self {
+            provider,
+            facts,
+            is_fallback,
+        })
+    }
+
+    /// Whether it is the fallback, and a provider has taken its place.
+    #[inline]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_fallback && FALLBACK_CLOSED.load(Ordering::SeqCst)
     }
 
     /// What it said of itself; asked now, if this is the first time.

@@ -9,10 +9,9 @@ use tracing::field::Empty;
 use tracing::{Level, Span, debug, warn};
 
 use crate::clock::Timestamp;
-use crate::gate::SlotRef;
-use crate::guard::LockGuard;
+use crate::error::{LockError, LockErrorKind, source_text};
+use crate::name::LockName;
 use crate::token::FencingToken;
-use crate::{LockError, LockErrorKind, LockName};
 
 /// One annotated call.
 pub(crate) struct Call {
@@ -42,19 +41,20 @@ impl Call {
         Self { span, began }
     }
 
-    pub(crate) fn provider(&self, slot: &SlotRef) {
+    /// Records the provider, which is asked for its name only if anybody looks.
+    pub(crate) fn provider(&self, name: impl FnOnce() -> &'static str) {
         if !self.span.is_disabled() {
-            self.span.record("provider", slot.source().name());
+            self.span.record("provider", name());
         }
     }
 
-    pub(crate) fn acquired(&mut self, guard: &LockGuard) {
+    pub(crate) fn acquired(&mut self, token: impl FnOnce() -> Option<FencingToken>) {
         if self.span.is_disabled() {
             return;
         }
         let lap = self.lap();
         self.span.record("waited_ms", lap);
-        if let Some(token) = guard.fencing_token() {
+        if let Some(token) = token() {
             self.span.record("fencing_token", token.get());
         }
         self.span.in_scope(|| debug!("acquired"));
@@ -110,20 +110,20 @@ pub(crate) fn lost(error: &LockError, provider: &str, template: &str) {
 }
 
 pub(crate) fn release_failed(error: &LockError) {
-    let source = crate::error::source_text(error);
+    let source = source_text(error);
     let lock = shown(error);
     warn!(lock, %error, source, "could not release a lock; its lease will end it");
 }
 
 pub(crate) fn not_kept(error: &LockError) {
-    let source = crate::error::source_text(error);
+    let source = source_text(error);
     warn!(lock = shown(error), %error, source,
         "could not leave a lock to the provider for the rest of its min_hold; this process keeps it");
 }
 
 /// `first` says that the renewal before succeeded.
 pub(crate) fn renewal_failed(error: &LockError, provider: &str, ends: Timestamp, first: bool) {
-    let source = crate::error::source_text(error);
+    let source = source_text(error);
     let (lock, left_ms) = (shown(error), millis(ends.remaining()));
     if first {
         warn!(lock, provider, left_ms, %error, source,
@@ -133,20 +133,20 @@ pub(crate) fn renewal_failed(error: &LockError, provider: &str, ends: Timestamp,
     }
 }
 
-pub(crate) fn not_taken(slot: &SlotRef, template: &str) {
-    warn!(lock = %slot.name.shown(), template, provider = slot.source().name(),
+pub(crate) fn not_taken(name: &LockName, provider: &str, template: &str) {
+    warn!(lock = %name.shown(), template, provider,
         "a lock was granted to a caller that did not take it, and goes to the next one; its future \
          is kept but not polled");
 }
 
-pub(crate) fn late(slot: &SlotRef, error: &LockError) {
-    warn!(lock = %slot.name.shown(), provider = slot.source().name(), %error,
+pub(crate) fn late(name: &LockName, provider: &str, error: &LockError) {
+    warn!(lock = %name.shown(), provider, %error,
         "grants arrive when their lease has ended; expected a server that answers in less than a \
          lease");
 }
 
-pub(crate) fn token_not_above(slot: &SlotRef, token: Option<FencingToken>) {
-    warn!(lock = %slot.name.shown(), provider = slot.source().name(),
+pub(crate) fn token_not_above(name: &LockName, provider: &str, token: Option<FencingToken>) {
+    warn!(lock = %name.shown(), provider,
         token = token.map(FencingToken::get),
         "a fencing token is not above the one before; the guard has none");
 }

@@ -5,19 +5,22 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
+use super::effects::Effects;
 use super::queue::Waiter;
-use super::released::{Answer, Answers, answer};
-use super::source::Source;
-use super::state::{Effects, Phase, State};
-use super::{Release, Slot, SlotRef};
+use super::release_answer::{Answer, Answers, answer};
+use super::slot::{Slot, SlotRef};
+use super::state::{Phase, State};
 use crate::call::{Panicked, measured, of_grant};
 use crate::clock::Timestamp;
 use crate::end::GrantEnd;
-use crate::hold::Hold;
+use crate::error::{LockError, LockErrorKind};
+use crate::future::{First, first_of};
+use crate::lease::{Lease, LeaseOwner};
 use crate::provider::{AcquireRequest, Grant};
-use crate::race::{First, first_of};
 use crate::signal::Signal;
-use crate::{LockError, LockErrorKind, keeper, observe, wake};
+use crate::source::Source;
+use crate::telemetry::spans;
+use crate::{background, wake};
 
 /// What a provider without leases sees as the lease of a request.
 pub(super) const ANY_LEASE: Duration = Duration::from_secs(30);
@@ -25,6 +28,16 @@ pub(super) const ANY_LEASE: Duration = Duration::from_secs(30);
 const SERVED: usize = 32;
 /// How long what a panic left behind may take to be given back before others go on.
 const UNDOING: Duration = Duration::from_secs(1);
+
+/// How a release goes on.
+pub(crate) enum Release {
+    /// Done, without the provider.
+    Done,
+    /// The provider is being asked; its answer comes here.
+    Asked(Answer),
+    /// The grant had ended before.
+    NotHeld,
+}
 
 impl Slot {
     pub(super) fn source_of<'a>(&'a self, waiter: &'a Waiter) -> &'a Arc<Source> {
@@ -48,13 +61,24 @@ impl Slot {
         others
             .filter(|other| self.source_of(other).is_like(source))
             .map(|other| self.lease_of(other))
-            .filter(|lease| Hold::may_serve(*lease, own))
+            .filter(|lease| Lease::may_serve(*lease, own))
             .max()
             .unwrap_or(own)
     }
 }
 
+impl LeaseOwner for Slot {
+    fn lease_lost(self: Arc<Self>, lease: &Lease) {
+        SlotRef::new(self, lease.source()).lease_is_lost(lease);
+    }
+}
+
 impl SlotRef {
+    /// A reference for whoever made this grant.
+    pub(super) fn of(&self, lease: &Lease) -> Self {
+        Self::new(Arc::clone(self), lease.source())
+    }
+
     /// Ends the grant of this ticket: passes it to the next waiter of this process, or to the
     /// server; not before its `min_hold` is over. `is_lost` says how it ended, if anybody asks.
     pub(crate) fn release(&self, ticket: u64, is_lost: impl FnOnce() -> bool) -> Release {
@@ -74,25 +98,27 @@ impl SlotRef {
         release
     }
 
-    /// The guard of a lost hold is gone, and so is what ran under it: nobody in this process has the
+    /// The guard of a lost lease is gone, and so is what ran under it: nobody in this process has the
     /// lock any more.
-    pub(crate) fn guard_is_gone(&self, hold: &Hold) {
+    pub(crate) fn guard_is_gone(&self, lease: &Lease) {
         let mut state = self.lock();
-        let kept = match &mut state.phase {
-            Phase::Releasing { kept, .. } => kept.take_if(|kept| std::ptr::eq(&**kept, hold)),
+        let deferred = match &mut state.phase {
+            Phase::Releasing { deferred, .. } => {
+                deferred.take_if(|deferred| std::ptr::eq(&**deferred, lease))
+            }
             _ => None,
         };
         drop(state);
-        drop(kept);
+        drop(deferred);
     }
 
     /// The grant of this ticket was not used.
-    pub(super) fn give_back_ticket(&self, ticket: u64) {
+    pub(crate) fn give_back_ticket(&self, ticket: u64) {
         self.release_at(self.lock(), ticket, None);
     }
 
     /// Keeps the lock of this ticket for so long from now, also if it is released before.
-    pub(super) fn keep(&self, ticket: u64, min_hold: Duration) {
+    pub(crate) fn keep(&self, ticket: u64, min_hold: Duration) {
         if !min_hold.is_zero() {
             let until = Some(Timestamp::now() + min_hold);
             self.lock().extras.entry(ticket).or_default().keep_until = until;
@@ -117,7 +143,7 @@ impl SlotRef {
         let state = &mut *guard;
         let Phase::Held {
             ticket: holder,
-            hold,
+            lease,
             ..
         } = &mut state.phase
         else {
@@ -126,7 +152,7 @@ impl SlotRef {
         if *holder != ticket {
             return Release::NotHeld;
         }
-        let Some(hold) = hold else {
+        let Some(lease) = lease else {
             if keep_until.is_none() && state.queue.is_empty() {
                 self.is_busy.store(false, Ordering::Relaxed);
                 // As in `hold_in_process`.
@@ -135,23 +161,23 @@ impl SlotRef {
             }
             return self.release_in_process(guard, keep_until);
         };
-        let lost = hold.is_lost();
+        let lost = lease.is_lost();
         if let Some(until) = keep_until.filter(|until| !lost && !until.has_passed()) {
             let (release, effects) = self.rest(state, until);
             drop(guard);
             effects.happen();
             return release;
         }
-        let hold = Arc::clone(hold);
+        let lease = Arc::clone(lease);
         state.saw_holder = state.last_ticket;
-        let told = lost.then(|| (Arc::clone(&hold), state.served.template));
-        let (release, effects) = self.give_back(state, hold);
+        let told = lost.then(|| (Arc::clone(&lease), state.served.template));
+        let (release, effects) = self.give_back(state, lease);
         let looked_at = state.be_looked_at();
         drop(guard);
         effects.happen();
         self.look_later(looked_at);
-        if let Some((hold, template)) = told {
-            hold.tell_of_loss(template);
+        if let Some((lease, template)) = told {
+            lease.tell_of_loss(template);
         }
         release
     }
@@ -175,31 +201,31 @@ impl SlotRef {
         Release::Done
     }
 
-    /// Lets a waiter of this process have the hold, or gives it back.
-    pub(super) fn give_back(&self, state: &mut State, hold: Arc<Hold>) -> (Release, Effects) {
-        let lost = hold.is_lost();
-        if !lost && state.may_pass(&hold, &self.first) {
-            return (Release::Done, self.pass(state, Some(hold)));
+    /// Lets a waiter of this process have the lease, or gives it back.
+    pub(super) fn give_back(&self, state: &mut State, lease: Arc<Lease>) -> (Release, Effects) {
+        let lost = lease.is_lost();
+        if !lost && state.may_pass(&lease, &self.first) {
+            return (Release::Done, self.pass(state, Some(lease)));
         }
-        hold.end();
+        lease.end();
         let passes_on = state
             .queue
             .front()
-            .is_some_and(|head| hold.is_of(self.source_of(head)));
+            .is_some_and(|head| lease.is_of(self.source_of(head)));
         if lost || !passes_on {
-            let (answer, effects) = self.start_releasing(state, hold, None);
+            let (answer, effects) = self.start_releasing(state, lease, None);
             (Release::Asked(answer), effects)
         } else {
-            (Release::Done, self.start_acquiring(state, Some(hold)))
+            (Release::Done, self.start_acquiring(state, Some(lease)))
         }
     }
 
-    pub(super) fn pass(&self, state: &mut State, hold: Option<Arc<Hold>>) -> Effects {
-        state.pass(hold, || self.error(LockErrorKind::Contended))
+    pub(super) fn pass(&self, state: &mut State, lease: Option<Arc<Lease>>) -> Effects {
+        state.pass(lease, || self.error(LockErrorKind::Contended))
     }
 
-    /// The hold has ended by itself: the process has the lock no more, whatever its guard does.
-    pub(crate) fn hold_lost(&self, lost: &Hold) {
+    /// The lease has ended by itself: the process has the lock no more, whatever its guard does.
+    pub(crate) fn lease_is_lost(&self, lost: &Lease) {
         let mut guard = self.lock();
         let state = &mut *guard;
         if !state.phase.is_of(lost) {
@@ -210,28 +236,28 @@ impl SlotRef {
             lost.leave();
         }
         let untaken = matches!(state.phase, Phase::Held { taken: false, .. });
-        let hold = match state.enter(Phase::Idle) {
-            Phase::Held { hold, .. } | Phase::Resting(hold, _) => hold,
+        let lease = match state.enter(Phase::Idle) {
+            Phase::Held { lease, .. } | Phase::Resting(lease, _) => lease,
             _ => None,
         };
-        let Some(hold) = hold else {
+        let Some(lease) = lease else {
             unreachable!("it was just there")
         };
-        hold.end();
+        lease.end();
         // The server may think otherwise for a while, since our deadline comes before its own.
-        let (_, effects) = self.start_releasing(state, Arc::clone(&hold), None);
+        let (_, effects) = self.start_releasing(state, Arc::clone(&lease), None);
         let template = state.served.template;
         drop(guard);
         effects.happen();
         if untaken {
-            observe::not_taken(self, template);
+            spans::not_taken(&self.name, self.source().name(), template);
         } else {
-            hold.tell_of_loss(template);
+            lease.tell_of_loss(template);
         }
     }
 
     /// Asks the provider for the head of the queue, giving back `held` in the same step.
-    pub(super) fn start_acquiring(&self, state: &mut State, held: Option<Arc<Hold>>) -> Effects {
+    pub(super) fn start_acquiring(&self, state: &mut State, held: Option<Arc<Lease>>) -> Effects {
         let Some(head) = state.queue.front() else {
             return Effects::default();
         };
@@ -248,7 +274,7 @@ impl SlotRef {
             let result = slot.ask(&request, held).await;
             slot.acquired(&request, ticket, result);
         };
-        match keeper::run(job) {
+        match background::run(job) {
             Ok(()) => {
                 state.phase = Phase::Acquiring(interest);
                 self.look_at_call(state);
@@ -269,7 +295,7 @@ impl SlotRef {
     async fn ask(
         &self,
         request: &AcquireRequest,
-        held: Option<Arc<Hold>>,
+        held: Option<Arc<Lease>>,
     ) -> Result<Grant, LockError> {
         let source = self.source();
         let says_what_it_sees = source.capabilities().reports_contention;
@@ -295,22 +321,22 @@ impl SlotRef {
     async fn call(
         &self,
         request: &AcquireRequest,
-        held: Option<&Arc<Hold>>,
+        held: Option<&Arc<Lease>>,
     ) -> Result<Grant, LockError> {
         let source = self.source();
         let provider = &source.provider;
         let operation = if held.is_some() { "pass_on" } else { "acquire" };
         let answer = measured(source.name(), operation, async {
             match held {
-                Some(hold) => provider.pass_on(hold.grant(), request).await,
+                Some(lease) => provider.pass_on(lease.grant(), request).await,
                 None => provider.acquire(request).await,
             }
         });
         match answer.await {
             Ok(answer) => answer,
             Err(Panicked) => {
-                if let Some(hold) = held {
-                    self.undo(hold.shared_grant()).await;
+                if let Some(lease) = held {
+                    self.undo(lease.shared_grant()).await;
                 }
                 self.undo(Arc::new(Grant::new(request, Timestamp::now())))
                     .await;
@@ -331,33 +357,33 @@ impl SlotRef {
         first_of(undoing, tokio::time::sleep(UNDOING)).await;
     }
 
-    /// Releases the hold, and after `pause` goes on with whoever waits.
+    /// Releases the lease, and after `pause` goes on with whoever waits.
     pub(super) fn start_releasing(
         &self,
         state: &mut State,
-        hold: Arc<Hold>,
+        lease: Arc<Lease>,
         pause: Option<Duration>,
     ) -> (Answer, Effects) {
         let (answers, answer) = answer();
-        let kept = hold.is_kept().then(|| Arc::clone(&hold));
-        let waits_for_guard = kept.is_some();
+        let deferred = lease.is_retained().then(|| Arc::clone(&lease));
+        let waits_for_guard = deferred.is_some();
         // Released by whoever made the grant.
-        let slot = hold.slot().clone();
+        let slot = self.of(&lease);
         let job = async move {
             if waits_for_guard {
-                hold.gone().await;
+                lease.wait_until_guard_gone().await;
                 let mut state = slot.lock();
                 let before = state.enter(Phase::releasing(None));
                 slot.look_at_call(&mut state);
                 drop(state);
                 drop(before);
             }
-            slot.finish_releasing(hold, pause, answers).await;
+            slot.finish_releasing(lease, pause, answers).await;
         };
         let mut effects = Effects::default();
-        match keeper::run_next(job) {
+        match background::run_next(job) {
             Ok(()) => {
-                state.enter(Phase::releasing(kept));
+                state.enter(Phase::releasing(deferred));
                 self.look_at_call(state);
             }
             Err((_, job)) => {
@@ -368,14 +394,14 @@ impl SlotRef {
         (answer, effects)
     }
 
-    /// Has the provider release the hold. Others go on when it has, or when the server's lease has
+    /// Has the provider release the lease. Others go on when it has, or when the server's lease has
     /// ended without an answer: then the call goes on beside them.
-    async fn finish_releasing(&self, hold: Arc<Hold>, pause: Option<Duration>, answers: Answers) {
+    async fn finish_releasing(&self, lease: Arc<Lease>, pause: Option<Duration>, answers: Answers) {
         let source = self.source();
-        let was_lost = hold.is_lost();
-        let end = hold.server_s_end();
+        let was_lost = lease.is_lost();
+        let end = lease.server_deadline();
         let result = {
-            let release = async { source.provider.release(hold.grant()).await };
+            let release = async { source.provider.release(lease.grant()).await };
             let release = measured(source.name(), "release", release);
             let mut release = pin!(release);
             match first_of(release.as_mut(), tokio::time::sleep(end.remaining())).await {
@@ -388,7 +414,7 @@ impl SlotRef {
                 }
             }
         };
-        wake::survive(|| drop(hold));
+        wake::survive(|| drop(lease));
         if let Some(pause) = pause {
             tokio::time::sleep(pause).await;
         }
@@ -414,11 +440,11 @@ impl SlotRef {
     }
 
     /// The background thread could not even be asked.
-    fn fail_all(&self, state: &mut State, held: Option<Arc<Hold>>, error: &LockError) -> Effects {
+    fn fail_all(&self, state: &mut State, held: Option<Arc<Lease>>, error: &LockError) -> Effects {
         state.enter(Phase::Idle);
         let mut effects = state.fail(&error.clone().with_name(self.name.clone()), |_| true);
-        if let Some(hold) = held {
-            effects.extend(self.start_releasing(state, hold, None).1);
+        if let Some(lease) = held {
+            effects.extend(self.start_releasing(state, lease, None).1);
         }
         effects
     }
@@ -433,10 +459,10 @@ impl SlotRef {
         let state = &mut *guard;
         let mut abandoned = None;
         let held = match &state.phase {
-            Phase::Held { hold: None, .. } | Phase::Resting(None, _) => return,
+            Phase::Held { lease: None, .. } | Phase::Resting(None, _) => return,
             Phase::Held {
-                hold: Some(hold), ..
-            } => Some(Arc::clone(hold)),
+                lease: Some(lease), ..
+            } => Some(Arc::clone(lease)),
             Phase::Resting(Some(_), end) => {
                 end.notify_one();
                 None
@@ -453,8 +479,8 @@ impl SlotRef {
         }
         drop(guard);
         effects.happen();
-        if let Some(hold) = held {
-            hold.shut_down();
+        if let Some(lease) = held {
+            lease.shut_down();
         }
     }
 }

@@ -1,7 +1,6 @@
 //! A caller's side: one place in the queue, from arrival to guard.
 
 use std::future::Future;
-use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,20 +10,17 @@ use std::time::Duration;
 use tokio::task::coop;
 use tokio::time::Sleep;
 
-use super::{Arrival, Look, SlotRef};
-use crate::clock::{Span, Timestamp};
-use crate::expansion::LONGEST_MIN_HOLD;
+use crate::clock::Timestamp;
+use crate::error::{LockError, LockErrorKind};
+use crate::gate::{Arrival, Look, SlotRef, Wanted};
 use crate::guard::LockGuard;
-use crate::hold::Hold;
-use crate::meter::Meter;
+use crate::lease::Lease;
+use crate::limits::{LEASES, LONGEST_MIN_HOLD};
 use crate::provider::Capabilities;
+use crate::telemetry::metrics::Meter;
 use crate::token::FencingToken;
-use crate::{LockError, LockErrorKind};
-use crate::{held, keeper};
+use crate::{background, reentrancy};
 
-/// The shortest and the longest lease.
-const LEASES: RangeInclusive<Duration> =
-    Duration::from_millis(100)..=Duration::from_secs(24 * 60 * 60);
 /// A try waits for nothing but one answer; for this long, if the provider names no bound.
 const ONE_ANSWER: Duration = Duration::from_secs(2);
 /// A provider that answers at its own bound says more than a timer does.
@@ -32,31 +28,13 @@ const SLACK: Duration = Duration::from_millis(40);
 /// How long a caller who gives up waits for the provider to take its request back.
 const WITHDRAWAL: Duration = Duration::from_millis(25);
 
-/// What a caller wants.
-#[derive(Clone, Copy)]
-pub(crate) struct Wanted {
-    pub(crate) lease: Span,
-    /// The longest wait; none for one without end. Zero tries once.
-    pub(crate) timeout: Span,
-    pub(crate) min_hold: Span,
-    /// The attribute's name as written, or empty.
-    pub(crate) template: &'static str,
-}
-
-impl Wanted {
-    #[inline]
-    pub(super) fn waits(&self) -> bool {
-        !self.timeout.is_zero()
-    }
-
-    /// When a wait that begins now ends.
-    fn until(&self, provider: &Capabilities) -> Option<Timestamp> {
-        let limit = match self.timeout.get()? {
-            Duration::ZERO => provider.response_timeout.unwrap_or(ONE_ANSWER) + SLACK,
-            timeout => timeout,
-        };
-        Some(Timestamp::now() + limit)
-    }
+/// When a wait that begins now ends.
+fn end_of_wait(wanted: &Wanted, provider: &Capabilities) -> Option<Timestamp> {
+    let limit = match wanted.timeout.get()? {
+        Duration::ZERO => provider.response_timeout.unwrap_or(ONE_ANSWER) + SLACK,
+        timeout => timeout,
+    };
+    Some(Timestamp::now() + limit)
 }
 
 /// A wait for the slot's lock. May be dropped at any time.
@@ -87,8 +65,8 @@ enum WakerState {
     Old,
 }
 
-/// What a guard is made of: the ticket, the token and, unless it is of this process alone, the hold.
-type Won = (u64, Option<FencingToken>, Option<Arc<Hold>>);
+/// What a guard is made of: the ticket, the token and, unless it is of this process alone, the lease.
+type Won = (u64, Option<FencingToken>, Option<Arc<Lease>>);
 
 impl Acquire {
     #[inline]
@@ -117,14 +95,14 @@ impl Acquire {
                     let token = token.or_else(|| draw_token(self.slot(), ticket));
                     return Poll::Ready(Ok((ticket, token, None)));
                 }
-                Poll::Ready(Look::Granted(token, Some(hold))) => {
+                Poll::Ready(Look::Granted(token, Some(lease))) => {
                     self.ticket = 0;
-                    if hold.take() {
-                        return Poll::Ready(Ok((ticket, token, Some(hold))));
+                    if lease.take() {
+                        return Poll::Ready(Ok((ticket, token, Some(lease))));
                     }
                     // It ended before anybody could use it, and nothing was done under it.
                     self.slot().give_back_ticket(ticket);
-                    hold.let_go(ticket);
+                    lease.guard_dropped(ticket);
                     if let Some(won) = self.arrive_again(ticket)? {
                         return Poll::Ready(Ok(won));
                     }
@@ -137,7 +115,7 @@ impl Acquire {
                 }
                 Poll::Pending => {
                     // Also of a wait that began before the body which now waits for it.
-                    if held::holds(self.slot()) {
+                    if reentrancy::holds(self.slot().address()) {
                         return Poll::Ready(Err(self.slot().error(LockErrorKind::WouldDeadlock)));
                     }
                     let Some(until) = self.until else {
@@ -145,7 +123,7 @@ impl Acquire {
                     };
                     let timer = match &mut self.timer {
                         Some(timer) => timer,
-                        timer => timer.insert(Box::pin(keeper::sleep_until(until)?)),
+                        timer => timer.insert(Box::pin(background::sleep_until(until)?)),
                     };
                     ready!(timer.as_mut().poll(context));
                     self.ticket = 0;
@@ -191,18 +169,18 @@ fn arrive(
 ) -> Result<Arrival, LockError> {
     check(slot, wanted)?;
     let facts = slot.source().ask().map_err(|error| named(error, slot))?;
-    let until = || until.or_else(|| wanted.until(&facts.capabilities));
+    let until = || until.or_else(|| end_of_wait(wanted, &facts.capabilities));
     slot.arrive(wanted, until, facts.in_process, waker)
 }
 
 /// Makes the guard of a lock that was acquired.
 #[inline]
 fn guard(slot: SlotRef, wanted: &Wanted, won: Won, meter: Meter) -> LockGuard {
-    let (ticket, token, hold) = won;
+    let (ticket, token, lease) = won;
     if let Some(min_hold) = wanted.min_hold.get() {
         slot.keep(ticket, min_hold);
     }
-    LockGuard::new(slot, ticket, token, hold, meter.acquired())
+    LockGuard::new(slot, ticket, token, lease, meter.acquired())
 }
 
 /// Draws the token of a grant that nobody need be asked for. A panic goes on to the caller, and
@@ -255,7 +233,7 @@ impl Future for Acquiring<'_> {
         // As everything of Tokio's does, so that a loop of locks starves no other task.
         let proceeds = ready!(coop::poll_proceed(context));
         let mut meter = Meter::new(this.wanted.template);
-        meter.attempt(slot.source());
+        meter.attempt(|| slot.source().name());
         let is_busy = slot.is_busy.load(Ordering::Relaxed);
         let mut waker = is_busy.then(|| context.waker().clone());
         match arrive(slot, this.wanted, None, &mut waker) {
@@ -326,7 +304,7 @@ fn check(slot: &SlotRef, wanted: &Wanted) -> Result<(), LockError> {
     if !wanted.lease.is_none() || !wanted.min_hold.is_none() {
         check_spans(slot, wanted)?;
     }
-    if held::holds(slot) {
+    if reentrancy::holds(slot.address()) {
         return Err(slot.error(LockErrorKind::WouldDeadlock));
     }
     Ok(())
@@ -363,7 +341,7 @@ fn give_up(slot: SlotRef, ticket: u64, wanted: Wanted) -> impl Future<Output = L
         let Some(interest) = last else {
             return error;
         };
-        keeper::within(WITHDRAWAL, interest.ended()).await;
+        background::within(WITHDRAWAL, interest.ended()).await;
         if !wanted.waits() {
             return error;
         }

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::fmt::{self, Write};
 
-use crate::LockName;
+use crate::name::LockName;
 
 /// What a thread keeps of its buffer from one name to the next.
 const KEPT_BUFFER: usize = 1_024;

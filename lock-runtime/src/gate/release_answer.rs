@@ -6,7 +6,8 @@ use std::task::{Context, Poll};
 
 use tokio::sync::oneshot;
 
-use crate::{LockError, observe};
+use crate::error::LockError;
+use crate::telemetry::spans;
 
 /// Resolves when a release is answered; `None` if nobody will. A failure that nobody waits for is
 /// logged, whether it comes before or after this is dropped.
@@ -23,7 +24,7 @@ pub(super) fn answer() -> (Answers, Answer) {
 impl Answers {
     pub(super) fn give(self, result: Result<(), LockError>) {
         if let Err(Err(error)) = self.0.send(result) {
-            observe::release_failed(&error);
+            spans::release_failed(&error);
         }
     }
 }
@@ -40,7 +41,7 @@ impl Drop for Answer {
     fn drop(&mut self) {
         self.0.close();
         if let Ok(Err(error)) = self.0.try_recv() {
-            observe::release_failed(&error);
+            spans::release_failed(&error);
         }
     }
 }

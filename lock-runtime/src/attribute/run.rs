@@ -1,0 +1,190 @@
+//! The attribute's one entry: what an expansion says about a call, and the call itself.
+
+use std::cell::OnceCell;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::body::{GuardCell, GuardPlace, Keep, run_in};
+use crate::cached_slot::CachedSlot;
+use crate::clock::Span;
+use crate::error::LockError;
+use crate::gate::{SlotRef, Wanted};
+use crate::name::LockName;
+use crate::provider::LockProvider;
+use crate::source::Source;
+use crate::telemetry::spans::Call;
+use crate::{gate, limits, registry};
+
+/// What the attribute says about one call.
+pub struct Request {
+    template: &'static str,
+    name: LockName,
+    provider: Provider,
+    timeout: Option<Duration>,
+    lease: Option<Duration>,
+    max_hold: Option<Duration>,
+    min_hold: Option<Duration>,
+    site: Option<&'static CallSite>,
+}
+
+/// The place of an attribute whose name has no placeholders.
+pub struct CallSite(CachedSlot);
+
+impl CallSite {
+    /// One that was never called.
+    #[allow(clippy::new_without_default, reason = "it is made in statics")]
+    pub const fn new() -> Self {
+        Self(CachedSlot::new())
+    }
+}
+
+enum Provider {
+    Default,
+    Named(&'static str),
+    Given(Arc<dyn LockProvider>),
+}
+
+impl Request {
+    /// A call with everything else left at its default.
+    #[inline]
+    pub fn new(template: &'static str, name: LockName) -> Self {
+        Self {
+            template,
+            name,
+            provider: Provider::Default,
+            timeout: Some(Duration::ZERO),
+            lease: None,
+            max_hold: None,
+            min_hold: None,
+            site: None,
+        }
+    }
+
+    /// The longest wait.
+    #[inline]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Waits as long as it takes.
+    #[inline]
+    pub fn without_timeout(mut self) -> Self {
+        self.timeout = None;
+        self
+    }
+
+    /// The lease asked for.
+    #[inline]
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = Some(lease);
+        self
+    }
+
+    /// How long the body may hold the lock.
+    #[inline]
+    pub fn max_hold(mut self, max_hold: Duration) -> Self {
+        self.max_hold = Some(max_hold);
+        self
+    }
+
+    /// How long after its grant the lock is free for others at the earliest; zero is no limit.
+    #[inline]
+    pub fn min_hold(mut self, min_hold: Duration) -> Self {
+        self.min_hold = Some(min_hold).filter(|min_hold| !min_hold.is_zero());
+        self
+    }
+
+    /// The provider registered under this name.
+    #[inline]
+    pub fn named(mut self, provider: &'static str) -> Self {
+        self.provider = Provider::Named(provider);
+        self
+    }
+
+    /// This provider.
+    #[inline]
+    pub fn on(mut self, provider: &Arc<dyn LockProvider>) -> Self {
+        self.provider = Provider::Given(Arc::clone(provider));
+        self
+    }
+
+    /// The place of this call, if the name is the same at each.
+    #[inline]
+    pub fn at(mut self, site: &'static CallSite) -> Self {
+        self.site = Some(site);
+        self
+    }
+
+    /// Runs the body while the lock is held.
+    #[inline]
+    pub fn run<F, N, K>(
+        self,
+        _: K,
+        body: Pin<&mut Option<F>>,
+        not_run: N,
+    ) -> impl Future<Output = F::Output>
+    where
+        F: Future,
+        N: FnOnce(LockError) -> F::Output,
+        K: Keep<F::Output>,
+    {
+        self.run_at::<_, _, K>(OnceCell::new(), body, not_run)
+    }
+
+    /// Runs a body that sees the guard.
+    #[inline]
+    pub fn run_with_guard<F, N, K>(
+        self,
+        guard: &GuardCell,
+        _: K,
+        body: Pin<&mut Option<F>>,
+        not_run: N,
+    ) -> impl Future<Output = F::Output>
+    where
+        F: Future,
+        N: FnOnce(LockError) -> F::Output,
+        K: Keep<F::Output>,
+    {
+        self.run_at::<_, _, K>(guard, body, not_run)
+    }
+
+    fn run_at<F, N, K>(
+        self,
+        place: impl GuardPlace,
+        body: Pin<&mut Option<F>>,
+        not_run: N,
+    ) -> impl Future<Output = F::Output>
+    where
+        F: Future,
+        N: FnOnce(LockError) -> F::Output,
+        K: Keep<F::Output>,
+    {
+        let call = Call::new(self.template, &self.name);
+        let max_hold = self.max_hold;
+        let entered = self.enter(&call);
+        run_in::<_, _, K>(call, entered, max_hold, place, body, not_run)
+    }
+
+    fn enter(self, call: &Call) -> Result<(Option<SlotRef>, Wanted), LockError> {
+        limits::check_holds(&self.name, self.max_hold, self.min_hold)?;
+        let slot = match (&self.provider, self.site) {
+            // What is registered stays, and so may the slot.
+            (Provider::Default, Some(site)) => site.0.get(registry::default()?, &self.name),
+            (Provider::Default, None) => gate::enter(registry::default()?, &self.name),
+            (Provider::Named(name), Some(site)) => site.0.get(&registry::named(name)?, &self.name),
+            (Provider::Named(name), None) => gate::enter(&registry::named(name)?, &self.name),
+            (Provider::Given(given), _) => gate::enter(&Source::new(Arc::clone(given)), &self.name),
+        }?;
+        call.provider(|| slot.source().name());
+        let wanted = Wanted {
+            lease: Span::maybe(self.lease),
+            timeout: Span::maybe(self.timeout),
+            min_hold: Span::maybe(self.min_hold),
+            template: self.template,
+        };
+        Ok((Some(slot), wanted))
+    }
+}

@@ -1,0 +1,121 @@
+//! A table of what is in use by key: sharded, and only as large as what is in it.
+//!
+//! It refers to its values weakly. Whoever drops the last reference to a value removes its entry.
+//! Until then another thread may already have made a new value for the key. That is no harm where a
+//! value to which nobody refers is worth nothing.
+
+use std::array;
+use std::hash::{BuildHasher, Hash};
+use std::sync::atomic::{Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use foldhash::quality::RandomState;
+use hashbrown::HashTable;
+
+const SHARDS: usize = 32;
+/// A shard larger than this gives memory back when most of it is unused.
+const KEPT_CAPACITY: usize = 64;
+
+struct Entry<T> {
+    hash: u64,
+    value: Weak<T>,
+}
+
+/// The values that are in use.
+pub(crate) struct SlotTable<T> {
+    hasher: RandomState,
+    shards: [Mutex<HashTable<Entry<T>>>; SHARDS],
+}
+
+impl<T> Default for SlotTable<T> {
+    fn default() -> Self {
+        Self {
+            hasher: RandomState::default(),
+            shards: array::from_fn(|_| Mutex::default()),
+        }
+    }
+}
+
+impl<T> SlotTable<T> {
+    fn shard(&self, hash: u64) -> MutexGuard<'_, HashTable<Entry<T>>> {
+        // The low bits choose the shard, hashbrown uses the high ones and all of them.
+        lock(&self.shards[hash as usize % SHARDS])
+    }
+
+    /// Finds the value of this key, or adds the one that `make` returns for the key's hash.
+    ///
+    /// # Errors
+    ///
+    /// As `make`, which is called only where there is no value.
+    pub(crate) fn find_or_add<E>(
+        &self,
+        key: &impl Hash,
+        has_key: impl Fn(&T) -> bool,
+        make: impl FnOnce(u64) -> Result<Arc<T>, E>,
+    ) -> Result<Arc<T>, E> {
+        let hash = self.hasher.hash_one(key);
+        let mut found = None;
+        // Declared before the shard's lock and so dropped after it: the last reference takes that
+        // lock.
+        let mut others = Vec::new();
+        let mut shard = self.shard(hash);
+        shard.find(hash, |entry| {
+            if entry.hash != hash {
+                return false;
+            }
+            // A value that is going away is none.
+            let Some(value) = entry.value.upgrade() else {
+                // What its last holder did comes before what the next one does.
+                fence(Ordering::Acquire);
+                return false;
+            };
+            let same = has_key(&value);
+            if same {
+                found = Some(value);
+            } else {
+                others.push(value);
+            }
+            same
+        });
+        if let Some(value) = found {
+            return Ok(value);
+        }
+        let made = make(hash)?;
+        let value = Arc::downgrade(&made);
+        shard.insert_unique(hash, Entry { hash, value }, |entry| entry.hash);
+        Ok(made)
+    }
+
+    /// Removes the entry of a value that is being dropped, and whose key has this hash.
+    pub(crate) fn forget(&self, value: &T, hash: u64) {
+        let mut shard = self.shard(hash);
+        let entry = shard.find_entry(hash, |entry| std::ptr::eq(entry.value.as_ptr(), value));
+        if let Ok(entry) = entry {
+            entry.remove();
+        }
+        if shard.capacity() > KEPT_CAPACITY && shard.len() < shard.capacity() / 8 {
+            let kept = (shard.len() * 2).max(KEPT_CAPACITY);
+            shard.shrink_to(kept, |entry| entry.hash);
+        }
+    }
+
+    /// Returns every value.
+    pub(crate) fn all(&self) -> Vec<Arc<T>> {
+        let mut values = Vec::new();
+        for shard in &self.shards {
+            let shard = lock(shard);
+            values.extend(shard.iter().filter_map(|entry| entry.value.upgrade()));
+        }
+        values
+    }
+
+    /// Returns the number of entries, those of values that are going away included.
+    #[cfg(feature = "testing")]
+    pub(crate) fn len(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
+    }
+}
+
+fn lock<T>(shard: &Mutex<HashTable<Entry<T>>>) -> MutexGuard<'_, HashTable<Entry<T>>> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
