@@ -14,6 +14,7 @@ use std::time::Duration;
 use once_cell::sync::{Lazy, OnceCell};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 
 use crate::call::Panicked;
@@ -88,9 +89,9 @@ fn start() -> Result<Background, std::io::Error> {
 
 async fn run_all(mut arriving: mpsc::UnboundedReceiver<Job>) {
     while let Some(job) = arriving.recv().await {
-        tokio::spawn(job);
+        spawn_beside(job);
         while let Ok(job) = arriving.try_recv() {
-            tokio::spawn(job);
+            spawn_beside(job);
         }
     }
 }
@@ -108,6 +109,15 @@ pub(crate) fn keep_time(task: impl Future<Output = ()> + Send + 'static) -> Resu
 /// Whether the threads are there, or could be started.
 pub(crate) fn is_there() -> bool {
     background_for_wait().is_ok()
+}
+
+/// Runs a task beside the one that is being polled, on the same runtime: that of the background
+/// thread, where all calls of providers are polled.
+pub(crate) fn spawn_beside<T: Send + 'static>(
+    task: impl Future<Output = T> + Send + 'static,
+) -> JoinHandle<T> {
+    #[expect(clippy::disallowed_methods, reason = "the one place")]
+    tokio::spawn(task)
 }
 
 /// Runs what nobody waits for.

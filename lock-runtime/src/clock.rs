@@ -52,6 +52,7 @@ impl Timestamp {
         {
             use once_cell::sync::Lazy;
             use std::time::Instant;
+            #[expect(clippy::disallowed_methods, reason = "the one place")]
             static START: Lazy<Instant> = Lazy::new(Instant::now);
             Self(u64::try_from(START.elapsed().as_nanos()).unwrap_or(u64::MAX))
         }
@@ -79,6 +80,15 @@ impl Timestamp {
     pub(crate) fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
     }
+}
+
+/// How long it is since the beginning of 1970, by the machine's clock, which anybody may set.
+#[cfg(feature = "file")]
+pub(crate) fn since_epoch() -> Duration {
+    use std::time::{SystemTime, UNIX_EPOCH};
+    #[expect(clippy::disallowed_methods, reason = "the one place")]
+    let now = SystemTime::now();
+    now.duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// An optional span in eight bytes, where every byte is copied often. Longer than 584 years is as

@@ -101,6 +101,8 @@ pub use providers::postgres::{self, PostgresProvider, PostgresProviderBuilder};
 pub use providers::redis::{RedisProvider, RedisProviderBuilder};
 #[cfg(feature = "zookeeper")]
 pub use providers::zookeeper::{ZooKeeperAcl, ZooKeeperProvider, ZooKeeperProviderBuilder};
-pub use registry::{RegisterError, forbid_in_process_fallback, register, register_named};
+pub use registry::{
+    RegisterError, RegisterErrorKind, forbid_in_process_fallback, register, register_named,
+};
 pub use shutdown::shutdown;
 pub use token::FencingToken;

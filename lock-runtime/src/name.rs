@@ -1,6 +1,7 @@
 //! `LockName`: the name of a lock, as the user writes it.
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
+use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -173,8 +174,82 @@ impl PartialEq<&str> for LockName {
     }
 }
 
+/// By bytes, as `str`.
+impl Ord for LockName {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_str().cmp(other.as_str())
+    }
+}
+
+impl PartialOrd for LockName {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Equality, order and hash are those of the text, so that a map of names can be asked with `&str`.
+impl Borrow<str> for LockName {
+    fn borrow(&self) -> &str {
+        self.as_str()
+    }
+}
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for LockName {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// Refuses what [`validate`](LockName::validate) refuses.
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for LockName {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = Self::from(String::deserialize(deserializer)?);
+        match name.fault() {
+            None => Ok(name),
+            Some(fault) => Err(serde::de::Error::custom(fault)),
+        }
+    }
+}
+
 impl Hash for LockName {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.as_str().hash(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn names_are_keys_that_text_finds() {
+        let names = ["b", "a:2", "a:10"].map(LockName::from);
+        let map: BTreeMap<_, _> = names.iter().cloned().zip(0..).collect();
+        assert_eq!(map.get("a:2"), Some(&1));
+        let sorted: Vec<_> = map.keys().map(LockName::as_str).collect();
+        assert_eq!(sorted, ["a:10", "a:2", "b"]);
+    }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn names_and_tokens_are_serialized_as_text_and_number() {
+        use serde::de::value::{Error, StrDeserializer, U64Deserializer};
+        use serde::de::{Deserialize, IntoDeserializer};
+
+        use crate::FencingToken;
+
+        let name = |text: &'static str| {
+            let from: StrDeserializer<'_, Error> = text.into_deserializer();
+            LockName::deserialize(from)
+        };
+        assert_eq!(name("invoice:7").unwrap(), "invoice:7");
+        let refused = name("").unwrap_err().to_string();
+        assert_eq!(refused, "expected at least one character");
+        let number: U64Deserializer<Error> = 7_u64.into_deserializer();
+        assert_eq!(FencingToken::deserialize(number).unwrap().get(), 7);
     }
 }

@@ -46,10 +46,13 @@ pub fn register(provider: impl LockProvider) -> Result<(), RegisterError> {
     let _one_at_a_time = REGISTERING.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(default) = DEFAULT.get() {
         let taken = default.name();
-        return Err(RegisterError(format!(
-            "a default provider is registered already (`{taken}`); register one, and use \
+        return Err(RegisterError::new(
+            RegisterErrorKind::AlreadyRegistered,
+            format!(
+                "a default provider is registered already (`{taken}`); register one, and use \
              `register_named` for others"
-        )));
+            ),
+        ));
     }
     // From here on nobody arrives at the fallback's locks, also if it is only made now, so that the
     // count stays true.
@@ -61,10 +64,13 @@ pub fn register(provider: impl LockProvider) -> Result<(), RegisterError> {
         let in_use = gate::all().iter().filter(|slot| in_use(slot)).count();
         if in_use > 0 {
             close_fallback(false);
-            return Err(RegisterError(format!(
-                "{in_use} locks are held or waited for in this process alone, since no provider \
+            return Err(RegisterError::new(
+                RegisterErrorKind::LocksInUse,
+                format!(
+                    "{in_use} locks are held or waited for in this process alone, since no provider \
                  was registered when they were asked for; register it first thing in `main`"
-            )));
+                ),
+            ));
         }
     }
     let default = DEFAULT.get_or_init(|| Source::new(Arc::new(provider)));
@@ -99,15 +105,17 @@ pub fn register_named(
 ) -> Result<(), RegisterError> {
     let name = name.into();
     if name.is_empty() {
-        return Err(RegisterError(
-            "expected a name of at least one character".to_owned(),
+        return Err(RegisterError::new(
+            RegisterErrorKind::InvalidName,
+            "expected a name of at least one character",
         ));
     }
     let mut named = NAMED.write().unwrap_or_else(PoisonError::into_inner);
     if named.contains_key(&name) {
-        return Err(RegisterError(format!(
-            "a provider named `{name}` is registered already"
-        )));
+        return Err(RegisterError::new(
+            RegisterErrorKind::AlreadyRegistered,
+            format!("a provider named `{name}` is registered already"),
+        ));
     }
     let source = Source::new(Arc::new(provider));
     named.insert(name.clone(), Arc::clone(&source));
@@ -177,13 +185,41 @@ pub(crate) fn named(name: &str) -> Result<Arc<Source>, LockError> {
     )
 }
 
+/// What kept a provider from being registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RegisterErrorKind {
+    /// There is a default provider, or one of this name, already. It stays.
+    AlreadyRegistered,
+    /// Locks are held or waited for in this process alone, since nobody had registered a provider
+    /// when they were asked for.
+    LocksInUse,
+    /// The name is empty.
+    InvalidName,
+}
+
 /// Why a provider was not registered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RegisterError(String);
+pub struct RegisterError {
+    kind: RegisterErrorKind,
+    message: String,
+}
+
+impl RegisterError {
+    fn new(kind: RegisterErrorKind, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { kind, message }
+    }
+
+    /// Returns what happened.
+    pub fn kind(&self) -> RegisterErrorKind {
+        self.kind
+    }
+}
 
 impl fmt::Display for RegisterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.message)
     }
 }
 

@@ -47,12 +47,14 @@ pub fn keys_in_use() -> usize {
 }
 
 /// How many entries the process's table of keys has, for whatever names.
+#[doc(hidden)]
 pub fn entries() -> usize {
     gate::entries()
 }
 
 /// How many entries the process's table of keys has for names that begin like this, in use or not.
 /// A [`DistributedLock`](crate::DistributedLock) that was used keeps its entry until it is dropped.
+#[doc(hidden)]
 pub fn entries_under(prefix: &str) -> usize {
     gate::all()
         .iter()
@@ -62,6 +64,7 @@ pub fn entries_under(prefix: &str) -> usize {
 
 /// What a [`TestProvider`] can be told about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Operation {
     /// [`LockProvider::acquire`], and the acquisition within `pass_on`.
     Acquire,

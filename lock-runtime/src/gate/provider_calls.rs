@@ -349,7 +349,7 @@ impl SlotRef {
     /// that out.
     async fn undo(&self, grant: Arc<Grant>) {
         let slot = self.clone();
-        let undoing = tokio::spawn(async move {
+        let undoing = background::spawn_beside(async move {
             let source = slot.source();
             let release = async { source.provider.release(&grant).await };
             let _ = measured(source.name(), "release", release).await;

@@ -422,10 +422,10 @@ mod tests {
     #[test]
     fn a_renewal_counts_only_before_the_deadline() {
         let lease = Duration::from_secs(60);
-        let lasting = lasting(lease);
-        let first = lasting.deadline();
-        lasting.extend(Timestamp::now() + lease);
-        assert!(lasting.deadline() > first && !lasting.is_lost());
+        let long = lasting(lease);
+        let first = long.deadline();
+        long.extend(Timestamp::now() + lease);
+        assert!(long.deadline() > first && !long.is_lost());
 
         let short = lasting(Duration::from_millis(10));
         let first = short.deadline();

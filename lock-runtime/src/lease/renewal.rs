@@ -43,7 +43,7 @@ async fn renew(leases: Vec<Arc<Lease>>) {
         // One of them is to blame; the others are not to be lost with it.
         Err(Panicked) => {
             for lease in leases {
-                tokio::spawn(async move {
+                background::spawn_beside(async move {
                     let alone = [lease];
                     let answers = ask(&alone, patience).await;
                     settle_all(

@@ -198,6 +198,7 @@ pub trait LockProvider: Send + Sync + 'static {
     /// being made, now, without asking anybody. `acquire`, `renew` and `release` are then not
     /// called. Only [`InProcessProvider`](crate::InProcessProvider), and what wraps it, answers
     /// `Some`; the default is `None`.
+    #[doc(hidden)]
     fn grant_in_process(&self) -> Option<FencingToken> {
         None
     }
