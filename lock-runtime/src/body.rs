@@ -23,12 +23,12 @@ use crate::{background, reentrancy};
 pub struct GuardCell(OnceLock<LockGuard>);
 
 impl GuardCell {
-    /// An empty slot.
+    /// Makes an empty cell.
     pub const fn new() -> Self {
         Self(OnceLock::new())
     }
 
-    /// The guard. The body runs only while there is one.
+    /// Returns the guard. The body runs only while there is one.
     pub fn guard(&self) -> &LockGuard {
         match self.0.get() {
             Some(guard) => guard,

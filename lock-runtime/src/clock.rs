@@ -35,7 +35,7 @@ impl Timestamp {
     /// No moment, where that is told apart; the machine was not on then.
     pub(crate) const NONE: Self = Self(0);
 
-    /// This moment.
+    /// Returns this moment.
     pub fn now() -> Self {
         #[cfg(target_os = "linux")]
         {
@@ -58,17 +58,17 @@ impl Timestamp {
         }
     }
 
-    /// How long after `earlier` this is; zero if it is not after it.
+    /// Returns how long after `earlier` this is; zero if it is not after it.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// How long it is until this moment; zero if it has passed.
+    /// Returns how long it is until this moment; zero if it has passed.
     pub fn remaining(self) -> Duration {
         self.since(Self::now())
     }
 
-    /// Whether this moment has come.
+    /// Tells whether this moment has come.
     pub fn has_passed(self) -> bool {
         Self::now() >= self
     }

@@ -101,7 +101,7 @@ struct Inner {
 }
 
 impl LockError {
-    /// An error of this kind, without a name, detail or source.
+    /// Makes an error of this kind, without a name, detail or source.
     pub fn new(kind: LockErrorKind) -> Self {
         Self(Box::new(Inner {
             kind,
@@ -149,17 +149,17 @@ impl LockError {
         self
     }
 
-    /// What happened.
+    /// Returns what happened.
     pub fn kind(&self) -> LockErrorKind {
         self.0.kind
     }
 
-    /// The lock's name, where the error is about one lock.
+    /// Returns the lock's name; `None` if the error is not about one lock.
     pub fn name(&self) -> Option<&LockName> {
         self.0.name.as_ref()
     }
 
-    /// Whether somebody else holds the lock: [`Contended`](LockErrorKind::Contended) or
+    /// Tells whether another holder has the lock: [`Contended`](LockErrorKind::Contended) or
     /// [`TimedOut`](LockErrorKind::TimedOut). This is what `on_unavailable = "skip"` skips.
     pub fn is_contention(&self) -> bool {
         matches!(
@@ -168,7 +168,7 @@ impl LockError {
         )
     }
 
-    /// Whether the same call may succeed later with nothing changed: contention, or a provider
+    /// Tells whether the same call may succeed later with nothing changed: contention, or a provider
     /// that is unavailable. A lost lock is not retryable blindly, since the body ran in part.
     pub fn is_retryable(&self) -> bool {
         self.is_contention() || self.0.kind == LockErrorKind::ProviderUnavailable

@@ -6,7 +6,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::Poll;
 
-/// A boxed future, as the methods of [`LockProvider`] return it.
+/// A boxed future, as the methods of [`LockProvider`](crate::LockProvider) return it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 pub(crate) enum First<A, B> {

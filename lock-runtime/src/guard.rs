@@ -71,19 +71,19 @@ impl LockGuard {
         self.ticket.load(Ordering::Relaxed) & !(TOKEN | RELEASED)
     }
 
-    /// The lock's name.
+    /// Returns the lock's name.
     pub fn name(&self) -> &LockName {
         &self.slot.name
     }
 
-    /// This grant's fencing token, where the provider gives one.
+    /// Returns this grant's fencing token; `None` if the provider gives none.
     pub fn fencing_token(&self) -> Option<FencingToken> {
         let has_token = self.ticket.load(Ordering::Relaxed) & TOKEN != 0;
         has_token.then_some(self.token)
     }
 
-    /// Whether the lock is no longer known to be held. Once true, it stays true; never false at
-    /// or after the end of the lease.
+    /// Tells whether the lock is no longer known to be held. Once true, it stays true. It is never
+    /// false at or after the end of the lease.
     pub fn is_lost(&self) -> bool {
         self.lease.as_ref().is_some_and(|lease| lease.is_lost())
     }
@@ -103,9 +103,10 @@ impl LockGuard {
         EndSignal::new(self.slot.end_of(self.ticket()), loss)
     }
 
-    /// Releases the lock and waits until the provider has confirmed it. If another caller in this
-    /// process waits for it, it returns at once: the lock goes on to that caller, or to whoever is
-    /// next on the server.
+    /// Releases the lock, and waits until the provider has confirmed it.
+    ///
+    /// If another caller in this process waits for the lock, this returns at once: the lock goes on
+    /// to that caller, or to whoever is next on the server.
     ///
     /// # Errors
     ///

@@ -38,7 +38,7 @@ mod telemetry;
 mod background;
 mod call;
 
-pub mod provider;
+mod provider;
 
 mod end;
 mod source;

@@ -53,7 +53,7 @@ pub struct DistributedLock {
 }
 
 impl DistributedLock {
-    /// The lock of this name on the default provider, looked up at each acquisition.
+    /// Makes the lock of this name on the default provider, which is looked up at each acquisition.
     pub fn new(name: impl Into<LockName>) -> Self {
         Self {
             source: None,
@@ -64,7 +64,7 @@ impl DistributedLock {
         }
     }
 
-    /// The lock of this name on this provider.
+    /// Makes the lock of this name on this provider.
     pub fn on(provider: Arc<dyn LockProvider>, name: impl Into<LockName>) -> Self {
         Self {
             source: Some(Source::new(provider)),
@@ -75,85 +75,100 @@ impl DistributedLock {
         }
     }
 
-    /// With this lease, 100 ms to 24 h, instead of the provider's default. Without meaning for a
-    /// provider that has no leases.
+    /// Sets the lease, 100 ms to 24 h. By default it is the provider's. A provider that has no
+    /// leases ignores it.
     #[must_use]
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = Span::of(lease);
         self
     }
 
-    /// Keeps the lock for at least this long after it was acquired, up to 24 h, even if its guard
-    /// goes or its body ends before: for jobs that are shorter than the clocks of their replicas
-    /// differ. Zero means none, which is the default.
+    /// Keeps the lock for at least this long after it was acquired, up to 24 h. By default, and with
+    /// zero, the lock is free as soon as its guard is gone.
     ///
-    /// Nobody gets the lock earlier, in this process or another one, however the body ended; after
-    /// a loss there is nothing to keep. Releasing the guard does not wait for it. On Redis the lock
-    /// stays even if the process ends; elsewhere a process that ends, or [`shutdown`](crate::shutdown),
-    /// frees it. It may be longer than the lease.
+    /// It is for jobs that are shorter than the clocks of their replicas differ. The lock stays even
+    /// if its guard is dropped or its body ends before, however the body ended. After a loss there is
+    /// nothing to keep. Releasing the guard does not wait for the end. On Redis the lock stays even if
+    /// the process ends. Elsewhere a process that ends, or [`shutdown`](crate::shutdown), frees the
+    /// lock. It may be longer than the lease.
     #[must_use]
     pub fn min_hold(mut self, min_hold: Duration) -> Self {
         self.min_hold = Span::of(min_hold);
         self
     }
 
-    /// The lock's name.
+    /// Returns the lock's name.
     pub fn name(&self) -> &LockName {
         &self.name
     }
 
-    /// Acquires the lock; waits as long as it takes.
+    /// Acquires the lock, and waits for it as long as it takes.
     ///
-    /// A guard stops nothing when the lock is lost: watch its [`lost`](LockGuard::lost), or use
+    /// A guard stops nothing when the lock is lost. Watch its [`lost`](LockGuard::lost), or use
     /// [`run`](Self::run), which drops the body.
     ///
     /// # Errors
     ///
-    /// Every kind but contention.
+    /// * [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable) if the server cannot be
+    ///   reached or does not answer, after the provider's own patience.
+    /// * [`WouldDeadlock`](crate::LockErrorKind::WouldDeadlock) if the calling task holds the lock.
+    /// * [`InvalidName`](crate::LockErrorKind::InvalidName),
+    ///   [`InvalidConfig`](crate::LockErrorKind::InvalidConfig) if the name, the lease or the
+    ///   `min_hold` breaks its rule.
+    /// * [`NoProvider`](crate::LockErrorKind::NoProvider) if none is registered and the in-process
+    ///   fallback is forbidden.
+    /// * [`Unsupported`](crate::LockErrorKind::Unsupported) if the provider cannot do what is asked.
     pub async fn acquire(&self) -> Result<LockGuard, LockError> {
         Acquiring::new(&mut Some(self.slot()?), &self.wanted(None)).await
     }
 
-    /// Acquires the lock, waiting at most this long: 50 ms later at the latest the caller has an
-    /// answer, whatever the server does. Of a timeout of zero, the bound is one answer, at most the
+    /// Acquires the lock, and waits for it at most this long.
+    ///
+    /// The caller has an answer at most 50 ms after the timeout, whatever the server does. A timeout
+    /// of zero tries once: then the bound is one answer of the server, which takes at most the
     /// provider's `response_timeout`.
     ///
     /// # Errors
     ///
-    /// [`TimedOut`](crate::LockErrorKind::TimedOut) if somebody was seen to hold it and still did,
-    /// [`Contended`](crate::LockErrorKind::Contended) if the timeout is zero and somebody else holds it;
-    /// [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable) if nobody could tell;
-    /// any other kind for what went wrong.
+    /// * [`TimedOut`](crate::LockErrorKind::TimedOut) if another holder was seen, and still held the
+    ///   lock when the timeout passed.
+    /// * [`Contended`](crate::LockErrorKind::Contended) if the timeout is zero and another holder was
+    ///   seen.
+    /// * [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable) if the server could not
+    ///   tell whether the lock is held.
+    /// * The other kinds as [`acquire`](Self::acquire).
     pub async fn acquire_for(&self, timeout: Duration) -> Result<LockGuard, LockError> {
         Acquiring::new(&mut Some(self.slot()?), &self.wanted(Some(timeout))).await
     }
 
-    /// Acquires the lock if it is free; `None` if somebody else holds it.
+    /// Acquires the lock if it is free. Returns `None` if another holder was seen.
     ///
     /// # Errors
     ///
-    /// Every kind but contention.
+    /// As [`acquire`](Self::acquire).
     pub async fn try_acquire(&self) -> Result<Option<LockGuard>, LockError> {
         self.try_acquire_for(Duration::ZERO).await
     }
 
-    /// Acquires the lock, waiting at most this long; `None` if somebody else held it all the while.
+    /// Acquires the lock, and waits for it at most this long. Returns `None` if another holder was
+    /// seen, and still held the lock when the timeout passed.
     ///
     /// # Errors
     ///
-    /// Every kind but contention.
+    /// As [`acquire`](Self::acquire).
     pub async fn try_acquire_for(&self, timeout: Duration) -> Result<Option<LockGuard>, LockError> {
         or_none(self.acquire_for(timeout).await)
     }
 
-    /// Runs the body while the lock is held; waits for it as long as it takes.
+    /// Runs the body while the lock is held, and waits for the lock as long as it takes.
     ///
-    /// Nothing of the body runs before the lock is held. It is polled together with the lease, in
-    /// the caller's own task: if the lock is lost, it is dropped at once, in place.
+    /// Nothing of the body runs before the lock is held. The body is polled together with the lease,
+    /// in the caller's own task. If the lock is lost, the body is dropped at once, in place.
     ///
     /// # Errors
     ///
-    /// Every kind but contention; [`Lost`](crate::LockErrorKind::Lost) if the body was dropped half-way.
+    /// As [`acquire`](Self::acquire), and [`Lost`](crate::LockErrorKind::Lost) if the body was dropped
+    /// half-way.
     ///
     /// # Examples
     ///
@@ -170,8 +185,7 @@ impl DistributedLock {
         self.run_in(None, body).await
     }
 
-    /// Runs the body while the lock is held, as [`run`](Self::run) does, waiting for it at most
-    /// this long.
+    /// Runs the body as [`run`](Self::run) does, and waits for the lock at most this long.
     ///
     /// # Errors
     ///
@@ -185,12 +199,12 @@ impl DistributedLock {
         self.run_in(Some(timeout), body).await
     }
 
-    /// Runs the body, as [`run`](Self::run) does, if the lock is free; `None` if somebody else holds
-    /// it.
+    /// Runs the body as [`run`](Self::run) does if the lock is free. Returns `None` if another holder
+    /// was seen.
     ///
     /// # Errors
     ///
-    /// Every kind but contention; [`Lost`](crate::LockErrorKind::Lost) if the body was dropped half-way.
+    /// As [`run`](Self::run).
     pub async fn try_run<T>(&self, body: impl Future<Output = T>) -> Result<Option<T>, LockError> {
         or_none(self.run_in(Some(Duration::ZERO), body).await)
     }

@@ -24,12 +24,12 @@ enum Text {
 }
 
 impl LockName {
-    /// A name known at compile time; no allocation.
+    /// Makes a name that is known at compile time, without an allocation.
     pub const fn from_static(name: &'static str) -> Self {
         Self(Text::Static(name))
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         match &self.0 {
             Text::Static(name) => name,

@@ -31,17 +31,29 @@ const REPLICA_SIGNS: [&str; 6] = [
     "DYNO",
 ];
 
-/// Makes this the default provider, for the rest of the process: once, in `main`, before the first
-/// lock is asked for.
+/// Makes this the default provider, for the rest of the process.
 ///
-/// Locks that were asked for before that were held in this process and excluded nobody else; then
-/// this warns, and succeeds once they are free.
+/// Call it once, in `main`, before the first lock is asked for. Locks that were asked for before
+/// were held in this process alone and excluded no other process. Then this warns, and succeeds
+/// once those locks are free.
 ///
 /// # Errors
 ///
-/// If there is a default provider already; it stays. If a lock is held or waited for in this
-/// process alone, since nobody registered a provider before: with the new one, somebody else could
-/// have the same lock at the same time.
+/// * [`AlreadyRegistered`](RegisterErrorKind::AlreadyRegistered) if there is a default provider. It
+///   stays.
+/// * [`LocksInUse`](RegisterErrorKind::LocksInUse) if a lock is held or waited for in this process
+///   alone. With the new provider another process could have the same lock at the same time.
+///
+/// # Examples
+///
+/// ```
+/// use lock_runtime::{InProcessProvider, RegisterErrorKind};
+///
+/// lock_runtime::register(InProcessProvider::new())?;
+/// let again = lock_runtime::register(InProcessProvider::new()).unwrap_err();
+/// assert_eq!(again.kind(), RegisterErrorKind::AlreadyRegistered);
+/// # Ok::<_, lock_runtime::RegisterError>(())
+/// ```
 pub fn register(provider: impl LockProvider) -> Result<(), RegisterError> {
     let _one_at_a_time = REGISTERING.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(default) = DEFAULT.get() {
@@ -98,7 +110,29 @@ fn say(source: &Source, name: &str) {
 ///
 /// # Errors
 ///
-/// If the name is empty, or taken; what is registered stays.
+/// * [`InvalidName`](RegisterErrorKind::InvalidName) if the name is empty.
+/// * [`AlreadyRegistered`](RegisterErrorKind::AlreadyRegistered) if the name is taken. What is
+///   registered stays.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use lock_runtime::{InProcessProvider, LockError, LockProvider, distributed_lock};
+///
+/// #[distributed_lock(name = "report", provider = "reports")]
+/// async fn report() -> Result<u32, LockError> {
+///     Ok(7)
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let provider: Arc<dyn LockProvider> = lock_runtime::connect("memory:").await?;
+/// lock_runtime::register_named("reports", provider)?;
+/// assert_eq!(report().await?, 7);
+/// # Ok(())
+/// # }
+/// ```
 pub fn register_named(
     name: impl Into<String>,
     provider: impl LockProvider,
@@ -124,10 +158,10 @@ pub fn register_named(
     Ok(())
 }
 
-/// From now on, acquiring a lock while no provider is registered fails with
-/// [`NoProvider`](LockErrorKind::NoProvider), where it would be held in this process alone.
+/// Makes every acquisition fail with [`NoProvider`](LockErrorKind::NoProvider) while no provider is
+/// registered. By default such a lock is held in this process alone.
 ///
-/// For services of which several instances run: there a forgotten [`register`] must not pass
+/// It is for services of which several instances run: there a forgotten [`register`] must not pass
 /// unnoticed.
 pub fn forbid_in_process_fallback() {
     FALLBACK_FORBIDDEN.store(true, Ordering::Relaxed);

@@ -41,18 +41,19 @@ use crate::provider::{
 };
 use crate::token::FencingToken;
 
-/// How many keys this process holds, waits for, or is still releasing.
+/// Returns how many keys this process holds, waits for, or is still releasing.
 pub fn keys_in_use() -> usize {
     gate::all().iter().filter(|slot| !slot.is_idle()).count()
 }
 
-/// How many entries the process's table of keys has, for whatever names.
+/// Returns how many entries the process's table of keys has, for whatever names.
 #[doc(hidden)]
 pub fn entries() -> usize {
     gate::entries()
 }
 
-/// How many entries the process's table of keys has for names that begin like this, in use or not.
+/// Returns how many entries the process's table of keys has for names that begin like this, whether
+/// in use or not.
 /// A [`DistributedLock`](crate::DistributedLock) that was used keeps its entry until it is dropped.
 #[doc(hidden)]
 pub fn entries_under(prefix: &str) -> usize {
@@ -120,7 +121,7 @@ impl Default for TestProvider {
 }
 
 impl TestProvider {
-    /// A provider with an empty table and a default lease of 30 s.
+    /// Makes a provider with an empty table and a default lease of 30 s.
     pub fn new() -> Self {
         Self {
             server: Arc::default(),
@@ -131,8 +132,8 @@ impl TestProvider {
         }
     }
 
-    /// The same server, as another process sees it: it excludes this one by the server's word alone,
-    /// not in this process's own queues.
+    /// Returns the same server as another process sees it. The two exclude each other by the server's
+    /// word alone, and not in this process's own queues.
     #[must_use]
     pub fn another_process(&self) -> Self {
         Self {
@@ -142,7 +143,7 @@ impl TestProvider {
         }
     }
 
-    /// With this default lease.
+    /// Sets the default lease.
     #[must_use]
     pub fn with_lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
@@ -150,7 +151,7 @@ impl TestProvider {
         self
     }
 
-    /// With every grant serving one waiter, as of a provider that cannot reserve tokens.
+    /// Lets every grant serve one waiter, as that of a provider which cannot reserve tokens.
     #[must_use]
     pub fn without_local_hand_over(mut self) -> Self {
         self.local_hand_over = false;
@@ -172,35 +173,35 @@ impl TestProvider {
         self.server.changed.notify_waiters();
     }
 
-    /// From now on, or no longer, every acquisition finds its lock held by somebody else.
+    /// Sets whether every acquisition finds its lock held by another holder.
     pub fn refuse(&self, refusing: bool) {
         self.server.lock().refusing = refusing;
         self.server.changed.notify_waiters();
     }
 
-    /// From now on, longer leases are refused with [`Unsupported`](LockErrorKind::Unsupported).
+    /// Refuses longer leases from now on, with [`Unsupported`](LockErrorKind::Unsupported).
     pub fn refuse_leases_above(&self, longest: Duration) {
         self.server.lock().longest_lease = Some(longest);
     }
 
-    /// The next calls of this kind fail with
-    /// [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable), and do nothing.
+    /// Lets the next calls of this kind do nothing but fail, with
+    /// [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable).
     pub fn fail_next(&self, operation: Operation, calls: u32) {
         self.server.lock().failures.insert(operation, calls);
     }
 
-    /// Every call of this kind takes this long before it does anything.
+    /// Delays every call of this kind by this long before it does anything.
     pub fn delay(&self, operation: Operation, delay: Duration) {
         self.server.lock().delays.insert(operation, delay);
     }
 
-    /// From now on, no call is answered until it is unfrozen; leases go on ending.
+    /// Sets whether the server is frozen. Then no call is answered, and leases go on ending.
     pub fn freeze(&self, frozen: bool) {
         self.server.lock().frozen = frozen;
         self.server.changed.notify_waiters();
     }
 
-    /// How many calls of this kind there were.
+    /// Returns how many calls of this kind there were.
     pub fn calls(&self, operation: Operation) -> u64 {
         self.server
             .lock()
@@ -210,21 +211,21 @@ impl TestProvider {
             .unwrap_or(0)
     }
 
-    /// Whether the server says that somebody holds this lock.
+    /// Tells whether the server says that this lock is held.
     pub fn is_held(&self, name: &str) -> bool {
         let mut state = self.server.lock();
         state.drop_expired(name);
         state.held.contains_key(name)
     }
 
-    /// The lease with which this lock was granted, if somebody holds it.
+    /// Returns the lease with which this lock was granted; `None` if it is free.
     pub fn lease_of(&self, name: &str) -> Option<Duration> {
         let mut state = self.server.lock();
         state.drop_expired(name);
         state.held.get(name).map(|entry| entry.lease)
     }
 
-    /// How many locks are held, by the server's word.
+    /// Returns how many locks are held, by the server's word.
     pub fn held(&self) -> usize {
         let now = Timestamp::now();
         let state = self.server.lock();

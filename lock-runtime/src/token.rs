@@ -20,12 +20,12 @@ use std::fmt;
 pub struct FencingToken(u64);
 
 impl FencingToken {
-    /// For providers: the token of this value.
+    /// Makes the token of this value. Providers need it.
     pub const fn new(value: u64) -> Self {
         Self(value)
     }
 
-    /// Its value.
+    /// Returns the token's value.
     pub const fn get(self) -> u64 {
         self.0
     }

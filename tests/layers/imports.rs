@@ -22,8 +22,6 @@ struct Module {
     /// The modules of which everything is imported.
     globs: Vec<Vec<String>>,
     items: BTreeSet<String>,
-    /// Whether it stands in the file of its parent.
-    is_inline: bool,
     paths: Vec<Mention>,
 }
 
@@ -37,35 +35,35 @@ struct Mention {
 
 /// One file uses another one, first at this line.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Import {
+pub(crate) struct Import {
     /// The file with the import, from the sources' root, without its ending.
-    pub from: String,
+    pub(crate) from: String,
     /// The file in which the item lives.
-    pub to: String,
+    pub(crate) to: String,
     /// Where the import stands.
-    pub line: usize,
+    pub(crate) line: usize,
 }
 
 /// The modules of one crate.
-pub struct Crate {
+pub(crate) struct Crate {
     modules: BTreeMap<ModulePath, Module>,
 }
 
 impl Crate {
     /// Reads the crate whose root file is `lib.rs` in this directory.
-    pub fn read(sources: &Path) -> Self {
+    pub(crate) fn read(sources: &Path) -> Self {
         let mut modules = BTreeMap::new();
         read_file(sources, "lib.rs", Vec::new(), &mut modules);
         Self { modules }
     }
 
     /// Returns every file of the crate.
-    pub fn files(&self) -> BTreeSet<String> {
+    pub(crate) fn files(&self) -> BTreeSet<String> {
         self.modules.values().map(|m| m.file.clone()).collect()
     }
 
     /// Returns who imports whom, once for each pair of files.
-    pub fn imports(&self) -> BTreeSet<Import> {
+    pub(crate) fn imports(&self) -> BTreeSet<Import> {
         let mut found: BTreeMap<(String, String), usize> = BTreeMap::new();
         for (path, module) in &self.modules {
             for mention in &module.paths {
@@ -89,15 +87,10 @@ impl Crate {
     /// Finds the module in which the item of a path lives; `None` for other crates and for local
     /// names.
     fn home(&self, module: &[String], segments: &[String]) -> Option<ModulePath> {
-        self.resolve(module, segments, 0).map(|(home, _)| home)
+        self.resolve(module, segments, 0)
     }
 
-    fn resolve(
-        &self,
-        module: &[String],
-        segments: &[String],
-        depth: usize,
-    ) -> Option<(ModulePath, bool)> {
+    fn resolve(&self, module: &[String], segments: &[String], depth: usize) -> Option<ModulePath> {
         if depth > 32 {
             return None;
         }
@@ -115,7 +108,7 @@ impl Crate {
         }
         loop {
             let Some((first, others)) = rest.split_first() else {
-                return is_anchored.then_some((at, true));
+                return is_anchored.then_some(at);
             };
             let here = self.modules.get(&at)?;
             if here.children.contains(first) {
@@ -124,7 +117,7 @@ impl Crate {
                 continue;
             }
             if here.items.contains(first) {
-                return Some((at, false));
+                return Some(at);
             }
             if let Some(target) = here.names.get(first) {
                 let target: Vec<_> = target.iter().chain(others).cloned().collect();
@@ -140,7 +133,7 @@ impl Crate {
                 }
             }
             // An item that a macro makes, or a variant or function of a type.
-            return is_anchored.then_some((at, false));
+            return is_anchored.then_some(at);
         }
     }
 }
@@ -155,21 +148,18 @@ fn read_file(
         .unwrap_or_else(|error| panic!("{file}: {error}"));
     let parsed = syn::parse_file(&text).unwrap_or_else(|error| panic!("{file}: {error}"));
     let name = file.trim_end_matches(".rs").to_owned();
-    let is_inline = false;
-    read_module(sources, name, is_inline, &parsed.items, path, modules);
+    read_module(sources, name, &parsed.items, path, modules);
 }
 
 fn read_module(
     sources: &Path,
     file: String,
-    is_inline: bool,
     items: &[Item],
     path: ModulePath,
     modules: &mut BTreeMap<ModulePath, Module>,
 ) {
     let mut module = Module {
         file: file.clone(),
-        is_inline,
         ..Module::default()
     };
     let directory = match path.is_empty() {
@@ -185,7 +175,7 @@ fn read_module(
             module.children.insert(name.clone());
             let below: ModulePath = path.iter().cloned().chain([name.clone()]).collect();
             match &child.content {
-                Some((_, items)) => read_module(sources, file.clone(), true, items, below, modules),
+                Some((_, items)) => read_module(sources, file.clone(), items, below, modules),
                 None => read_file(sources, &place(sources, &directory, child), below, modules),
             }
             continue;

@@ -103,7 +103,6 @@ fn an_upward_line_is_found_however_it_is_written() {
         "use crate::high::Hill;",
         "use super::high::Hill as Mountain;",
         "use crate::Hill;",
-        "use crate::{self as root, Peak};",
         "use crate::high; fn climb(_: high::Hill) {}",
         "use crate::high::inner::*;",
         "fn climb() { let _ = crate::high::inner::Peak::new(); }",

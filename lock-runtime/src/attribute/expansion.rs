@@ -64,7 +64,7 @@ impl<T: ?Sized> Display for Shown<'_, T> {
 pub struct Output<T>(PhantomData<fn() -> T>);
 
 impl<T> Output<T> {
-    /// The output of this body, which is given back: borrowed, it would be stored twice.
+    /// Tells the output of this body, which is given back: borrowed, it would be stored twice.
     pub fn of<F: Future<Output = T>>(body: Pin<&mut Option<F>>) -> (Self, Pin<&mut Option<F>>) {
         (Self(PhantomData), body)
     }

@@ -33,7 +33,7 @@ pub struct Request {
 pub struct CallSite(CachedSlot);
 
 impl CallSite {
-    /// One that was never called.
+    /// Makes a place that was never called.
     #[allow(clippy::new_without_default, reason = "it is made in statics")]
     pub const fn new() -> Self {
         Self(CachedSlot::new())
@@ -47,7 +47,7 @@ enum Provider {
 }
 
 impl Request {
-    /// A call with everything else left at its default.
+    /// Makes a call with everything else left at its default.
     #[inline]
     pub fn new(template: &'static str, name: LockName) -> Self {
         Self {
@@ -62,7 +62,7 @@ impl Request {
         }
     }
 
-    /// The longest wait.
+    /// Sets the longest wait.
     #[inline]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
@@ -76,42 +76,42 @@ impl Request {
         self
     }
 
-    /// The lease asked for.
+    /// Sets the lease to ask for.
     #[inline]
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = Some(lease);
         self
     }
 
-    /// How long the body may hold the lock.
+    /// Sets how long the body may hold the lock.
     #[inline]
     pub fn max_hold(mut self, max_hold: Duration) -> Self {
         self.max_hold = Some(max_hold);
         self
     }
 
-    /// How long after its grant the lock is free for others at the earliest; zero is no limit.
+    /// Sets how long after its grant the lock is free for others at the earliest; zero is no limit.
     #[inline]
     pub fn min_hold(mut self, min_hold: Duration) -> Self {
         self.min_hold = Some(min_hold).filter(|min_hold| !min_hold.is_zero());
         self
     }
 
-    /// The provider registered under this name.
+    /// Takes the provider that is registered under this name.
     #[inline]
     pub fn named(mut self, provider: &'static str) -> Self {
         self.provider = Provider::Named(provider);
         self
     }
 
-    /// This provider.
+    /// Takes this provider.
     #[inline]
     pub fn on(mut self, provider: &Arc<dyn LockProvider>) -> Self {
         self.provider = Provider::Given(Arc::clone(provider));
         self
     }
 
-    /// The place of this call, if the name is the same at each.
+    /// Sets the place of this call, if the name is the same at each.
     #[inline]
     pub fn at(mut self, site: &'static CallSite) -> Self {
         self.site = Some(site);

@@ -8,13 +8,13 @@ use std::time::Duration;
 pub struct LockSpace(usize);
 
 impl LockSpace {
-    /// The space that belongs to this very provider, for as long as it is not moved; registering
-    /// it, or putting it in an `Arc`, pins it down.
+    /// Returns the space that belongs to this very provider, for as long as it is not moved.
+    /// Registering it, or putting it in an `Arc`, pins it down.
     pub fn of<P: ?Sized>(provider: &P) -> Self {
         Self(std::ptr::from_ref(provider).cast::<()>().addr())
     }
 
-    /// The space that belongs to this shared value, and so to every clone of a provider that
+    /// Returns the space that belongs to this shared value, and so to every clone of a provider that
     /// keeps its locks there.
     pub fn at<T>(shared: &Arc<T>) -> Self {
         Self(Arc::as_ptr(shared).addr())
@@ -55,7 +55,7 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// A provider of this name that promises nothing more: no lease, no tokens, no order.
+    /// Describes a provider of this name that promises nothing more: no lease, no tokens, no order.
     pub const fn new(provider: &'static str) -> Self {
         Self {
             provider,
@@ -68,37 +68,37 @@ impl Capabilities {
         }
     }
 
-    /// With leases; this long where the caller names none.
+    /// Adds leases, of this length where the caller names none.
     pub const fn with_lease(mut self, lease: Duration) -> Self {
         self.lease = Some(lease);
         self
     }
 
-    /// With a fencing token in every grant.
+    /// Adds a fencing token to every grant.
     pub const fn with_fencing_tokens(mut self) -> Self {
         self.fencing_tokens = true;
         self
     }
 
-    /// With grants that may serve several waiters of the process.
+    /// Lets one grant serve several waiters of the process.
     pub const fn with_local_hand_over(mut self) -> Self {
         self.local_hand_over = true;
         self
     }
 
-    /// With processes served in arrival order.
+    /// Says that processes are served in arrival order.
     pub const fn with_fairness(mut self) -> Self {
         self.fair = true;
         self
     }
 
-    /// With answers, or an error, within this time.
+    /// Says that each answer, or an error, comes within this time.
     pub const fn with_response_timeout(mut self, timeout: Duration) -> Self {
         self.response_timeout = Some(timeout);
         self
     }
 
-    /// With acquisitions that report what they see while they wait. Without this, the library first
+    /// Says that acquisitions report what they see while they wait. Without this, the library first
     /// asks without waiting, so that a timeout can tell a lock that is held from a server that hangs.
     pub const fn with_contention_reports(mut self) -> Self {
         self.reports_contention = true;

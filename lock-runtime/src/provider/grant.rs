@@ -35,7 +35,7 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// The grant that answers `request`. `sent_at` was read **before** the first byte of the
+    /// Makes the grant that answers `request`. `sent_at` was read **before** the first byte of the
     /// request that made it was sent; validity counts from there. A moment that is yet to come
     /// counts as now.
     pub fn new(request: &AcquireRequest, sent_at: Timestamp) -> Self {
@@ -52,13 +52,13 @@ impl Grant {
         }
     }
 
-    /// With one fencing token.
+    /// Adds one fencing token.
     #[must_use]
     pub fn with_token(self, token: FencingToken) -> Self {
         self.with_tokens(token, NonZeroU32::MIN)
     }
 
-    /// With a block of fencing tokens: `first`, `first + 1` and so on, as many as `count`.
+    /// Adds a block of fencing tokens: `first`, `first + 1` and so on, as many as `count`.
     #[must_use]
     pub fn with_tokens(mut self, first: FencingToken, count: NonZeroU32) -> Self {
         self.token = Some(first);
@@ -66,7 +66,7 @@ impl Grant {
         self
     }
 
-    /// With a lease other than the one asked for.
+    /// Sets a lease other than the one asked for.
     #[must_use]
     pub fn with_lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
@@ -74,7 +74,7 @@ impl Grant {
         self
     }
 
-    /// The server keeps the lock for this long after a renewal, longer than the holder may count on
+    /// Says that the server keeps the lock for this long after a renewal, longer than the holder may count on
     /// it: of a session, a client hears less than the whole timeout. Without this, or if it is
     /// shorter than the lease, it is the lease.
     #[must_use]
@@ -83,7 +83,7 @@ impl Grant {
         self
     }
 
-    /// With something of the provider's own, such as an open file, which
+    /// Adds something of the provider's own, such as an open file, which
     /// [`state`](Self::state) gives back and which is dropped with the grant.
     #[must_use]
     pub fn with_state(mut self, state: impl Any + Send + Sync) -> Self {
@@ -91,47 +91,47 @@ impl Grant {
         self
     }
 
-    /// The lock's name, without the provider's key prefix.
+    /// Returns the lock's name, without the provider's key prefix.
     pub fn name(&self) -> &LockName {
         &self.name
     }
 
-    /// Who holds the lock.
+    /// Returns who holds the lock.
     pub fn owner(&self) -> OwnerId {
         self.owner
     }
 
-    /// How long a renewal extends the grant.
+    /// Returns how long a renewal extends the grant.
     pub fn lease(&self) -> Duration {
         self.lease
     }
 
-    /// How long after a renewal the server keeps the lock for its holder.
+    /// Returns how long after a renewal the server keeps the lock for its holder.
     pub fn server_lease(&self) -> Duration {
         self.server_lease
     }
 
-    /// The moment from which its first validity counts.
+    /// Returns the moment from which its first validity counts.
     pub fn valid_from(&self) -> Timestamp {
         self.valid_from
     }
 
-    /// The first fencing token.
+    /// Returns the first fencing token.
     pub fn token(&self) -> Option<FencingToken> {
         self.token
     }
 
-    /// How many fencing tokens there are.
+    /// Returns how many fencing tokens there are.
     pub fn tokens(&self) -> NonZeroU32 {
         self.tokens
     }
 
-    /// What [`with_state`](Self::with_state) put in, if it is a `T`.
+    /// Returns what [`with_state`](Self::with_state) put in, if it is a `T`.
     pub fn state<T: Any>(&self) -> Option<&T> {
         self.state.as_ref()?.downcast_ref()
     }
 
-    /// Where to report that this grant has ended by itself.
+    /// Returns where to report that this grant has ended by itself.
     pub fn loss_reporter(&self) -> &LossReporter {
         &self.loss
     }

@@ -31,7 +31,7 @@ impl LossReporter {
         }))
     }
 
-    /// The grant is lost, and this is why. The first report counts; it becomes the detail of an
+    /// Reports that the grant is lost, and why. The first report counts. It becomes the detail of an
     /// error of kind [`Lost`](LockErrorKind::Lost).
     pub fn report(&self, why: impl Into<String>) {
         self.report_error(LockError::new(LockErrorKind::Lost).with_detail(why));

@@ -1,32 +1,4 @@
-//! `LockProvider`, and what the author of a provider needs.
-//!
-//! A provider keeps named locks somewhere: on a server, in files, in memory. It answers four
-//! questions, [`acquire`](LockProvider::acquire), [`renew`](LockProvider::renew),
-//! [`release`](LockProvider::release) and, if it can do better than a release followed by an
-//! acquisition, [`pass_on`](LockProvider::pass_on). Everything else is the library's: queueing
-//! inside the process, timeouts, cancellation, renewal in time, loss, clean-up and deadlock
-//! detection.
-//!
-//! # What the library promises a provider
-//!
-//! * Calls run on the library's own thread and Tokio runtime, with I/O and timers enabled. They
-//!   may use `tokio` freely, but must not block; blocking work goes to
-//!   [`tokio::task::spawn_blocking`].
-//! * For one lock space ([`lock_space`](LockProvider::lock_space)) and name there is at most one
-//!   call of `acquire`, `pass_on` or `release` under way, and at most one grant.
-//! * A future of `acquire`, `pass_on` or `release` is **never dropped before it is done**. When
-//!   nobody wants the lock any more, [`AcquireRequest::abandoned`] says so instead, and a grant
-//!   that still comes is released. A future of `renew` or `renew_all` may be dropped.
-//! * A call that panics counts as [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable).
-//!
-//! # What a provider promises
-//!
-//! * A grant's validity is counted from a moment **before** the request that made it was sent
-//!   ([`Grant::new`]). The server must keep it for at least the lease from then on.
-//! * An acquisition that fails leaves nothing behind, even if the server's answer was lost: it
-//!   tries to undo what the lost request may have done, for as long as one lease.
-//! * `release` and `renew` touch the lock only where the server says that this
-//!   [owner](AcquireRequest::owner) holds it.
+//! What a provider is: its trait, what it is asked, and what it answers.
 
 mod capabilities;
 mod grant;
@@ -49,11 +21,39 @@ pub(crate) use loss::LossListener;
 pub use loss::LossReporter;
 pub use request::{AcquireRequest, Interest, OwnerId};
 
-/// Where locks live. See the [module's page](self) for the contract.
+/// Where locks live: implement this to keep locks on a server that is not supported yet.
+///
+/// A provider keeps named locks somewhere: on a server, in files, in memory. It answers four
+/// questions, [`acquire`](LockProvider::acquire), [`renew`](LockProvider::renew),
+/// [`release`](LockProvider::release) and, if it can do better than a release followed by an
+/// acquisition, [`pass_on`](LockProvider::pass_on). Everything else is the library's: queueing
+/// inside the process, timeouts, cancellation, renewal in time, loss, clean-up and deadlock
+/// detection.
+///
+/// # What the library promises a provider
+///
+/// * Calls run on the library's own thread and Tokio runtime, with I/O and timers enabled. They
+///   may use `tokio` freely, but must not block; blocking work goes to
+///   [`tokio::task::spawn_blocking`].
+/// * For one lock space ([`lock_space`](LockProvider::lock_space)) and name there is at most one
+///   call of `acquire`, `pass_on` or `release` under way, and at most one grant.
+/// * A future of `acquire`, `pass_on` or `release` is **never dropped before it is done**. When
+///   nobody wants the lock any more, [`AcquireRequest::abandoned`] says so instead, and a grant
+///   that still comes is released. A future of `renew` or `renew_all` may be dropped.
+/// * A call that panics counts as [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable).
+///
+/// # What a provider promises
+///
+/// * A grant's validity is counted from a moment **before** the request that made it was sent
+///   ([`Grant::new`]). The server must keep it for at least the lease from then on.
+/// * An acquisition that fails leaves nothing behind, even if the server's answer was lost: it
+///   tries to undo what the lost request may have done, for as long as one lease.
+/// * `release` and `renew` touch the lock only where the server says that this
+///   [owner](AcquireRequest::owner) holds it.
 ///
 /// Implemented for `Arc<P>` too, so that one provider can be registered and used directly.
 pub trait LockProvider: Send + Sync + 'static {
-    /// What this provider can do; the same value at every call.
+    /// Returns what this provider can do: the same value at every call.
     fn capabilities(&self) -> Capabilities;
 
     /// Says where the locks are, for the log: without credentials, and in one line, such as
@@ -157,7 +157,7 @@ pub trait LockProvider: Send + Sync + 'static {
         })
     }
 
-    /// Releases the lock not now but after `keep_for`, also if this process has ended by then.
+    /// Releases the lock after `keep_for` and not now, also if this process has ended by then.
     ///
     /// Called instead of [`release`](Self::release), with the rest of a `min_hold`. The grant is
     /// over for the library as soon as the server has agreed: it renews it no more.
@@ -175,7 +175,7 @@ pub trait LockProvider: Send + Sync + 'static {
         Box::pin(async move { Err(unsupported(self.capabilities(), "release a lock later")) })
     }
 
-    /// The set of locks that this provider's names belong to. Inside one process, two tasks never
+    /// Returns the set of locks that this provider's names belong to. Inside one process, two tasks never
     /// hold the same name of the same space, whatever the server says; many servers let one
     /// session take its own lock twice.
     ///
@@ -185,7 +185,7 @@ pub trait LockProvider: Send + Sync + 'static {
         LockSpace::of(self)
     }
 
-    /// What all clones of this provider have in common, and nobody else has: then the calls of one
+    /// Returns what all clones of this provider have in common, and no other provider has. Then the calls of one
     /// may serve the callers of another, several in one request. A wrapper does not forward this,
     /// since its own logic would be left out.
     ///
@@ -194,7 +194,7 @@ pub trait LockProvider: Send + Sync + 'static {
         None
     }
 
-    /// For locks that are nothing but the process's own queue: the token of the grant that is
+    /// Returns, for locks that are nothing but the process's own queue, the token of the grant that is
     /// being made, now, without asking anybody. `acquire`, `renew` and `release` are then not
     /// called. Only [`InProcessProvider`](crate::InProcessProvider), and what wraps it, answers
     /// `Some`; the default is `None`.

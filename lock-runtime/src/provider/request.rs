@@ -21,14 +21,16 @@ use crate::signal::Signal;
 pub struct OwnerId(u128);
 
 impl OwnerId {
-    /// A fresh one. The first of a process comes from the operating system's random numbers, and
-    /// so do all others, by steps that lead to 2¹²⁸ different ones: no two are alike, in this process
-    /// or, as far as 128 random bits go, in any other.
+    /// Returns a new id.
+    ///
+    /// The process draws 128 random bits once and derives every further id by adding a fixed odd
+    /// constant. So ids never repeat within a process and, but for a chance of 2^-128, across
+    /// processes.
     ///
     /// # Errors
     ///
-    /// [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable) if the system has no random
-    /// numbers to give.
+    /// [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable) if the operating system has no
+    /// random numbers, the first time.
     pub fn random() -> Result<Self, LockError> {
         static FIRST: OnceCell<u128> = OnceCell::new();
         static STEPS: AtomicU64 = AtomicU64::new(0);
@@ -77,8 +79,8 @@ pub struct AcquireRequest {
 }
 
 impl AcquireRequest {
-    /// A request, and the handle of whoever wants the lock. The library makes these; a
-    /// provider's own tests may too.
+    /// Makes a request, and the handle of whoever wants the lock. The library makes these, and a
+    /// provider's own tests may.
     ///
     /// # Errors
     ///
@@ -108,40 +110,41 @@ impl AcquireRequest {
         Ok((request, interest))
     }
 
-    /// The lock's name: valid, and without the provider's key prefix, which is its own to add.
+    /// Returns the lock's name. It is valid, and without the provider's key prefix, which the
+    /// provider adds.
     pub fn name(&self) -> &LockName {
         &self.name
     }
 
-    /// The identity of the grant that this request asks for.
+    /// Returns the identity of the grant that this request asks for.
     pub fn owner(&self) -> OwnerId {
         self.owner
     }
 
-    /// How long the grant is to be valid unless it is renewed: 100 ms to 24 h. Without meaning
-    /// for a provider without leases.
+    /// Returns how long the grant is to be valid unless it is renewed: 100 ms to 24 h. A provider
+    /// without leases ignores it.
     pub fn lease(&self) -> Duration {
         self.lease
     }
 
-    /// Whether to wait for a lock that somebody else holds.
+    /// Tells whether to wait for a lock that another holder has.
     pub fn waits(&self) -> bool {
         self.waits
     }
 
-    /// How many fencing tokens the grant should carry, 1 to 32, as many as the process could hand
-    /// to its own waiters in one run. Grows and shrinks while the request waits. A provider
-    /// that cannot reserve tokens ignores it.
+    /// Returns how many fencing tokens the grant should carry, 1 to 32: as many as the process could
+    /// hand to its own waiters with one grant. The number grows and shrinks while the request waits.
+    /// A provider that cannot reserve tokens ignores it.
     pub fn tokens_wanted(&self) -> NonZeroU32 {
         self.interest.tokens_wanted()
     }
 
-    /// Whether nobody wants the lock any more.
+    /// Tells whether nobody wants the lock any more.
     pub fn is_abandoned(&self) -> bool {
         self.interest.0.abandoned.get().is_some()
     }
 
-    /// Resolves when nobody wants the lock any more. The provider then takes back what it left on
+    /// Waits until nobody wants the lock any more. The provider then takes back what it left on
     /// the server and answers [`Contended`](LockErrorKind::Contended).
     ///
     /// # Cancel safety
@@ -151,7 +154,7 @@ impl AcquireRequest {
         self.interest.0.abandoned.wait().await;
     }
 
-    /// The server has answered that somebody else holds the lock, and the provider waits for it.
+    /// Reports that the server has named another holder, and that the provider waits for the lock.
     ///
     /// A caller whose timeout passes gets [`TimedOut`](LockErrorKind::TimedOut) only if a holder was
     /// seen, and [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable) otherwise. So each
@@ -165,17 +168,19 @@ impl AcquireRequest {
         }
     }
 
-    /// While the server cannot be reached: why. A caller whose timeout passes then gets this error
-    /// and not [`TimedOut`](LockErrorKind::TimedOut), which says that somebody held the lock.
-    /// `None` takes it back.
+    /// Reports why the server cannot be reached at present; `None` takes the report back. A caller
+    /// whose timeout passes then gets this error and not [`TimedOut`](LockErrorKind::TimedOut), which
+    /// says that a holder was seen.
     pub fn report_trouble(&self, trouble: Option<LockError>) {
         *self.interest.trouble_slot() = trouble;
     }
 
-    /// Whether the provider has asked its server something that is answered at once, and has no answer
-    /// yet. A caller whose timeout passes when this has lasted for a quarter of a second gets
-    /// [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable), as nobody can tell then whether
-    /// somebody holds the lock. Not for a request that the server answers when the lock is free.
+    /// Reports whether the provider awaits an answer that its server gives at once.
+    ///
+    /// A caller whose timeout passes when this has lasted for a quarter of a second gets
+    /// [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable), because nobody can tell then
+    /// whether the lock is held. A provider does not report a request that the server answers only
+    /// when the lock is free.
     pub fn report_unanswered(&self, unanswered: bool) {
         let asked_at = match unanswered {
             true => Timestamp::now().as_nanos(),
@@ -184,7 +189,7 @@ impl AcquireRequest {
         self.interest.0.asked_at.store(asked_at, Ordering::Relaxed);
     }
 
-    /// Where to report that the grant made from this request has ended by itself: its session is
+    /// Returns where to report that the grant made from this request has ended by itself: its session is
     /// gone, another owner was seen.
     pub fn loss_reporter(&self) -> LossReporter {
         self.loss.clone()
@@ -229,7 +234,7 @@ impl Interest {
         self.0.tokens_wanted.store(tokens.get(), Ordering::Relaxed);
     }
 
-    /// Whether [`AcquireRequest::report_contention`] was called.
+    /// Tells whether [`AcquireRequest::report_contention`] was called.
     pub fn is_contended(&self) -> bool {
         self.0.contended.get().is_some()
     }
@@ -250,8 +255,8 @@ impl Interest {
         self.0.ended.wait().await;
     }
 
-    /// What [`AcquireRequest::report_trouble`] said last, or that a request has gone unanswered for
-    /// long.
+    /// Returns what [`AcquireRequest::report_trouble`] said last, or that a request has gone unanswered
+    /// for long.
     pub fn trouble(&self) -> Option<LockError> {
         self.trouble_slot().clone().or_else(|| {
             let asked_at = self.0.asked_at.load(Ordering::Relaxed);

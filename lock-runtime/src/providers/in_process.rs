@@ -25,7 +25,7 @@ pub struct InProcessProvider {
 }
 
 impl InProcessProvider {
-    /// A provider with locks of its own.
+    /// Makes a provider with locks of its own.
     pub fn new() -> Self {
         Self::default()
     }
