@@ -3,7 +3,7 @@
 //! See [`macro@distributed_lock`].
 
 mod args;
-mod check;
+mod body;
 mod dependency;
 mod duration;
 mod errors;
@@ -12,14 +12,17 @@ mod fallback;
 mod item;
 mod mentions;
 mod model;
+mod options;
 mod output;
 mod parameters;
 mod patterns;
-mod periods;
+mod request;
 mod suggest;
 mod template;
 #[cfg(test)]
 mod tests;
+mod tokens;
+mod uses;
 
 use model::LockedFn;
 use proc_macro::TokenStream;

@@ -15,11 +15,13 @@ use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
 use syn::{Attribute, FnArg, Pat, PatIdent, PatType, ReceiverKind, Token};
 
-use crate::item::{Item, Leading};
-use crate::mentions::{Uses, assigns, mentions};
+use crate::body::Leading;
+use crate::item::Item;
+use crate::mentions::{assigns, mentions};
 use crate::patterns::{
     bindings, borrows_mutably, has_no_drop, keeps_nothing, let_by_reference, map_bindings,
 };
+use crate::uses::Uses;
 
 /// The parameters, as the expansion needs them.
 pub(crate) struct Parameters {
@@ -39,9 +41,9 @@ impl Parameters {
     pub(crate) fn new(item: &Item, uses: &Uses) -> Self {
         let mut plan = Plan {
             uses,
-            body: item.block.statements.clone(),
+            body: item.body.block.statements.clone(),
             may_rewrite: item.may_rewrite(),
-            is_boxed: item.is_boxed(),
+            is_boxed: item.body.is_boxed(),
             captures: Vec::new(),
             parameters: Self {
                 inputs: None,
@@ -51,7 +53,7 @@ impl Parameters {
                 bindings: item.bindings.clone(),
             },
         };
-        if item.is_boxed() {
+        if item.body.is_boxed() {
             plan.boxed(item);
         } else {
             plan.inputs(item);
@@ -240,7 +242,7 @@ impl Plan<'_> {
     /// The `let`s that `#[async_trait]` makes of the parameters: those that the attribute uses, and
     /// all before them, which are dropped later, go before the request.
     fn boxed(&mut self, item: &Item) {
-        let leading = &item.block.leading;
+        let leading = &item.body.block.leading;
         let is_used =
             |name: &Ident| self.uses.is_in_expression(name) || self.uses.is_in_template(name);
         let used = |leading: &Leading| {

@@ -63,6 +63,13 @@ impl Template {
     }
 }
 
+impl Placeholder {
+    /// Returns the parameter as it is without `r#`.
+    pub(crate) fn bare_root(&self) -> &str {
+        self.root.trim_start_matches("r#")
+    }
+}
+
 struct Reader<'a> {
     rest: &'a str,
     segments: Vec<Segment>,
