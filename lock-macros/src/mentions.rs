@@ -7,7 +7,7 @@ use syn::ext::IdentExt;
 pub(crate) fn mentions(tokens: &TokenStream, name: &Ident) -> bool {
     let text = name.unraw().to_string();
     tokens.clone().into_iter().any(|token| match token {
-        // These make names out of what is not there.
+        // These make names that are not among the tokens.
         TokenTree::Ident(ident) if ident == "include" || ident == "paste" => true,
         TokenTree::Ident(ident) => ident.unraw() == text,
         TokenTree::Group(group) => mentions(&group.stream(), name),
@@ -30,7 +30,7 @@ pub(crate) fn assigns(tokens: &TokenStream, name: &Ident) -> bool {
         TokenTree::Ident(ident) if ident == name => {
             let (_, fields) = chain(&tokens[at + 1..]);
             let after = at + 1 + fields;
-            // `=`, `+=`, `<<=`; also `==` and `<=`, where it costs little.
+            // `=`, `+=`, `<<=`; also `==` and `<=`, where a wrong answer costs little.
             is_punct(after, &|c| "=+-*/%&|^<>".contains(c))
                 && (after..after + 3).any(|at| is_punct(at, &|c| c == '='))
         }
@@ -49,8 +49,9 @@ pub(crate) enum ValueUse {
     AfterTheWait,
 }
 
-/// Tells whether the body can capture the name, although an option's expression may mention it; not,
-/// if in doubt.
+/// Tells whether the body can capture the name, although an option's expression may mention it.
+///
+/// The answer is no where that is in doubt.
 pub(crate) fn may_capture(tokens: &TokenStream, name: &Ident, value: ValueUse) -> bool {
     match value {
         ValueUse::AfterTheWait => !mentions(tokens, name),
@@ -58,7 +59,9 @@ pub(crate) fn may_capture(tokens: &TokenStream, name: &Ident, value: ValueUse) -
     }
 }
 
-/// Tells whether an expression leaves the value of this name where it is; not, if in doubt.
+/// Tells whether an expression leaves the value of this name where it is.
+///
+/// The answer is no where that is in doubt.
 fn only_borrows(tokens: &TokenStream, name: &Ident, value: ValueUse) -> bool {
     let tokens: Vec<TokenTree> = tokens.clone().into_iter().collect();
     let before = |at: usize, distance: usize| at.checked_sub(distance).map(|at| &tokens[at]);
