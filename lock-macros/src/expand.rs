@@ -1,8 +1,8 @@
 //! The expansion: three statements, no logic. It cannot fail.
 //!
-//! The request is bound before the wait, so that the name and the provider are evaluated once,
-//! first, and no `format_args!` lives across an await, which would make the future `!Send`. The
-//! body is pinned in place, since moving it into `run` would store it twice.
+//! The request is bound before the wait. So the name and the provider are evaluated once, first,
+//! and no `format_args!` lives across an await, which would make the future `!Send`. The body is
+//! pinned in place, since moving it into `run` would store it twice.
 //!
 //! All generated tokens are at mixed-site spans: their local names are invisible to the body, and
 //! lints of the user's crate do not look at them.
@@ -39,8 +39,8 @@ pub(crate) fn expand(mut function: LockedFn) -> TokenStream {
             request.run(output.keep(), body, #outcome).await
         },
     };
-    // The `return` is for lints that want one, and for the order of drops in edition 2021; after
-    // what never returns it would be unreachable.
+    // The `return` is for lints that want one, and for the order of drops in edition 2021. After a
+    // call that never returns it would be unreachable.
     let call = match output {
         Type::Never(_) => quote_spanned!(Span::mixed_site()=> #call;),
         _ => quote_spanned!(Span::mixed_site()=> return #call;),

@@ -182,8 +182,9 @@ use crate::model::LockedFn;
 /// * a parameter that only the expression of `on_unavailable` uses;
 /// * a parameter that another option's expression seems to move;
 /// * what a pattern such as `Order { id, .. }` leaves behind, if an option's expression uses a name
-///   of the pattern, or if another attribute follows below this one, which shall see the signature
-///   as it was written.
+///   of the pattern;
+/// * the same, if another attribute follows below this one, since that attribute shall see the
+///   signature as it was written.
 ///
 /// The future is `Send` if it is so without the attribute. The call does not wait for the release
 /// where the output is not `Send`, as in `Result<T, Box<dyn Error>>`, or where a generic function

@@ -14,9 +14,10 @@ use crate::item::Item;
 use crate::mentions::ValueUse;
 use crate::options::setting::Setting;
 
-const LEASES: RangeInclusive<Duration> =
+/// The leases that are accepted. A test ties this constant and the next one to `lock-runtime`.
+pub(crate) const LEASES: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(24 * 60 * 60);
-const LONGEST_MIN_HOLD: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const LONGEST_MIN_HOLD: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The value of an option that is a duration.
 pub(crate) enum Length {

@@ -12,8 +12,8 @@ use crate::options::setting::Setting;
 use crate::suggest::{nearest, quoted};
 use crate::template::{Segment, Template};
 
-/// The longest name, in bytes of UTF-8.
-const MAX_BYTES: usize = 1_024;
+/// The longest name, in bytes of UTF-8. A test ties this constant to `lock-runtime`.
+pub(crate) const MAX_BYTES: usize = 1_024;
 
 /// How the lock's name is made.
 pub(crate) enum Name {
