@@ -40,26 +40,6 @@ impl OptionSpec {
     pub(crate) fn expected(&self) -> String {
         format!("`{}` takes {}", self.name, self.takes)
     }
-
-    /// Takes a value that is an expression, but not a literal, whose kind would be wrong.
-    pub(crate) fn expression(&self, value: Value, errors: &mut Errors) -> Option<Expr> {
-        match value {
-            Value::Expression(expression) if is_literal(&expression) => {
-                errors.add(&expression, self.expected());
-                None
-            }
-            Value::Expression(expression) => Some(expression),
-            Value::Text(_) | Value::Malformed => None,
-        }
-    }
-}
-
-fn is_literal(expression: &Expr) -> bool {
-    match expression {
-        Expr::Lit(_) => true,
-        Expr::Unary(unary) => is_literal(&unary.expr),
-        _ => false,
-    }
 }
 
 /// What was written inside the attribute.
@@ -75,15 +55,36 @@ pub(crate) struct Args {
 /// An option that was written.
 pub(crate) struct Given {
     pub(crate) option: &'static OptionSpec,
-    pub(crate) value: Value,
+    /// Nothing, if a mistake in the value is already reported.
+    pub(crate) value: Option<Value>,
 }
 
 /// What was written after the `=` of an option.
 pub(crate) enum Value {
     Text(LitStr),
     Expression(Expr),
-    /// A value with a mistake that is already reported.
-    Malformed,
+}
+
+impl Given {
+    /// Returns the value, unless it is a literal that is not a string.
+    pub(crate) fn text_or_expression(self, errors: &mut Errors) -> Option<Value> {
+        let value = self.value?;
+        if let Value::Expression(expression) = &value
+            && is_literal(expression)
+        {
+            errors.add(expression, self.option.expected());
+            return None;
+        }
+        Some(value)
+    }
+}
+
+fn is_literal(expression: &Expr) -> bool {
+    match expression {
+        Expr::Lit(_) => true,
+        Expr::Unary(unary) => is_literal(&unary.expr),
+        _ => false,
+    }
 }
 
 impl Args {
@@ -166,7 +167,7 @@ impl Args {
     }
 
     /// Keeps the value of an option, unless the option has one already.
-    fn put(&mut self, option: &'static OptionSpec, value: Value) -> bool {
+    fn put(&mut self, option: &'static OptionSpec, value: Option<Value>) -> bool {
         let is_new = !self.has(option.name);
         if is_new {
             self.given.push(Given { option, value });
@@ -180,7 +181,12 @@ fn names(options: &[OptionSpec]) -> impl Iterator<Item = &'static str> {
 }
 
 /// Reads `= value` and the comma after it.
-fn parse_value(key: &Ident, expected: &str, input: ParseStream<'_>, errors: &mut Errors) -> Value {
+fn parse_value(
+    key: &Ident,
+    expected: &str,
+    input: ParseStream<'_>,
+    errors: &mut Errors,
+) -> Option<Value> {
     if !input.peek(Token![=]) || input.peek(Token![==]) {
         let rest = skip_to_comma(input);
         let message = format!("expected `=` after `{key}`: {expected}");
@@ -189,26 +195,25 @@ fn parse_value(key: &Ident, expected: &str, input: ParseStream<'_>, errors: &mut
         } else {
             errors.add(rest, message);
         }
-        return Value::Malformed;
+        return None;
     }
     let equals = input.parse::<Token![=]>();
     if input.is_empty() || input.peek(Token![,]) {
         skip_to_comma(input);
         let message = format!("expected a value after `=`: {expected}");
         errors.add(equals.ok(), message);
-        return Value::Malformed;
+        return None;
     }
     if input.fork().parse::<Expr>().is_err() {
         errors.add(skip_to_comma(input), expected);
-        return Value::Malformed;
+        return None;
     }
-    let value = match input.parse::<Expr>().map(ungrouped) {
-        Ok(Expr::Lit(ExprLit {
+    let value = match ungrouped(input.parse::<Expr>().ok()?) {
+        Expr::Lit(ExprLit {
             lit: Lit::Str(text),
             ..
-        })) => Value::Text(text),
-        Ok(expression) => Value::Expression(expression),
-        Err(_) => Value::Malformed,
+        }) => Value::Text(text),
+        expression => Value::Expression(expression),
     };
     if !input.is_empty() && input.parse::<Token![,]>().is_err() {
         let found = input.cursor().span();
@@ -217,7 +222,7 @@ fn parse_value(key: &Ident, expected: &str, input: ParseStream<'_>, errors: &mut
             skip_to_comma(input);
         }
     }
-    value
+    Some(value)
 }
 
 /// Takes away invisible groups, which `macro_rules!` puts around what it matched.

@@ -14,7 +14,7 @@ impl Setting for Path {}
 
 pub(crate) fn check(given: Given, _: &Item, errors: &mut Errors) -> Option<Path> {
     let expected = given.option.expected();
-    let path = match given.value {
+    let path = match given.value? {
         Value::Text(literal) => {
             let hint = match syn::parse_str::<Path>(&literal.value()) {
                 Ok(_) => format!(", write `crate = {}` without quotes", literal.value()),
@@ -28,7 +28,6 @@ pub(crate) fn check(given: Given, _: &Item, errors: &mut Errors) -> Option<Path>
             errors.add(&expression, expected);
             return None;
         }
-        Value::Malformed => return None,
     };
     let first = path
         .segments

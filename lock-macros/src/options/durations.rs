@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proc_macro2::{Ident, Literal, Span, TokenStream};
 use quote::quote_spanned;
-use syn::{Expr, ExprLit, Lit, LitInt, LitStr};
+use syn::{Expr, Lit, LitStr};
 
 use crate::args::{Given, Value};
 use crate::duration;
@@ -54,7 +54,7 @@ impl Setting for Length {
 }
 
 pub(crate) fn timeout(given: Given, _: &Item, errors: &mut Errors) -> Option<Length> {
-    if let Value::Text(literal) = &given.value {
+    if let Some(Value::Text(literal)) = &given.value {
         let text = literal.value();
         if text == "none" {
             return Some(Length::Unlimited);
@@ -134,41 +134,28 @@ fn length(
     errors: &mut Errors,
     check: impl Fn(Duration) -> Result<(), &'static str>,
 ) -> Option<Length> {
-    let Given { option, value } = given;
-    let literal = match value {
+    if let Some(Value::Expression(Expr::Lit(literal))) = &given.value
+        && let Lit::Int(number) = &literal.lit
+        && number.suffix().is_empty()
+    {
+        let (name, expected) = (given.option.name, given.option.expected());
+        errors.add(
+            number,
+            format!("{expected}; write `{name} = \"{number}s\"` for seconds"),
+        );
+        return None;
+    }
+    let literal = match given.text_or_expression(errors)? {
         Value::Text(literal) => literal,
-        value => {
-            if let Some(number) = whole_number(&value) {
-                let (name, expected) = (option.name, option.expected());
-                errors.add(
-                    number,
-                    format!("{expected}; write `{name} = \"{number}s\"` for seconds"),
-                );
-                return None;
-            }
-            return option.expression(value, errors).map(Length::Expression);
-        }
+        Value::Expression(expression) => return Some(Length::Expression(expression)),
     };
     let duration = duration::parse(&literal.value());
-    let checked = duration.and_then(|duration| {
-        check(duration)?;
-        Ok(duration)
-    });
+    let checked = duration.and_then(|duration| Ok(check(duration).map(|()| duration)?));
     match checked {
         Ok(duration) => Some(Length::Constant(literal, duration)),
         Err(message) => {
             errors.add(literal, message);
             None
         }
-    }
-}
-
-fn whole_number(value: &Value) -> Option<&LitInt> {
-    match value {
-        Value::Expression(Expr::Lit(ExprLit {
-            lit: Lit::Int(number),
-            ..
-        })) if number.suffix().is_empty() => Some(number),
-        _ => None,
     }
 }

@@ -11,7 +11,7 @@ impl Setting for Ident {}
 
 pub(crate) fn check(given: Given, _: &Item, errors: &mut Errors) -> Option<Ident> {
     let expected = given.option.expected();
-    match given.value {
+    match given.value? {
         Value::Text(literal) => {
             let hint = match syn::parse_str::<Ident>(&literal.value()) {
                 Ok(name) => format!(", write `guard = {name}` without quotes"),
@@ -27,7 +27,6 @@ pub(crate) fn check(given: Given, _: &Item, errors: &mut Errors) -> Option<Ident
             errors.add(&expression, expected);
             None
         }
-        Value::Malformed => None,
     }
 }
 

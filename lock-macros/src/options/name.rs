@@ -48,12 +48,9 @@ pub(crate) fn check_presence(args: &Args, errors: &mut Errors) {
 }
 
 pub(crate) fn check(given: Given, item: &Item, errors: &mut Errors) -> Option<Name> {
-    let literal = match given.value {
+    let literal = match given.text_or_expression(errors)? {
         Value::Text(literal) => literal,
-        value => {
-            let expression = given.option.expression(value, errors);
-            return expression.map(Name::Expression);
-        }
+        Value::Expression(expression) => return Some(Name::Expression(expression)),
     };
     let text = literal.value();
     if text.is_empty() {

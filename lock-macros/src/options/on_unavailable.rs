@@ -51,12 +51,10 @@ impl Setting for Outcome {
 }
 
 pub(crate) fn check(given: Given, _: &Item, errors: &mut Errors) -> Option<Outcome> {
-    let literal = match given.value {
+    let option = given.option;
+    let literal = match given.text_or_expression(errors)? {
         Value::Text(literal) => literal,
-        value => {
-            let expression = given.option.expression(value, errors);
-            return expression.map(Outcome::With);
-        }
+        Value::Expression(expression) => return Some(Outcome::With(expression)),
     };
     let text = literal.value();
     match text.as_str() {
@@ -65,7 +63,7 @@ pub(crate) fn check(given: Given, _: &Item, errors: &mut Errors) -> Option<Outco
         _ => {
             let hint = match nearest(&text, ["error", "skip"]) {
                 Some(near) => format!("did you mean \"{near}\"?"),
-                None => given.option.expected(),
+                None => option.expected(),
             };
             errors.add(&literal, format!("unknown outcome \"{text}\", {hint}"));
             None

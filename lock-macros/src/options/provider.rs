@@ -55,12 +55,9 @@ fn borrow(expression: &Expr) -> TokenStream {
 }
 
 pub(crate) fn check(given: Given, _: &Item, errors: &mut Errors) -> Option<Provider> {
-    let literal = match given.value {
+    let literal = match given.text_or_expression(errors)? {
         Value::Text(literal) => literal,
-        value => {
-            let expression = given.option.expression(value, errors);
-            return expression.map(Provider::Expression);
-        }
+        Value::Expression(expression) => return Some(Provider::Expression(expression)),
     };
     if literal.value().is_empty() {
         errors.add(
