@@ -1,123 +1,130 @@
-//! The attribute's arguments: `key = value, …`.
+//! The grammar of the attribute's arguments: `option = value, …`.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{TokenStream, TokenTree};
 use syn::ext::IdentExt;
 use syn::parse::{ParseStream, Parser};
-use syn::{Expr, Ident, Lit, LitStr, Token};
+use syn::{Expr, ExprLit, Ident, Lit, LitStr, Token};
 
 use crate::errors::Errors;
 use crate::suggest::{nearest, quoted};
 
-/// The options, and what each takes.
-const OPTIONS: [(&str, &str); 9] = [
-    (
-        "name",
-        "a string such as \"invoice:{id}\", or an expression that is `Into<LockName>`",
-    ),
-    (
-        "timeout",
-        "a duration string such as \"5s\", \"none\", or an expression of type `Duration`",
-    ),
-    (
-        "lease",
-        "a duration string such as \"30s\", or an expression of type `Duration`",
-    ),
-    (
-        "max_hold",
-        "a duration string such as \"10m\", or an expression of type `Duration`",
-    ),
-    (
-        "min_hold",
-        "a duration string such as \"1m\", or an expression of type `Duration`",
-    ),
-    (
-        "on_unavailable",
-        "\"error\", \"skip\", or a closure from `LockError` to the return type",
-    ),
-    (
-        "provider",
-        "the name of a registered provider in quotes, or an expression that is an `Arc<dyn LockProvider>`",
-    ),
-    (
-        "guard",
-        "an identifier, which the body can then use as `&LockGuard`",
-    ),
-    (
-        "crate",
-        "an absolute path such as `::lock_runtime` or `crate::reexported`",
-    ),
-];
+/// An option, as far as the grammar knows it.
+pub(crate) struct OptionSpec {
+    pub(crate) name: &'static str,
+    /// When the option is checked and evaluated. Options of one turn go in the order in which they
+    /// are written.
+    turn: u8,
+    /// The values that the option takes, in words.
+    takes: &'static str,
+    /// Whether the body uses the value as a name.
+    is_binding: bool,
+}
 
-/// What was given for each option.
+impl OptionSpec {
+    pub(crate) const fn new(name: &'static str, turn: u8, takes: &'static str) -> Self {
+        Self {
+            name,
+            turn,
+            takes,
+            is_binding: false,
+        }
+    }
+
+    /// Keeps the value even if the option is misspelt, so that the name resolves in the body.
+    pub(crate) const fn binding(mut self) -> Self {
+        self.is_binding = true;
+        self
+    }
+
+    /// Makes the message for a value that the option does not take.
+    pub(crate) fn expected(&self) -> String {
+        format!("`{}` takes {}", self.name, self.takes)
+    }
+}
+
+/// What was written inside the attribute.
 #[derive(Default)]
 pub(crate) struct Args {
-    pub(crate) name: Option<Value>,
-    /// The options that are durations, in the order in which they were written.
-    pub(crate) durations: Vec<(Period, Value)>,
-    pub(crate) on_unavailable: Option<Value>,
-    pub(crate) provider: Option<Value>,
-    pub(crate) guard: Option<Value>,
-    pub(crate) krate: Option<Value>,
-    /// Something was written that is no option: what seems to be missing may be meant by it.
+    /// Each option at most once, by its turn.
+    pub(crate) given: Vec<Given>,
+    /// Whether something was written that is no option. An option that seems to be missing may be
+    /// meant by it.
     pub(crate) misread: bool,
 }
 
-/// An option that is a duration.
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Period {
-    Timeout,
-    Lease,
-    MaxHold,
-    MinHold,
+/// An option that was written.
+pub(crate) struct Given {
+    pub(crate) option: &'static OptionSpec,
+    /// Nothing, if a mistake in the value is already reported.
+    pub(crate) value: Option<Value>,
 }
 
-impl Period {
-    fn named(option: &str) -> Option<Self> {
-        [Self::Timeout, Self::Lease, Self::MaxHold, Self::MinHold]
-            .into_iter()
-            .find(|period| period.name() == option)
-    }
-
-    /// Returns the name of the option, which is that of the builder's method, too.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Timeout => "timeout",
-            Self::Lease => "lease",
-            Self::MaxHold => "max_hold",
-            Self::MinHold => "min_hold",
-        }
-    }
-}
-
+/// What was written after the `=` of an option.
 pub(crate) enum Value {
     Text(LitStr),
     Expression(Expr),
-    /// Reported already.
-    Malformed,
+}
+
+impl Given {
+    /// Returns the value, unless it is a literal that is not a string.
+    pub(crate) fn text_or_expression(self, errors: &mut Errors) -> Option<Value> {
+        let value = self.value?;
+        if let Value::Expression(expression) = &value
+            && is_literal(expression)
+        {
+            errors.add(expression, self.option.expected());
+            return None;
+        }
+        Some(value)
+    }
+}
+
+fn is_literal(expression: &Expr) -> bool {
+    match expression {
+        Expr::Lit(_) => true,
+        Expr::Unary(unary) => is_literal(&unary.expr),
+        _ => false,
+    }
 }
 
 impl Args {
-    pub(crate) fn parse(tokens: TokenStream, errors: &mut Errors) -> Self {
+    /// Reads the arguments, as far as they can be read.
+    pub(crate) fn parse(
+        tokens: TokenStream,
+        options: &'static [OptionSpec],
+        errors: &mut Errors,
+    ) -> Self {
         let mut args = Self::default();
         let parser = |input: ParseStream<'_>| {
             while !input.is_empty() {
-                args.parse_one(input, errors);
+                args.parse_one(input, options, errors);
             }
             Ok(())
         };
         if let Err(error) = parser.parse2(tokens) {
             errors.push(error);
         }
+        args.given.sort_by_key(|given| given.option.turn);
         args
     }
 
-    fn parse_one(&mut self, input: ParseStream<'_>, errors: &mut Errors) {
+    /// Tells whether an option was written.
+    pub(crate) fn has(&self, option: &str) -> bool {
+        self.given.iter().any(|given| given.option.name == option)
+    }
+
+    fn parse_one(
+        &mut self,
+        input: ParseStream<'_>,
+        options: &'static [OptionSpec],
+        errors: &mut Errors,
+    ) {
         if !input.peek(Ident::peek_any) {
             self.misread = true;
             let rest = skip_to_comma(input);
             let hint = match syn::parse2::<LitStr>(rest.clone()) {
                 Ok(text) => format!(", write `name = {}`", text.token()),
-                Err(_) => format!(", the options are {}", quoted(option_names())),
+                Err(_) => format!(", the options are {}", quoted(names(options))),
             };
             errors.add(rest, format!("expected `option = value`{hint}"));
             return;
@@ -125,125 +132,88 @@ impl Args {
         let Ok(key) = Ident::parse_any(input) else {
             return;
         };
-        let name = key.to_string();
-        if !option_names().any(|known| known == name) {
-            return self.unknown(&key, input, errors);
-        }
-        let value = parse_value(&key, input, errors);
-        if !self.put(&name, value) {
-            errors.add(&key, format!("`{name}` is given twice, remove one"));
-        }
-    }
-
-    /// Keeps the value of an option, unless it has one already.
-    fn put(&mut self, key: &str, value: Value) -> bool {
-        if let Some(period) = Period::named(key) {
-            let is_new = !self.durations.iter().any(|(known, _)| *known == period);
-            if is_new {
-                self.durations.push((period, value));
-            }
-            return is_new;
-        }
-        match self.slot(key) {
-            Some(slot) if slot.is_none() => {
-                *slot = Some(value);
-                true
-            }
-            _ => false,
+        let Some(option) = options.iter().find(|option| key == option.name) else {
+            return self.parse_unknown(&key, input, options, errors);
+        };
+        let value = parse_value(&key, &option.expected(), input, errors);
+        if !self.put(option, value) {
+            errors.add(&key, format!("`{key}` is given twice, remove one"));
         }
     }
 
-    fn unknown(&mut self, key: &Ident, input: ParseStream<'_>, errors: &mut Errors) {
+    fn parse_unknown(
+        &mut self,
+        key: &Ident,
+        input: ParseStream<'_>,
+        options: &'static [OptionSpec],
+        errors: &mut Errors,
+    ) {
         self.misread = true;
-        let nearest = nearest(&key.to_string(), option_names());
+        let nearest = nearest(&key.to_string(), names(options));
         let hint = match nearest {
             Some(option) => format!("did you mean `{option}`?"),
-            None => format!("expected one of {}", quoted(option_names())),
+            None => format!("expected one of {}", quoted(names(options))),
         };
         errors.add(key, format!("unknown option `{key}`, {hint}"));
         if !input.peek(Token![=]) {
             skip_to_comma(input);
             return;
         }
-        let value = parse_value(key, input, errors);
-        // What the body does with a guard must resolve even so.
-        if nearest == Some("guard") {
-            self.guard.get_or_insert(value);
+        let value = parse_value(key, "a value", input, errors);
+        let meant = options.iter().find(|option| Some(option.name) == nearest);
+        if let Some(option) = meant.filter(|option| option.is_binding) {
+            self.put(option, value);
         }
     }
 
-    fn slot(&mut self, key: &str) -> Option<&mut Option<Value>> {
-        Some(match key {
-            "name" => &mut self.name,
-            "on_unavailable" => &mut self.on_unavailable,
-            "provider" => &mut self.provider,
-            "guard" => &mut self.guard,
-            "crate" => &mut self.krate,
-            _ => return None,
-        })
+    /// Keeps the value of an option, unless the option has one already.
+    fn put(&mut self, option: &'static OptionSpec, value: Option<Value>) -> bool {
+        let is_new = !self.has(option.name);
+        if is_new {
+            self.given.push(Given { option, value });
+        }
+        is_new
     }
 }
 
-/// The message for a value that an option does not take.
-pub(crate) fn takes(option: &str) -> String {
-    let (_, what) = OPTIONS
-        .iter()
-        .find(|(name, _)| *name == option)
-        .copied()
-        .unwrap_or_default();
-    if what.is_empty() {
-        "a value".to_owned()
-    } else {
-        format!("`{option}` takes {what}")
-    }
-}
-
-/// Takes invisible groups away, which `macro_rules!` puts around what it matched.
-pub(crate) fn ungrouped(mut expression: Expr) -> Expr {
-    while let Expr::Group(group) = expression {
-        expression = *group.expr;
-    }
-    expression
-}
-
-fn option_names() -> impl Iterator<Item = &'static str> {
-    OPTIONS.iter().map(|(name, _)| *name)
+fn names(options: &[OptionSpec]) -> impl Iterator<Item = &'static str> {
+    options.iter().map(|option| option.name)
 }
 
 /// Reads `= value` and the comma after it.
-fn parse_value(key: &Ident, input: ParseStream<'_>, errors: &mut Errors) -> Value {
+fn parse_value(
+    key: &Ident,
+    expected: &str,
+    input: ParseStream<'_>,
+    errors: &mut Errors,
+) -> Option<Value> {
     if !input.peek(Token![=]) || input.peek(Token![==]) {
         let rest = skip_to_comma(input);
-        let message = format!("expected `=` after `{key}`: {}", takes(&key.to_string()));
+        let message = format!("expected `=` after `{key}`: {expected}");
         if rest.is_empty() {
-            errors.add(key, message)
+            errors.add(key, message);
         } else {
-            errors.add(rest, message)
+            errors.add(rest, message);
         }
-        return Value::Malformed;
+        return None;
     }
     let equals = input.parse::<Token![=]>();
     if input.is_empty() || input.peek(Token![,]) {
         skip_to_comma(input);
-        let message = format!("expected a value after `=`: {}", takes(&key.to_string()));
+        let message = format!("expected a value after `=`: {expected}");
         errors.add(equals.ok(), message);
-        return Value::Malformed;
+        return None;
     }
-    let ahead = input.fork();
-    if ahead.parse::<Expr>().is_err() {
-        errors.add(skip_to_comma(input), takes(&key.to_string()));
-        return Value::Malformed;
+    if input.fork().parse::<Expr>().is_err() {
+        errors.add(skip_to_comma(input), expected);
+        return None;
     }
-    let value = match input.parse::<Expr>().map(ungrouped) {
-        Ok(Expr::Lit(literal)) => match literal.lit {
-            Lit::Str(text) => Value::Text(text),
-            lit => Value::Expression(Expr::Lit(syn::ExprLit {
-                attrs: literal.attrs,
-                lit,
-            })),
-        },
-        Ok(expression) => Value::Expression(expression),
-        Err(_) => Value::Malformed,
+    let value = match ungrouped(input.parse::<Expr>().ok()?) {
+        Expr::Lit(ExprLit {
+            lit: Lit::Str(text),
+            ..
+        }) => Value::Text(text),
+        expression => Value::Expression(expression),
     };
     if !input.is_empty() && input.parse::<Token![,]>().is_err() {
         let found = input.cursor().span();
@@ -252,14 +222,22 @@ fn parse_value(key: &Ident, input: ParseStream<'_>, errors: &mut Errors) -> Valu
             skip_to_comma(input);
         }
     }
-    value
+    Some(value)
+}
+
+/// Takes away invisible groups, which `macro_rules!` puts around what it matched.
+fn ungrouped(mut expression: Expr) -> Expr {
+    while let Expr::Group(group) = expression {
+        expression = *group.expr;
+    }
+    expression
 }
 
 /// Takes everything up to the next comma, and the comma, which is not in the result.
 fn skip_to_comma(input: ParseStream<'_>) -> TokenStream {
     let mut skipped = TokenStream::new();
     while !input.is_empty() && input.parse::<Option<Token![,]>>().ok().flatten().is_none() {
-        if let Ok(token) = input.parse::<proc_macro2::TokenTree>() {
+        if let Ok(token) = input.parse::<TokenTree>() {
             skipped.extend([token]);
         }
     }

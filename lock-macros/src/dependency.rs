@@ -1,11 +1,10 @@
-//! What the crate that is compiled calls `lock-runtime`: its `Cargo.toml` may have another name for
-//! it.
+//! The name of `lock-runtime` in the crate that is compiled: its `Cargo.toml` may choose another.
 
 use std::path::Path;
 
 const PACKAGE: &str = "lock-runtime";
 
-/// Finds the name under which the crate depends on `lock-runtime`, if that is another one.
+/// Finds the name under which the crate depends on `lock-runtime`, if it is another name.
 pub(crate) fn renamed() -> Option<String> {
     let directory = std::env::var_os("CARGO_MANIFEST_DIR")?;
     let directory = Path::new(&directory);
@@ -18,13 +17,13 @@ pub(crate) fn renamed() -> Option<String> {
     name.filter(|name| syn::parse_str::<syn::Ident>(name).is_ok())
 }
 
-/// The same for these manifests: the crate's, and that of the workspace around it.
+/// Finds that name in the crate's manifest, or in the manifest of the workspace around the crate.
 pub(crate) fn renamed_in(
     manifest: &str,
     workspace: impl FnOnce() -> Option<String>,
 ) -> Option<String> {
     let entries = dependencies(manifest);
-    // Under its own name it is there for the expansion, whatever other names it has.
+    // The expansion can use the package's own name, whatever other names the package has.
     if entries
         .iter()
         .any(|entry| name_of(entry.key) == name_of(PACKAGE))
@@ -49,7 +48,7 @@ pub(crate) fn renamed_in(
     inherited.find(renamed).map(|entry| name_of(entry.key))
 }
 
-/// The crate's name of a dependency.
+/// Returns the name of a dependency as the crate's code writes it.
 fn name_of(key: &str) -> String {
     key.replace('-', "_")
 }
@@ -57,11 +56,12 @@ fn name_of(key: &str) -> String {
 /// One line of a table of dependencies.
 struct Entry<'a> {
     key: &'a str,
-    /// What the line says of it, without spaces.
+    /// What the line says of the key, without spaces.
     value: String,
 }
 
 impl Entry<'_> {
+    /// Tells whether the line gives a setting this value.
     fn sets(&self, setting: &str, value: &str) -> bool {
         let wanted = format!("{setting}={value}");
         let mut settings = self.value.split(['{', ',', '}']);

@@ -1,7 +1,8 @@
-//! `"1m30s"`: durations as the attribute's options take them.
+//! Durations as text, such as `"1m30s"`.
 
 use std::time::Duration;
 
+/// The units, with how many milliseconds each has.
 const UNITS: [(&str, u64); 5] = [
     ("ms", 1),
     ("s", 1_000),
@@ -14,7 +15,7 @@ const UNITS: [(&str, u64); 5] = [
 ///
 /// # Errors
 ///
-/// What is wrong with the text and how to write it.
+/// The error says what is wrong with the text, and how to write it.
 pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     if text.is_empty() {
         return Err(
@@ -34,7 +35,8 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
         }
         let Some((_, factor)) = UNITS.iter().find(|(known, _)| *known == unit) else {
             return Err(format!(
-                "unknown unit `{unit}` in the duration \"{text}\", expected `ms`, `s`, `m`, `h` or `d`"
+                "unknown unit `{unit}` in the duration \"{text}\", \
+                 expected `ms`, `s`, `m`, `h` or `d`"
             ));
         };
         total = number
@@ -50,10 +52,12 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(total))
 }
 
+/// Splits a text before the first character that the closure picks.
 fn split_where(text: &str, ends: impl Fn(char) -> bool) -> (&str, &str) {
     text.split_at(text.find(ends).unwrap_or(text.len()))
 }
 
+/// Makes the message for what stands where a number should.
 fn not_a_number(text: &str, rest: &str) -> String {
     match rest.chars().next() {
         Some('-') => format!("the duration \"{text}\" is negative, expected zero or more"),
@@ -61,25 +65,30 @@ fn not_a_number(text: &str, rest: &str) -> String {
             format!("unexpected space in the duration \"{text}\", write it like \"1m30s\"")
         }
         Some(c) => format!(
-            "expected a number before `{c}` in the duration \"{text}\", write it like \"5s\" or \"1m30s\""
+            "expected a number before `{c}` in the duration \"{text}\", \
+             write it like \"5s\" or \"1m30s\""
         ),
         None => format!("expected a number in the duration \"{text}\""),
     }
 }
 
+/// Makes the message for what stands where a unit should.
 fn no_unit(text: &str, number: &str, rest: &str) -> String {
     match rest.chars().next() {
         None => format!(
-            "the number {number} in the duration \"{text}\" has no unit, write \"{text}s\" or \"{text}ms\""
+            "the number {number} in the duration \"{text}\" has no unit, \
+             write \"{text}s\" or \"{text}ms\""
         ),
         Some('.' | ',') => format!(
-            "the duration \"{text}\" has a fraction, expected whole numbers such as \"1500ms\" or \"1m30s\""
+            "the duration \"{text}\" has a fraction, \
+             expected whole numbers such as \"1500ms\" or \"1m30s\""
         ),
         Some(c) if c.is_whitespace() => {
             format!("unexpected space in the duration \"{text}\", write it like \"1m30s\"")
         }
         Some(c) => format!(
-            "unexpected `{c}` after {number} in the duration \"{text}\", expected a unit: `ms`, `s`, `m`, `h` or `d`"
+            "unexpected `{c}` after {number} in the duration \"{text}\", \
+             expected a unit: `ms`, `s`, `m`, `h` or `d`"
         ),
     }
 }

@@ -1,11 +1,13 @@
-//! Collects every mistake of one function, so that all are reported together.
+//! The mistakes of one function, which are reported together.
 
 use std::fmt::Display;
 
 use quote::ToTokens;
 
-/// The mistakes found so far. [`finish`](Self::finish) must be called: an accumulator that nobody
-/// looks at would turn a mistake into a wrong expansion.
+/// The mistakes that were found so far.
+///
+/// [`finish`](Self::finish) must be called: mistakes that nobody looks at would become a wrong
+/// expansion.
 #[derive(Default)]
 pub(crate) struct Errors {
     found: Vec<syn::Error>,
@@ -13,17 +15,21 @@ pub(crate) struct Errors {
 }
 
 impl Errors {
-    /// A mistake in these tokens.
+    /// Adds a mistake in these tokens.
     pub(crate) fn add(&mut self, tokens: impl ToTokens, message: impl Display) {
         self.found.push(syn::Error::new_spanned(tokens, message));
     }
 
-    /// A mistake that is already an error.
+    /// Adds a mistake that is already an error.
     pub(crate) fn push(&mut self, error: syn::Error) {
         self.found.push(error);
     }
 
-    /// Every mistake as one error.
+    /// Ends the search for mistakes.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake, as one error.
     pub(crate) fn finish(mut self) -> syn::Result<()> {
         self.finished = true;
         let mut found = self.found.drain(..);

@@ -2,27 +2,28 @@
 
 use proc_macro2::{Span, TokenStream};
 use quote::quote_spanned;
-use syn::{Ident, Path};
 
-use crate::expand::root;
 use crate::item::Item;
 use crate::model::Rejected;
+use crate::options::crate_path;
+use crate::options::table::Settings;
 
-/// The original function, then its mistakes.
+/// Writes the original function, then its mistakes.
 #[allow(
     clippy::boxed_local,
     reason = "the rejection is boxed to keep the other case small"
 )]
 pub(crate) fn expand(rejected: Box<Rejected>) -> TokenStream {
     let mut tokens = match rejected.item {
-        Some((item, guard, root)) => unlocked(item, guard.as_ref(), root.as_ref()),
+        Some((item, settings)) => unlocked(item, &settings),
         None => rejected.original,
     };
     tokens.extend(rejected.mistakes.into_iter().map(compile_error));
     tokens
 }
 
-/// Makes the error without the `::core::` that `syn` writes: a dependency may be called so.
+/// Writes the error without the `::core::` that `syn` puts in front: a dependency may have that
+/// name.
 fn compile_error(mistake: syn::Error) -> TokenStream {
     let tokens = mistake.into_compile_error().into_iter();
     tokens
@@ -30,15 +31,17 @@ fn compile_error(mistake: syn::Error) -> TokenStream {
         .collect()
 }
 
-/// The function without the lock. A guard that the body may use is still bound.
-fn unlocked(mut item: Item, guard: Option<&Ident>, path: Option<&Path>) -> TokenStream {
+/// Writes the function without the lock. A guard that the body may use is still bound.
+fn unlocked(mut item: Item, settings: &Settings) -> TokenStream {
     item.drop_const();
-    let statements = &item.block.statements;
-    let leading = item.block.leading.iter().map(|leading| &leading.tokens);
-    let root = root(path);
-    let binding = guard.map(|guard| {
+    let block = &item.body.block;
+    let statements = &block.statements;
+    let leading = block.leading.iter().map(|leading| &leading.tokens);
+    let runtime = crate_path::runtime(settings.crate_path.as_ref());
+    let binding = settings.guard.as_ref().map(|guard| {
         quote_spanned! {Span::mixed_site()=>
-            let #guard = (|| -> &'static #root::LockGuard { #root::__private::unreachable!() })();
+            let #guard =
+                (|| -> &'static #runtime::LockGuard { #runtime::__private::unreachable!() })();
         }
     });
     let contents = quote_spanned!(Span::mixed_site()=> #binding #(#leading)* #statements);

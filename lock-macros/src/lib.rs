@@ -2,8 +2,39 @@
 //!
 //! See [`macro@distributed_lock`].
 
+// The layers: a file uses only files that stand before it in this list.
+//
+// errors.rs                    the mistakes of a function, reported together
+// suggest.rs                   "did you mean …"
+// duration.rs                  "1m30s" → duration
+// template.rs                  name template → segments
+// dependency.rs                the name of `lock-runtime` in the user's Cargo.toml
+// tokens.rs                    tokens that several files write
+// mentions.rs                  where tokens mention a name
+// patterns.rs                  patterns of parameters
+// output.rs                    return types
+// body.rs                      a function's body → the block to lock
+// item.rs                      tokens under the attribute → function
+// args.rs                      the grammar `option = value, …`
+// options/setting.rs           what all options have in common
+// options/name.rs              the options, each with its check and its expansion
+// options/durations.rs
+// options/on_unavailable.rs
+// options/provider.rs
+// options/guard.rs
+// options/crate_path.rs
+// options/table.rs             the table of the options
+// options/mod.rs
+// model.rs                     arguments and item → `LockedFn`, or every mistake
+// fallback.rs                  mistakes → the original function and errors
+// uses.rs                      what the options do with the parameters
+// parameters.rs                what becomes of the parameters
+// request.rs                   the first statement of the expansion
+// expand.rs                    `LockedFn` → the function, locked
+// lib.rs
+
 mod args;
-mod check;
+mod body;
 mod dependency;
 mod duration;
 mod errors;
@@ -12,17 +43,21 @@ mod fallback;
 mod item;
 mod mentions;
 mod model;
+mod options;
 mod output;
 mod parameters;
 mod patterns;
-mod periods;
+mod request;
 mod suggest;
 mod template;
 #[cfg(test)]
 mod tests;
+mod tokens;
+mod uses;
 
-use model::LockedFn;
 use proc_macro::TokenStream;
+
+use crate::model::LockedFn;
 
 /// Runs the body of an `async fn` only while a named lock is held.
 ///
@@ -47,53 +82,62 @@ use proc_macro::TokenStream;
 /// }
 /// ```
 ///
-/// It goes on free functions, methods, default methods of traits, generic functions, functions that
-/// `macro_rules!` makes and methods under `#[async_trait]`, and above or below
+/// The attribute goes on free functions, methods, default methods of traits, generic functions,
+/// functions that `macro_rules!` makes, and methods under `#[async_trait]`. It goes above or below
 /// `#[tracing::instrument]`, `#[tokio::main]`, `#[tokio::test]` and the attributes of web handlers.
-/// Others that take `async` away, as `#[pollster::main]` does, go below it.
+/// Other attributes that take `async` away, as `#[pollster::main]` does, go below it.
 ///
 /// # Options
 ///
-/// | option | value | default | meaning |
-/// |---|---|---|---|
-/// | `name` | string template, or an expression `impl Into<LockName>` | required | which lock |
-/// | `timeout` | duration, or `"none"` to wait as long as it takes | `"0s"`: try once | longest wait |
-/// | `lease` | duration, 100 ms to 24 h | the provider's, 30 s | how long a grant is valid unless renewed; it is renewed every third of it |
-/// | `max_hold` | duration above zero | none | the body is dropped when it has held the lock this long |
-/// | `min_hold` | duration, at most `max_hold` and 24 h | none | nobody else gets the lock sooner than this after its grant |
-/// | `on_unavailable` | `"error"`, `"skip"`, or an expression `FnOnce(LockError) -> Ret` | `"error"` | what the caller gets when the body may not run or may not go on |
-/// | `provider` | name of a registered provider, or an expression that is, or dereferences to, an `Arc<dyn LockProvider>`; it is borrowed, not moved | the default provider | where the lock lives |
-/// | `guard` | identifier | none | what the body calls its `&LockGuard`: fencing token, loss signal |
-/// | `crate` | absolute path | `::lock_runtime`, or the name that `Cargo.toml` gives it | where the runtime is, for libraries that re-export it |
+/// * **`name`** is required and says which lock. It takes a string template, or an expression
+///   `impl Into<LockName>`.
+/// * **`timeout`** is the longest wait, by default `"0s"`: try once. It takes a duration, or
+///   `"none"` to wait as long as it takes.
+/// * **`lease`** is how long a grant is valid unless it is renewed, which happens every third of
+///   that time. It takes a duration from 100 ms to 24 h. The default is the provider's, 30 s.
+/// * **`max_hold`** takes a duration above zero. The body is dropped when it has held the lock for
+///   that time. By default there is no such limit.
+/// * **`min_hold`** takes a duration of at most `max_hold` and 24 h. Nobody else gets the lock
+///   sooner than that after its grant. By default the lock is free when the body ends.
+/// * **`on_unavailable`** says what the caller gets when the body may not run or may not go on. It
+///   takes `"error"`, which is the default, `"skip"`, or an expression `FnOnce(LockError) -> Ret`.
+/// * **`provider`** says where the lock lives, by default on the default provider. It takes the
+///   name of a registered provider, or an expression that is, or dereferences to, an `Arc<dyn
+///   LockProvider>`. The expression is borrowed, not moved.
+/// * **`guard`** takes an identifier, which the body can then use as its `&LockGuard`: for the
+///   fencing token and the loss signal.
+/// * **`crate`** takes the absolute path of the runtime, for libraries that re-export it. The
+///   default is `::lock_runtime`, or the name that `Cargo.toml` gives it.
 ///
 /// **Durations** are strings of one or more pairs of a whole number and a unit, `ms`, `s`, `m`, `h`
-/// or `d`, such as `"250ms"` or `"1m30s"`, or expressions of type `Duration`. A string that is out
-/// of range is a compile error; an expression that is gives a `LockError` of kind `InvalidConfig`
-/// at the call. An expression of zero for `min_hold` means none.
+/// or `d`, such as `"250ms"` or `"1m30s"`. They may also be expressions of type `Duration`. A
+/// string that is out of range is a compile error. An expression that is out of range gives a
+/// `LockError` of kind `InvalidConfig` at the call. An expression of zero for `min_hold` means
+/// none.
 ///
 /// **`timeout`** is a bound: the call has its outcome at most 50 ms after it, whatever the server
 /// does. With `"0s"` the bound is one answer of the server, at most the provider's
 /// `response_timeout`.
 ///
 /// **`min_hold`** counts from the grant, and holds whether the body succeeds, fails, panics or is
-/// dropped; it ends with the lock if that is lost. The call returns when the body ends, and the
-/// lock stays until then. It is for jobs that every replica starts by its own clock. With `"skip"`
-/// alone, a job that ends before the second replica's clock strikes runs twice; a `min_hold` longer
-/// than the clocks differ makes the second replica skip.
+/// dropped. It ends with the lock if the lock is lost. The call returns when the body ends, and the
+/// lock stays until `min_hold` is over. The option is for jobs that every replica starts by its own
+/// clock. With `"skip"` alone, a job that ends before the second replica's clock strikes runs
+/// twice. A `min_hold` longer than the clocks differ makes the second replica skip.
 ///
 /// # Names
 ///
 /// A template is literal text with placeholders. A placeholder is a parameter or `self`, then field
 /// accesses, tuple indexes and calls without arguments, and may have one of Rust's format specs:
 /// `{id}`, `{self.tenant}`, `{order.key.0}`, `{order.id()}`, `{id:04}`. `{{` and `}}` are braces.
-/// Values are rendered with `Display`; debug output and the addresses of pointers are refused,
-/// because they are no stable names, and so are widths and precisions taken from arguments.
+/// Values are rendered with `Display`. Debug output and the addresses of pointers are refused,
+/// because they are no stable names. Widths and precisions taken from arguments are refused, too.
 ///
-/// Different values never give one name, as long as they are formatted differently: a format spec
+/// Different values never give one name, as long as they are formatted differently. A format spec
 /// that pads or cuts text, such as `{tenant:<8}`, can make two values one. A single placeholder is
-/// rendered as it is. Where there are several, the first character of the text that follows a
-/// placeholder is percent-encoded in its value, and so is `%`; two placeholders with no text between
-/// them are refused.
+/// rendered unchanged. Where there are several, the first character of the text that follows a
+/// placeholder is percent-encoded in its value, and so is `%`. Two placeholders with no text
+/// between them are refused.
 ///
 /// ```
 /// # use lock_runtime::{LockError, distributed_lock};
@@ -119,41 +163,45 @@ use proc_macro::TokenStream;
 ///
 /// * `"error"`: the function returns `Result<T, E>` with `E: From<LockError>`.
 /// * `"skip"`: the function returns a type that can say "did not run": `()`, `Option<T>`,
-///   `Result<S, E>` with `S: Skipped` and `E: From<LockError>`, or one that implements `Skipped`.
-///   Only contention is skipped. A provider that fails and a lock that is lost are returned as
-///   `Err` where there is one, and else logged at ERROR and skipped.
+///   `Result<S, E>` with `S: Skipped` and `E: From<LockError>`, or a type that implements
+///   `Skipped`. Only contention is skipped. A provider that fails and a lock that is lost are
+///   returned as `Err` where there is one, and else logged at ERROR and skipped.
 /// * an expression: it is called with the `LockError`, and its value is returned.
 ///
-/// The body is polled together with the lease. When the lease is lost, or can no longer be shown to
-/// be valid, or `max_hold` has passed, the body is dropped at once, where it stands, and the outcome
-/// is a `LockError` of kind `Lost` or `MaxHoldExceeded`. When the body finishes, its result is what
-/// the caller gets, even if the release then fails.
+/// The body is polled together with the lease. It is dropped at once, in place, when the lease is
+/// lost, when the lease can no longer be shown to be valid, or when `max_hold` has passed. The
+/// outcome is then a `LockError` of kind `Lost` or `MaxHoldExceeded`. When the body finishes, its
+/// result is what the caller gets, even if the release then fails.
 ///
 /// # Parameters, and the future
 ///
 /// All parameters are dropped while the lock is held, in the order in which the function drops them
-/// without the attribute; where the body does not run, before the outcome is given. Some are dropped
-/// when the function returns instead: one that only the expression of `on_unavailable` uses, one
-/// that another option's expression seems to move, and what a pattern such as `Order { id, .. }`
-/// leaves behind if an option's expression uses a name of it, or if another attribute follows below
-/// this one, which shall see the signature as it was written.
+/// without the attribute. Where the body does not run, they are dropped before the outcome is
+/// given. These are dropped when the function returns instead:
 ///
-/// The future is `Send` if it is so without the attribute. Where the output is not, as in
-/// `Result<T, Box<dyn Error>>`, or where a generic function does not say that it is, the call does
-/// not wait for the release, which goes on in the background; write `Box<dyn Error + Send>`, or add
-/// a bound `T: Send`, to have it confirmed before the call returns.
+/// * a parameter that only the expression of `on_unavailable` uses;
+/// * a parameter that another option's expression seems to move;
+/// * what a pattern such as `Order { id, .. }` leaves behind, if an option's expression uses a name
+///   of the pattern;
+/// * the same, if another attribute follows below this one, since that attribute shall see the
+///   signature as it was written.
+///
+/// The future is `Send` if it is so without the attribute. The call does not wait for the release
+/// where the output is not `Send`, as in `Result<T, Box<dyn Error>>`, or where a generic function
+/// does not say that it is. The release then goes on in the background. Write
+/// `Box<dyn Error + Send>`, or add a bound `T: Send`, to have it confirmed before the call returns.
 ///
 /// The current span of `tracing` inside the body is the one that it would be without the attribute.
 /// No lint fires that would not fire without the attribute.
 ///
 /// # Cancel safety
 ///
-/// The function's future may be dropped at any await: the body is dropped first, then the lock is
-/// released, or the request for it withdrawn, in the background.
+/// The function's future may be dropped at any await. The body is dropped first. Then the lock is
+/// released, or the request for it is withdrawn, in the background.
 ///
 /// # Expansion
 ///
-/// A few statements, with no logic in them. This function
+/// The attribute makes a few statements, with no logic in them. This function
 ///
 /// ```
 /// # use lock_runtime::{LockError, distributed_lock};
@@ -171,9 +219,9 @@ use proc_macro::TokenStream;
 ///
 /// The `if let` is never entered; it makes the compiler report a type mismatch inside the body.
 /// `output.keep()` says where the output is while the release is confirmed. Where a parameter's
-/// value has to be dropped, `let _ = &parameter;` in front of the body moves it there as a whole;
-/// one that the signature takes apart, or leaves without a name, is taken apart there instead. The
-/// body's own tokens are not touched.
+/// value has to be dropped, `let _ = &parameter;` in front of the body moves it there as a whole. A
+/// parameter that the signature takes apart, or leaves without a name, is taken apart there
+/// instead. The body's own tokens are not touched.
 #[proc_macro_attribute]
 pub fn distributed_lock(args: TokenStream, item: TokenStream) -> TokenStream {
     LockedFn::read(args.into(), item.into())

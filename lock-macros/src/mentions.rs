@@ -1,92 +1,13 @@
 //! Where tokens mention a name.
 
 use proc_macro2::{Delimiter, Ident, TokenStream, TokenTree};
-use quote::ToTokens;
 use syn::ext::IdentExt;
 
-use crate::model::{Length, LockedFn, Name, Outcome, Provider};
-
-/// What the attribute itself does with the parameters.
-pub(crate) struct Uses {
-    /// What the placeholders begin with.
-    roots: Vec<String>,
-    /// An expression for the name.
-    name: TokenStream,
-    /// Those for durations, which are copied.
-    durations: Vec<TokenStream>,
-    /// The provider, which is borrowed.
-    provider: TokenStream,
-    /// What makes the outcome, after the wait.
-    outcome: TokenStream,
-}
-
-impl Uses {
-    pub(crate) fn new(function: &LockedFn) -> Self {
-        let mut roots = Vec::new();
-        let mut name = TokenStream::new();
-        match &function.name {
-            Name::Expression(expression) => name = expression.to_token_stream(),
-            Name::Template(_, template) => {
-                let placeholders = template.placeholders();
-                roots.extend(placeholders.map(|placeholder| bare(&placeholder.root).to_owned()));
-            }
-        }
-        let durations = function.durations.iter();
-        let durations = durations.filter_map(|(_, length)| match length {
-            Length::Expression(duration) => Some(duration.to_token_stream()),
-            Length::Constant(_) | Length::Unlimited => None,
-        });
-        let provider = match &function.provider {
-            Some(Provider::Expression(provider)) => provider.to_token_stream(),
-            _ => TokenStream::new(),
-        };
-        let outcome = match &function.outcome {
-            Outcome::With(outcome) => outcome.to_token_stream(),
-            Outcome::Error | Outcome::Skip => TokenStream::new(),
-        };
-        Self {
-            roots,
-            name,
-            durations: durations.collect(),
-            provider,
-            outcome,
-        }
-    }
-
-    /// Whether a placeholder begins with this name.
-    pub(crate) fn is_in_template(&self, name: &Ident) -> bool {
-        let name = name.unraw().to_string();
-        self.roots.contains(&name)
-    }
-
-    /// Whether an option's expression mentions it.
-    pub(crate) fn is_in_expression(&self, name: &Ident) -> bool {
-        let all = [&self.name, &self.provider, &self.outcome];
-        let mut all = all.into_iter().chain(&self.durations);
-        all.any(|tokens| mentions(tokens, name))
-    }
-
-    /// Whether the body can have it, although the options' expressions are evaluated outside.
-    pub(crate) fn may_capture(&self, name: &Ident) -> bool {
-        let durations = &self.durations;
-        !mentions(&self.outcome, name)
-            && only_borrows(&self.name, name, Whole::Moved)
-            && only_borrows(&self.provider, name, Whole::Borrowed)
-            && durations
-                .iter()
-                .all(|tokens| only_borrows(tokens, name, Whole::Copied))
-    }
-}
-
-fn bare(name: &str) -> &str {
-    name.trim_start_matches("r#")
-}
-
-/// Whether the tokens use the name, as far as one can see without knowing their macros.
+/// Tells whether the tokens use the name, as far as one can see without knowing their macros.
 pub(crate) fn mentions(tokens: &TokenStream, name: &Ident) -> bool {
     let text = name.unraw().to_string();
     tokens.clone().into_iter().any(|token| match token {
-        // These make names out of what is not there.
+        // These make names that are not among the tokens.
         TokenTree::Ident(ident) if ident == "include" || ident == "paste" => true,
         TokenTree::Ident(ident) => ident.unraw() == text,
         TokenTree::Group(group) => mentions(&group.stream(), name),
@@ -96,8 +17,8 @@ pub(crate) fn mentions(tokens: &TokenStream, name: &Ident) -> bool {
     })
 }
 
-/// Whether the tokens assign to the name or a field of it: lints judge that otherwise if it was
-/// captured.
+/// Tells whether the tokens assign to the name or to a field of it, which lints judge otherwise if
+/// the name was captured.
 pub(crate) fn assigns(tokens: &TokenStream, name: &Ident) -> bool {
     let tokens: Vec<TokenTree> = tokens.clone().into_iter().collect();
     let is_punct = |at: usize, wanted: &dyn Fn(char) -> bool| match tokens.get(at) {
@@ -109,7 +30,7 @@ pub(crate) fn assigns(tokens: &TokenStream, name: &Ident) -> bool {
         TokenTree::Ident(ident) if ident == name => {
             let (_, fields) = chain(&tokens[at + 1..]);
             let after = at + 1 + fields;
-            // `=`, `+=`, `<<=`; also `==` and `<=`, where it costs little.
+            // `=`, `+=`, `<<=`; also `==` and `<=`, where a wrong answer costs little.
             is_punct(after, &|c| "=+-*/%&|^<>".contains(c))
                 && (after..after + 3).any(|at| is_punct(at, &|c| c == '='))
         }
@@ -117,17 +38,31 @@ pub(crate) fn assigns(tokens: &TokenStream, name: &Ident) -> bool {
     })
 }
 
-/// What becomes of an expression's value.
+/// What becomes of the value of an option's expression, which is evaluated outside of the body.
 #[derive(Clone, Copy, PartialEq)]
-enum Whole {
+pub(crate) enum ValueUse {
     Moved,
     Borrowed,
-    /// And so are the operands.
+    /// The value is copied, and so are the operands.
     Copied,
+    /// The expression is evaluated when the body is over, or instead of it.
+    AfterTheWait,
 }
 
-/// Whether an expression leaves the value of this name where it is; not, if in doubt.
-fn only_borrows(tokens: &TokenStream, name: &Ident, whole: Whole) -> bool {
+/// Tells whether the body can capture the name, although an option's expression may mention it.
+///
+/// The answer is no where that is in doubt.
+pub(crate) fn may_capture(tokens: &TokenStream, name: &Ident, value: ValueUse) -> bool {
+    match value {
+        ValueUse::AfterTheWait => !mentions(tokens, name),
+        _ => only_borrows(tokens, name, value),
+    }
+}
+
+/// Tells whether an expression leaves the value of this name where it is.
+///
+/// The answer is no where that is in doubt.
+fn only_borrows(tokens: &TokenStream, name: &Ident, value: ValueUse) -> bool {
     let tokens: Vec<TokenTree> = tokens.clone().into_iter().collect();
     let before = |at: usize, distance: usize| at.checked_sub(distance).map(|at| &tokens[at]);
     let is_punct = |token: Option<&TokenTree>, wanted: char| match token {
@@ -143,8 +78,8 @@ fn only_borrows(tokens: &TokenStream, name: &Ident, whole: Whole) -> bool {
             // A macro that takes references.
             let formats = is_punct(before(at, 1), '!') && is_word(before(at, 2), "format");
             let is_all = tokens.len() == 1 && group.delimiter() != Delimiter::Bracket;
-            let whole = if is_all { whole } else { Whole::Moved };
-            formats || only_borrows(&group.stream(), name, whole)
+            let value = if is_all { value } else { ValueUse::Moved };
+            formats || only_borrows(&group.stream(), name, value)
         }
         TokenTree::Ident(ident) if ident == name && !is_punct(before(at, 1), '.') => {
             let (method, fields) = chain(&tokens[at + 1..]);
@@ -155,15 +90,15 @@ fn only_borrows(tokens: &TokenStream, name: &Ident, whole: Whole) -> bool {
             let is_all = at == 0 && 1 + fields == tokens.len();
             is_punct(before(at, 1), '&')
                 || is_word(before(at, 1), "mut")
-                || whole == Whole::Copied
-                || whole == Whole::Borrowed && is_all
+                || value == ValueUse::Copied
+                || value == ValueUse::Borrowed && is_all
         }
         _ => true,
     })
 }
 
-/// The first method that is called on a value after fields of it, and how many tokens the fields
-/// take.
+/// Finds the first method that is called on a value after fields of it, and how many tokens the
+/// fields take.
 fn chain(tokens: &[TokenTree]) -> (Option<String>, usize) {
     let mut at = 0;
     while let [TokenTree::Punct(dot), field, rest @ ..] = &tokens[at..]

@@ -1,76 +1,43 @@
 //! What an annotated function asks for: arguments and item become a `LockedFn`, or all their
 //! mistakes.
 
-use std::time::Duration;
+use proc_macro2::{Span, TokenStream};
 
-use proc_macro2::{Ident, Span, TokenStream};
-use syn::{Expr, LitStr, Path};
-
-use crate::args::{Args, Period};
-use crate::check;
+use crate::args::Args;
 use crate::errors::Errors;
 use crate::item::Item;
-use crate::periods;
-use crate::template::Template;
+use crate::options::name::Name;
+use crate::options::on_unavailable::Outcome;
+use crate::options::table::{OPTIONS, Settings};
+use crate::options::{durations, name, on_unavailable};
 
 /// A function and its options, without mistakes.
 pub(crate) struct LockedFn {
     pub(crate) item: Item,
-    /// The path of `lock_runtime`.
-    pub(crate) root: Option<Path>,
     pub(crate) name: Name,
-    /// In the order in which they were written.
-    pub(crate) durations: Vec<(Period, Length)>,
     pub(crate) outcome: Outcome,
-    pub(crate) provider: Option<Provider>,
-    pub(crate) guard: Option<Ident>,
-}
-
-pub(crate) enum Name {
-    Template(LitStr, Template),
-    Expression(Expr),
-}
-
-impl Name {
-    /// Whether it is the same at every call.
-    pub(crate) fn is_fixed(&self) -> bool {
-        matches!(self, Self::Template(_, template) if template.placeholders().next().is_none())
-    }
-}
-
-/// The value of an option that is a duration.
-pub(crate) enum Length {
-    Constant(Duration),
-    Expression(Expr),
-    /// As long as it takes.
-    Unlimited,
-}
-
-pub(crate) enum Outcome {
-    Error,
-    Skip,
-    With(Expr),
-}
-
-pub(crate) enum Provider {
-    Named(LitStr),
-    Expression(Expr),
+    /// The other options.
+    pub(crate) settings: Settings,
 }
 
 /// A function with mistakes.
 pub(crate) struct Rejected {
-    /// The function, where it is one, and the names that its body may use.
-    pub(crate) item: Option<(Item, Option<Ident>, Option<Path>)>,
-    /// The tokens under the attribute, as they came.
+    /// The function and its options, if it is a function.
+    pub(crate) item: Option<(Item, Settings)>,
+    /// The tokens under the attribute, unchanged.
     pub(crate) original: TokenStream,
     pub(crate) mistakes: syn::Error,
 }
 
 impl LockedFn {
     /// Checks everything.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake, with what remains of the function.
     pub(crate) fn read(args: TokenStream, original: TokenStream) -> Result<Self, Box<Rejected>> {
         let mut errors = Errors::default();
-        let args = Args::parse(args, &mut errors);
+        let args = Args::parse(args, OPTIONS, &mut errors);
         let item = match Item::parse(original.clone()) {
             Ok(item) => item,
             Err(error) => {
@@ -78,39 +45,34 @@ impl LockedFn {
                 return Err(Rejected::new(None, original, errors.finish()));
             }
         };
-        let name = check::name(args.name, args.misread, &item, &mut errors);
-        let durations = periods::check(args.durations, &mut errors);
-        let outcome = check::outcome(args.on_unavailable, &mut errors);
-        let provider = args
-            .provider
-            .and_then(|value| check::provider(value, &mut errors));
-        let guard = args
-            .guard
-            .and_then(|value| check::guard(value, &mut errors));
-        let root = args.krate.and_then(|value| check::root(value, &mut errors));
-        check::function(&item, &mut errors);
-        // An unknown option may be meant to say what happens.
+        name::check_presence(&args, &mut errors);
+        let mut settings = Settings::check(args.given, &item, &mut errors);
+        durations::check_holds(
+            settings.min_hold.as_ref(),
+            settings.max_hold.as_ref(),
+            &mut errors,
+        );
+        item.check(&mut errors);
+        // What is no option may be meant to say what happens.
         if !args.misread {
-            check::output(&item, outcome.as_ref(), &mut errors);
+            on_unavailable::check_output(settings.on_unavailable.as_ref(), &item, &mut errors);
         }
-        match (errors.finish(), name, outcome) {
-            (Ok(()), Some(name), Some(outcome)) => Ok(Self {
+        let required = (settings.name.take(), settings.on_unavailable.take());
+        match (errors.finish(), required) {
+            (Ok(()), (Some(name), Some(outcome))) => Ok(Self {
                 item,
-                root,
                 name,
-                durations,
                 outcome,
-                provider,
-                guard,
+                settings,
             }),
-            (result, ..) => Err(Rejected::new(Some((item, guard, root)), original, result)),
+            (result, _) => Err(Rejected::new(Some((item, settings)), original, result)),
         }
     }
 }
 
 impl Rejected {
     fn new(
-        item: Option<(Item, Option<Ident>, Option<Path>)>,
+        item: Option<(Item, Settings)>,
         original: TokenStream,
         result: syn::Result<()>,
     ) -> Box<Self> {

@@ -5,7 +5,7 @@ use quote::{ToTokens, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{GenericArgument, PathArguments, Type, TypeParamBound};
 
-/// A return type as it can stand in an expression: `impl Trait` becomes `_`.
+/// Writes a return type as it can stand in an expression: `impl Trait` becomes `_`.
 pub(crate) fn nameable(ty: &Type) -> TokenStream {
     let mut ty = ty.clone();
     erase_impl_trait(&mut ty);
@@ -57,19 +57,19 @@ fn erase_in_path(path: &mut syn::Path) {
     }
 }
 
-/// `()`, pointing at the function's name where it has no return type.
+/// Makes the type `()` at a span: that of the function's name, where a return type is missing.
 pub(crate) fn unit(span: Span) -> Type {
     let mut parentheses = Group::new(Delimiter::Parenthesis, TokenStream::new());
     parentheses.set_span(span);
     Type::Verbatim(TokenTree::from(parentheses).into())
 }
 
-/// `T` of `Pin<Box<dyn Future<Output = T> + …>>`.
+/// Finds the `T` of `Pin<Box<dyn Future<Output = T> + …>>`.
 pub(crate) fn future_output(ty: &Type) -> Option<Type> {
-    let Type::Path(pin) = only_argument(ty, "Pin")? else {
+    let Type::Path(pin) = first_argument(ty, "Pin")? else {
         return None;
     };
-    let Type::TraitObject(future) = only_argument(&Type::Path(pin), "Box")? else {
+    let Type::TraitObject(future) = first_argument(&Type::Path(pin), "Box")? else {
         return None;
     };
     future.bounds.iter().find_map(|bound| {
@@ -93,7 +93,8 @@ pub(crate) fn future_output(ty: &Type) -> Option<Type> {
     })
 }
 
-fn only_argument(ty: &Type, name: &str) -> Option<Type> {
+/// Returns the first generic argument of a type that has this name.
+fn first_argument(ty: &Type, name: &str) -> Option<Type> {
     let Type::Path(path) = ty else { return None };
     let last = path
         .path

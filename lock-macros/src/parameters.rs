@@ -1,47 +1,53 @@
-//! What becomes of the parameters: all of them end with the body, while the lock is held, in the
-//! order in which the bare function drops them, which is that of the signature backwards.
+//! What becomes of the parameters.
 //!
-//! The body is an `async move` block, which drops its locals and then its captures, in the order in
-//! which it mentions them. So it begins by mentioning every parameter, the last one first. What a
-//! pattern leaves behind has no name that could be mentioned: there the signature takes the whole
-//! value, and the body takes it apart.
+//! All of them end with the body, while the lock is held, in the order in which the function drops
+//! them without the attribute: that of the signature backwards.
 //!
-//! A name that the body does not use is made ours in the signature, though it reads the same: so
-//! that it counts as unused where the user's lints look, and nowhere else.
+//! The body is an `async move` block. Such a block drops its locals and then its captures, in the
+//! order in which it mentions them. So the body begins by mentioning every parameter, the last one
+//! first. What a pattern leaves behind has no name that could be mentioned. There the signature
+//! takes the whole value, and the body takes it apart.
+//!
+//! A name that the body does not use is made ours in the signature, though it reads the same. It
+//! then counts as unused where the user's lints look, and nowhere else.
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
-use syn::{Attribute, FnArg, Pat, PatIdent, PatType, ReceiverKind, Token};
+use syn::{Attribute, FnArg, Pat, PatIdent, PatType, Receiver, ReceiverKind, Token};
 
-use crate::item::{Item, Leading};
-use crate::mentions::{Uses, assigns, mentions};
+use crate::body::Leading;
+use crate::item::Item;
+use crate::mentions::{assigns, mentions};
 use crate::patterns::{
     bindings, borrows_mutably, has_no_drop, keeps_nothing, let_by_reference, map_bindings,
 };
+use crate::uses::Uses;
 
 /// The parameters, as the expansion needs them.
 pub(crate) struct Parameters {
-    /// The inputs of the signature, if they are not to stay as they are.
+    /// The inputs of the signature, if they have to be written differently.
     pub(crate) inputs: Option<Punctuated<FnArg, Token![,]>>,
-    /// Before the request.
+    /// Statements before the request.
     pub(crate) outside: TokenStream,
-    /// At the beginning of the body.
+    /// Statements at the beginning of the body.
     pub(crate) inside: TokenStream,
-    /// In the branch of the body that is never entered.
+    /// Statements in the branch of the body that is never entered.
     pub(crate) never: TokenStream,
-    /// What a placeholder can begin with.
+    /// The names that a placeholder can begin with.
     pub(crate) bindings: Vec<Ident>,
 }
 
 impl Parameters {
+    /// Plans the parameters of a function.
     pub(crate) fn new(item: &Item, uses: &Uses) -> Self {
         let mut plan = Plan {
             uses,
-            body: item.block.statements.clone(),
+            body: item.body.block.statements.clone(),
             may_rewrite: item.may_rewrite(),
-            is_boxed: item.is_boxed(),
+            is_boxed: item.body.is_boxed(),
+            as_locals: false,
             captures: Vec::new(),
             parameters: Self {
                 inputs: None,
@@ -51,7 +57,7 @@ impl Parameters {
                 bindings: item.bindings.clone(),
             },
         };
-        if item.is_boxed() {
+        if item.body.is_boxed() {
             plan.boxed(item);
         } else {
             plan.inputs(item);
@@ -65,7 +71,10 @@ struct Plan<'a> {
     body: TokenStream,
     may_rewrite: bool,
     is_boxed: bool,
-    /// In the order of the signature.
+    /// Whether a parameter has become a local of the body. Locals are dropped before captures, so
+    /// the parameters after it have to be locals, too.
+    as_locals: bool,
+    /// The statements that capture, in the order of the signature.
     captures: Vec<TokenStream>,
     parameters: Parameters,
 }
@@ -81,61 +90,65 @@ impl Plan<'_> {
 
     fn inputs(&mut self, item: &Item) {
         let mut inputs = item.signature.inputs.clone();
-        // Locals are dropped before captures: after one that is taken apart, all are locals.
-        let mut as_local = false;
         let mut rewritten = false;
         for (index, input) in inputs.iter_mut().enumerate() {
-            let typed = match input {
-                FnArg::Typed(typed) => typed,
-                FnArg::Receiver(receiver) => {
-                    let free = match &receiver.kind {
-                        ReceiverKind::Reference(..) => true,
-                        ReceiverKind::Typed(_, ty) => has_no_drop(ty),
-                        _ => false,
-                    };
-                    if !free {
-                        self.capture_self();
-                    }
-                    continue;
-                }
-            };
-            let free = has_no_drop(&typed.ty);
-            let names = bindings(&typed.pat);
-            let is_free_for =
-                |name: &Ident| !self.uses.is_in_expression(name) && !item.attributes_mention(name);
-            let may_rename =
-                item.may_rename() && typed.attrs.is_empty() && names.iter().all(is_free_for);
-            let may_rewrite = may_rename
-                && (self.may_rewrite
-                    || matches!(&*typed.pat, Pat::Ident(name) if name.by_ref.is_none()));
-            let must_be_local = |name: &Ident| {
-                let doubly_linted = is_underscored(name)
-                    && (!free || self.uses.is_in_template(name))
-                    && mentions(&self.body, name);
-                doubly_linted || assigns(&self.body, name)
-            };
-            let is_local = !free && (as_local || !keeps_nothing(&typed.pat))
-                || names.iter().any(must_be_local);
-            if may_rewrite && is_local {
-                as_local |= !free;
-                rewritten = true;
-                self.rebind(index, typed);
-            } else if !free
-                && typed
-                    .attrs
-                    .iter()
-                    .all(|attribute| attribute.path().is_ident("cfg"))
-            {
-                rewritten |= self.capture(&mut typed.pat, &typed.attrs, may_rename);
-            } else if may_rename {
-                rewritten |= self.rename(&mut typed.pat, |plan, name| {
-                    is_underscored(name) && plan.uses.is_in_template(name)
-                });
+            match input {
+                FnArg::Receiver(receiver) => self.receiver(receiver),
+                FnArg::Typed(input) => rewritten |= self.input(index, input, item),
             }
         }
         if rewritten {
             self.parameters.inputs = Some(inputs);
         }
+    }
+
+    fn receiver(&mut self, receiver: &Receiver) {
+        let free = match &receiver.kind {
+            ReceiverKind::Reference(..) => true,
+            ReceiverKind::Typed(_, ty) => has_no_drop(ty),
+            _ => false,
+        };
+        if !free {
+            self.capture_self();
+        }
+    }
+
+    /// Plans a parameter that is not `self`; returns whether it was changed.
+    fn input(&mut self, index: usize, input: &mut PatType, item: &Item) -> bool {
+        let free = has_no_drop(&input.ty);
+        let is_free_for =
+            |name: &Ident| !self.uses.is_in_expression(name) && !item.attributes_mention(name);
+        let may_rename = item.may_rename()
+            && input.attrs.is_empty()
+            && bindings(&input.pat).iter().all(is_free_for);
+        let is_name = matches!(&*input.pat, Pat::Ident(name) if name.by_ref.is_none());
+        let may_rewrite = may_rename && (self.may_rewrite || is_name);
+        let mut attributes = input.attrs.iter();
+        if may_rewrite && self.is_local(&input.pat, free) {
+            self.as_locals |= !free;
+            self.rebind(index, input);
+            true
+        } else if !free && attributes.all(|attribute| attribute.path().is_ident("cfg")) {
+            self.capture(&mut input.pat, &input.attrs, may_rename)
+        } else if may_rename {
+            self.rename(&mut input.pat, |plan, name| {
+                is_underscored(name) && plan.uses.is_in_template(name)
+            })
+        } else {
+            false
+        }
+    }
+
+    /// Tells whether a parameter has to be a local of the body.
+    fn is_local(&self, pattern: &Pat, free: bool) -> bool {
+        let must_be_local = |name: &Ident| {
+            let doubly_linted = is_underscored(name)
+                && (!free || self.uses.is_in_template(name))
+                && mentions(&self.body, name);
+            doubly_linted || assigns(&self.body, name)
+        };
+        !free && (self.as_locals || !keeps_nothing(pattern))
+            || bindings(pattern).iter().any(must_be_local)
     }
 
     /// Takes the whole value in the signature, and takes it apart in the body.
@@ -203,7 +216,7 @@ impl Plan<'_> {
         self.rename(pattern, |_, name| unused.contains(name))
     }
 
-    /// Makes the names ours for which it says so; returns whether there were any.
+    /// Makes ours the names that the closure picks; returns whether there were any.
     fn rename(&mut self, pattern: &mut Pat, which: impl Fn(&Self, &Ident) -> bool) -> bool {
         let mut names = bindings(pattern);
         names.retain(|name| which(self, name));
@@ -237,10 +250,12 @@ impl Plan<'_> {
         }
     }
 
-    /// The `let`s that `#[async_trait]` makes of the parameters: those that the attribute uses, and
-    /// all before them, which are dropped later, go before the request.
+    /// Plans the `let`s that `#[async_trait]` makes of the parameters.
+    ///
+    /// Those that the attribute uses go before the request, and so do all in front of them, which
+    /// are dropped later.
     fn boxed(&mut self, item: &Item) {
-        let leading = &item.block.leading;
+        let leading = &item.body.block.leading;
         let is_used =
             |name: &Ident| self.uses.is_in_expression(name) || self.uses.is_in_template(name);
         let used = |leading: &Leading| {
@@ -275,11 +290,12 @@ impl Plan<'_> {
     }
 }
 
+/// Has the body mention a name, which moves the value into the body.
 fn capture(name: &Ident, conditions: &[Attribute]) -> TokenStream {
     quote_spanned!(Span::mixed_site()=> #(#conditions)* let _ = &#name;)
 }
 
-/// The same name, which is no name of the user's.
+/// Returns the same name, which is then no name of the user's.
 fn ours(name: &Ident) -> Ident {
     let mut name = name.clone();
     name.set_span(Span::mixed_site().located_at(name.span()));
@@ -291,7 +307,7 @@ fn is_underscored(name: &Ident) -> bool {
     name.starts_with('_') && !name.starts_with("__")
 }
 
-/// Another attribute's name, such as `__arg2`.
+/// Tells whether another attribute made the name, such as `__arg2`.
 fn is_dunder(name: &Ident) -> bool {
     name.to_string().starts_with("__")
 }

@@ -1,4 +1,4 @@
-//! Patterns of parameters: what they bind, and what they leave behind.
+//! The patterns of parameters: what they bind, and what they leave behind.
 
 use proc_macro2::{Group, Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote_spanned};
@@ -14,7 +14,7 @@ pub(crate) fn bindings(pattern: &Pat) -> Vec<Ident> {
     names
 }
 
-/// Calls this for each binding; of alternatives, which all bind the same, for the first alone.
+/// Calls the closure for each binding. Alternatives all bind the same, so only the first counts.
 pub(crate) fn map_bindings(pattern: &mut Pat, map: &mut dyn FnMut(&mut PatIdent)) {
     match pattern {
         Pat::Ident(binding) => {
@@ -31,6 +31,7 @@ pub(crate) fn map_bindings(pattern: &mut Pat, map: &mut dyn FnMut(&mut PatIdent)
     }
 }
 
+/// Calls the closure for each pattern that stands directly in this one.
 fn each_part(pattern: &mut Pat, visit: &mut dyn FnMut(&mut Pat)) {
     match pattern {
         Pat::Paren(pattern) => visit(&mut pattern.pat),
@@ -47,10 +48,10 @@ fn each_part(pattern: &mut Pat, visit: &mut dyn FnMut(&mut Pat)) {
     }
 }
 
-/// Whether all of a value is moved into the names that the pattern binds.
+/// Tells whether all of a value is moved into the names that the pattern binds.
 pub(crate) fn keeps_nothing(pattern: &Pat) -> bool {
     match pattern {
-        // `name @ …` takes the whole value before it is looked into.
+        // `name @ …` takes the whole value before the rest of the pattern is matched.
         Pat::Ident(binding) => binding.by_ref.is_none(),
         Pat::Struct(pattern) if pattern.rest.is_some() => false,
         Pat::Paren(_)
@@ -67,7 +68,7 @@ pub(crate) fn keeps_nothing(pattern: &Pat) -> bool {
     }
 }
 
-/// Whether a pattern has `ref mut` somewhere.
+/// Tells whether a pattern has `ref mut` somewhere.
 pub(crate) fn borrows_mutably(pattern: &Pat) -> bool {
     let mut any = false;
     map_bindings(&mut pattern.clone(), &mut |binding| {
@@ -76,7 +77,7 @@ pub(crate) fn borrows_mutably(pattern: &Pat) -> bool {
     any
 }
 
-/// Whether a type is written so that its values need no drop.
+/// Tells whether a type is written so that its values need no drop.
 pub(crate) fn has_no_drop(ty: &Type) -> bool {
     const PRIMITIVES: [&str; 17] = [
         "bool", "char", "f32", "f64", "i8", "i16", "i32", "i64", "i128", "isize", "u8", "u16",
@@ -97,7 +98,7 @@ pub(crate) fn has_no_drop(ty: &Type) -> bool {
     }
 }
 
-/// Whether a type holds a reference, as far as it is written.
+/// Tells whether a type holds a reference, as far as the type shows it.
 fn holds_reference(ty: &Type) -> bool {
     match ty {
         Type::Reference(_) => true,
@@ -118,10 +119,10 @@ fn holds_reference(ty: &Type) -> bool {
     }
 }
 
-/// Writes `let pattern = value;` so that it moves nothing, in tokens of ours.
+/// Writes `let pattern = value;`, in tokens of ours, so that nothing is moved.
 pub(crate) fn let_by_reference(pattern: &Pat, ty: &Type, value: &Ident) -> TokenStream {
     let mut pattern = pattern.clone();
-    // By default binding modes only where they must: beside those, `ref` is an error.
+    // Default binding modes serve where the pattern needs them: `ref` is an error beside them.
     let by_default = holds_reference(ty) && !takes_references(&pattern);
     map_bindings(&mut pattern, &mut |binding| {
         binding.mutability = None;
@@ -134,7 +135,7 @@ pub(crate) fn let_by_reference(pattern: &Pat, ty: &Type, value: &Ident) -> Token
     quote_spanned!(Span::mixed_site()=> let #pattern = #borrow #value;)
 }
 
-/// Whether a pattern has `&` or `ref` somewhere.
+/// Tells whether a pattern has `&` or `ref` somewhere.
 fn takes_references(pattern: &Pat) -> bool {
     match pattern {
         Pat::Reference(_) => true,
@@ -149,7 +150,7 @@ fn takes_references(pattern: &Pat) -> bool {
     }
 }
 
-/// The same tokens, at spans that lints of the user's crate do not look at.
+/// Moves tokens to spans that lints of the user's crate do not look at.
 fn respanned(tokens: TokenStream) -> TokenStream {
     let respan = |mut token: TokenTree| {
         if let TokenTree::Group(group) = &token {
@@ -157,7 +158,7 @@ fn respanned(tokens: TokenStream) -> TokenStream {
             inner.set_span(Span::mixed_site().located_at(group.span()));
             return TokenTree::from(inner);
         }
-        // `$crate` is told from other words by its span alone.
+        // Only its span tells `$crate` from other words.
         if token.to_string() != "$crate" {
             token.set_span(Span::mixed_site().located_at(token.span()));
         }

@@ -1,6 +1,6 @@
 //! "Did you mean …": the nearest of a few known words.
 
-/// The candidate that `word` is most likely a misspelling of.
+/// Finds the candidate that `word` is most likely a misspelling of.
 pub(crate) fn nearest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
@@ -14,7 +14,7 @@ pub(crate) fn nearest<'a>(
         .map(|(_, candidate)| candidate)
 }
 
-/// Words for a message: `` `a`, `b`, `c` ``.
+/// Writes words for a message: `` `a`, `b`, `c` ``.
 pub(crate) fn quoted<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     words
         .into_iter()
@@ -23,7 +23,7 @@ pub(crate) fn quoted<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
         .join(", ")
 }
 
-/// How many characters must be inserted, removed, replaced or swapped with their neighbour.
+/// Counts the characters that must be inserted, removed, replaced or swapped with a neighbour.
 fn distance(from: &str, to: &str) -> usize {
     let from: Vec<char> = from.to_lowercase().chars().collect();
     let to: Vec<char> = to.to_lowercase().chars().collect();

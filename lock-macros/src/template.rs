@@ -1,4 +1,4 @@
-//! Name templates: `"order:{order.key.0}:{id:04}"` → segments.
+//! Name templates, such as `"order:{order.key.0}:{id:04}"`, and their segments.
 
 /// A template without mistakes.
 #[derive(Debug, PartialEq)]
@@ -6,22 +6,25 @@ pub(crate) struct Template {
     pub(crate) segments: Vec<Segment>,
 }
 
+/// A part of a template.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Segment {
-    /// Literal text, braces unescaped; never empty.
+    /// Literal text, which is never empty, with its braces unescaped.
     Text(String),
     Placeholder(Placeholder),
 }
 
+/// A value in a template.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Placeholder {
     /// The parameter, or `self`.
     pub(crate) root: String,
     pub(crate) accesses: Vec<Access>,
-    /// What stood after the colon.
+    /// The format spec: what is written after the colon.
     pub(crate) spec: String,
 }
 
+/// A step from a value to a part of it.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Access {
     Field(String),
@@ -34,7 +37,7 @@ impl Template {
     ///
     /// # Errors
     ///
-    /// Every mistake in it.
+    /// Every mistake in the template.
     pub(crate) fn parse(template: &str) -> Result<Self, Vec<String>> {
         let mut reader = Reader {
             rest: template,
@@ -55,6 +58,7 @@ impl Template {
         }
     }
 
+    /// Lists the placeholders.
     pub(crate) fn placeholders(&self) -> impl Iterator<Item = &Placeholder> {
         self.segments.iter().filter_map(|segment| match segment {
             Segment::Placeholder(placeholder) => Some(placeholder),
@@ -63,6 +67,14 @@ impl Template {
     }
 }
 
+impl Placeholder {
+    /// Returns the parameter without `r#`.
+    pub(crate) fn bare_root(&self) -> &str {
+        self.root.trim_start_matches("r#")
+    }
+}
+
+/// A template that is being read.
 struct Reader<'a> {
     rest: &'a str,
     segments: Vec<Segment>,
@@ -78,15 +90,17 @@ impl Reader<'_> {
                 self.text(&brace[..1]);
                 self.rest = &brace[2..];
             } else if let Some(after) = brace.strip_prefix('}') {
-                self.errors
-                    .push("unmatched `}`, add the `{` that is missing before it, or write `}}` for a brace in the name".into());
+                let message = "unmatched `}`, add the `{` that is missing before it, \
+                    or write `}}` for a brace in the name";
+                self.errors.push(message.into());
                 self.rest = after;
             } else {
                 let inside = &brace[1..];
                 let end = inside.find(['{', '}']).unwrap_or(inside.len());
                 let Some(after) = inside[end..].strip_prefix('}') else {
                     self.errors.push(format!(
-                        "unclosed `{{` in `{{{}`, add the `}}` that is missing, or write `{{{{` for a brace in the name",
+                        "unclosed `{{` in `{{{}`, add the `}}` that is missing, \
+                         or write `{{{{` for a brace in the name",
                         &inside[..end]
                     ));
                     self.rest = after_nested(&inside[end..]);
@@ -111,7 +125,7 @@ impl Reader<'_> {
     }
 }
 
-/// What follows a placeholder that has braces inside, so that it is one mistake and not three.
+/// Finds what follows a placeholder that has braces inside, which is one mistake and not three.
 fn after_nested(inside: &str) -> &str {
     let mut depth = 1;
     for (at, brace) in inside.match_indices(['{', '}']) {
@@ -123,16 +137,24 @@ fn after_nested(inside: &str) -> &str {
     ""
 }
 
+/// Makes a message for each two placeholders with no text between them.
 fn adjacent(segments: &[Segment]) -> impl Iterator<Item = String> {
     segments.windows(2).filter_map(|pair| {
-        let [Segment::Placeholder(first), Segment::Placeholder(second)] = pair else { return None };
+        let [Segment::Placeholder(first), Segment::Placeholder(second)] = pair else {
+            return None;
+        };
         Some(format!(
-            "the placeholders of `{}` and `{}` need text between them, otherwise different values could give one name",
+            "the placeholders of `{}` and `{}` need text between them, \
+             otherwise different values could give one name",
             first.root, second.root
         ))
     })
 }
 
+const EXPECTED_PATH: &str =
+    "a parameter or `self`, then fields, tuple indexes and calls without arguments";
+
+/// Reads what stands between two braces.
 fn placeholder(inside: &str) -> Result<Placeholder, String> {
     let (path, spec) = match inside.split_once(':') {
         Some((path, spec)) => (path.trim(), spec.trim_end()),
@@ -141,7 +163,8 @@ fn placeholder(inside: &str) -> Result<Placeholder, String> {
     let shown = format!("placeholder `{{{inside}}}`");
     if path.is_empty() {
         return Err(format!(
-            "empty {shown}, name a parameter as in `{{id}}`, or write `{{{{}}}}` for braces in the name"
+            "empty {shown}, name a parameter as in `{{id}}`, \
+             or write `{{{{}}}}` for braces in the name"
         ));
     }
     if path.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -150,9 +173,7 @@ fn placeholder(inside: &str) -> Result<Placeholder, String> {
         ));
     }
     if spec.starts_with(':') {
-        return Err(format!(
-            "`::` in {shown}, expected a parameter or `self`, then fields, tuple indexes and calls without arguments"
-        ));
+        return Err(format!("`::` in {shown}, expected {EXPECTED_PATH}"));
     }
     let mut parts = path.split('.');
     let root = parts.next().unwrap_or_default();
@@ -205,11 +226,11 @@ fn check_identifier(text: &str, shown: &str) -> Result<(), String> {
         format!("`{text}`")
     };
     Err(format!(
-        "found {found} in {shown}, expected a parameter or `self`, then fields, tuple indexes and calls without arguments"
+        "found {found} in {shown}, expected {EXPECTED_PATH}"
     ))
 }
 
-/// Rust's format spec, as far as it makes a stable name.
+/// Checks that a format spec is one of Rust's and makes a stable name.
 fn check_spec(spec: &str, shown: &str) -> Result<(), String> {
     let mut rest = spec;
     let mut chars = rest.chars();
@@ -247,7 +268,7 @@ fn check_spec(spec: &str, shown: &str) -> Result<(), String> {
     }
 }
 
-/// Skips a width or precision.
+/// Skips a width or precision; returns what follows.
 fn count<'a>(text: &'a str, shown: &str) -> Result<&'a str, String> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let word = text
@@ -265,6 +286,7 @@ fn count<'a>(text: &'a str, shown: &str) -> Result<&'a str, String> {
     Ok(&text[digits..])
 }
 
+/// Makes the message for a width or precision that is not a number.
 fn captured(shown: &str) -> String {
     format!("a width or precision taken from an argument in {shown}, expected a number")
 }

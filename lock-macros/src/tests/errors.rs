@@ -4,7 +4,8 @@ use crate::errors::Errors;
 #[test]
 fn all_mistakes_of_a_function_come_together() {
     let found = mistakes(
-        r#"nam = "x", timeout = "5", lease = "1ms", guard = 3, crate = here, frob = 1, timeout = 2"#,
+        r#"nam = "x", timeout = "5", lease = "1ms", guard = 3, crate = here, frob = 1,
+           timeout = 2"#,
         "const fn settle() {}",
     );
     let expected = [
@@ -43,8 +44,10 @@ fn messages_are_lower_case_and_have_no_full_stop() {
         "name = 5",
         r#"name = """#,
         r#"name = "{b}{}{:?}{a:?}{a.}{a.b(1)}""#,
-        r#"name = "x", lease = "0s", max_hold = "0s", min_hold = "0s", timeout = "x", guard = "a", crate = "b""#,
-        r#"name = "x", on_unavailable = "y", provider = "", lease = 5, max_hold = 5, min_hold = 5, guard = 5"#,
+        r#"name = "x", lease = "0s", max_hold = "0s", min_hold = "0s", timeout = "x",
+           guard = "a", crate = "b""#,
+        r#"name = "x", on_unavailable = "y", provider = "", lease = 5, max_hold = 5,
+           min_hold = 5, guard = 5"#,
         r#"name = "x", min_hold = "25h", lease = "25h", timeout = "never""#,
         r#"name = "x", min_hold = "2s", max_hold = "1s""#,
     ];

@@ -5,6 +5,8 @@ mod duration;
 mod errors;
 mod expansion;
 mod item;
+mod limits;
+mod options;
 mod suggest;
 mod template;
 

@@ -1,0 +1,27 @@
+//! What all options have in common once they are checked.
+
+use proc_macro2::TokenStream;
+use syn::Expr;
+
+use crate::mentions::ValueUse;
+
+/// The value of an option, without mistakes.
+pub(crate) trait Setting {
+    /// Returns what holds where the option is not written.
+    fn default() -> Option<Self>
+    where
+        Self: Sized,
+    {
+        None
+    }
+
+    /// Returns the user's expression, if there is one, and what becomes of its value.
+    fn expression(&self) -> Option<(&Expr, ValueUse)> {
+        None
+    }
+
+    /// Writes the call that tells the request; nothing, if the option is not for the request.
+    fn setter(&self, _option: &str, _private: &TokenStream) -> TokenStream {
+        TokenStream::new()
+    }
+}
