@@ -8,9 +8,9 @@ mod weather;
 
 use std::time::{Duration, Instant};
 
-use lock_tests::crew::{Crew, LEASES, Orders};
 use lock_tests::redis::RedisOptions;
 use lock_tests::storm::{self, Weather};
+use lock_tests::workers::{LEASES, Plan, Workers};
 use lock_tests::{Seeded, ServedRegister, eventually};
 
 use crate::common::{BOUND, Raw, Server, connected, take};
@@ -59,13 +59,13 @@ async fn rage(seed: u64, length: Duration) {
     let mut seeded = Seeded::new(seed);
     let locks = Locks::any(&mut seeded);
     let prefix = locks.prefix;
-    let orders = Orders {
+    let plan = Plan {
         program: env!("CARGO_BIN_EXE_lock-probe").into(),
         url: format!("redis://127.0.0.1:PORT?key_prefix={prefix}&lease=LEASE"),
         names: locks.names.map(str::to_owned).to_vec(),
         register_port: register.port(),
     };
-    let mut crew = Crew::sail(server.port(), orders, seeded.number()).await;
+    let mut workers = Workers::spawn(server.port(), plan, seeded.number()).await;
     let mut sea = Sea {
         server,
         weather: Weather::new(seeded),
@@ -74,10 +74,10 @@ async fn rage(seed: u64, length: Duration) {
 
     let start = Instant::now();
     while start.elapsed() < length {
-        sea.strike(&mut crew).await;
+        sea.strike(&mut workers).await;
     }
-    sea.weather.clear(&mut crew);
-    let (history, refused_to_holders) = crew.land().await;
+    sea.weather.clear(&mut workers);
+    let (history, refused_to_holders) = workers.finish().await;
 
     let Sea {
         server, weather, ..

@@ -1,8 +1,8 @@
 //! What fails, when, and for how long.
 
 use lock_tests::RedisServer;
-use lock_tests::crew::Crew;
 use lock_tests::storm::Weather;
+use lock_tests::workers::Workers;
 
 use crate::common::Raw;
 
@@ -51,18 +51,18 @@ const BLOWS: [Blow; 17] = [
 
 impl Sea {
     /// One more fault, and the end of those whose time is over.
-    pub(super) async fn strike(&mut self, crew: &mut Crew) {
+    pub(super) async fn strike(&mut self, workers: &mut Workers) {
         let weather = &mut self.weather;
-        let place = weather.gather(crew).await;
+        let place = weather.gather(workers).await;
         let blow = weather.seeded.one_of(&BLOWS);
         match blow {
             Blow::Network => {
                 let flow = weather.any_flow();
-                weather.network(crew, place, flow, 20..2_500);
+                weather.network(workers, place, flow, 20..2_500);
             }
-            Blow::Reset => weather.reset(crew, place),
-            Blow::Freeze => weather.freeze(crew, place, 20..3_000),
-            Blow::Kill => weather.kill(crew, place).await,
+            Blow::Reset => weather.reset(workers, place),
+            Blow::Freeze => weather.freeze(workers, place, 20..3_000),
+            Blow::Kill => weather.kill(workers, place).await,
             Blow::FreezeServer => {
                 weather
                     .freeze_server(self.server.process(), 50..1_200)

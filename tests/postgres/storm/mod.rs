@@ -12,9 +12,9 @@ mod weather;
 
 use std::time::{Duration, Instant};
 
-use lock_tests::crew::{Crew, Orders};
 use lock_tests::postgres::PostgresOptions;
 use lock_tests::storm::{self, Weather};
+use lock_tests::workers::{Plan, Workers};
 use lock_tests::{History, Seeded, ServedRegister, eventually};
 
 use crate::common::{BOUND, Server, connected, take};
@@ -62,13 +62,13 @@ impl Storm {
         let register = ServedRegister::start().await;
         let mut seeded = Seeded::new(seed);
         let lease = self.lease.as_millis();
-        let orders = Orders {
+        let plan = Plan {
             program: env!("CARGO_BIN_EXE_lock-probe").into(),
             url: format!("postgres://app@127.0.0.1:PORT/postgres?lease={lease}ms"),
             names: NAMES.map(str::to_owned).to_vec(),
             register_port: register.port(),
         };
-        let mut crew = Crew::sail(process.port(), orders, seeded.number()).await;
+        let mut workers = Workers::spawn(process.port(), plan, seeded.number()).await;
         let mut sea = Sea {
             server: process,
             weather: Weather::new(seeded),
@@ -77,10 +77,10 @@ impl Storm {
 
         let start = Instant::now();
         while start.elapsed() < length {
-            sea.strike(&mut crew).await;
+            sea.strike(&mut workers).await;
         }
-        sea.clear(&mut crew).await;
-        let (history, refused_to_holders) = crew.land().await;
+        sea.clear(&mut workers).await;
+        let (history, refused_to_holders) = workers.finish().await;
 
         let Sea {
             server: process,

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use lock_tests::PostgresServer;
-use lock_tests::crew::Crew;
 use lock_tests::proxy::Flow;
 use lock_tests::storm::Weather;
+use lock_tests::workers::Workers;
 use rustix::process::{Pid, Signal, kill_process};
 
 pub(super) struct Sea {
@@ -65,24 +65,24 @@ pub(super) const SUDDEN: [Blow; 14] = [
 
 impl Sea {
     /// One more fault, and the end of those whose time is over.
-    pub(super) async fn strike(&mut self, crew: &mut Crew) {
+    pub(super) async fn strike(&mut self, workers: &mut Workers) {
         let weather = &mut self.weather;
-        let place = weather.gather(crew).await;
+        let place = weather.gather(workers).await;
         match weather.seeded.one_of(self.blows) {
             Blow::Network => {
                 let delay = weather.seeded.millis(5..400);
                 let flows = [Flow::Delay(delay), Flow::Swallow, Flow::Hold];
                 let flow = weather.seeded.one_of(&flows);
-                weather.network(crew, place, flow, 20..2_500);
+                weather.network(workers, place, flow, 20..2_500);
             }
             Blow::SlowNetwork => {
                 let delay = Flow::Delay(weather.seeded.millis(1..30));
-                weather.network(crew, place, delay, 20..1_000);
+                weather.network(workers, place, delay, 20..1_000);
             }
-            Blow::Cut => weather.network(crew, place, Flow::Cut, 5..300),
-            Blow::Reset => weather.reset(crew, place),
-            Blow::Freeze => weather.freeze(crew, place, 20..3_000),
-            Blow::Kill => weather.kill(crew, place).await,
+            Blow::Cut => weather.network(workers, place, Flow::Cut, 5..300),
+            Blow::Reset => weather.reset(workers, place),
+            Blow::Freeze => weather.freeze(workers, place, 20..3_000),
+            Blow::Kill => weather.kill(workers, place).await,
             Blow::FreezeServer => {
                 self.server.freeze();
                 tokio::time::sleep(self.weather.seeded.millis(50..1_500)).await;
@@ -114,8 +114,8 @@ impl Sea {
     }
 
     /// Everything works again.
-    pub(super) async fn clear(&mut self, crew: &mut Crew) {
-        self.weather.clear(crew);
+    pub(super) async fn clear(&mut self, workers: &mut Workers) {
+        self.weather.clear(workers);
         // One that has crashed may still be coming back.
         let start = Instant::now();
         while self.server.psql("postgres", "SELECT 1").is_err() {

@@ -3,7 +3,6 @@
 
 pub mod certificates;
 pub mod child;
-pub mod crew;
 pub mod example;
 pub mod fairness;
 pub mod fault_table;
@@ -23,6 +22,7 @@ pub mod served;
 pub mod storm;
 pub mod unanswered;
 mod unprivileged;
+pub mod workers;
 pub mod zookeeper;
 
 pub use history::{History, boot_nanos};

@@ -11,8 +11,8 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::child::ChildProcess;
-use crate::crew::Crew;
 use crate::proxy::{Fault, Flow};
+use crate::workers::Workers;
 use crate::{FencedRegister, History, Seeded};
 
 /// Between one fault and the next.
@@ -81,7 +81,7 @@ pub fn broke_nothing(history: &History, refused_to_holders: &[String]) {
     );
 }
 
-/// Faults of a crew's processes and of their ways to the server.
+/// Faults of the workers and of their ways to the server.
 #[derive(Debug)]
 pub struct Weather {
     /// The choices, also of whoever adds faults of the server's.
@@ -109,10 +109,10 @@ impl Weather {
     }
 
     /// Waits until the next fault is due, ends those whose time is over, and says whom it may hit.
-    pub async fn gather(&mut self, crew: &mut Crew) -> usize {
+    pub async fn gather(&mut self, workers: &mut Workers) -> usize {
         tokio::time::sleep(self.seeded.millis(PAUSE)).await;
-        self.pass(crew, Instant::now());
-        self.seeded.within(0..crew.sailors.len() as u64) as usize
+        self.pass(workers, Instant::now());
+        self.seeded.within(0..workers.running.len() as u64) as usize
     }
 
     /// Any way in which bytes can fail to arrive, or do so late.
@@ -128,7 +128,7 @@ impl Weather {
     }
 
     /// One direction fails like this, or both, for so many milliseconds.
-    pub fn network(&mut self, crew: &mut Crew, place: usize, flow: Flow, span: Range<u64>) {
+    pub fn network(&mut self, workers: &mut Workers, place: usize, flow: Flow, span: Range<u64>) {
         let change: fn(&mut Fault, Flow) = self.seeded.one_of(&[
             (|fault, flow| fault.to_server = flow) as fn(&mut Fault, Flow),
             |fault, flow| fault.to_client = flow,
@@ -138,7 +138,7 @@ impl Weather {
             },
         ]);
         let refuse = self.seeded.within(0..4) == 0;
-        crew.sailors[place].proxy.set(|fault| {
+        workers.running[place].proxy.set(|fault| {
             change(fault, flow);
             fault.refuse |= refuse;
         });
@@ -153,26 +153,26 @@ impl Weather {
     }
 
     /// The connections of a process are reset.
-    pub fn reset(&mut self, crew: &mut Crew, place: usize) {
-        crew.sailors[place].proxy.reset();
+    pub fn reset(&mut self, workers: &mut Workers, place: usize) {
+        workers.running[place].proxy.reset();
         self.count("connections reset", 1);
     }
 
     /// A process stops for so many milliseconds, unless it is stopped already.
-    pub fn freeze(&mut self, crew: &mut Crew, place: usize, span: Range<u64>) {
+    pub fn freeze(&mut self, workers: &mut Workers, place: usize, span: Range<u64>) {
         let frozen = |&(_, what, whom): &_| what == Passing::Frozen && whom == place;
         if self.passing.iter().any(frozen) {
             return;
         }
-        crew.sailors[place].probe.freeze();
+        workers.running[place].probe.freeze();
         self.count("processes frozen", 1);
         self.later(span, Passing::Frozen, place);
     }
 
     /// A process is killed, and another one comes in its place.
-    pub async fn kill(&mut self, crew: &mut Crew, place: usize) {
+    pub async fn kill(&mut self, workers: &mut Workers, place: usize) {
         self.passing.retain(|&(_, _, whom)| whom != place);
-        crew.replace(place).await;
+        workers.replace(place).await;
         self.count("processes killed", 1);
     }
 
@@ -185,12 +185,15 @@ impl Weather {
     }
 
     /// Everything works again.
-    pub fn clear(&mut self, crew: &mut Crew) {
+    pub fn clear(&mut self, workers: &mut Workers) {
         let latest = self.passing.iter().map(|&(at, ..)| at).max();
         if let Some(latest) = latest {
-            self.pass(crew, latest);
+            self.pass(workers, latest);
         }
-        let swallowed = crew.sailors.iter().map(|sailor| sailor.proxy.swallowed());
+        let swallowed = workers
+            .running
+            .iter()
+            .map(|worker| worker.proxy.swallowed());
         let swallowed = swallowed.sum();
         self.count("bytes swallowed", swallowed);
     }
@@ -200,13 +203,13 @@ impl Weather {
         *self.struck.entry(what).or_default() += times;
     }
 
-    fn pass(&mut self, crew: &mut Crew, now: Instant) {
+    fn pass(&mut self, workers: &mut Workers, now: Instant) {
         self.passing.retain(|&(at, what, place)| {
             let over = at <= now;
             if over {
                 match what {
-                    Passing::Network => crew.sailors[place].proxy.heal(),
-                    Passing::Frozen => crew.sailors[place].probe.thaw(),
+                    Passing::Network => workers.running[place].proxy.heal(),
+                    Passing::Frozen => workers.running[place].probe.thaw(),
                 }
             }
             !over

@@ -8,8 +8,8 @@ mod weather;
 
 use std::time::{Duration, Instant};
 
-use lock_tests::crew::{Crew, Orders};
 use lock_tests::storm::{self, Weather};
+use lock_tests::workers::{Plan, Workers};
 use lock_tests::{Seeded, ServedRegister, ZooKeeperServer, eventually};
 
 use crate::common::{BOUND, Place, take};
@@ -32,13 +32,13 @@ async fn rage(seed: u64, length: Duration) {
     let place = Place::on(server.port()).await;
     let register = ServedRegister::start().await;
     let mut seeded = Seeded::new(seed);
-    let orders = Orders {
+    let plan = Plan {
         program: env!("CARGO_BIN_EXE_lock-probe").into(),
         url: place.url("PORT", LEASE),
         names: NAMES.map(str::to_owned).to_vec(),
         register_port: register.port(),
     };
-    let mut crew = Crew::sail(server.port(), orders, seeded.number()).await;
+    let mut workers = Workers::spawn(server.port(), plan, seeded.number()).await;
     let mut sea = Sea {
         server,
         weather: Weather::new(seeded),
@@ -46,10 +46,10 @@ async fn rage(seed: u64, length: Duration) {
 
     let start = Instant::now();
     while start.elapsed() < length {
-        sea.strike(&mut crew).await;
+        sea.strike(&mut workers).await;
     }
-    sea.weather.clear(&mut crew);
-    let (history, refused_to_holders) = crew.land().await;
+    sea.weather.clear(&mut workers);
+    let (history, refused_to_holders) = workers.finish().await;
 
     storm::tell(seed, &history, register.register(), &sea.weather);
     storm::broke_nothing(&history, &refused_to_holders);

@@ -1,8 +1,8 @@
 //! What fails, when, and for how long.
 
 use lock_tests::ZooKeeperServer;
-use lock_tests::crew::Crew;
 use lock_tests::storm::Weather;
+use lock_tests::workers::Workers;
 
 pub(super) struct Sea {
     pub(super) server: ZooKeeperServer,
@@ -41,17 +41,17 @@ const BLOWS: [Blow; 15] = [
 
 impl Sea {
     /// One more fault, and the end of those whose time is over.
-    pub(super) async fn strike(&mut self, crew: &mut Crew) {
+    pub(super) async fn strike(&mut self, workers: &mut Workers) {
         let weather = &mut self.weather;
-        let place = weather.gather(crew).await;
+        let place = weather.gather(workers).await;
         match weather.seeded.one_of(&BLOWS) {
             Blow::Network => {
                 let flow = weather.any_flow();
-                weather.network(crew, place, flow, 20..4_000);
+                weather.network(workers, place, flow, 20..4_000);
             }
-            Blow::Reset => weather.reset(crew, place),
-            Blow::Freeze => weather.freeze(crew, place, 20..5_000),
-            Blow::Kill => weather.kill(crew, place).await,
+            Blow::Reset => weather.reset(workers, place),
+            Blow::Freeze => weather.freeze(workers, place, 20..5_000),
+            Blow::Kill => weather.kill(workers, place).await,
             Blow::FreezeServer => {
                 weather
                     .freeze_server(self.server.process(), 50..3_000)

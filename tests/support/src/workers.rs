@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::history::Held;
 use crate::{FaultProxy, History, Probe, Seeded};
 
-const SAILORS: usize = 4;
+const WORKERS: usize = 4;
 /// One of these is the lease of a process; another one's may be longer or shorter.
 pub const LEASES: [Duration; 3] = [
     Duration::from_millis(700),
@@ -16,9 +16,9 @@ pub const LEASES: [Duration; 3] = [
 /// A process starts within this time, and has ended its last attempt by then.
 const BOUND: Duration = Duration::from_secs(30);
 
-/// What a crew needs to know.
+/// What the workers contend for, and where.
 #[derive(Debug)]
-pub struct Orders {
+pub struct Plan {
     /// The program `lock-probe`.
     pub program: PathBuf,
     /// The provider's URL, with `PORT` where the port belongs, and `LEASE` where one of [`LEASES`] does.
@@ -29,12 +29,12 @@ pub struct Orders {
     pub register_port: u16,
 }
 
-/// The processes, until they [`land`](Self::land).
+/// The processes, until they [`finish`](Self::finish).
 #[derive(Debug)]
-pub struct Crew {
+pub struct Workers {
     /// Those that contend now.
-    pub sailors: Vec<Sailor>,
-    orders: Orders,
+    pub running: Vec<Worker>,
+    plan: Plan,
     seeded: Seeded,
     history: History,
     refused: Vec<String>,
@@ -42,62 +42,62 @@ pub struct Crew {
 
 /// A process and its way to the server.
 #[derive(Debug)]
-pub struct Sailor {
+pub struct Worker {
     /// What the process takes for the server.
     pub proxy: FaultProxy,
     /// The process.
     pub probe: Probe,
 }
 
-impl Crew {
+impl Workers {
     /// Starts the processes, which contend from now on.
-    pub async fn sail(server_port: u16, orders: Orders, seed: u64) -> Self {
-        let mut crew = Self {
-            sailors: Vec::new(),
-            orders,
+    pub async fn spawn(server_port: u16, plan: Plan, seed: u64) -> Self {
+        let mut workers = Self {
+            running: Vec::new(),
+            plan,
             seeded: Seeded::new(seed),
             history: History::default(),
             refused: Vec::new(),
         };
-        for _ in 0..SAILORS {
+        for _ in 0..WORKERS {
             let proxy = FaultProxy::start(server_port).await;
-            let probe = crew.start(proxy.port()).await;
-            crew.sailors.push(Sailor { proxy, probe });
+            let probe = workers.start(proxy.port()).await;
+            workers.running.push(Worker { proxy, probe });
         }
-        crew
+        workers
     }
 
     async fn start(&mut self, port: u16) -> Probe {
-        let orders = &self.orders;
+        let plan = &self.plan;
         let lease = self.seeded.one_of(&LEASES).as_millis();
-        let url = orders.url.replace("PORT", &port.to_string());
+        let url = plan.url.replace("PORT", &port.to_string());
         let url = url.replace("LEASE", &format!("{lease}ms"));
-        let mut probe = Probe::start(&orders.program, &url, &orders.names.join(","));
+        let mut probe = Probe::start(&plan.program, &url, &plan.names.join(","));
         let seed = self.seeded.number();
-        let contend = format!("contend {} {seed}", orders.register_port);
+        let contend = format!("contend {} {seed}", plan.register_port);
         probe.ask(&contend, "contending", BOUND).await;
         probe
     }
 
     /// Kills a process, and starts another one in its place.
     pub async fn replace(&mut self, place: usize) {
-        let Sailor { proxy, probe } = &mut self.sailors[place];
+        let Worker { proxy, probe } = &mut self.running[place];
         probe.kill();
         let lines = probe.lines_until("done", BOUND).await;
         let (port, killed) = (proxy.port(), probe.id());
         // Without a way to the server no process starts.
         proxy.heal();
         self.log(killed, &lines);
-        self.sailors[place].probe = self.start(port).await;
+        self.running[place].probe = self.start(port).await;
     }
 
     /// Ends all, and answers what they did and which writes were refused to a holder.
-    pub async fn land(mut self) -> (History, Vec<String>) {
-        for place in 0..self.sailors.len() {
-            self.sailors[place].probe.tell("stop");
+    pub async fn finish(mut self) -> (History, Vec<String>) {
+        for place in 0..self.running.len() {
+            self.running[place].probe.tell("stop");
         }
-        for place in 0..self.sailors.len() {
-            let probe = &mut self.sailors[place].probe;
+        for place in 0..self.running.len() {
+            let probe = &mut self.running[place].probe;
             let lines = probe.lines_until("done", BOUND).await;
             assert!(probe.is_running(), "process {place} ended in the storm");
             let id = probe.id();
