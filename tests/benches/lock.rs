@@ -1,11 +1,11 @@
-//! What every contender can do.
+//! The interface of every contender.
 
 use std::future::Future;
 use std::time::Duration;
 
 use lock_runtime::DistributedLock;
 
-/// As this library's default.
+/// The lease of every contender: this library's default.
 pub(crate) const LEASE: Duration = Duration::from_secs(30);
 
 /// One lock, as one task uses it.

@@ -1,4 +1,4 @@
-//! How a server may be named: schemes, Unix sockets, and what is told of those that are not
+//! The ways to name a server: schemes and Unix sockets, and what is told of those that are not
 //! supported.
 
 use std::sync::Arc;
@@ -175,7 +175,7 @@ fn no_tls_against_a_port_for_tls_is_said_soon() {
     lock_tests::run(DEADLINE, async {
         let scratch = Scratch::new();
         let Some(tls) = certificates::make(scratch.path()) else {
-            return lock_tests::policy::skip("openssl could not make certificates");
+            return lock_tests::skip::because("openssl could not make certificates");
         };
         let Some(server) = RedisOptions::default().tls(tls).start() else {
             return;

@@ -1,4 +1,4 @@
-//! Renewal, and releases that happen where nobody can wait for them.
+//! Renewals, and releases that happen where nobody can wait for them.
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,7 +12,7 @@ use lock_runtime::{
     LockGuard, LockProvider, Timestamp,
 };
 
-use crate::polled::block_on;
+use crate::dropped_at_every_poll::block_on;
 use crate::{lock_on, nothing_held, run};
 
 const LEASE: Duration = Duration::from_millis(300);

@@ -1,26 +1,26 @@
 //! The core of the runtime: gate, keeper, guard, loss, registry, shutdown.
 
 mod by_hand;
+mod custom_providers;
 mod deadlocks;
+mod dropped_at_every_poll;
 mod forked;
 mod gate;
 mod hand_over;
-mod isolated;
 mod keeper;
 mod leases;
 mod log;
 mod loss;
 mod min_hold;
-mod observed;
-mod polled;
+mod nemesis;
+mod own_process;
 mod process;
 mod registering;
 mod resting;
 mod sharing;
-mod storm;
+mod telemetry;
 mod timeouts;
 mod wakers;
-mod wrapping;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,7 @@ use std::time::Duration;
 use lock_runtime::testing::TestProvider;
 use lock_runtime::{DistributedLock, LockProvider};
 
-/// No test here takes nearly as long.
+/// The time that no test here comes near.
 const BOUND: Duration = Duration::from_secs(60);
 
 fn run(test: impl Future<Output = ()> + Send + 'static) {
@@ -43,7 +43,7 @@ fn shared(provider: impl LockProvider) -> Arc<dyn LockProvider> {
     Arc::new(provider)
 }
 
-/// Waits until the server has nothing more.
+/// Waits until the server holds no lock any more.
 async fn nothing_held(provider: &TestProvider) {
     lock_tests::eventually("every lock is released", BOUND, || async {
         provider.held() == 0

@@ -1,4 +1,4 @@
-//! Wakers are code of others: they panic, and they hold what they should not.
+//! Wakers are code of others, which panics and holds what it should not.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use lock_runtime::testing::TestProvider;
 use lock_runtime::{DistributedLock, InProcessProvider, LockError, LockErrorKind, LockGuard};
 
-use crate::isolated::isolated;
+use crate::own_process::in_own_process;
 use crate::{BOUND, lock_on, run, shared};
 
 struct Panics;
@@ -36,14 +36,14 @@ fn acquiring(lock: &DistributedLock) -> Acquiring {
     Box::pin(async move { lock.acquire().await })
 }
 
-/// Polls once with this waker.
+/// Polls a future once with this waker.
 fn poll(future: &mut Acquiring, waker: &Waker) -> Poll<Result<LockGuard, LockError>> {
     future.as_mut().poll(&mut Context::from_waker(waker))
 }
 
 #[test]
 fn a_waker_that_panics_keeps_nobody_else_from_being_woken() {
-    isolated(
+    in_own_process(
         "wakers::a_waker_that_panics_keeps_nobody_else_from_being_woken",
         &[],
         || {

@@ -1,23 +1,23 @@
-//! What is ZooKeeper's own: the nodes that clients leave there, other programs on the same nodes,
-//! and faults of server, network and session. What every provider must do alike is in the
-//! conformance suite.
+//! Tests of what only ZooKeeper has: the nodes that clients leave there, other programs on the same
+//! nodes, and faults of server, network and session. The conformance suite has what every provider
+//! must do alike.
 
 mod common;
 
 mod cancellation;
 mod connecting;
-mod ensemble;
 mod example;
+mod failover;
 mod faults;
 mod loss;
+mod loss_scenario;
+mod nemesis;
 mod nodes;
 mod outage;
 mod restart;
+mod session_takeover;
 mod sessions;
-mod storm;
 mod table;
-mod thief;
 mod tls;
 mod tokens;
-mod trial;
 mod unanswered;

@@ -1,8 +1,8 @@
-//! What is measured, who competes in it, and what this project demands of itself.
+//! The kinds of work, the contenders in each, and what this project demands of itself.
 
 use std::time::Duration;
 
-use lock_tests::{Seeded, boot_nanos};
+use lock_tests::{Rng, boot_nanos};
 use tokio::runtime::Runtime;
 
 use crate::child::Process;
@@ -10,19 +10,19 @@ use crate::kinds::{Clients, Kind};
 use crate::servers::Urls;
 use crate::table::{self, Row, Target, median};
 
-/// Before a hand-over the lock is held for at least this long, until the waiter waits.
+/// The time for which the lock is held at least before a hand-over, until the waiter waits.
 const QUIET: Duration = Duration::from_millis(20);
 
-/// How much is measured.
+/// The amount that is measured.
 pub(crate) struct Scale {
     rounds: usize,
     hand_overs: u32,
-    /// That work is repeated for at least this long.
+    /// The time for which the work is repeated at least.
     window: Duration,
 }
 
 impl Scale {
-    /// Enough for figures.
+    /// Measures enough for figures.
     pub(crate) fn full() -> Self {
         let rounds = match std::env::var("LOCK_BENCH_ROUNDS") {
             Ok(number) => number.parse().expect("LOCK_BENCH_ROUNDS is a number"),
@@ -35,7 +35,7 @@ impl Scale {
         }
     }
 
-    /// Enough to see that it runs.
+    /// Measures enough to see that the bench runs.
     pub(crate) fn quick() -> Self {
         Self {
             rounds: 1,
@@ -85,7 +85,7 @@ const GROUPS: [Group; 4] = [
 ];
 
 const OURS: [Kind; 4] = [Kind::File, Kind::Redis, Kind::Postgres, Kind::ZooKeeper];
-/// Who waits for a lock.
+/// The contenders that can wait for a lock.
 const WAIT: [Kind; 6] = [
     Kind::File,
     Kind::Redis,
@@ -101,7 +101,7 @@ pub(crate) struct Bench {
     other: Process,
     scale: Scale,
     last_number: u64,
-    seeded: Seeded,
+    rng: Rng,
 }
 
 impl Bench {
@@ -112,7 +112,7 @@ impl Bench {
             clients: Clients::new(urls),
             scale,
             last_number: 0,
-            seeded: Seeded::new(boot_nanos()),
+            rng: Rng::new(boot_nanos()),
         }
     }
 
@@ -164,13 +164,14 @@ impl Bench {
         self.runtime.block_on(rate)
     }
 
-    /// From the beginning of a release to the moment when a waiter in another process has the lock.
+    /// Measures the time from the beginning of a release to the moment when a waiter in another
+    /// process has the lock.
     fn hand_overs(&mut self, kind: Kind) -> Vec<f64> {
         let mut times = Vec::new();
         for at in 0..=self.scale.hand_overs {
             let number = self.next_number();
             // What looks now and then is met at any moment of its pause.
-            let quiet = self.seeded.within(0..QUIET.as_nanos() as u64);
+            let quiet = self.rng.within(0..QUIET.as_nanos() as u64);
             let quiet = QUIET + Duration::from_nanos(quiet);
             let other = &mut self.other;
             let held = self.clients.hold(kind, number, async {
@@ -187,7 +188,7 @@ impl Bench {
         times
     }
 
-    /// Of a name that was not used before.
+    /// Returns the number of a name that was not used before.
     fn next_number(&mut self) -> u64 {
         self.last_number += 1;
         self.last_number

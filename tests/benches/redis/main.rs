@@ -1,4 +1,4 @@
-//! What a lock on Redis costs, beside the raw commands that any lock needs and beside other crates.
+//! Measures a lock on Redis, beside the raw commands that any lock needs and beside other crates.
 //!
 //! ```text
 //! cargo bench --bench redis --features redis
@@ -6,11 +6,12 @@
 //! cargo bench --bench redis --features redis -- hand-over 'one name'
 //! ```
 //!
-//! It starts a server of its own. Machines differ, so ratios count: every round measures every
-//! contender once, one right after another, and takes its ratio to the first one of the same work;
-//! the table shows medians. Who polls for one name is measured with the pause that suits it best,
-//! which is found out before. At the end processes of their own hold many leases for three times
-//! `LOCK_BENCH_LEASE` seconds. Arguments are parts of the titles to measure, instead of all.
+//! The bench starts a server of its own. Machines differ, so ratios count. Every round measures
+//! every contender once, one right after another, and takes its ratio to the first one of the same
+//! work; the table shows medians. A contender that polls for one name is measured with the pause
+//! that suits it best, which the bench finds before. At the end processes of their own hold many
+//! leases for three times `LOCK_BENCH_LEASE` seconds. Arguments are parts of the titles to measure,
+//! instead of all.
 
 mod bench;
 #[path = "../child.rs"]
@@ -38,23 +39,23 @@ use bench::Bench;
 /// The title of what is measured last.
 const LEASES: &str = "leases";
 
-/// How much is measured.
+/// The amount that is measured.
 pub(crate) struct Scale {
     rounds: usize,
     operations: u64,
     hand_overs: u64,
-    /// Of each task that competes.
+    /// The sections of each task that competes.
     sections: u64,
-    /// That work is repeated for at least this long.
+    /// The time for which the work is repeated at least.
     window: Duration,
-    /// Tried with everything that polls.
+    /// The pauses that are tried with every contender that polls.
     pauses_in_ms: &'static [u64],
     leases: u64,
     lease: Duration,
 }
 
 impl Scale {
-    /// Enough for figures.
+    /// Measures enough for figures.
     fn full() -> Self {
         let number = |variable: &str, default| match std::env::var(variable) {
             Ok(number) => number
@@ -74,7 +75,7 @@ impl Scale {
         }
     }
 
-    /// Enough to see that it runs.
+    /// Measures enough to see that the bench runs.
     fn quick() -> Self {
         Self {
             rounds: 1,

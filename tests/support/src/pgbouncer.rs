@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::PostgresServer;
 use crate::child::ChildProcess;
-use crate::policy;
 use crate::scratch::{Scratch, free_port};
+use crate::skip;
 use crate::unprivileged::{give, unprivileged};
 
 /// Names another program than `pgbouncer`.
@@ -24,11 +24,11 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// Starts one in this mode, `session`, `transaction` or `statement`, with these further lines of
-    /// configuration; `None` where none is installed, see [`policy`].
+    /// Starts a pooler in this mode, `session`, `transaction` or `statement`, with these further
+    /// lines of configuration. `None` where none is installed, see [`skip`].
     pub fn start(server: &PostgresServer, mode: &str, lines: &str) -> Option<Self> {
         let programs = ["pgbouncer", "/usr/sbin/pgbouncer"];
-        let program = policy::find_server("pgbouncer", PROGRAM, &programs)?;
+        let program = skip::find_server("pgbouncer", PROGRAM, &programs)?;
         for _ in 0..5 {
             let scratch = Scratch::new();
             let port = free_port();
@@ -62,12 +62,12 @@ impl PgBouncer {
         panic!("pgbouncer did not start in five attempts; its log is above");
     }
 
-    /// Where it listens on the loopback address.
+    /// Returns the port on which it listens on the loopback address.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The URL of the server through the pooler, without parameters.
+    /// Returns the URL of the server through the pooler, without parameters.
     pub fn url(&self) -> String {
         format!("postgres://app@127.0.0.1:{}/postgres", self.port)
     }

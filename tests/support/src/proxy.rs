@@ -1,4 +1,4 @@
-//! A TCP proxy that breaks connections on command, and counts, so that a test can show that the
+//! A TCP proxy that breaks connections on command. It counts, so that a test can show that the
 //! fault happened.
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// What happens to the bytes of one direction.
+/// The treatment of the bytes of one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Flow {
     /// They pass.
@@ -20,33 +20,35 @@ pub enum Flow {
     Pass,
     /// They pass, each piece after this long.
     Delay(Duration),
-    /// They vanish; the connection stays open. Once something of a connection has vanished, nothing
-    /// passes on it in this direction any more, whatever the flow: TCP loses no part of a stream.
+    /// They vanish, and the connection stays open. Once something of a connection has vanished,
+    /// nothing passes on it in this direction any more, whatever the flow: TCP loses no part of a
+    /// stream.
     Swallow,
     /// They wait in front of the proxy until the flow is changed.
     Hold,
-    /// This direction is closed, in the orderly way; the other one goes on.
+    /// This direction is closed, in the orderly way, and the other one goes on.
     Cut,
 }
 
-/// What the proxy does now.
+/// The fault that the proxy makes now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Fault {
-    /// From the client to the server.
+pub struct NetworkFault {
+    /// The flow from the client to the server.
     pub to_server: Flow,
-    /// From the server to the client.
+    /// The flow from the server to the client.
     pub to_client: Flow,
-    /// New connections are closed as soon as they are accepted.
+    /// Whether new connections are closed as soon as they are accepted.
     pub refuse: bool,
-    /// When one end closes a connection, the other one is not told, as if that were lost too.
+    /// Whether the other end is not told when one end closes a connection, as if that were lost
+    /// too.
     pub hides_close: bool,
-    /// Raised to reset every open connection.
+    /// A number that is raised to reset every open connection.
     resets: u64,
-    /// Raised to strand every open connection.
+    /// A number that is raised to strand every open connection.
     strandings: u64,
 }
 
-/// Bytes and connections since the proxy started.
+/// The bytes and connections since the proxy started.
 #[derive(Debug, Default)]
 pub struct Counts {
     /// Bytes that reached the server.
@@ -70,7 +72,7 @@ pub struct Counts {
 pub struct FaultProxy {
     address: SocketAddr,
     server_port: Arc<AtomicU16>,
-    fault: watch::Sender<Fault>,
+    fault: watch::Sender<NetworkFault>,
     counts: Arc<Counts>,
     accepting: JoinHandle<()>,
 }
@@ -84,7 +86,7 @@ impl FaultProxy {
         let address = listener
             .local_addr()
             .expect("a bound socket has an address");
-        let (fault, watched) = watch::channel(Fault::default());
+        let (fault, watched) = watch::channel(NetworkFault::default());
         let counts = Arc::new(Counts::default());
         let server_port = Arc::new(AtomicU16::new(server_port));
         let accepting = tokio::spawn(accept(
@@ -102,29 +104,29 @@ impl FaultProxy {
         }
     }
 
-    /// Where it listens.
+    /// Returns the port on which it listens.
     pub fn port(&self) -> u16 {
         self.address.port()
     }
 
-    /// Passes new connections on to this loopback port, as an address that moves to another server.
-    /// Those that are counted in [`Counts::connections`] stay with theirs.
+    /// Passes new connections on to this loopback port, as an address that moves to another server
+    /// does. Those that are counted in [`Counts::connections`] stay with theirs.
     pub fn lead_to(&self, server_port: u16) {
         self.server_port.store(server_port, Ordering::Relaxed);
     }
 
     /// Changes what it does, for open connections too.
-    pub fn set(&self, change: impl FnOnce(&mut Fault)) {
+    pub fn set(&self, change: impl FnOnce(&mut NetworkFault)) {
         self.fault.send_modify(change);
     }
 
     /// Passes everything again.
     pub fn heal(&self) {
         self.set(|fault| {
-            *fault = Fault {
+            *fault = NetworkFault {
                 resets: fault.resets,
                 strandings: fault.strandings,
-                ..Fault::default()
+                ..NetworkFault::default()
             }
         });
     }
@@ -134,18 +136,19 @@ impl FaultProxy {
         self.set(|fault| fault.resets += 1);
     }
 
-    /// Strands every connection that is counted in [`Counts::connections`]: nothing passes on it any
-    /// more in either direction, and neither end is told when the other one closes it. New ones work.
+    /// Strands every connection that is counted in [`Counts::connections`]. Nothing passes on it
+    /// any more in either direction, and neither end is told when the other one closes it. New
+    /// connections work.
     pub fn strand(&self) {
         self.set(|fault| fault.strandings += 1);
     }
 
-    /// What has passed so far.
+    /// Returns what has passed so far.
     pub fn counts(&self) -> &Counts {
         &self.counts
     }
 
-    /// How many bytes have vanished.
+    /// Returns how many bytes have vanished.
     pub fn swallowed(&self) -> u64 {
         self.counts.swallowed.load(Ordering::Relaxed)
     }
@@ -161,7 +164,7 @@ impl Drop for FaultProxy {
 async fn accept(
     listener: TcpListener,
     server_port: Arc<AtomicU16>,
-    fault: watch::Receiver<Fault>,
+    fault: watch::Receiver<NetworkFault>,
     counts: Arc<Counts>,
 ) {
     while let Ok((client, _)) = listener.accept().await {
@@ -181,7 +184,7 @@ async fn accept(
 async fn connection(
     client: TcpStream,
     server_port: u16,
-    fault: watch::Receiver<Fault>,
+    fault: watch::Receiver<NetworkFault>,
     counts: Arc<Counts>,
 ) {
     let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, server_port)).await else {
@@ -230,7 +233,7 @@ enum Direction {
 }
 
 impl Direction {
-    fn flow(self, fault: &Fault) -> Flow {
+    fn flow(self, fault: &NetworkFault) -> Flow {
         match self {
             Self::ToServer => fault.to_server,
             Self::ToClient => fault.to_client,
@@ -248,7 +251,7 @@ impl Direction {
 async fn pump(
     from: &mut OwnedReadHalf,
     to: &mut OwnedWriteHalf,
-    mut fault: watch::Receiver<Fault>,
+    mut fault: watch::Receiver<NetworkFault>,
     (direction, strandings): (Direction, u64),
     counts: &Counts,
 ) {
@@ -262,7 +265,7 @@ async fn pump(
             read = from.read(&mut buffer) => read,
         };
         let Ok(length @ 1..) = read else {
-            let shows = |fault: &Fault| !fault.hides_close && fault.strandings == strandings;
+            let shows = |fault: &NetworkFault| !fault.hides_close && fault.strandings == strandings;
             let _ = fault.wait_for(shows).await;
             break;
         };

@@ -1,0 +1,137 @@
+//! Wrappers forward what they are asked, and each caller is served by its own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use lock_runtime::testing::{Operation, TestProvider};
+use lock_runtime::{
+    AcquireRequest, BoxFuture, Capabilities, DistributedLock, Grant, LockError, LockProvider,
+    LockSpace, Timestamp,
+};
+use lock_tests::poll_once;
+
+use crate::run;
+
+/// Counts the calls that are made through it.
+struct Counting {
+    inner: TestProvider,
+    lease: Duration,
+    calls: [AtomicUsize; 3],
+}
+
+impl Counting {
+    fn new(inner: &TestProvider, lease: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            inner: inner.clone(),
+            lease,
+            calls: Default::default(),
+        })
+    }
+
+    fn count(&self, which: usize) {
+        self.calls[which].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns the numbers of acquisitions, renewals and releases.
+    fn calls(&self) -> [usize; 3] {
+        [0, 1, 2].map(|which| self.calls[which].load(Ordering::Relaxed))
+    }
+}
+
+impl LockProvider for Counting {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities().with_lease(self.lease)
+    }
+
+    fn acquire<'a>(
+        &'a self,
+        request: &'a AcquireRequest,
+    ) -> BoxFuture<'a, Result<Grant, LockError>> {
+        self.count(0);
+        assert_eq!(request.lease(), self.lease, "its own lease is asked for");
+        self.inner.acquire(request)
+    }
+
+    fn renew<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<Timestamp, LockError>> {
+        self.count(1);
+        self.inner.renew(grant)
+    }
+
+    fn release<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<(), LockError>> {
+        self.count(2);
+        self.inner.release(grant)
+    }
+
+    fn lock_space(&self) -> LockSpace {
+        self.inner.lock_space()
+    }
+}
+
+#[test]
+fn two_wrappers_of_one_space_each_serve_their_own() {
+    run(async {
+        let inner = TestProvider::new();
+        let short = Duration::from_millis(300);
+        let first = Counting::new(&inner, Duration::from_secs(30));
+        let second = Counting::new(&inner, short);
+        let locks = [&first, &second].map(|wrapper| {
+            DistributedLock::on(Arc::clone(wrapper) as Arc<dyn LockProvider>, "shared")
+        });
+        let held = locks[0].acquire().await.expect("the lock is free");
+        let refused = locks[1].try_acquire().await.expect("no error");
+        assert!(refused.is_none(), "one space, one lock");
+        let mut waiting = Box::pin(locks[1].acquire());
+        assert!(poll_once(waiting.as_mut()).await.is_none());
+        held.release().await.expect("it was held");
+        let guard = waiting.await.expect("it is free");
+        assert_eq!(first.calls(), [1, 0, 1]);
+        tokio::time::sleep(short * 2).await;
+        assert!(!guard.is_lost());
+        guard.release().await.expect("it was held");
+        let [acquired, renewed, released] = second.calls();
+        assert_eq!((acquired, released), (1, 1));
+        assert!(renewed >= 3, "by its own lease, {renewed} times");
+        assert_eq!(first.calls()[1], 0);
+        assert_eq!(inner.calls(Operation::Release), 2);
+    });
+}
+
+/// The provider has methods that are not required of one; an `Arc` forwards them all.
+#[test]
+fn an_arc_forwards_every_method() {
+    struct Says;
+    impl LockProvider for Says {
+        fn capabilities(&self) -> Capabilities {
+            Capabilities::new("says")
+        }
+        fn acquire<'a>(&'a self, _: &'a AcquireRequest) -> BoxFuture<'a, Result<Grant, LockError>> {
+            unreachable!("it is not asked")
+        }
+        fn release<'a>(&'a self, _: &'a Grant) -> BoxFuture<'a, Result<(), LockError>> {
+            unreachable!("it is not asked")
+        }
+        fn release_later<'a>(
+            &'a self,
+            _: &'a Grant,
+            keep_for: Duration,
+        ) -> BoxFuture<'a, Result<(), LockError>> {
+            assert_eq!(keep_for, Duration::from_secs(7));
+            Box::pin(async { Ok(()) })
+        }
+        fn clone_of(&self) -> Option<LockSpace> {
+            Some(self.lock_space())
+        }
+    }
+    run(async {
+        let says = Arc::new(Says);
+        let space = says.lock_space();
+        let shared = Arc::new(says);
+        let (request, _) = AcquireRequest::new("arc", Duration::from_secs(1), false).expect("ok");
+        let grant = Grant::new(&request, Timestamp::now());
+        let later = LockProvider::release_later(&shared, &grant, Duration::from_secs(7));
+        later.await.expect("it is forwarded");
+        assert_eq!(LockProvider::clone_of(&shared), Some(space));
+        assert_eq!(LockProvider::lock_space(&shared), space);
+    });
+}
