@@ -99,7 +99,7 @@ fn a_refusal_is_the_end() {
     });
 }
 
-/// As the README says.
+/// As the guide to ZooKeeper says.
 #[test]
 fn creating_and_deleting_in_the_directory_is_all_that_is_needed() {
     with_server(|place| async move {

@@ -15,7 +15,7 @@ use crate::scratch::{Scratch, free_port};
 /// Names another program than `redis-server` or `valkey-server`.
 pub const PROGRAM: &str = "LOCK_TESTS_REDIS_SERVER";
 
-/// What a service may do with the key prefix `MyApp1:`, as the README says it: all that is needed.
+/// What a service may do with the key prefix `MyApp1:`, as the guide to Redis says it: all that is needed.
 pub const LEAST_PRIVILEGE: &str = "resetchannels ~MyApp1:* ~{MyApp1:* &MyApp1:lk1:grants:* \
     +hello +eval +evalsha +subscribe +publish +pubsub|numsub +time +get +set +del +exists \
     +pexpire +pttl +lpop +rpush +lpos +lrange +lindex +lset +lrem";
