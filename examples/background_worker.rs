@@ -3,7 +3,7 @@
 //! With `on_unavailable = "skip"` the others go on at once while one is at it. That alone keeps two
 //! runs from overlapping: a replica that comes late, when the lock is free again, would run the job
 //! once more. Here it looks into a record of what was done, under the same lock. Where there is no
-//! such record, `min_hold` keeps the lock for longer than clocks differ, as in the README.
+//! such record, `min_hold` keeps the lock for longer than clocks differ.
 //!
 //! Needs nothing but Rust. Each replica has a provider of its own on a common directory, as
 //! separate processes would have. It ends by itself, non-zero unless every job ran exactly once.

@@ -9,8 +9,8 @@
 //! machine. It ends by itself, non-zero without a server or if anything is not as it says.
 //!
 //! ```text
-//! cargo run --example zookeeper
-//! ZOOKEEPER_URL=zookeeper://zk1:2181,zk2:2181,zk3:2181 cargo run --example zookeeper
+//! cargo run --example zookeeper --features zookeeper
+//! ZOOKEEPER_URL=zookeeper://zk1,zk2,zk3 cargo run --example zookeeper --features zookeeper
 //! ```
 
 use std::error::Error;

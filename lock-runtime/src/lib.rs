@@ -1,26 +1,73 @@
 //! Declarative distributed locking for async Rust.
 //!
 //! An `async fn` with the attribute [`distributed_lock`] runs its body only while a named lock is
-//! held. The lock comes from a provider that `main` [registers](register) once; with none
-//! registered, locks are held in this process.
+//! held. The lock lives where `main` says once: on a Redis, PostgreSQL or ZooKeeper server, in a
+//! directory, or in this process.
 //!
-//! ```
-//! # #[cfg(feature = "macros")]
-//! # mod example {
+//! # Quick start
+//!
+//! Call [`register`] first in `main`, and [`shutdown`] last. Use [`DistributedLock`] where an
+//! attribute does not fit.
+//!
+#![cfg_attr(feature = "macros", doc = "```")]
+#![cfg_attr(not(feature = "macros"), doc = "```ignore")]
 //! use lock_runtime::{LockError, distributed_lock};
 //!
 //! /// Two instances of the service never settle the same invoice at once.
 //! #[distributed_lock(name = "invoice:{invoice_id}", timeout = "5s")]
-//! async fn settle(invoice_id: u64) -> Result<(), LockError> {
-//!     // …
+//! async fn settle(invoice_id: u64) -> Result<String, LockError> {
+//!     Ok(format!("receipt for {invoice_id}"))
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     // From configuration, such as `redis://127.0.0.1:6379` or `file:/var/lock/app`.
+//!     lock_runtime::register(lock_runtime::connect("memory:").await?)?;
+//!
+//!     println!("{}", settle(7).await?);
+//!
+//!     lock_runtime::shutdown().await;
 //!     Ok(())
 //! }
-//! # }
-//! ```
+#![doc = "```"]
 //!
-//! [`DistributedLock`] is the same without the attribute, [`LockProvider`] what other places for
-//! locks implement.
+//! # Features
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `macros`, on by default | the attribute [`distributed_lock`] |
+//! | `file`, `postgres`, `redis`, `zookeeper` | the provider of that name |
+//! | `zookeeper-tls` | `zookeeper`, with TLS |
+//! | `metrics` | metrics through the [`metrics`](https://docs.rs/metrics) facade |
+//! | `testing` | a provider for tests |
+//!
+//! # Providers
+//!
+//! [`connect`] makes a provider from a URL, and each provider has a builder. Their pages are
+//! [in this process](guide::providers::in_process), [files](guide::providers::file),
+//! [PostgreSQL](guide::providers::postgres), [Redis](guide::providers::redis) and
+//! [ZooKeeper](guide::providers::zookeeper).
+//!
+//! # Guarantees
+//!
+//! Two grants of one name are never valid at the same time, and a body is dropped before its lease
+//! can end at the server. [Guarantees](guide::guarantees) states every promise, and what is not
+//! promised; a [`FencingToken`] covers the rest.
+//!
+//! # Testing
+//!
+//! The feature `testing` adds
+#![cfg_attr(feature = "testing", doc = "[`TestProvider`](testing::TestProvider),")]
+#![cfg_attr(not(feature = "testing"), doc = "`testing::TestProvider`,")]
+//! which loses, refuses, fails, delays and freezes on command. What operators see of a lock is on
+//! the page [observability](guide::observability).
+//!
+//! # Writing a provider
+//!
+//! Implement [`LockProvider`] to keep locks on a server that is not supported yet. The contract is
+//! on the page of the module [`provider`], and [a guide](guide::writing_a_provider) has a skeleton.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 mod clock;
@@ -73,11 +120,16 @@ use lease::schedule;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+// The files in `docs`, which no program needs.
+#[cfg(any(doc, doctest))]
+pub mod guide;
+
 #[doc(hidden)]
 #[path = "private.rs"]
 pub mod __private;
 
 #[cfg(feature = "macros")]
+#[doc(inline)]
 pub use lock_macros::distributed_lock;
 
 pub use clock::Timestamp;
@@ -87,6 +139,7 @@ pub use guard::LockGuard;
 pub use lock::DistributedLock;
 pub use name::LockName;
 pub use outcome::Skipped;
+#[doc(inline)]
 pub use provider::{
     AcquireRequest, BoxFuture, Capabilities, Grant, Interest, LockProvider, LockSpace,
     LossReporter, OwnerId,

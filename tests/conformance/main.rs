@@ -27,7 +27,7 @@ fn postgres() {
 }
 #[cfg(feature = "redis")]
 conformance!(redis: tokens, processes, leases, leased_processes);
-// With nothing but the rights that the README asks for.
+// With nothing but the rights that the guide to Redis asks for.
 #[cfg(feature = "redis")]
 conformance!(redis_least_privilege: tokens, processes, leases, leased_processes);
 #[cfg(not(feature = "redis"))]

@@ -188,14 +188,14 @@ fn without_the_right_to_publish_no_grant_goes_to_two() {
 }
 
 #[test]
-fn the_readme_names_the_same_rights() {
-    let readme = include_str!("../../README.md")
+fn the_guide_names_the_same_rights() {
+    let guide = include_str!("../../docs/providers/redis.md")
         .split_whitespace()
         .collect::<Vec<_>>()
         .join(" ");
     assert!(
-        readme.contains(LEAST_PRIVILEGE),
-        "the README does not say: {LEAST_PRIVILEGE}"
+        guide.contains(LEAST_PRIVILEGE),
+        "the guide does not say: {LEAST_PRIVILEGE}"
     );
 }
 

@@ -37,8 +37,3 @@ pub use rng::Rng;
 pub use scratch::{BlackHole, Scratch, free_port, unique};
 pub use unanswered::{nobody_is_accused, nobody_is_accused_under_load};
 pub use zookeeper::ZooKeeperServer;
-
-// The README's code is compiled and run here, where a runtime and every provider are at hand.
-#[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
-struct Readme;
