@@ -64,8 +64,8 @@
 //!
 //! # Writing a provider
 //!
-//! Implement [`LockProvider`] to keep locks on a server that is not supported yet. The contract is
-//! on the page of the module [`provider`], and [a guide](guide::writing_a_provider) has a skeleton.
+//! Implement [`LockProvider`], whose page has the contract, to keep locks on a server that is not
+//! supported yet. [A guide](guide::writing_a_provider) has a skeleton.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
