@@ -55,3 +55,6 @@ pub(crate) use provider::SessionProvider;
 pub(crate) use server::{Backend, Server};
 pub(crate) use settings::Settings;
 pub(crate) use traits::{Granted, LockSession, Opened, Seen, SessionUse, Tried};
+
+#[cfg(test)]
+mod tests;
