@@ -2,6 +2,7 @@
 //! of one session from another one.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -189,8 +190,8 @@ impl LockSession for FakeSession {
                 if closed.load(Ordering::SeqCst) {
                     return Err(Broken);
                 }
-                if !database.locks.lock().unwrap().contains_key(&key) {
-                    database.locks.lock().unwrap().insert(key, (number, 1));
+                if let Entry::Vacant(free) = database.locks.lock().unwrap().entry(key) {
+                    free.insert((number, 1));
                     return Ok(());
                 }
                 released.await;
