@@ -17,6 +17,8 @@ mod host;
 mod limits;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod pause;
+#[cfg(feature = "postgres")]
+mod sql_session;
 #[cfg(any(feature = "postgres", feature = "redis", feature = "zookeeper"))]
 mod url;
 

@@ -4,10 +4,11 @@ use std::error::Error as _;
 
 use tokio_postgres::error::SqlState;
 
+use crate::providers::sql_session::{ClientError, Refusal};
 use crate::{LockError, LockErrorKind};
 
-/// The library's error for one of the client's. Neither the client's errors nor the server's hold
-/// a password.
+/// Makes the library's error of one of the client's. Neither the client's errors nor the server's
+/// hold a password.
 pub(super) fn lock_error(error: tokio_postgres::Error) -> LockError {
     let (kind, what) = classify(&error);
     // The cause is in the text too, since it is what a person needs and a log line may be all
@@ -16,7 +17,7 @@ pub(super) fn lock_error(error: tokio_postgres::Error) -> LockError {
     LockError::new(kind).with_detail(detail).with_source(error)
 }
 
-/// The same for an error of connecting.
+/// Makes the library's error of one that came while connecting.
 pub(super) fn connect_error(error: tokio_postgres::Error) -> LockError {
     match error.to_string().as_str() {
         "connection closed" | "error communicating with the server" => {
@@ -83,37 +84,39 @@ fn classify(error: &tokio_postgres::Error) -> (LockErrorKind, &'static str) {
     }
 }
 
-/// Whether the server takes no more sessions.
-pub(super) fn is_crowded(error: &LockError) -> bool {
-    code_of(error) == Some(&SqlState::TOO_MANY_CONNECTIONS)
+impl ClientError for tokio_postgres::Error {
+    fn into_lock_error(self) -> LockError {
+        lock_error(self)
+    }
+
+    fn is_from_server(&self) -> bool {
+        self.code().is_some()
+    }
+
+    fn ends_a_wait(&self) -> bool {
+        is_cancelled(self) || self.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+    }
 }
 
-/// Whether the server's table of locks is full.
-pub(super) fn is_full(error: &LockError) -> bool {
-    code_of(error) == Some(&SqlState::OUT_OF_MEMORY)
+/// Says what a server that is up refuses with this error: one that is starting or stopping refuses
+/// nothing.
+pub(super) fn refusal(error: &LockError) -> Option<Refusal> {
+    let cause = error.source()?.downcast_ref::<tokio_postgres::Error>()?;
+    match cause.code()? {
+        code if *code == SqlState::TOO_MANY_CONNECTIONS => Some(Refusal::Session),
+        code if *code == SqlState::OUT_OF_MEMORY => Some(Refusal::Lock),
+        // Class 57: operator intervention.
+        code if code.code().starts_with("57P") => None,
+        _ => Some(Refusal::Other),
+    }
 }
 
-/// Whether it is the word of a server that is up: one that takes no more sessions, for example.
-pub(super) fn is_answer(error: &LockError) -> bool {
-    code_of(error).is_some_and(|code| !code.code().starts_with("57P"))
-}
-
-fn code_of(error: &LockError) -> Option<&SqlState> {
-    let cause = error.source()?.downcast_ref::<tokio_postgres::Error>();
-    cause.and_then(tokio_postgres::Error::code)
-}
-
-/// Whether a wait was ended, by somebody or by its bound.
-pub(super) fn ends_a_wait(error: &tokio_postgres::Error) -> bool {
-    is_cancelled(error) || error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
-}
-
-/// Whether somebody cancelled the statement.
+/// Says whether somebody cancelled the statement.
 pub(super) fn is_cancelled(error: &tokio_postgres::Error) -> bool {
     error.code() == Some(&SqlState::QUERY_CANCELED)
 }
 
-/// The error and what caused it.
+/// Writes the error and what caused it.
 pub(super) fn text(error: &tokio_postgres::Error) -> String {
     if let Some(answer) = error.as_db_error() {
         return format!("{}: {}", answer.code().code(), answer.message());
@@ -125,9 +128,4 @@ pub(super) fn text(error: &tokio_postgres::Error) -> String {
         cause = error.source();
     }
     text
-}
-
-pub(super) fn unanswered(patience: std::time::Duration) -> LockError {
-    LockError::new(LockErrorKind::ProviderUnavailable)
-        .with_detail(format!("the server did not answer within {patience:?}"))
 }

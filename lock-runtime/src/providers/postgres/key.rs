@@ -1,6 +1,7 @@
 //! Which advisory lock a key is: the encoding of the .NET `DistributedLock` library.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use sha1::{Digest, Sha1};
 
@@ -33,7 +34,7 @@ pub enum AdvisoryKey {
 }
 
 impl AdvisoryKey {
-    /// What the columns `classid`, `objid` and `objsubid` of `pg_locks` say of it.
+    /// Returns what the columns `classid`, `objid` and `objsubid` of `pg_locks` say of it.
     pub(super) fn in_pg_locks(self) -> (i64, i64, i16) {
         let (high, low, form) = match self {
             Self::Int8(key) => ((key >> 32) as u32, key as u32, 1),
@@ -52,8 +53,9 @@ impl fmt::Display for AdvisoryKey {
     }
 }
 
-/// The advisory lock that a [`PostgresProvider`](super::PostgresProvider) takes for a name, and
-/// the .NET `DistributedLock` library too. `key` is the provider's key prefix followed by the name.
+/// Returns the advisory lock that a [`PostgresProvider`](super::PostgresProvider) takes for a name,
+/// and the .NET `DistributedLock` library too. `key` is the provider's key prefix followed by the
+/// name.
 ///
 /// * Up to 9 ASCII characters are packed into an integer pair, 7 bits each.
 /// * 16 hexadecimal digits are a `bigint`; 8, a comma and 8 more are an integer pair.
@@ -71,11 +73,26 @@ pub fn advisory_key(key: &str) -> AdvisoryKey {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Keys {
     pub(super) lock: AdvisoryKey,
+    /// Made of the lock's key, so that tells one from another.
     pub(super) waiters: i64,
 }
 
+impl PartialEq for Keys {
+    fn eq(&self, other: &Self) -> bool {
+        self.lock == other.lock
+    }
+}
+
+impl Eq for Keys {}
+
+impl Hash for Keys {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.lock.hash(state);
+    }
+}
+
 impl Keys {
-    /// Made of the lock's key and not of its name, since two names may share a key.
+    /// Makes the second key of the lock's key and not of its name, since two names may share a key.
     pub(super) fn of(lock: AdvisoryKey) -> Self {
         let bits = match lock {
             AdvisoryKey::Int8(key) => key.cast_unsigned(),
@@ -90,12 +107,12 @@ impl Keys {
         }
     }
 
-    /// Where notices of a release are heard.
+    /// Names the channel on which notices of a release are heard.
     pub(super) fn channel(self) -> String {
         format!("lk1_{:x}", self.waiters)
     }
 
-    /// The key of those who wait for a notice on this channel.
+    /// Returns the key of those who wait for a notice on this channel.
     pub(super) fn of_channel(channel: &str) -> Option<i64> {
         let digits = channel.strip_prefix("lk1_")?;
         u64::from_str_radix(digits, 16).ok().map(u64::cast_signed)

@@ -1,4 +1,4 @@
-//! Which server a session speaks to. The name that everybody connects to may lead to another one
+//! Which server a session speaks to. The name that everybody connects to may lead to another server
 //! from one connection to the next: after a failover, after a restart, or by an administrator.
 
 use crate::clock::Timestamp;
@@ -6,28 +6,28 @@ use crate::{LockError, LockErrorKind};
 
 /// What tells one server from another, and from itself before a restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Server {
-    /// The same for a primary, its standbys and its copies; zero where it may not be asked.
-    pub(super) system: i64,
-    /// One more with every promotion of a standby.
-    pub(super) timeline: i32,
-    /// When its parent process began, in microseconds since 1970.
-    pub(super) started: i64,
+pub(crate) struct Server {
+    /// The same for a primary, its standbys and its copies; zero where nobody may ask for it.
+    pub(crate) system: i64,
+    /// One more with every promotion of a standby; zero where the server does not count them.
+    pub(crate) timeline: i32,
+    /// When the server was started, in microseconds since 1970.
+    pub(crate) started: i64,
 }
 
-/// Which process of which server serves a session.
+/// Which process of which server serves a session. `P` is the number of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Backend {
-    pub(super) server: Server,
-    pub(super) pid: i32,
-    /// In microseconds since 1970.
-    pub(super) started: i64,
+pub(crate) struct Backend<P> {
+    pub(crate) server: Server,
+    pub(crate) pid: P,
+    /// When the process was started, which tells it from others that had its number.
+    pub(crate) started: i64,
 }
 
 /// The server that the name leads to, as far as is known.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Known {
-    pub(super) server: Server,
+    server: Server,
     /// When the connection was begun that showed it.
     connected_at: Timestamp,
 }
@@ -36,9 +36,10 @@ pub(super) struct Known {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Shows {
     TheSame,
-    /// The name has gone on to it; and why the sessions of the one before are worth nothing.
+    /// The name has gone on to this server, and this is why the sessions of the one before are
+    /// worth nothing.
     Another(&'static str),
-    /// The name has gone on from it since.
+    /// The name has gone on from this server since.
     Outdated,
 }
 
@@ -80,7 +81,7 @@ impl Known {
     }
 }
 
-/// The error of a connection to a server that the name does not lead to any more.
+/// Makes the error of a connection to a server that the name does not lead to any more.
 pub(super) fn outdated() -> LockError {
     LockError::new(LockErrorKind::ProviderUnavailable).with_detail(
         "this connection leads to a server that was the primary once: another one has taken over",

@@ -1,23 +1,29 @@
+use std::time::Duration;
+
 use super::*;
 
 fn settings(url: &str) -> Settings {
-    PostgresProviderBuilder::new(url.to_owned())
-        .settings()
-        .unwrap_or_else(|error| panic!("{url}: {error}"))
+    read(url, Choices::default()).unwrap_or_else(|error| panic!("{url}: {error}"))
+}
+
+fn refusal(url: &str) -> LockError {
+    read(url, Choices::default()).err().expect(url)
 }
 
 #[test]
 fn what_the_builder_says_wins_over_the_url() {
-    let builder = PostgresProviderBuilder::new(
-        "postgres://localhost/db?key_prefix=A+b:&lease=5s&connect_timeout=3&options=-c%20a%3Db"
-            .to_owned(),
-    );
-    let settings = builder.lease(Duration::from_secs(7)).settings().unwrap();
+    let url =
+        "postgres://localhost/db?key_prefix=A+b:&lease=5s&connect_timeout=3&options=-c%20a%3Db";
+    let choices = Choices {
+        lease: Some(Duration::from_secs(7)),
+        ..Choices::default()
+    };
+    let settings = read(url, choices).unwrap();
     assert_eq!(settings.key_prefix, "A b:");
     assert_eq!(settings.lease, Duration::from_secs(7));
     assert_eq!(settings.connect_timeout, Duration::from_secs(3));
-    assert_eq!(settings.server.get_options(), Some("-c a=b"));
-    assert_eq!(settings.server.get_dbname(), Some("db"));
+    assert_eq!(settings.target.config.get_options(), Some("-c a=b"));
+    assert_eq!(settings.target.config.get_dbname(), Some("db"));
 }
 
 #[test]
@@ -33,7 +39,7 @@ fn tls_is_required_off_the_machine() {
         ("postgres://db.example?sslmode=disable", SslMode::Disable),
         ("postgres://localhost?sslmode=verify-full", SslMode::Require),
     ] {
-        assert_eq!(settings(url).server.get_ssl_mode(), mode, "{url}");
+        assert_eq!(settings(url).target.config.get_ssl_mode(), mode, "{url}");
     }
 }
 
@@ -44,8 +50,7 @@ fn what_may_be_a_part_of_a_password_is_not_repeated() {
         "postgres://user:5432?hunter2@host/db",
         "postgres://user:5432?sslmode=hunter2@host/db",
     ] {
-        let builder = PostgresProviderBuilder::new(wrong.to_owned());
-        let error = builder.settings().err().expect(wrong).to_string();
+        let error = refusal(wrong).to_string();
         assert!(!error.contains("hunter2"), "{error}");
         assert!(error.contains("%40"), "{error}");
     }
@@ -66,8 +71,7 @@ fn what_is_no_url_is_not_repeated() {
         "postgres://u:p@hunter2@h/d",
         "postgres://u:p@hunter2@h,other/d",
     ] {
-        let builder = PostgresProviderBuilder::new(wrong.to_owned());
-        let error = builder.settings().err().expect(wrong);
+        let error = refusal(wrong);
         assert_eq!(error.kind(), crate::LockErrorKind::InvalidConfig, "{wrong}");
         let shown = format!("{error} {error:?}");
         assert!(!shown.contains("hunter2"), "{shown}");
@@ -87,8 +91,7 @@ fn the_scheme_may_be_in_any_case() {
 #[test]
 fn a_fragment_is_refused_and_not_cut_off() {
     for wrong in ["postgres://h/d?key_prefix=A#1", "postgres://h/d#1"] {
-        let builder = PostgresProviderBuilder::new(wrong.to_owned());
-        let error = builder.settings().err().expect(wrong).to_string();
+        let error = refusal(wrong).to_string();
         assert!(error.contains("%23"), "{error}");
     }
 }
@@ -96,5 +99,7 @@ fn a_fragment_is_refused_and_not_cut_off() {
 #[test]
 fn there_may_be_as_many_waiting_sessions_as_can_be_counted() {
     let url = format!("postgres://localhost?waiting_sessions={}", usize::MAX);
-    drop(super::super::pool::Pool::new(settings(&url)));
+    // More would make the pool panic.
+    let most = tokio::sync::Semaphore::MAX_PERMITS;
+    assert_eq!(settings(&url).waiting_sessions, most);
 }

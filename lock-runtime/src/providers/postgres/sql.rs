@@ -1,8 +1,12 @@
 //! What is asked of the server.
 
+use std::time::Duration;
+
+use super::key::AdvisoryKey;
+
 /// When the server's memory was last lost: at its start, or when it started its processes again
-/// because one of them had crashed, which resets its statistics. Asked for anew at every grant, since
-/// a reset by hand is to raise the tokens of all sessions at once.
+/// because one of them had crashed, which resets its statistics. Every grant asks for it anew,
+/// since a reset by hand is to raise the tokens of all sessions at once.
 const RESTARTED: &str =
     "greatest(pg_postmaster_start_time(), pg_stat_get_bgwriter_stat_reset_time())";
 /// Where there are no tokens, since that time cannot be told.
@@ -17,25 +21,25 @@ pub(super) const TRY: Sql = Sql(0);
 pub(super) const UNLOCK: Sql = Sql(2);
 pub(super) const RELOCK: Sql = Sql(4);
 pub(super) const LOCK: Sql = Sql(6);
-pub(super) const TOKEN: Sql = Sql(8);
+pub(super) const CLAIM: Sql = Sql(8);
 pub(super) const PING: Sql = Sql(9);
 pub(super) const CANCEL: Sql = Sql(10);
 pub(super) const TERMINATE: Sql = Sql(11);
 pub(super) const WAITS: Sql = Sql(12);
 pub(super) const UNLOCK_ALL: Sql = Sql(13);
-pub(super) const ENROL: Sql = Sql(14);
-pub(super) const LEAVE: Sql = Sql(15);
+pub(super) const REGISTER_WAITER: Sql = Sql(14);
+pub(super) const UNREGISTER_WAITER: Sql = Sql(15);
 pub(super) const KEEP_FOR: Sql = Sql(16);
-pub(super) const HAS: Sql = Sql(17);
+pub(super) const IS_HELD_BY: Sql = Sql(17);
 pub(super) const HOLDERS: Sql = Sql(18);
-pub(super) const NOBODY: Sql = Sql(19);
+pub(super) const NO_WAITERS: Sql = Sql(19);
 
 pub(super) const STATEMENTS: usize = TEXTS.len();
 
 /// What `TRY` and `RELOCK` answer in place of a token: somebody has the lock.
 pub(super) const HELD: i64 = -1;
-/// The same, and it seems that somebody waits for a notice; of `RELOCK`, one was sent. Whoever looks
-/// at the same time looks like a waiter.
+/// The same, and it seems that somebody waits for a notice; after `RELOCK`, one was sent. Whoever
+/// looks at the same time looks like a waiter.
 pub(super) const OTHERS_WAIT: i64 = -2;
 
 /// `{k}` is the lock's key, `{w}` that of those who wait for a notice, which is tried for the time
@@ -81,7 +85,7 @@ const TRY_SQL: &str = "SELECT {mark}, CASE WHEN pg_try_advisory_lock({k}) THEN {
      WHEN pg_try_advisory_xact_lock({w}) THEN -1 ELSE -2 END";
 const UNLOCK_SQL: &str = "SELECT pg_advisory_unlock({k}), CASE \
      WHEN pg_try_advisory_xact_lock({w}) THEN false ELSE {notify} END";
-/// The notice goes out when the lock is free, and then whoever releases it does not try.
+/// The notice goes out when the lock is free, and then the session that releases it does not try.
 const RELOCK_SQL: &str = "SELECT {mark}, unlocked, CASE WHEN others_wait THEN -2 \
      WHEN pg_try_advisory_lock({k}) THEN {token} ELSE -1 END FROM (\
      SELECT pg_advisory_unlock({k}) AS unlocked, CASE \
@@ -94,9 +98,10 @@ const LOCK_SQL: &str =
 const TOKEN_SQL: &str = "pg_current_xact_id()::text::int8 + \
                          (extract(epoch FROM {restarted}) * 1000000)::int8";
 
-/// When a session was started, as a number.
+/// When a session was started, as a number of microseconds.
 pub(super) const STARTED: &str = "(extract(epoch FROM backend_start) * 1000000)::int8";
 
+/// Returns the text of a statement.
 pub(super) fn text(statement: Sql, gives_tokens: bool) -> String {
     let token = match gives_tokens {
         true => TOKEN_SQL,
@@ -119,4 +124,17 @@ pub(super) fn text(statement: Sql, gives_tokens: bool) -> String {
         .replace("{token}", token)
         .replace("{restarted}", RESTARTED)
         .replace("{started}", STARTED)
+}
+
+/// Returns the statement's form for this kind of key.
+pub(super) fn of_key(statement: Sql, key: AdvisoryKey) -> Sql {
+    match key {
+        AdvisoryKey::Int8(_) => statement,
+        AdvisoryKey::Int4Pair(..) => Sql(statement.0 + 1),
+    }
+}
+
+/// Writes a span as a setting takes it, in milliseconds rounded up.
+pub(super) fn milliseconds(span: Duration) -> String {
+    span.as_nanos().div_ceil(1_000_000).to_string()
 }

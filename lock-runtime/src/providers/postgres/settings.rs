@@ -1,0 +1,176 @@
+//! What the provider goes by, and how that is made of what somebody has chosen.
+
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio_postgres::Config;
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
+
+use super::tls::{Identity, Tls};
+use crate::LockError;
+use crate::providers::limits::DeadPeers;
+use crate::providers::{invalid, limits, sql_session};
+
+const LONGEST_DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
+const DEFAULT_WAITING_SESSIONS: usize = 16;
+const DEFAULT_SNAPSHOT_AGE: Duration = Duration::from_secs(10);
+const SHORTEST_SNAPSHOT_AGE: Duration = Duration::from_secs(1);
+const LONGEST_SNAPSHOT_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How to connect, and what is PostgreSQL's own.
+pub(super) struct Target {
+    pub(super) config: Config,
+    pub(super) tls: Tls,
+    pub(super) snapshot_age: Duration,
+    /// Somebody between takes no settings when a connection starts.
+    pub(super) starts_plainly: AtomicBool,
+}
+
+/// What the rest of the provider goes by; all of it checked.
+pub(super) type Settings = sql_session::Settings<Target>;
+
+/// What the builder or the URL has chosen.
+#[derive(Default)]
+pub(super) struct Choices {
+    pub(super) key_prefix: Option<String>,
+    pub(super) lease: Option<Duration>,
+    pub(super) connect_timeout: Option<Duration>,
+    pub(super) response_timeout: Option<Duration>,
+    pub(super) waiting_sessions: Option<usize>,
+    pub(super) max_sessions: Option<usize>,
+    pub(super) max_locks: Option<usize>,
+    pub(super) snapshot_age: Option<Duration>,
+    pub(super) username: Option<String>,
+    pub(super) password: Option<String>,
+    pub(super) root_certificates: Option<Vec<u8>>,
+    pub(super) client_certificate: Option<Identity>,
+}
+
+impl Choices {
+    /// Checks what was chosen, and fills in what was not. `server` is what the client has read of
+    /// the URL.
+    pub(super) fn settings(
+        self,
+        mut server: Config,
+        ssl_mode: Option<SslMode>,
+    ) -> Result<Settings, LockError> {
+        let lease = limits::lease(self.lease)?;
+        let response_timeout = self
+            .response_timeout
+            .unwrap_or(LONGEST_DEFAULT_RESPONSE_TIMEOUT);
+        let connect_timeout = self
+            .connect_timeout
+            .unwrap_or_else(|| limits::default_connect_timeout(lease));
+        if response_timeout.is_zero() || connect_timeout.is_zero() {
+            return Err(invalid("expected timeouts above zero"));
+        }
+        if let Some(sessions) = self.max_sessions.filter(|sessions| *sessions < 2) {
+            return Err(invalid(format!(
+                "expected `max_sessions` of at least 2, got {sessions}"
+            )));
+        }
+        if self.max_locks == Some(0) {
+            return Err(invalid("expected `max_locks` of at least 1"));
+        }
+        let snapshot_age = self.snapshot_age.unwrap_or(DEFAULT_SNAPSHOT_AGE);
+        if !(SHORTEST_SNAPSHOT_AGE..=LONGEST_SNAPSHOT_AGE).contains(&snapshot_age) {
+            return Err(invalid(format!(
+                "expected `snapshot_age` of 1 s to 24 h, got {snapshot_age:?}"
+            )));
+        }
+        if let Some(username) = &self.username {
+            server.user(username);
+        }
+        if let Some(password) = &self.password {
+            server.password(password);
+        }
+        if server.get_application_name().is_none() {
+            server.application_name("lock-runtime");
+        }
+        if server.get_hosts().len() > 1 {
+            server.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
+        server.ssl_mode(ssl_mode.unwrap_or_else(|| default_ssl_mode(&server)));
+        notice_dead_peers(&mut server, lease);
+        // One host that is gone without a word must not use up the time of the others.
+        let hosts = server.get_hosts().len().max(1);
+        server.connect_timeout(connect_timeout / u32::try_from(hosts).unwrap_or(u32::MAX));
+        if server.get_ssl_mode() == SslMode::Disable
+            && (self.root_certificates.is_some() || self.client_certificate.is_some())
+        {
+            return Err(invalid("certificates need TLS: expected `sslmode=require`"));
+        }
+        let tls = Tls::new(
+            self.root_certificates.as_deref(),
+            self.client_certificate.as_ref(),
+        )?;
+        Ok(Settings {
+            server_name: server_name(&server),
+            target: Target {
+                config: server,
+                tls,
+                snapshot_age,
+                starts_plainly: AtomicBool::new(false),
+            },
+            key_prefix: self.key_prefix.unwrap_or_default(),
+            lease,
+            connect_timeout,
+            response_timeout,
+            waiting_sessions: self
+                .waiting_sessions
+                .unwrap_or(DEFAULT_WAITING_SESSIONS)
+                .min(Semaphore::MAX_PERMITS),
+            max_sessions: self.max_sessions,
+            max_locks: self.max_locks,
+        })
+    }
+}
+
+/// Names where the server is, and not who asks it for what.
+fn server_name(server: &Config) -> String {
+    let ports = server.get_ports();
+    let hosts = server.get_hosts().iter().enumerate().map(|(at, host)| {
+        let port = ports.get(at).or(ports.first()).copied().unwrap_or(5432);
+        match host {
+            Host::Tcp(name) => format!("{name}:{port}"),
+            #[cfg(unix)]
+            Host::Unix(directory) => format!("{}:{port}", directory.display()),
+        }
+    });
+    let mut names: Vec<_> = hosts.collect();
+    if names.is_empty() {
+        names.extend(server.get_hostaddrs().iter().map(ToString::to_string));
+    }
+    names.join(",")
+}
+
+/// Requires TLS, except for what never leaves the machine.
+fn default_ssl_mode(server: &Config) -> SslMode {
+    let is_local = |host: &Host| match host {
+        Host::Tcp(name) => {
+            name == "localhost"
+                || name
+                    .parse::<std::net::IpAddr>()
+                    .is_ok_and(|ip| ip.is_loopback())
+        }
+        #[allow(unreachable_patterns, reason = "there are others on Unix")]
+        _ => true,
+    };
+    let addresses = server.get_hostaddrs();
+    if server.get_hosts().iter().all(is_local) && addresses.iter().all(|ip| ip.is_loopback()) {
+        SslMode::Disable
+    } else {
+        SslMode::Require
+    }
+}
+
+fn notice_dead_peers(server: &mut Config, lease: Duration) {
+    let noticed = DeadPeers::noticed_within(lease);
+    server
+        .keepalives(true)
+        .keepalives_idle(noticed.idle)
+        .keepalives_interval(noticed.interval)
+        .keepalives_retries(noticed.probes)
+        .tcp_user_timeout(noticed.patience);
+}

@@ -1,0 +1,123 @@
+//! One acquisition under way: how long it puts up with an outage, and the grant that it ends with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::fault::unanswered;
+use super::held::HeldLock;
+use super::leases::LeaseInUse;
+use super::pool::Pool;
+use super::reservation::Reservation;
+use super::session::Session;
+use super::traits::{Granted, LockSession};
+use crate::clock::Timestamp;
+use crate::provider::{AcquireRequest, Grant};
+use crate::token::FencingToken;
+use crate::{LockError, LockErrorKind};
+
+/// Whoever waits for a notice tries this often besides, at first and later: not everybody who
+/// releases a lock sends one.
+pub(super) const FIRST_POLL: Duration = Duration::from_millis(25);
+pub(super) const LAST_POLL: Duration = Duration::from_millis(400);
+
+/// One acquisition under way.
+pub(super) struct Acquisition<'a, S: LockSession> {
+    pub(super) pool: &'a Arc<Pool<S>>,
+    pub(super) request: &'a AcquireRequest,
+    /// When a request that does not wait must have its answer.
+    pub(super) deadline: Option<Timestamp>,
+    /// Since when the server has not been answering.
+    outage: Option<Timestamp>,
+    /// Goes over to the grant.
+    lease_in_use: Option<LeaseInUse>,
+}
+
+/// Where to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WaitPlace {
+    /// In the server's queue.
+    Queue,
+    /// For a notice, since others do: whoever stands in the queue would always come before them.
+    Notice,
+    /// The same, but the others were just sent a notice: they try first.
+    NoticeAfterOthers,
+}
+
+impl<'a, S: LockSession> Acquisition<'a, S> {
+    pub(super) fn new(pool: &'a Arc<Pool<S>>, request: &'a AcquireRequest) -> Self {
+        let patience = pool.settings.response_timeout;
+        Self {
+            pool,
+            request,
+            deadline: (!request.waits()).then(|| Timestamp::now() + patience),
+            outage: None,
+            lease_in_use: Some(pool.leases.use_one(request.lease())),
+        }
+    }
+
+    /// Returns how long a request may take that must be quick.
+    pub(super) fn patience(&self) -> Duration {
+        self.pool.settings.patience(self.request.lease())
+    }
+
+    /// Waits for an answer that comes in time for a request that does not wait.
+    pub(super) async fn in_time<T>(
+        &self,
+        answer: impl Future<Output = Result<T, LockError>>,
+    ) -> Result<T, LockError> {
+        let Some(deadline) = self.deadline else {
+            return answer.await;
+        };
+        let settings = &self.pool.settings;
+        let answer = tokio::time::timeout(deadline.remaining(), answer).await;
+        answer.unwrap_or_else(|_| {
+            let error = unanswered(settings.response_timeout);
+            Err(error.about(format_args!("server `{}`", settings.server_name)))
+        })
+    }
+
+    /// Makes the grant.
+    ///
+    /// # Errors
+    ///
+    /// If the session has ended meanwhile, and the lock with it.
+    pub(super) fn granted(
+        &mut self,
+        session: &Arc<Session<S>>,
+        reservation: Reservation<S::Key>,
+        granted: Granted,
+    ) -> Result<Grant, LockError> {
+        let (loss, liveness) = (self.request.loss_reporter(), session.liveness());
+        if !liveness.add_lock(reservation.key, loss) {
+            return Err(LockError::new(LockErrorKind::ProviderUnavailable)
+                .with_detail(liveness.why_ended().unwrap_or_default()));
+        }
+        let held = HeldLock::new(session, reservation, self.lease_in_use.take());
+        let grant = Grant::new(self.request, granted.sent_at)
+            .with_server_lease(session.lease())
+            .with_state(held);
+        Ok(match granted.token {
+            Some(token) => grant.with_token(FencingToken::new(token)),
+            None => grant,
+        })
+    }
+
+    /// Says whether to put up with an error: only a request that waits does, and only for so long.
+    pub(super) fn tolerates(&mut self, error: &LockError) -> bool {
+        let since = *self.outage.get_or_insert_with(Timestamp::now);
+        let tolerates = self.request.waits()
+            && error.is_retryable()
+            && !(since + self.pool.settings.connect_timeout).has_passed();
+        if tolerates {
+            self.request.report_trouble(Some(error.clone()));
+        }
+        tolerates
+    }
+
+    /// Notes that the server has answered.
+    pub(super) fn recovered(&mut self) {
+        if self.outage.take().is_some() {
+            self.request.report_trouble(None);
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Releasing what a request may have taken whose outcome is not known.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::pool::Pool;
+use super::reservation::Reservation;
+use super::session::Session;
+use super::traits::LockSession;
+use crate::LockError;
+use crate::race::first_of;
+
+/// Somebody may cancel these requests too, by hand.
+const ATTEMPTS: usize = 5;
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Releases the lock without keeping anybody waiting. Requests of a session are carried out in
+/// order, so this one comes after the unconfirmed one; and if the session ends, all its locks are
+/// released. Where the session does not answer, another one settles it. Until then the key stays
+/// reserved, and unconfirmed.
+pub(super) fn release_unconfirmed<S: LockSession>(
+    pool: &Arc<Pool<S>>,
+    session: &Arc<Session<S>>,
+    reservation: Reservation<S::Key>,
+    why: &LockError,
+) {
+    reservation.mark_unconfirmed(why);
+    let (pool, session) = (Arc::downgrade(pool), Arc::clone(session));
+    tokio::spawn(async move {
+        // The left one is asked first, so that its request is on its way whatever the other finds.
+        let released = unlock_again(&session, &reservation);
+        first_of(released, settle_from_another(&pool, &session, &reservation)).await;
+    });
+}
+
+async fn unlock_again<S: LockSession>(session: &Session<S>, reservation: &Reservation<S::Key>) {
+    for _ in 0..ATTEMPTS {
+        if unlock(session, reservation).await {
+            return;
+        }
+        if session.has_ended() {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    session.end("a lock could not be taken back");
+    // Another session finds out when the server knows of its end.
+    std::future::pending().await
+}
+
+/// Has another session say what became of the request. Resolves when the server does not have the
+/// lock for this session: a request that comes later does no harm, since the one that releases it
+/// follows.
+async fn settle_from_another<S: LockSession>(
+    pool: &Weak<Pool<S>>,
+    session: &Session<S>,
+    reservation: &Reservation<S::Key>,
+) {
+    let pause = match pool.upgrade() {
+        // An answer that is only late comes in this time.
+        Some(pool) => pool.settings.patience(session.lease()) / 2,
+        None => return,
+    };
+    first_of(tokio::time::sleep(pause), session.liveness().ended()).await;
+    while let Some(pool) = pool.upgrade() {
+        if session.is_dispensable() {
+            // Nobody loses anything by it; its heartbeat sees to it that the server ends it too.
+            session.end("a request was not answered");
+        }
+        if session.has_ended() {
+            if !pool.roster.may_exist(session.backend) {
+                return;
+            }
+        } else if let Ok(other) = pool.shared(pool.settings.lease).await {
+            if !other.knows(session.backend) {
+                return;
+            }
+            let patience = pool.settings.patience(pool.settings.lease);
+            let held = other
+                .client
+                .may_be_held_by(reservation.key, session.backend);
+            if let Ok(false) = other.within(patience, held).await {
+                return;
+            }
+        }
+        drop(pool);
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Releases the lock until the session does not hold it: an unconfirmed release and an unconfirmed
+/// lock after it may have made it hold the lock twice. True if there is nothing left to do.
+async fn unlock<S: LockSession>(session: &Session<S>, reservation: &Reservation<S::Key>) -> bool {
+    loop {
+        match session.unlock(reservation.key).await {
+            Ok(true) => {}
+            Ok(false) => return true,
+            // What it took ends with it, as soon as the server knows.
+            Err(_) if session.has_ended() => return session.liveness().ended().await,
+            Err(_) => return false,
+        }
+    }
+}
