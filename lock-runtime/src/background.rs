@@ -184,10 +184,7 @@ pub(crate) async fn drained() {
 /// # Errors
 ///
 /// If the threads could not be started, or the future panicked.
-#[cfg_attr(
-    not(any(feature = "postgres", feature = "redis", feature = "zookeeper")),
-    allow(dead_code)
-)]
+#[cfg_attr(not(feature = "_server"), allow(dead_code))]
 pub(crate) async fn run_on_keeper<T: Send + 'static>(
     future: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, LockError> {

@@ -127,10 +127,7 @@ impl LockError {
     }
 
     /// Says in front of the detail what it is about, such as the server.
-    #[cfg_attr(
-        not(any(feature = "postgres", feature = "redis", feature = "zookeeper")),
-        allow(dead_code)
-    )]
+    #[cfg_attr(not(feature = "_server"), allow(dead_code))]
     pub(crate) fn about(self, what: impl fmt::Display) -> Self {
         let detail = match &self.0.detail {
             Some(detail) => format!("{what}: {detail}"),

@@ -30,7 +30,8 @@ pub(crate) async fn first_of<A, B>(
 }
 
 /// Both, polled in this order.
-#[cfg(any(feature = "postgres", feature = "zookeeper"))]
+#[cfg(feature = "_server")]
+#[allow(dead_code, reason = "not every server needs it")]
 pub(crate) async fn both<A, B>(
     left: impl Future<Output = A>,
     right: impl Future<Output = B>,

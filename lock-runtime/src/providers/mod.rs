@@ -1,8 +1,15 @@
-//! The providers, and the table of URL schemes: a line for each.
+//! The providers. A provider is switched on by one `cfg` here, and by its line in `connect.rs`.
 
+mod connect;
 #[cfg(feature = "file")]
 pub(crate) mod file;
 pub(crate) mod in_process;
+// What not every server needs is dead without those that do.
+#[cfg_attr(
+    not(all(feature = "postgres", feature = "redis", feature = "zookeeper-tls")),
+    allow(dead_code)
+)]
+mod kit;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "redis")]
@@ -10,226 +17,12 @@ pub(crate) mod redis;
 #[cfg(feature = "zookeeper")]
 pub(crate) mod zookeeper;
 
-// What several of them need.
-#[cfg(any(feature = "redis", feature = "zookeeper"))]
-mod host;
-#[cfg(any(feature = "postgres", feature = "redis", feature = "zookeeper"))]
-mod limits;
-#[cfg(any(feature = "postgres", feature = "redis"))]
+pub use connect::connect;
+
+// Where PostgreSQL and the in-process provider still look for parts of the kit.
+pub(crate) use kit::error::invalid;
+#[cfg(feature = "postgres")]
 mod pause;
 #[cfg(feature = "postgres")]
 mod sql_session;
-#[cfg(any(feature = "postgres", feature = "redis", feature = "zookeeper"))]
-mod url;
-
-use std::sync::Arc;
-
-use crate::name::Escaped;
-use crate::provider::{BoxFuture, LockProvider};
-use crate::{LockError, LockErrorKind};
-
-type Connected = Result<Arc<dyn LockProvider>, LockError>;
-
-struct Scheme {
-    name: &'static str,
-    feature: &'static str,
-    /// `None` if the feature is not compiled in.
-    connect: Option<fn(String) -> BoxFuture<'static, Connected>>,
-}
-
-macro_rules! scheme {
-    ($name:literal, $feature:literal, $connect:path) => {
-        Scheme {
-            name: $name,
-            feature: $feature,
-            #[cfg(feature = $feature)]
-            connect: Some(|url| Box::pin($connect(url))),
-            #[cfg(not(feature = $feature))]
-            connect: None,
-        }
-    };
-}
-
-const SCHEMES: &[Scheme] = &[
-    Scheme {
-        name: "memory",
-        feature: "",
-        connect: Some(|url| Box::pin(in_process::connect(url))),
-    },
-    scheme!("file", "file", file::connect),
-    scheme!("postgres", "postgres", postgres::connect),
-    scheme!("postgresql", "postgres", postgres::connect),
-    scheme!("redis", "redis", redis::connect),
-    scheme!("rediss", "redis", redis::connect),
-    scheme!("valkey", "redis", redis::connect),
-    scheme!("valkeys", "redis", redis::connect),
-    scheme!("unix", "redis", redis::connect),
-    scheme!("redis+unix", "redis", redis::connect),
-    scheme!("valkey+unix", "redis", redis::connect),
-    scheme!("zookeeper", "zookeeper", zookeeper::connect),
-];
-
-/// Connects to the provider that a URL names: its scheme says which, its query sets what the
-/// provider's builder sets.
-///
-/// | scheme | provider | feature |
-/// |---|---|---|
-/// | `memory:` | [`InProcessProvider`](crate::InProcessProvider) | – |
-/// | `file:` directory | `FileProvider` | `file` |
-/// | `postgres:`, `postgresql:` | `PostgresProvider` | `postgres` |
-/// | `redis:`, `rediss:`, `valkey:`, `valkeys:` | `RedisProvider` | `redis` |
-/// | `unix:`, `redis+unix:`, `valkey+unix:` socket | `RedisProvider` | `redis` |
-/// | `zookeeper:` | `ZooKeeperProvider` | `zookeeper` |
-///
-/// Every provider knows the parameter `key_prefix`, which is put before each name, as in
-/// `file:/var/lock/app?key_prefix=MyApp1:`.
-///
-/// # Errors
-///
-/// [`InvalidConfig`](LockErrorKind::InvalidConfig) for a URL that cannot be used, with what was
-/// expected; [`Unsupported`](LockErrorKind::Unsupported) for Redis Sentinel and Cluster;
-/// [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable) if the server cannot be
-/// reached. No error shows a password.
-///
-/// # Cancel safety
-///
-/// May be dropped at any await.
-///
-/// # Examples
-///
-/// ```
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// lock_runtime::register(lock_runtime::connect("memory:").await?)?;
-/// # Ok(())
-/// # }
-/// ```
-pub async fn connect(url: &str) -> Connected {
-    let Some((scheme, _)) = url.split_once(':') else {
-        return Err(invalid(format!(
-            "expected a URL that begins with one of {}",
-            compiled_in()
-        )));
-    };
-    let known = SCHEMES
-        .iter()
-        .find(|known| known.name.eq_ignore_ascii_case(scheme));
-    if let Some(error) = not_supported(scheme) {
-        return Err(error);
-    }
-    match known.map(|known| (known, known.connect)) {
-        Some((_, Some(connect))) => {
-            let provider = connect(url.to_owned()).await?;
-            tracing::debug!("connected to {}", Escaped(&provider.describe()));
-            Ok(provider)
-        }
-        Some((known, None)) => Err(invalid(format!(
-            "the scheme `{}:` needs the cargo feature `{}` of `lock-runtime`; compiled in: {}",
-            known.name,
-            known.feature,
-            compiled_in()
-        ))),
-        // What stands before the first colon of a mistyped URL may be a user's name.
-        None => Err(invalid(format!(
-            "unknown URL scheme; compiled in: {}",
-            compiled_in()
-        ))),
-    }
-}
-
-/// Why there are no locks behind a scheme that other libraries know.
-fn not_supported(scheme: &str) -> Option<LockError> {
-    let scheme = scheme.to_ascii_lowercase();
-    let rest = ["redis", "valkey"]
-        .iter()
-        .find_map(|name| scheme.strip_prefix(name))?;
-    // As in `redis-sentinel`, `redis+sentinel`, `rediss+sentinel`.
-    let rest = rest.strip_prefix('s').unwrap_or(rest);
-    let detail = match rest.strip_prefix(['-', '+'])? {
-        "sentinel" => {
-            "Redis Sentinel is not supported: expected the address of the primary, such as \
-             redis://host:6379"
-        }
-        "cluster" => {
-            "Redis Cluster is not supported: expected one server that is no cluster, such as \
-             redis://host:6379"
-        }
-        _ => return None,
-    };
-    Some(LockError::new(LockErrorKind::Unsupported).with_detail(detail))
-}
-
-fn compiled_in() -> String {
-    let names: Vec<_> = SCHEMES
-        .iter()
-        .filter(|scheme| scheme.connect.is_some())
-        .map(|scheme| format!("`{}:`", scheme.name))
-        .collect();
-    names.join(", ")
-}
-
-pub(crate) fn invalid(detail: impl Into<String>) -> LockError {
-    LockError::new(LockErrorKind::InvalidConfig).with_detail(detail)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    /// However a URL is mistyped.
-    #[tokio::test]
-    async fn no_error_shows_a_password() {
-        let forms = [
-            "://u:hunter2@127.0.0.1:1/?connect_timeout=100ms",
-            "://u:hunter2@127.0.0.1:1/?application_name=x",
-            "://u:hunter2@127.0.0.1:1/d?lease=hunter2@h",
-            "://u:hunter2@127.0.0.1:port/d",
-            "://u:hunter2@127.0.0.1:1#d",
-            "://u:hunter2@[::1/d",
-            // What comes before the mark could be a port.
-            "://u:54321#hunter2@127.0.0.1:1",
-            "://u:54321#hunter2@127.0.0.1:1/d?connect_timeout=100ms",
-            "://u:54321/hunter2@127.0.0.1:1/d?connect_timeout=100ms",
-            "://u:54321/3?hunter2@127.0.0.1:1/d",
-            "://u:54321?hunter2@127.0.0.1:1/d",
-            "://u:54321?lease=5s@127.0.0.1:1/d",
-            "://u:54321\\hunter2@127.0.0.1:1/d",
-            "://:54321#hunter2@127.0.0.1:1",
-            "://54321#hunter2@127.0.0.1:1",
-            "://u:hunter2@",
-            "://u:hunter2",
-            "://u:hun/ter2@127.0.0.1/d",
-            "://u:%zzhunter2@127.0.0.1:1/%zz",
-            "://u :hunter2@127.0.0.1:1",
-            "://:hunter2@/d?x=y",
-            ":///u:hunter2@127.0.0.1/d",
-            ":/u:hunter2=@127.0.0.1/d?x=y",
-            ":u:hunter2@127.0.0.1/d?x=y",
-            ":hunter2",
-            "//u:hunter2@127.0.0.1/d",
-        ];
-        let lower = SCHEMES.iter().map(|scheme| scheme.name.to_owned());
-        let upper = SCHEMES.iter().map(|scheme| scheme.name.to_uppercase());
-        for scheme in lower.chain(upper) {
-            for form in forms {
-                for url in [
-                    format!("{scheme}{form}"),
-                    format!(" {scheme}{form}"),
-                    format!("\"{scheme}{form}\""),
-                ] {
-                    let connecting = connect(&url);
-                    let connected = tokio::time::timeout(Duration::from_millis(500), connecting);
-                    let Ok(Err(error)) = connected.await else {
-                        continue;
-                    };
-                    let shown = format!("{error} {error:?}");
-                    // A part of it would be too much.
-                    let shows = ["ter2", "54321"].iter().any(|part| shown.contains(part));
-                    assert!(!shows, "{url}: {shown}");
-                }
-            }
-        }
-    }
-}
+pub(crate) use kit::{settings as limits, url};

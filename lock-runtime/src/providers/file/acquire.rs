@@ -4,17 +4,20 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::blocking::blocking;
+use super::counter;
 use super::directory::Directory;
 use super::lock_file::{LockFile, Opened, announce};
-use super::{FileProvider, Shared, blocking, counter, name};
+use super::shared::Shared;
+use super::yields::LONGEST_PAUSE;
 use crate::provider::{AcquireRequest, Grant};
+use crate::providers::kit::error::unavailable;
 use crate::race::{First, first_of};
 use crate::{FencingToken, LockError, LockErrorKind, Timestamp};
 
 /// A waiter looks again after 1 ms at first, later after an eighth of the time it has waited, so
 /// that looking costs little and a hand-over takes little longer than the wait was anyway.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
-pub(super) const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// The counter is locked for microseconds at a time. After this long the caller hears of it, ...
 const COUNTER_TROUBLE: Duration = Duration::from_millis(100);
@@ -33,13 +36,14 @@ enum Look {
     Unclear,
 }
 
+/// Looks at the file until the lock can be taken, and takes its tokens.
 pub(super) async fn acquire(
-    provider: &FileProvider,
+    shared: &Arc<Shared>,
+    file_name: String,
     request: &AcquireRequest,
 ) -> Result<Grant, LockError> {
-    let file_name = name::file_name(&format!("{}{}", provider.key_prefix, request.name()));
     if request.waits()
-        && let Some(until) = provider.shared.yields.take(&file_name)
+        && let Some(until) = shared.yields.take(&file_name)
     {
         let _ = tokio::time::timeout(until.remaining(), request.abandoned()).await;
     }
@@ -53,7 +57,7 @@ pub(super) async fn acquire(
         let taken_at = taken.as_ref().map_or(asked_at, |(_, since)| *since);
         // More at a time would only stand in each other's way, and whoever gives up in the queue
         // has nothing to take back.
-        let place = first_of(provider.shared.looks.acquire(), request.abandoned()).await;
+        let place = first_of(shared.looks.acquire(), request.abandoned()).await;
         let place = match place {
             First::Left(place) => place,
             First::Right(()) => {
@@ -66,7 +70,7 @@ pub(super) async fn acquire(
         let asked_at = Timestamp::now();
         let next_look = request.waits().then(|| asked_at + pause);
         let look = {
-            let (shared, file_name) = (Arc::clone(&provider.shared), file_name.clone());
+            let (shared, file_name) = (Arc::clone(shared), file_name.clone());
             let file = taken.take().map(|(file, _)| file);
             blocking(move || look(&shared, &file_name, file, tokens, next_look)).await
         };
@@ -76,13 +80,12 @@ pub(super) async fn acquire(
                 request.report_trouble(None);
                 return Ok(Grant::new(request, asked_at)
                     .with_tokens(first, tokens)
-                    .with_state(provider.shared.watch.held(file_name, file, request)));
+                    .with_state(shared.watch.hold(file_name, file, request)));
             }
             Look::NoToken(file) => {
                 let stuck_for = Timestamp::now().since(taken_at);
                 if stuck_for >= COUNTER_TROUBLE {
-                    let trouble =
-                        counter_is_stuck(&provider.shared.directory, &file_name, stuck_for);
+                    let trouble = counter_is_stuck(&shared.directory, &file_name, stuck_for);
                     if stuck_for >= COUNTER_PATIENCE {
                         give_up(file).await;
                         return Err(trouble);
@@ -99,7 +102,7 @@ pub(super) async fn acquire(
             Look::Unclear
                 if !request.waits() && Timestamp::now().since(began) >= COUNTER_PATIENCE =>
             {
-                return Err(LockError::new(LockErrorKind::ProviderUnavailable).with_detail(
+                return Err(unavailable(
                     "the lock's file was replaced all the while, so nobody can tell who holds it",
                 ));
             }
@@ -158,14 +161,14 @@ async fn give_up(file: LockFile) {
 }
 
 fn counter_is_stuck(directory: &Directory, file_name: &str, stuck_for: Duration) -> LockError {
-    LockError::new(LockErrorKind::ProviderUnavailable).with_detail(format!(
+    unavailable(format!(
         "`{}` has been locked by another process for {} ms; is it stopped?",
         directory.path_of(&counter::file_name(file_name)).display(),
         stuck_for.as_millis(),
     ))
 }
 
-/// How long to wait before looking again, with jitter so that waiters do not march in step.
+/// Returns how long to wait before looking again, with jitter so that waiters do not march in step.
 fn pause_after(waited: Duration) -> Duration {
     let pause = (waited / 8).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
     // Without random numbers there is no jitter, and no harm.

@@ -30,12 +30,12 @@ const RECORD: usize = 42;
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_micros(50);
 
-/// The counter of a lock file.
+/// Names the counter of a lock file.
 pub(super) fn file_name(lock_file_name: &str) -> String {
     format!(".lk1-fence-{:x}", stripe(lock_file_name))
 }
 
-/// Chosen by the first character of the hash in its name.
+/// Chooses by the first character of the hash in its name.
 fn stripe(lock_file_name: &str) -> u8 {
     let hash = &lock_file_name[lock_file_name.len() - HASH_AND_EXTENSION..];
     hash.as_bytes()[0] & (STRIPES - 1)

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use super::lock_file::{LockFile, NoFile, Opened};
+use crate::providers::kit::error::{invalid, unsupported};
 use crate::{LockError, LockErrorKind};
 
 pub(super) struct Directory {
@@ -49,7 +50,7 @@ impl Directory {
         Ok(())
     }
 
-    /// Also that this process may create files here.
+    /// Makes sure also that this process may create files here.
     pub(super) fn check(&self) -> Result<(), LockError> {
         self.prepare()?;
         use rustix::fs::{Access, AtFlags, CWD};
@@ -71,7 +72,7 @@ impl Directory {
         answer.map_err(|error| self.file_error(&error, file_name, "lock"))
     }
 
-    /// The error of a call about the directory.
+    /// Makes the error of a call about the directory.
     fn error(&self, error: &io::Error, doing: &str) -> LockError {
         LockError::new(kind_of(error)).with_detail(format!(
             "could not {doing} the lock directory `{}`: {error}",
@@ -79,7 +80,7 @@ impl Directory {
         ))
     }
 
-    /// The error of a call about one of its files.
+    /// Makes the error of a call about one of its files.
     pub(super) fn file_error(&self, error: &io::Error, file_name: &str, doing: &str) -> LockError {
         let path = self.path_of(file_name);
         let (kind, reason) = match NoFile::at(&path) {
@@ -99,7 +100,7 @@ impl Directory {
             let kind = error.kind();
             // `mkdir` says "exists" of a file, too.
             if kind == io::ErrorKind::AlreadyExists || kind == io::ErrorKind::NotADirectory {
-                return LockError::new(LockErrorKind::InvalidConfig).with_detail(format!(
+                return invalid(format!(
                     "the lock directory `{}` is not a directory",
                     self.path.display()
                 ));
@@ -107,7 +108,7 @@ impl Directory {
             if let Some(parent) = self.path.parent().filter(|parent| !parent.is_dir())
                 && kind == io::ErrorKind::NotFound
             {
-                return LockError::new(LockErrorKind::InvalidConfig).with_detail(format!(
+                return invalid(format!(
                     "could not create the lock directory `{}`: `{}` does not exist",
                     self.path.display(),
                     parent.display()
@@ -117,7 +118,8 @@ impl Directory {
         })
     }
 
-    /// Who may read a file may look into the directory, too. One that exists keeps its mode.
+    /// Creates the directory so that those who may read a file may look into it, too. One that exists
+    /// keeps its mode.
     fn create_with(&self, mode: u32) -> io::Result<()> {
         let mode = mode | ((mode & 0o444) >> 2);
         match std::fs::DirBuilder::new().mode(mode).create(&self.path) {
@@ -126,8 +128,9 @@ impl Directory {
         }
     }
 
-    /// That it exists already, whatever `mkdir` says of it, is no failure. Only the directory
-    /// itself is made: a path that is mistyped, or not mounted, must not make a second place.
+    /// Takes it for no failure that the directory exists already, whatever `mkdir` says of it. Only the
+    /// directory itself is made: a path that is mistyped, or not mounted, must not make a second
+    /// place.
     fn made(&self, created: io::Result<()>) -> io::Result<()> {
         created.or_else(|error| self.path.is_dir().then_some(()).ok_or(error))
     }
@@ -138,13 +141,11 @@ impl Directory {
             rustix::fs::statfs(&self.path).map_err(|error| self.error(&error.into(), "look at"))?;
         match network_file_system(status.f_type) {
             None => Ok(()),
-            Some(kind) => Err(
-                LockError::new(LockErrorKind::Unsupported).with_detail(format!(
-                    "the lock directory `{}` is on a network file system ({kind}), where locks of \
+            Some(kind) => Err(unsupported(format!(
+                "the lock directory `{}` is on a network file system ({kind}), where locks of \
                  several machines do not exclude each other reliably; expected a local one",
-                    self.path.display()
-                )),
-            ),
+                self.path.display()
+            ))),
         }
     }
 
@@ -169,8 +170,8 @@ fn kind_of(error: &io::Error) -> LockErrorKind {
     }
 }
 
-/// The name of a file system that other machines may write to at the same time, by the magic
-/// numbers of `statfs(2)`.
+/// Names a file system that other machines may write to at the same time, by the magic numbers of
+/// `statfs(2)`.
 #[cfg(target_os = "linux")]
 pub(super) fn network_file_system(magic: rustix::fs::FsWord) -> Option<&'static str> {
     // Some numbers have their highest bit set, and the type's sign depends on the machine.

@@ -92,18 +92,18 @@ impl LockFile {
         &self.file
     }
 
-    /// When the next waiter of another process will look, as far as one has told.
+    /// Reads when the next waiter of another process will look, as far as one has told.
     pub(super) fn next_look(&self) -> Option<Timestamp> {
         read_note(&self.file)
     }
 
-    /// Whether its path still names the file. If not, somebody has removed or replaced it, and
+    /// Says whether its path still names the file. If not, somebody has removed or replaced it, and
     /// others may hold the lock too.
     pub(super) fn is_in_place(&self) -> io::Result<bool> {
         is_named(&self.path, &self.file.metadata()?)
     }
 
-    /// Removes the file and frees the lock. Answers whether the path still named the file; if
+    /// Removes the file and frees the lock. Says whether the path still named the file; if
     /// not, somebody removed it, and the lock may have been held twice.
     pub(super) fn release(self) -> io::Result<bool> {
         // Removed while it is locked: nobody else can have this file as a valid lock.
@@ -157,7 +157,7 @@ fn open(path: &Path, mode: Option<u32>) -> io::Result<File> {
     answer
 }
 
-/// Whether the path names this very file.
+/// Says whether the path names this very file.
 fn is_named(path: &Path, ours: &Metadata) -> io::Result<bool> {
     use io::ErrorKind::{NotADirectory, NotFound};
     match std::fs::symlink_metadata(path) {
@@ -167,7 +167,8 @@ fn is_named(path: &Path, ours: &Metadata) -> io::Result<bool> {
     }
 }
 
-/// Whether the system lists the file among those that are locked. No right to the file is needed.
+/// Says whether the system lists the file among those that are locked. No right to the file is
+/// needed.
 fn is_locked(path: &Path) -> bool {
     let (Ok(status), Ok(locks)) = (
         std::fs::symlink_metadata(path),
@@ -189,7 +190,7 @@ fn is_locked(path: &Path) -> bool {
 pub(super) struct NoFile(&'static str);
 
 impl NoFile {
-    /// What stands there, if it is the reason why it could not be opened.
+    /// Says what stands there, if it is the reason why it could not be opened.
     pub(super) fn at(path: &Path) -> Option<Self> {
         let status = std::fs::symlink_metadata(path).ok()?;
         (!status.is_file()).then(|| Self(kind_of(status.file_type())))

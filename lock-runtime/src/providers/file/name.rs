@@ -31,7 +31,7 @@ pub(super) fn file_name(key: &str) -> String {
     name
 }
 
-/// `char.IsLetterOrDigit` of .NET, or an underscore.
+/// Says what `char.IsLetterOrDigit` of .NET does, and that of an underscore.
 fn is_plain(character: char) -> bool {
     use GeneralCategory::{
         DecimalNumber, LowercaseLetter, ModifierLetter, OtherLetter, TitlecaseLetter,
@@ -52,7 +52,7 @@ fn is_plain(character: char) -> bool {
         )
 }
 
-/// Base 32 of the first 160 bits of SHA-512, least significant bits first, unlike RFC 4648.
+/// Appends base 32 of the first 160 bits of SHA-512, least significant bits first, unlike RFC 4648.
 fn push_hash(name: &mut String, key: &str) {
     const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
     let mut buffer = 0_u32;

@@ -4,22 +4,24 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-use super::config::{Settings, wrong};
+use super::settings::Settings;
 use crate::LockError;
+use crate::providers::kit::error::invalid;
 
 const PARAMETERS: &str = "`key_prefix`, `mode` and `token_floor`";
 
+/// Reads a URL.
 pub(super) fn parse(url: &str) -> Result<Settings, LockError> {
     let Some((scheme, rest)) = url.split_once(':') else {
-        return Err(wrong("expected `file:` and the path of a directory"));
+        return Err(invalid("expected `file:` and the path of a directory"));
     };
     if !scheme.eq_ignore_ascii_case("file") {
-        return Err(wrong(format!(
+        return Err(invalid(format!(
             "expected the scheme `file:`, got `{scheme}:`"
         )));
     }
     if rest.contains('#') {
-        return Err(wrong(
+        return Err(invalid(
             "expected no `#` in the URL; write `%23` for one in a path",
         ));
     }
@@ -29,7 +31,7 @@ pub(super) fn parse(url: &str) -> Result<Settings, LockError> {
         Some(place) => match place.strip_prefix("localhost").unwrap_or(place) {
             path if path.starts_with('/') => path,
             _ => {
-                return Err(wrong(
+                return Err(invalid(
                     "expected no host: `file:/path` or `file:///path`, or `file:path` for a \
                      relative path",
                 ));
@@ -37,14 +39,14 @@ pub(super) fn parse(url: &str) -> Result<Settings, LockError> {
         },
     };
     if path.is_empty() {
-        return Err(wrong("expected the path of a directory after `file:`"));
+        return Err(invalid("expected the path of a directory after `file:`"));
     }
     // Errors show the path, and this one was meant for another scheme.
     if path
         .split_once(':')
         .is_some_and(|(_, rest)| rest.contains('@'))
     {
-        return Err(wrong(
+        return Err(invalid(
             "expected a path without a user and password; write `%40` for an `@` in it",
         ));
     }
@@ -52,23 +54,23 @@ pub(super) fn parse(url: &str) -> Result<Settings, LockError> {
     let mut given = Vec::new();
     for (key, value) in form_urlencoded::parse(query.as_bytes()) {
         if given.contains(&key) {
-            return Err(wrong(format!("the parameter `{key}` is given twice")));
+            return Err(invalid(format!("the parameter `{key}` is given twice")));
         }
         match &*key {
             "key_prefix" => settings.key_prefix = value.into_owned(),
             "mode" => {
                 let mode = u32::from_str_radix(&value, 8).map_err(|_| {
-                    wrong("expected `mode` to be an octal number, such as `mode=0660`")
+                    invalid("expected `mode` to be an octal number, such as `mode=0660`")
                 })?;
                 settings.mode = Some(mode);
             }
             "token_floor" => {
                 let floor = value.parse();
                 settings.token_floor =
-                    floor.map_err(|_| wrong("expected `token_floor` to be a whole number"))?;
+                    floor.map_err(|_| invalid("expected `token_floor` to be a whole number"))?;
             }
             unknown => {
-                return Err(wrong(format!(
+                return Err(invalid(format!(
                     "unknown parameter `{unknown}`; a `file:` URL knows {PARAMETERS}"
                 )));
             }
@@ -91,7 +93,7 @@ fn decode(path: &str) -> Result<Vec<u8>, LockError> {
             .and_then(|digits| u8::from_str_radix(digits, 16).ok())
             .filter(|byte| *byte != 0)
             .ok_or_else(|| {
-                wrong("expected `%` and two hexadecimal digits, not `00`, in the path")
+                invalid("expected `%` and two hexadecimal digits, not `00`, in the path")
             })?;
         decoded.push(byte);
         decoded.extend_from_slice(&piece.as_bytes()[2..]);

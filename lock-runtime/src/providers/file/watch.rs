@@ -1,9 +1,9 @@
-//! Looking after the files of the locks that are held: who loses one is told.
+//! Looking after the files of the locks that are held, and telling the holder that loses one.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use super::blocking;
+use super::blocking::blocking;
 use super::lock_file::LockFile;
 use crate::provider::{AcquireRequest, LossReporter};
 use crate::wake::survive;
@@ -25,7 +25,7 @@ impl Held {
         self.file().take()
     }
 
-    /// Whether there is nothing more to look after.
+    /// Says whether there is nothing more to look after.
     fn is_over(&self) -> bool {
         let file = self.file();
         let Some(held) = &*file else {
@@ -58,8 +58,8 @@ struct Watched {
 }
 
 impl Watch {
-    /// From here on, the loss of the file is the loss of the grant.
-    pub(super) fn held(
+    /// Makes the loss of the file the loss of the grant from here on.
+    pub(super) fn hold(
         self: &Arc<Self>,
         file_name: String,
         file: LockFile,
@@ -97,7 +97,7 @@ impl Watch {
     }
 }
 
-/// In one pass over all files, as long as there are any.
+/// Looks in one pass over all files, as long as there are any.
 async fn look_after(watch: Arc<Watch>) {
     loop {
         tokio::time::sleep(EVERY).await;

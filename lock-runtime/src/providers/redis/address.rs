@@ -2,13 +2,15 @@
 
 use redis::{ConnectionInfo, IntoConnectionInfo};
 
-use crate::providers::{invalid, not_supported};
-use crate::{LockError, LockErrorKind};
+use crate::LockError;
+use crate::providers::kit::error::{invalid, unsupported};
+use crate::providers::kit::scheme::not_supported;
+use crate::providers::kit::url::Authority;
 
-/// Those whose URL holds a path in place of a host and a database.
+/// The schemes whose URL holds a path in place of a host and a database.
 const SOCKETS: [&str; 3] = ["unix", "redis+unix", "valkey+unix"];
 
-/// Whether a URL without its query names a Unix socket.
+/// Says whether a URL without its query names a Unix socket.
 pub(super) fn is_socket(address: &str) -> bool {
     let scheme = address.split(':').next().unwrap_or_default();
     SOCKETS.iter().any(|it| it.eq_ignore_ascii_case(scheme))
@@ -24,7 +26,7 @@ pub(super) fn check(address: &str) -> Result<(), LockError> {
     }
 }
 
-/// The server that a URL names; without its query, which is the library's own.
+/// Reads which server a URL names. The URL is without its query, which is the library's own.
 pub(super) fn read(address: &str) -> Result<ConnectionInfo, LockError> {
     let socket = is_socket(address);
     // What looks like a path may be a password: it would be shown as the server.
@@ -47,33 +49,25 @@ pub(super) fn read(address: &str) -> Result<ConnectionInfo, LockError> {
 }
 
 fn several() -> LockError {
-    LockError::new(LockErrorKind::Unsupported).with_detail(
+    unsupported(
         "several servers in one URL are not supported: expected the one that is the primary, such \
          as redis://host:6379",
     )
 }
 
-/// Whether the URL says `host:port,host:port`. A comma in a user name or password is none of that.
+/// Says whether the URL has `host:port,host:port`. A comma in a user name or password is none.
 fn names_several(address: &str) -> bool {
-    let authority = authority(address).unwrap_or_default();
-    let (_, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
-    hosts.contains(',')
+    Authority::of(address).is_some_and(|parts| parts.hosts.contains(','))
 }
 
-/// Whether a URL says `user:@host`.
+/// Says whether a URL has `user:@host`.
 pub(super) fn has_empty_password(address: &str) -> bool {
-    authority(address)
-        .and_then(|authority| authority.rsplit_once('@'))
-        .is_some_and(|(user, _)| user.len() > 1 && user.find(':') == Some(user.len() - 1))
+    Authority::of(address)
+        .and_then(|parts| parts.credentials)
+        .is_some_and(|user| user.len() > 1 && user.find(':') == Some(user.len() - 1))
 }
 
-fn authority(address: &str) -> Option<&str> {
-    address
-        .split_once("://")
-        .and_then(|(_, rest)| rest.split('/').next())
-}
-
-/// The words of an error that the client itself made.
+/// Returns the words of an error that the client itself made.
 pub(super) fn plain(error: &redis::RedisError) -> String {
     let text = error.to_string();
     text.split(" - ").next().unwrap_or(&text).to_lowercase()

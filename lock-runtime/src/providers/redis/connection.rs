@@ -4,21 +4,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use redis::{AsyncConnectionConfig, ErrorKind, PushInfo, PushKind, RedisError, RedisResult};
-use redis::{ServerErrorKind, Value};
+use redis::{AsyncConnectionConfig, ErrorKind, PushInfo, PushKind, RedisResult, Value};
+use tokio::sync::SetOnce;
 
-use super::config::Settings;
-use super::error::{TOO_OLD, lock_error, lock_error_without};
-use super::grants::Grants;
+use super::error::{TOO_OLD, is_forgotten, lock_error, lock_error_without};
 use super::keys::Naming;
-use super::plain::unless_plain;
-use super::requests::Requests;
+use super::notifications::Notifications;
+use super::pipeline::RequestPipeline;
 use super::script::{By, RAISE_TOKENS, Script};
+use super::settings::Settings;
+use super::tls_mismatch::unless_plain;
+use crate::LockError;
 use crate::clock::Timestamp;
+use crate::providers::kit::error::{unavailable, unsupported};
+use crate::providers::kit::version;
 use crate::race::{First, first_of};
-use crate::signal::Signal;
-use crate::{LockError, LockErrorKind};
 
+/// The oldest version of Redis that has what the scripts need.
+const OLDEST: (u32, u32) = (6, 2);
 /// How often a connection raises the fencing counter to the server's clock again.
 const RAISES_EVERY: Duration = Duration::from_secs(60 * 60);
 /// A server with TLS hangs up on whoever comes without.
@@ -29,8 +32,8 @@ const BACKLOG: usize = 1_024;
 /// A connection of the keeper's runtime. Requests and published grants share it, so a grant can
 /// only be missed together with everything else, and then the waiter asks again.
 pub(super) struct Connection {
-    requests: Arc<Requests>,
-    ended: Arc<Signal<()>>,
+    requests: Arc<RequestPipeline>,
+    ended: Arc<SetOnce<()>>,
     served: AtomicBool,
     /// When the server may grant locks, if it has started so shortly before that it may not yet.
     grants_from: Option<Timestamp>,
@@ -42,18 +45,18 @@ impl Connection {
     pub(super) async fn open(
         settings: &Settings,
         naming: &Naming,
-        grants: &Arc<Grants>,
+        notifications: &Arc<Notifications>,
     ) -> Result<Arc<Self>, LockError> {
-        let ended = Arc::new(Signal::new());
+        let ended = Arc::new(SetOnce::new());
         let pushed = {
-            let (grants, ended) = (Arc::clone(grants), Arc::clone(&ended));
+            let (notifications, ended) = (Arc::clone(notifications), Arc::clone(&ended));
             move |push: PushInfo| -> Result<(), std::convert::Infallible> {
                 match push.kind {
                     // A server that is no longer asked does not grant either: behind the same
                     // address there may be another one by now.
-                    PushKind::Message if ended.get().is_none() => grants.deliver(&push.data),
+                    PushKind::Message if !ended.initialized() => notifications.deliver(&push.data),
                     PushKind::Disconnection => {
-                        ended.set(());
+                        let _ = ended.set(());
                     }
                     _ => {}
                 }
@@ -62,7 +65,7 @@ impl Connection {
         };
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
-            .set_response_timeout(Some(settings.response_timeout))
+            .set_response_timeout(Some(settings.common.response_timeout))
             .set_pipeline_buffer_size(BACKLOG)
             .set_push_sender(pushed);
         let opening = settings
@@ -80,9 +83,8 @@ impl Connection {
                 }
             })
         };
-        let address = settings.client.get_connection_info().addr();
-        let mut opened = unless_plain(address, opening).await?;
-        let requests = Requests::new(opened.clone());
+        let mut opened = unless_plain(settings.address(), opening).await?;
+        let requests = RequestPipeline::new(opened.clone());
         let mut connection = Self {
             requests,
             ended,
@@ -111,7 +113,8 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Only a primary of a known age can hold locks. `HELLO` tells, and every user may call it.
+    /// Checks that this can hold locks: a primary that is not too old. `HELLO` tells, and every user
+    /// may call it.
     async fn check_server(&self) -> Result<(), LockError> {
         let answer = self.query(redis::cmd("HELLO")).await.map_err(lock_error)?;
         if !matches!(answer, Value::Map(_)) {
@@ -120,22 +123,20 @@ impl Connection {
         let role = field(&answer, "role");
         let mode = field(&answer, "mode");
         let version = field(&answer, "version");
-        if !recent(&version) {
-            return Err(LockError::new(LockErrorKind::Unsupported)
-                .with_detail(format!("{TOO_OLD}, got {version}")));
+        // A version that cannot be read is taken for a fork's.
+        if version::numbers(&version).is_some_and(|version| version < OLDEST) {
+            return Err(unsupported(format!("{TOO_OLD}, got {version}")));
         }
         if mode == "cluster" || mode == "sentinel" {
-            return Err(LockError::new(LockErrorKind::Unsupported)
-                .with_detail(format!("expected one server, got a {mode}")));
+            return Err(unsupported(format!("expected one server, got a {mode}")));
         }
         if role == "replica" || role == "slave" {
-            return Err(LockError::new(LockErrorKind::ProviderUnavailable)
-                .with_detail("the server is a replica: expected the primary"));
+            return Err(unavailable("the server is a replica: expected the primary"));
         }
         Ok(())
     }
 
-    /// When the server may grant locks, if it has started less than `delay` ago.
+    /// Returns when the server may grant locks, if it has started less than `delay` ago.
     async fn restarted(&self, delay: Duration) -> Result<Option<Timestamp>, LockError> {
         if delay.is_zero() {
             return Ok(None);
@@ -145,8 +146,9 @@ impl Connection {
         let uptime =
             uptime.map_err(|error| error.about("`restart_delay` needs the server's age"))?;
         let Ok(uptime) = uptime.parse().map(Duration::from_secs) else {
-            return Err(LockError::new(LockErrorKind::Unsupported)
-                .with_detail("`restart_delay` needs the server's age, which it does not tell"));
+            return Err(unsupported(
+                "`restart_delay` needs the server's age, which it does not tell",
+            ));
         };
         // It is the difference of two times without their fractions, up to a second too high.
         let age_at_least = uptime.saturating_sub(Duration::from_secs(1));
@@ -162,7 +164,7 @@ impl Connection {
         Ok(Some(asked_at + left))
     }
 
-    /// One field of `INFO`; empty if there is none.
+    /// Asks for one field of `INFO`; empty if there is none.
     async fn info(&self, section: &str, name: &str) -> Result<String, LockError> {
         let command = redis::cmd("INFO").arg(section).to_owned();
         let answer = self.query(command).await.map_err(lock_error)?;
@@ -170,13 +172,13 @@ impl Connection {
         Ok(info_field(&text, name).to_owned())
     }
 
-    /// How long the server grants no lock yet, because it may have restarted without its data.
+    /// Returns how long the server grants no lock yet, because it may have restarted without its data.
     pub(super) fn grants_after(&self) -> Option<Duration> {
         let left = self.grants_from?.remaining();
         (!left.is_zero()).then_some(left)
     }
 
-    /// The policy by which the server may throw locks away, if it may and the user may know.
+    /// Asks for the policy by which the server may throw locks away, if it may and the user may know.
     pub(super) async fn evicts_by(&self) -> Option<String> {
         let command = redis::cmd("INFO").arg("memory").to_owned();
         // That it answers this says nothing about its use for locks.
@@ -209,8 +211,8 @@ impl Connection {
         }
     }
 
-    /// Runs a script that may be asked for when no answer comes: even that the server has forgotten
-    /// it would not be learnt.
+    /// Runs a script by its text. It may be asked for when no answer comes, and then even that the
+    /// server has forgotten it would not be learnt.
     pub(super) async fn run_by_text(
         &self,
         script: &Script,
@@ -242,26 +244,26 @@ impl Connection {
         }
     }
 
-    /// Whether it was of any use since it was opened.
+    /// Says whether it was of any use since it was opened.
     pub(super) fn has_served(&self) -> bool {
         self.served.load(Ordering::Relaxed)
     }
 
-    /// It is not to be used for anything new.
+    /// Says that it is not to be used for anything new.
     pub(super) fn end(&self) {
-        self.ended.set(());
+        let _ = self.ended.set(());
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        self.ended.get().is_some()
+        self.ended.initialized()
     }
 
-    /// The signal of its end, which may outlive it.
-    pub(super) fn end_signal(&self) -> Arc<Signal<()>> {
+    /// Returns the signal of its end, which may outlive it.
+    pub(super) fn end_signal(&self) -> Arc<SetOnce<()>> {
         Arc::clone(&self.ended)
     }
 
-    /// Resolves when the connection is gone or given up.
+    /// Waits until the connection is gone or given up.
     pub(super) async fn ended(&self) {
         self.ended.wait().await;
     }
@@ -273,10 +275,10 @@ impl Drop for Connection {
     }
 }
 
-/// Clients that stay connected for longer than the counter lives keep it alive.
+/// Keeps the counter alive for clients that stay connected for longer than it lives.
 async fn keep_tokens_raised(
     connection: Weak<Connection>,
-    ended: Arc<Signal<()>>,
+    ended: Arc<SetOnce<()>>,
     fence: String,
     ahead: u64,
 ) {
@@ -291,21 +293,7 @@ async fn keep_tokens_raised(
 }
 
 fn no_redis() -> LockError {
-    LockError::new(LockErrorKind::Unsupported)
-        .with_detail("expected a Redis or Valkey server, and what answers does not do so as one")
-}
-
-/// What an answer amounts to that came over a connection which was not to be used any more.
-pub(super) fn given_up() -> RedisError {
-    (
-        ErrorKind::Io,
-        "the connection was given up before it answered",
-    )
-        .into()
-}
-
-pub(super) fn is_forgotten(error: &RedisError) -> bool {
-    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+    unsupported("expected a Redis or Valkey server, and what answers does not do so as one")
 }
 
 fn field(answer: &Value, name: &str) -> String {
@@ -330,27 +318,5 @@ fn text(value: &Value) -> &str {
         Value::BulkString(bytes) => std::str::from_utf8(bytes).unwrap_or(""),
         Value::SimpleString(text) => text,
         _ => "",
-    }
-}
-
-/// Whether a version is 6.2 or later. One that cannot be read is taken for a fork's.
-fn recent(version: &str) -> bool {
-    let mut numbers = version
-        .split('.')
-        .map_while(|part| part.parse::<u32>().ok());
-    match (numbers.next(), numbers.next()) {
-        (Some(major), minor) => (major, minor.unwrap_or(0)) >= (6, 2),
-        (None, _) => true,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::recent;
-
-    #[test]
-    fn servers_before_6_2_are_too_old() {
-        assert!(recent("6.2.0") && recent("7.0.15") && recent("10.1") && recent("unstable"));
-        assert!(!recent("6.0.20") && !recent("5.0.7"));
     }
 }

@@ -2,38 +2,22 @@
 
 use std::borrow::Cow;
 
-use redis::{ErrorKind, RedisError};
+use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use crate::name::Escaped;
+use crate::providers::kit::error::{invalid, unsupported};
+use crate::providers::kit::fault::{Fault, caused};
 use crate::{LockError, LockErrorKind};
 
-/// What an error says about the request and the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
-    /// The connection is gone, or the server is no longer the one to ask. Whether the request was
-    /// carried out is not known.
-    Broken,
-    /// No answer in time. Whether the request was carried out is not known.
-    Unanswered,
-    /// The server answered that it cannot do it now.
-    Busy,
-    /// The server answered with a refusal that will be the same next time.
-    Refused,
-}
-
-impl Fault {
-    /// Whether the connection is not to be used any more.
-    pub(super) fn is_the_connections(self) -> bool {
-        matches!(self, Self::Broken | Self::Unanswered)
-    }
-}
-
+/// Says what an error says about the request and the connection.
 pub(super) fn fault(error: &RedisError) -> Fault {
     if error.is_timeout() {
         return Fault::Unanswered;
     }
     match error.kind() {
-        ErrorKind::Io | ErrorKind::Parse | ErrorKind::AuthenticationFailed => return Fault::Broken,
+        ErrorKind::Io | ErrorKind::Parse | ErrorKind::AuthenticationFailed => {
+            return Fault::Interrupted;
+        }
         _ => {}
     }
     match code(error).as_deref() {
@@ -41,14 +25,14 @@ pub(super) fn fault(error: &RedisError) -> Fault {
         Some(
             "NOAUTH" | "READONLY" | "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "MOVED"
             | "ASK",
-        ) => Fault::Broken,
+        ) => Fault::Interrupted,
         Some("OOM" | "BUSY" | "MISCONF" | "NOREPLICAS") => Fault::Busy,
         _ => Fault::Refused,
     }
 }
 
-/// The code of an error, also of one that was raised within a script: there Redis 6.2 puts other
-/// words before it.
+/// Returns the code of an error, also of one that was raised within a script: there Redis 6.2 puts
+/// other words before it.
 fn code(error: &RedisError) -> Option<Cow<'_, str>> {
     let code = error.code()?;
     if code != "ERR" && !code.starts_with(IN_SCRIPT) {
@@ -67,20 +51,21 @@ fn code(error: &RedisError) -> Option<Cow<'_, str>> {
 
 const IN_SCRIPT: &str = "@user_script:";
 
-/// Whether a key holds something of another type than its command is for.
+/// Says whether a key holds something of another type than its command is for.
 pub(super) fn is_wrong_type(error: &RedisError) -> bool {
     code(error).as_deref() == Some("WRONGTYPE")
 }
 
-/// Whether the ACL forbids a command, outside a script or within: there the answer is an `ERR`
-/// with a text that depends on the version.
+/// Says whether the ACL forbids a command, outside a script or within one. Within one the answer is
+/// an `ERR` with a text that depends on the version.
 fn is_forbidden(error: &RedisError) -> bool {
     let within = ["user executing the script can't", "ACL failure in script"];
     let text = error.detail().unwrap_or_default();
     code(error).as_deref() == Some("NOPERM") || within.iter().any(|words| text.contains(words))
 }
 
-/// The client puts these words in place of the code of any error, be it that the server is busy.
+/// Says whether the server refused the database. The client puts these words in place of the code of
+/// any error, be it that the server is busy.
 fn refuses_database(text: &str) -> bool {
     let refusals = [
         "out of range",
@@ -92,13 +77,13 @@ fn refuses_database(text: &str) -> bool {
         && refusals.iter().any(|words| text.contains(words))
 }
 
-/// The library's error for one of the client's. The client's errors hold no password, but a server
-/// repeats the words of a command that it does not know, and those of `HELLO` do.
+/// Makes the library's error of one of the client's. The client's errors hold no password, but a
+/// server repeats the words of a command that it does not know, and those of `HELLO` hold one.
 pub(super) fn lock_error(error: RedisError) -> LockError {
     lock_error_without(None, error)
 }
 
-/// The same, of a request that holds this secret: what repeats it is not shown.
+/// Makes the same of a request that holds this secret: what repeats it is not shown.
 pub(super) fn lock_error_without(secret: Option<&str>, error: RedisError) -> LockError {
     let text = error.to_string();
     let repeats_secret =
@@ -108,7 +93,7 @@ pub(super) fn lock_error_without(secret: Option<&str>, error: RedisError) -> Loc
             true => TOO_OLD.to_owned(),
             false => format!("{TOO_OLD} ({unknown})"),
         };
-        return LockError::new(LockErrorKind::Unsupported).with_detail(detail);
+        return unsupported(detail);
     }
     let code = code(&error);
     let (kind, detail) = match (error.kind(), code.as_deref()) {
@@ -165,16 +150,26 @@ pub(super) fn lock_error_without(secret: Option<&str>, error: RedisError) -> Loc
     if repeats_secret(&text) {
         return LockError::new(kind).with_detail(detail);
     }
-    // The cause is in the text too, since it is what a person needs and a log line may be all
-    // that is seen of it.
-    let detail = format!("{detail} ({text})");
-    LockError::new(kind).with_detail(detail).with_source(error)
+    caused(kind, detail, text, error)
 }
 
 /// Says that a key of a lock holds what somebody else has put there: no repetition mends that.
 pub(super) fn no_lock(key: &str, what: &str) -> LockError {
-    LockError::new(LockErrorKind::InvalidConfig)
-        .with_detail(format!("the key `{}` holds {what}", Escaped(key)))
+    invalid(format!("the key `{}` holds {what}", Escaped(key)))
+}
+
+/// Says that an answer came over a connection which was not to be used any more.
+pub(super) fn given_up() -> RedisError {
+    (
+        ErrorKind::Io,
+        "the connection was given up before it answered",
+    )
+        .into()
+}
+
+/// Says whether the server does not know the script that it was to run.
+pub(super) fn is_forgotten(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
 }
 
 pub(super) const TOO_OLD: &str = "the server is too old: expected Redis 6.2 or newer, or Valkey";
@@ -191,7 +186,7 @@ mod tests {
     #[test]
     fn a_busy_server_refuses_no_database() {
         let refused = |answer: &'static str| {
-            let kind = ErrorKind::Server(redis::ServerErrorKind::ResponseError);
+            let kind = ErrorKind::Server(ServerErrorKind::ResponseError);
             let words = "Redis server refused to switch database";
             lock_error((kind, words, answer.to_owned()).into()).kind()
         };
@@ -246,8 +241,8 @@ mod tests {
         for (answer, expected) in cases {
             assert_eq!(code(&error(answer)).as_deref(), Some(expected), "{answer}");
         }
-        assert_eq!(fault(&error(cases[2].0)), Fault::Broken);
-        assert_eq!(fault(&error(cases[3].0)), Fault::Broken);
+        assert_eq!(fault(&error(cases[2].0)), Fault::Interrupted);
+        assert_eq!(fault(&error(cases[3].0)), Fault::Interrupted);
         assert_eq!(fault(&error(cases[5].0)), Fault::Busy);
         assert_eq!(fault(&error(cases[4].0)), Fault::Refused);
     }

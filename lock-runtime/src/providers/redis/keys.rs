@@ -1,12 +1,9 @@
 //! How keys, channels and owners are named on the server. Versions of this library must agree.
 
 use crate::provider::OwnerId;
-use crate::providers::host::host;
-use crate::providers::invalid;
+use crate::providers::kit::error::invalid;
+use crate::providers::kit::holder::{Names, OURS};
 use crate::{LockError, LockName};
-
-/// What a value must begin with to be a holder that hands over.
-pub(super) const OURS: &str = "lk1:";
 
 /// What the value of a lock ends with that is kept although its owner has released it.
 const KEPT: &str = ":kept";
@@ -16,8 +13,7 @@ const COMPANIONS: [&str; 2] = ["lk1:fence", ":lk1:waiters"];
 
 /// The names that every lock of a provider shares.
 pub(super) struct Naming {
-    prefix: String,
-    owner_prefix: String,
+    names: Names,
     /// The counter of fencing tokens.
     pub(super) fence: String,
     /// Where grants for this provider instance are published.
@@ -38,21 +34,19 @@ impl Naming {
             return Err(invalid("expected a key prefix without NUL characters"));
         }
         Ok(Self {
-            prefix: prefix.to_owned(),
-            owner_prefix: format!("{OURS}{}:{}:", host(), std::process::id()),
+            names: Names::new(prefix),
             fence: format!("{prefix}{OURS}fence"),
             channel: format!("{prefix}{OURS}grants:{}", OwnerId::random()?),
         })
     }
 
+    /// Returns the keys of a lock.
+    ///
     /// The queue is in its lock's hash slot, unless the key has a `}` and no tag: a tag ends at the
     /// first `}`, so that none spans such a key. The fencing counter, one for all names, is in a
     /// slot of its own. Clusters are refused anyway.
     pub(super) fn keys(&self, name: &LockName) -> Keys {
-        let name = name.as_str();
-        let mut lock = String::with_capacity(self.prefix.len() + name.len() + 1);
-        lock.push_str(&self.prefix);
-        lock.push_str(name);
+        let mut lock = self.names.key(name);
         if COMPANIONS.iter().any(|companion| lock.ends_with(companion)) {
             // No name holds this character, so no other name comes to this key.
             lock.push('\0');
@@ -74,22 +68,23 @@ impl Naming {
         Keys { lock, waiters }
     }
 
-    /// The value of the lock's key while this owner holds it.
+    /// Returns the value of the lock's key while this owner holds it.
     pub(super) fn owner(&self, id: OwnerId) -> String {
-        use std::fmt::Write;
-        let mut owner = String::with_capacity(self.owner_prefix.len() + 32);
-        owner.push_str(&self.owner_prefix);
-        let _ = write!(owner, "{id}");
-        owner
+        self.names.owner(id)
     }
 
-    /// The value of the lock's key from this owner's release until the lock is free.
+    /// Returns the keys that a script is told which may change who holds a lock.
+    pub(super) fn of_script<'a>(&'a self, keys: &'a Keys) -> [&'a str; 3] {
+        [&keys.lock, &keys.waiters, &self.fence]
+    }
+
+    /// Returns the value of the lock's key from this owner's release until the lock is free.
     pub(super) fn kept(owner: &str) -> String {
         format!("{owner}{KEPT}")
     }
 }
 
-/// Whether a cluster would hash only a part of the key, as its specification says: what stands
+/// Says whether a cluster would hash only a part of the key, as its specification says: what stands
 /// between the first `{` and the first `}` behind it, unless that is nothing.
 fn has_hash_tag(key: &str) -> bool {
     key.split_once('{')
@@ -147,16 +142,5 @@ mod tests {
             "App:{a}:lk1:waiters\0"
         );
         assert_eq!(naming.keys(&"lk1:other".into()).lock, "App:lk1:other");
-    }
-
-    #[test]
-    fn an_owner_tells_a_person_who_it_is() {
-        let naming = Naming::new("").unwrap();
-        let owner = naming.owner(OwnerId::random().unwrap());
-        let parts: Vec<_> = owner.split(':').collect();
-        assert_eq!(parts[0], "lk1");
-        assert_eq!(parts[2], std::process::id().to_string());
-        assert_eq!(parts[3].len(), 32);
-        assert!(!owner.contains('|'));
     }
 }

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-/// Whole milliseconds, rounded up, as the server counts.
+/// Writes whole milliseconds, rounded up, as the server counts.
 pub(super) fn milliseconds(lease: Duration) -> String {
     lease.as_nanos().div_ceil(1_000_000).to_string()
 }
 
-/// The number in decimal digits, which are written here.
+/// Writes the number in decimal digits, into `digits`.
 pub(super) fn decimal(number: u32, digits: &mut [u8; 10]) -> &str {
     let mut rest = number;
     let mut at = digits.len();

@@ -5,23 +5,27 @@ use std::time::Duration;
 
 use redis::{RedisResult, Value};
 
+use super::cleanup::Cleanup;
 use super::connection::Connection;
-use super::error::{Fault, fault, is_wrong_type, lock_error};
+use super::connection_manager::ConnectionManager;
+use super::error::{is_wrong_type, lock_error};
 use super::keys::{Keys, Naming};
-use super::link::Link;
 use super::numbers::milliseconds;
 use super::script::{RELEASE, RELEASE_LATER};
-use super::undo::Undo;
+use crate::LockError;
 use crate::clock::Timestamp;
 use crate::provider::Grant;
-use crate::{LockError, LockErrorKind};
+use crate::providers::kit::error::lost;
+use crate::providers::kit::fault::Fault;
+
+const GIVEN_UP: &str = "the server had given the lock up before its holder did";
 
 /// The shortest life that a key can be given.
 const SHORTEST: Duration = Duration::from_millis(1);
 
 /// One release under way.
 pub(super) struct Release<'a> {
-    link: &'a Arc<Link>,
+    manager: &'a Arc<ConnectionManager>,
     grant: &'a Grant,
     keys: Keys,
     owner: String,
@@ -31,11 +35,11 @@ pub(super) struct Release<'a> {
 type Failed = (Timestamp, Arc<Connection>, redis::RedisError);
 
 impl<'a> Release<'a> {
-    pub(super) fn new(link: &'a Arc<Link>, grant: &'a Grant) -> Self {
-        let naming = &link.naming;
+    pub(super) fn new(manager: &'a Arc<ConnectionManager>, grant: &'a Grant) -> Self {
+        let naming = &manager.naming;
         let (keys, owner) = (naming.keys(grant.name()), naming.owner(grant.owner()));
         Self {
-            link,
+            manager,
             grant,
             keys,
             owner,
@@ -43,40 +47,32 @@ impl<'a> Release<'a> {
     }
 
     pub(super) async fn run(self) -> Result<(), LockError> {
-        let Some(connection) = self.link.current() else {
+        let Some(connection) = self.manager.current() else {
             return Box::pin(self.go_on(None)).await;
         };
         let sent_at = Timestamp::now();
         match self.ask(&connection).await {
             Ok(true) => Ok(()),
-            Ok(false) => Err(lost()),
+            Ok(false) => Err(lost(GIVEN_UP)),
             Err(error) => Box::pin(self.go_on(Some((sent_at, connection, error)))).await,
         }
     }
 
-    /// Tries a second time where the connection was dead, and undoes what is not known.
+    /// Tries a second time where the connection was dead, and takes back what is not known.
     async fn go_on(self, failed: Option<Failed>) -> Result<(), LockError> {
-        let undo = Undo::new(
-            self.link,
-            &self.keys,
-            vec![self.owner.clone()],
-            self.grant.lease(),
-        );
+        let owners = vec![self.owner.clone()];
+        let cleanup = Cleanup::new(self.manager, &self.keys, owners, self.grant.lease());
         let second_try = failed.is_some();
-        if let Some((sent_at, connection, error)) = failed {
-            let fault = fault(&error);
-            if fault.is_the_connections() {
-                self.link.retire(&connection);
-            }
-            if fault != Fault::Broken {
-                undo.after(sent_at, connection).in_the_background();
-                return Err(lock_error(error));
-            }
+        if let Some((sent_at, connection, error)) = failed
+            && self.manager.note(&connection, &error) != Fault::Interrupted
+        {
+            cleanup.after(sent_at, connection).in_the_background();
+            return Err(lock_error(error));
         }
-        let connection = match self.link.connection().await {
+        let connection = match self.manager.connection().await {
             Ok(connection) => connection,
             Err(error) => {
-                undo.in_the_background();
+                cleanup.in_the_background();
                 return Err(error);
             }
         };
@@ -85,38 +81,33 @@ impl<'a> Release<'a> {
             Ok(true) => Ok(()),
             // It may be gone by the first try, whose answer was lost.
             Ok(false) if second_try => Ok(()),
-            Ok(false) => Err(lost()),
+            Ok(false) => Err(lost(GIVEN_UP)),
             Err(error) => {
-                if fault(&error).is_the_connections() {
-                    self.link.retire(&connection);
-                }
-                undo.after(sent_at, connection).in_the_background();
+                self.manager.note(&connection, &error);
+                cleanup.after(sent_at, connection).in_the_background();
                 Err(lock_error(error))
             }
         }
     }
 
-    /// Has the server end the lock then, and not before; tries a second time where the connection
-    /// was dead. The owner holds the lock no more when this has succeeded.
+    /// Has the server end the lock then, and not before. Tries a second time where the connection
+    /// was dead. When this has succeeded, the owner holds the lock no more.
     pub(super) async fn run_later(self, until: Timestamp) -> Result<(), LockError> {
         let kept = Naming::kept(&self.owner);
         let keys = [self.keys.lock.as_str(), &self.keys.waiters];
         let mut again = true;
         loop {
-            let connection = self.link.connection().await?;
+            let connection = self.manager.connection().await?;
             let left = milliseconds(until.remaining().max(SHORTEST));
             let args = [self.owner.as_str(), &left, &kept];
             // By its text, since it is rare and the process may be about to end.
             match connection.run_by_text(&RELEASE_LATER, &keys, &args).await {
                 Ok(Value::Int(1)) => return Ok(()),
-                Ok(_) => return Err(lost()),
-                Err(error) if is_wrong_type(&error) => return Err(lost()),
+                Ok(_) => return Err(lost(GIVEN_UP)),
+                Err(error) if is_wrong_type(&error) => return Err(lost(GIVEN_UP)),
                 Err(error) => {
-                    let lost_connection = fault(&error).is_the_connections();
-                    if lost_connection {
-                        self.link.retire(&connection);
-                    }
-                    if !lost_connection || !std::mem::take(&mut again) {
+                    let fault = self.manager.note(&connection, &error);
+                    if !fault.is_uncertain() || !std::mem::take(&mut again) {
                         return Err(lock_error(error));
                     }
                 }
@@ -125,11 +116,7 @@ impl<'a> Release<'a> {
     }
 
     async fn ask(&self, connection: &Connection) -> RedisResult<bool> {
-        let keys = [
-            self.keys.lock.as_str(),
-            &self.keys.waiters,
-            &self.link.naming.fence,
-        ];
+        let keys = self.manager.naming.of_script(&self.keys);
         match connection.run(&RELEASE, &keys, &[&self.owner]).await {
             Ok(answer) => Ok(answer == Value::Int(1)),
             // Somebody has put something else there.
@@ -137,9 +124,4 @@ impl<'a> Release<'a> {
             Err(error) => Err(error),
         }
     }
-}
-
-fn lost() -> LockError {
-    LockError::new(LockErrorKind::Lost)
-        .with_detail("the server had given the lock up before its holder did")
 }

@@ -1,4 +1,4 @@
-//! What this process has left on a server and is taking back: nobody holds a lock by it.
+//! Owners that this process has left on a server and is taking back: nobody holds a lock by them.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,7 +19,7 @@ impl Residue {
         Self(new.cloned().collect())
     }
 
-    /// Whether this owner, which the server says holds a lock, is nobody any more.
+    /// Says whether this owner, which the server says holds a lock, is nobody any more.
     pub(super) fn has(owner: &str) -> bool {
         lock().contains(owner)
     }

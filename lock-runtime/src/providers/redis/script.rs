@@ -22,7 +22,7 @@ scripts! {
     PASS_ON = ["counter.lua", "queue.lua", "pass_on.lua"];
     RELEASE = ["release.lua", "counter.lua", "queue.lua", "release_slowly.lua"];
     RELEASE_LATER = ["release_later.lua"];
-    LEAVE = ["leave.lua", "counter.lua", "queue.lua", "leave_slowly.lua"];
+    CLEANUP = ["cleanup.lua", "counter.lua", "queue.lua", "cleanup_slowly.lua"];
     RENEW = ["renew.lua"];
     RAISE_TOKENS = ["counter.lua", "raise_tokens.lua"];
 }

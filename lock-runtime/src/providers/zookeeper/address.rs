@@ -1,11 +1,8 @@
 //! The URL: `zookeeper://user:password@host:port,host:port/directory?parameters`.
 
-use std::time::Duration;
-
-use super::config::ZooKeeperAcl;
 use crate::LockError;
-use crate::providers::invalid;
-use crate::providers::url::{UNESCAPED, parameters, set_duration, split, without_secrets};
+use crate::providers::kit::error::invalid;
+use crate::providers::kit::url::{Authority, UNESCAPED, split};
 
 pub(super) const DEFAULT_PORT: u16 = 2181;
 
@@ -17,18 +14,8 @@ pub(super) struct Address {
     pub(super) parameters: String,
 }
 
-/// What the builder or the URL's parameters say.
-#[derive(Default)]
-pub(super) struct Parameters {
-    pub(super) directory: Option<String>,
-    pub(super) key_prefix: Option<String>,
-    pub(super) lease: Option<Duration>,
-    pub(super) connect_timeout: Option<Duration>,
-    pub(super) acl: Option<ZooKeeperAcl>,
-}
-
 impl Address {
-    /// No error shows more of the URL than its parameters.
+    /// Finds the parts. No error shows more of the URL than its parameters.
     pub(super) fn parse(url: &str) -> Result<Self, LockError> {
         let (address, parameters) = split(url)?;
         let expected = |what: &str| {
@@ -36,34 +23,30 @@ impl Address {
                 "expected a URL like zookeeper://user:password@host:2181,host/directory: {what}"
             ))
         };
-        let rest = address
+        let parts = address
             .get(.."zookeeper://".len())
             .filter(|start| start.eq_ignore_ascii_case("zookeeper://"))
-            .map(|start| &address[start.len()..])
+            .and_then(|_| Authority::of(&address))
             .ok_or_else(|| expected("it does not begin with zookeeper://"))?;
-        let (authority, directory) = match rest.find('/') {
-            Some(at) => rest.split_at(at),
-            None => (rest, "/"),
+        let directory = match parts.path {
+            "" => "/",
+            path => path,
         };
         // What looks like the hosts and the directory may be a password with a bare `/`.
         if directory.contains('@') {
             return Err(invalid(UNESCAPED));
         }
-        let (credentials, hosts) = match authority.rsplit_once('@') {
-            Some((credentials, hosts)) => (Some(credentials), hosts),
-            None => (None, authority),
-        };
-        for host in hosts.split(',') {
+        for host in parts.hosts.split(',') {
             if !is_host(host) {
                 return Err(expected("a host or port is missing or wrong"));
             }
         }
-        let credentials = credentials.map(|text| {
+        let credentials = parts.credentials.map(|text| {
             let (user, password) = text.split_once(':').unwrap_or((text, ""));
             (decoded(user), decoded(password))
         });
         Ok(Self {
-            hosts: hosts.to_owned(),
+            hosts: parts.hosts.to_owned(),
             directory: decoded(directory),
             credentials,
             parameters,
@@ -71,41 +54,7 @@ impl Address {
     }
 }
 
-impl Parameters {
-    /// Sets what the builder has not set.
-    pub(super) fn fill_from(&mut self, query: &str) -> Result<(), LockError> {
-        without_secrets(query, self.read(query))
-    }
-
-    fn read(&mut self, query: &str) -> Result<(), LockError> {
-        for (key, value) in parameters(query)? {
-            match &*key {
-                "key_prefix" => {
-                    self.key_prefix.get_or_insert_with(|| value.into_owned());
-                }
-                "lease" => set_duration(&mut self.lease, &key, &value)?,
-                "connect_timeout" => set_duration(&mut self.connect_timeout, &key, &value)?,
-                "acl" => {
-                    let acl = match &*value {
-                        "open" => ZooKeeperAcl::Open,
-                        "creator" => ZooKeeperAcl::Creator,
-                        _ => return Err(invalid("expected `open` or `creator` for `acl`")),
-                    };
-                    self.acl.get_or_insert(acl);
-                }
-                unknown => {
-                    return Err(invalid(format!(
-                        "unknown URL parameter `{unknown}`; expected `key_prefix`, `lease`, \
-                         `connect_timeout` or `acl`"
-                    )));
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// `host`, `host:port`, `[address]` or `[address]:port`.
+/// Says whether this is `host`, `host:port`, `[address]` or `[address]:port`.
 fn is_host(text: &str) -> bool {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
@@ -125,7 +74,7 @@ fn is_host(text: &str) -> bool {
     !host.is_empty() && port.is_none_or(is_port)
 }
 
-/// Whether a host that [`is_host`] let pass names its port.
+/// Says whether a host that [`is_host`] let pass names its port.
 pub(super) fn has_port(host: &str) -> bool {
     match host.rsplit_once(']') {
         Some((_, port)) => !port.is_empty(),
@@ -133,7 +82,7 @@ pub(super) fn has_port(host: &str) -> bool {
     }
 }
 
-/// Without percent signs.
+/// Decodes percent sequences.
 fn decoded(text: &str) -> String {
     // In a form, which this decodes, a plus sign is a blank.
     let text = text
@@ -185,11 +134,5 @@ mod tests {
         ] {
             assert!(Address::parse(wrong).is_err(), "{wrong}");
         }
-        let mut parameters = Parameters::default();
-        let error = parameters.fill_from("leas=5s").unwrap_err().to_string();
-        for known in ["key_prefix", "lease", "connect_timeout", "acl"] {
-            assert!(error.contains(&format!("`{known}`")), "{error}");
-        }
-        assert!(parameters.fill_from("acl=everybody").is_err());
     }
 }

@@ -2,26 +2,16 @@
 
 use zookeeper_client::Error;
 
+use crate::providers::kit::error::unavailable;
+use crate::providers::kit::fault::{Fault, caused};
 use crate::{LockError, LockErrorKind};
 
-/// What an error says about the request and the session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
-    /// The connection is gone; the session may live on. Whether the request was carried out is not
-    /// known.
-    Interrupted,
-    /// The session has ended, or its client has.
-    Ended,
-    /// The server answered that it cannot do it now.
-    Busy,
-    /// The server answered with a refusal that will be the same next time.
-    Refused,
-}
-
+/// Says what an error says about the request and the session.
 pub(super) fn fault(error: &Error) -> Fault {
     match error {
         // The custom ones are those of the socket.
-        Error::ConnectionLoss | Error::Timeout | Error::Custom(_) => Fault::Interrupted,
+        Error::ConnectionLoss | Error::Custom(_) => Fault::Interrupted,
+        Error::Timeout => Fault::Unanswered,
         Error::SessionExpired
         | Error::SessionMoved
         | Error::ClientClosed
@@ -35,7 +25,7 @@ pub(super) fn fault(error: &Error) -> Fault {
     }
 }
 
-/// The library's error for one of the client's. The client's errors hold no password.
+/// Makes the library's error of one of the client's. The client's errors hold no password.
 pub(super) fn lock_error(error: Error) -> LockError {
     use LockErrorKind::{InvalidConfig, ProviderUnavailable, Unsupported};
     let (kind, detail) = match &error {
@@ -72,16 +62,10 @@ pub(super) fn lock_error(error: Error) -> LockError {
         }
         _ => (ProviderUnavailable, "the server answered with an error"),
     };
-    // The cause is in the text too: a log line may be all that is seen of it.
-    let detail = format!("{detail} ({error})");
-    LockError::new(kind).with_detail(detail).with_source(error)
+    let cause = error.to_string();
+    caused(kind, detail, cause, error)
 }
 
 pub(super) fn unanswered() -> LockError {
-    LockError::new(LockErrorKind::ProviderUnavailable)
-        .with_detail("the ensemble did not answer in time")
-}
-
-pub(super) fn lost(why: &str) -> LockError {
-    LockError::new(LockErrorKind::Lost).with_detail(why)
+    unavailable("the ensemble did not answer in time")
 }

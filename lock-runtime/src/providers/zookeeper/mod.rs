@@ -1,230 +1,37 @@
 //! Locks on a ZooKeeper ensemble.
 
-mod acquire;
+// Each module uses only those above it.
+mod acl;
 mod address;
-mod config;
 mod error;
-mod held;
-mod link;
-mod node;
 mod path;
-mod renewal;
-mod session;
 #[cfg(feature = "zookeeper-tls")]
 mod tls;
+mod transactions;
 
-use std::fmt;
-use std::sync::Arc;
-use std::time::Duration;
+mod settings;
 
-use acquire::Acquisition;
-use config::Settings;
-pub use config::{ZooKeeperAcl, ZooKeeperProviderBuilder};
-use link::Link;
+mod connect;
+mod session;
+mod session_pool;
 
-use crate::clock::Timestamp;
-use crate::keeper::run_on_keeper;
-use crate::provider::{
-    AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, LockSpace, describe,
-};
-use crate::{LockError, LockErrorKind};
+mod node;
 
-/// Locks on a ZooKeeper ensemble, 3.5 or newer.
-///
-/// The lock `name` is the node `directory/key_prefix + name`, with characters that ZooKeeper does
-/// not take replaced and a hash appended. Whoever wants the lock creates an ephemeral, sequential
-/// child `lock-…` of it; the lowest one holds. That is the recipe of ZooKeeper's own documentation
-/// (*ZooKeeper Recipes and Solutions: Locks*) with the names of the .NET `DistributedLock` library,
-/// so both exclude each other. The node is created when missing and removed when empty; it is a
-/// container, which the server itself removes, within a minute or so, when its last child went with
-/// a session.
-///
-/// * **Lease.** It is the timeout of the session, which all locks of a provider share, as the server
-///   grants it; a lease named for a single lock has no effect. (When the paths of the nodes of all
-///   locks that are held or waited for have 100 KiB together, further locks are on another
-///   session.) A process that crashes keeps its locks for at most that long and one tick. A holder
-///   counts on three fifths of it, or a little less, from the last request that a majority of the
-///   ensemble has confirmed: what a leader knows of a session is older than what the client knows, by up
-///   to half a tick and the time between two signs of life. It has that confirmed, by one
-///   request for all locks, every fifth of the lease.
-/// * **Waiting.** Who waits watches the one before it, and nobody else; a release wakes one waiter.
-///   The order is that of arrival. A wait keeps its place while the connection is gone, as long as
-///   the session may live. That the ensemble is out of reach is noticed when it owes an answer, and by
-///   who only waits as soon as the connection has been silent for its share of the connect timeout.
-/// * **Fencing tokens** are the ids of the transactions that created the nodes (`czxid`). They grow
-///   over restarts, elections and reconnects, as long as the ensemble's data lives. When that is gone,
-///   this process gives no tokens rather than lower ones. They are the ensemble's, so no floor can be
-///   set: after a change from a provider whose tokens are higher, start a new column for them.
-/// * **Loss** is noticed when the session ends, when somebody removes the node, and when the ensemble
-///   has confirmed nothing for too long. While the connection is gone, the session may live
-///   on; the locks are held until that can no longer be shown, or until another session, which is
-///   tried after half a second, finds that the node is gone: so a restart without the data is told.
-///
-/// # What is weaker than elsewhere
-///
-/// * When another client deletes a lock's node or closes the session, the server lets the next one
-///   in at once, before the holder is told. The fencing token tells them apart.
-/// * A removal goes by the node's name; the server compares no owner. A node that was not seen in
-///   the last 100 ms is looked at before. But if another client deletes the holder's node within
-///   that time, or within the round trip of the removal, and somebody else takes the lock and
-///   releases it, so that names begin anew, then the removal may hit the node of the next one.
-///   That one is told that its lock is lost.
-/// * A wrong password of the scheme `digest` is no error when connecting, since the server checks
-///   none; the first lock fails by the ACL of its nodes.
-/// * A name that contains characters which ZooKeeper does not take becomes one with a hash, and a name that
-///   is spelled like that, hash and all, is the same lock. So the .NET library has it.
-/// * The client's own log at the level `debug` (target `zookeeper_client`) has the passwords of
-///   sessions, with which others could take them over.
-/// * TLS brings a second cryptography library, `aws-lc-rs`, into the build, which the client asks
-///   for and this library does not use.
-///
-/// # What it relies on
-///
-/// The session timeout is at least two ticks, which is ZooKeeper's default for `minSessionTimeout`,
-/// the same on all servers. A majority of the ensemble keeps what it has confirmed. Clocks of
-/// leader and client run at the same speed, up to 1 %.
-///
-/// # Examples
-///
-/// ```no_run
-/// use lock_runtime::ZooKeeperProvider;
-///
-/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let provider = ZooKeeperProvider::builder("zookeeper://zk1:2181,zk2:2181,zk3:2181")
-///     .directory("/myapp/locks");
-/// lock_runtime::register(provider.connect().await?)?;
-/// # Ok(())
-/// # }
-/// ```
-///
-/// The same by a URL: `zookeeper://zk1:2181,zk2:2181,zk3:2181/myapp/locks`.
-#[derive(Clone)]
-pub struct ZooKeeperProvider {
-    link: Arc<Link>,
-    /// The session timeout that the server granted.
-    lease: Duration,
-}
+mod cleanup;
 
-impl ZooKeeperProvider {
-    /// Connects to the ensemble of this URL: `zookeeper://user:password@host:port,host:port/directory`,
-    /// where the port is 2181 if none is named; parameters `key_prefix`, `lease`,
-    /// `connect_timeout` and `acl` set what the builder's methods of that name set. In a user name, a
-    /// password or a directory, `@` is written `%40`.
-    ///
-    /// # Errors
-    ///
-    /// As [`ZooKeeperProviderBuilder::connect`].
-    ///
-    /// # Cancel safety
-    ///
-    /// May be dropped at any await.
-    pub async fn connect(url: impl Into<String>) -> Result<Self, LockError> {
-        Self::builder(url).connect().await
-    }
+mod held;
 
-    /// Settings for the ensemble of this URL; see [`connect`](Self::connect).
-    pub fn builder(url: impl Into<String>) -> ZooKeeperProviderBuilder {
-        ZooKeeperProviderBuilder::from_url(url.into())
-    }
+mod release;
+mod renew;
+mod waiting;
 
-    async fn open(settings: Settings) -> Result<Self, LockError> {
-        let link = Arc::new(Link::new(settings));
-        let connecting = Arc::clone(&link);
-        let session = run_on_keeper(async move { connecting.session().await }).await??;
-        let lease = session.client.session_timeout();
-        Ok(Self { link, lease })
-    }
-}
+mod acquire;
 
-impl LockProvider for ZooKeeperProvider {
-    fn capabilities(&self) -> Capabilities {
-        Capabilities::new("zookeeper")
-            .with_lease(self.lease)
-            .with_fencing_tokens()
-            .with_contention_reports()
-            .with_response_timeout(self.link.settings.connect_timeout)
-            .with_fairness()
-    }
+mod provider;
 
-    fn describe(&self) -> String {
-        let settings = &self.link.settings;
-        let place = format!("{}{}", settings.hosts, settings.directory);
-        describe("zookeeper", &place, &settings.key_prefix, Some(self.lease))
-    }
+mod builder;
 
-    fn acquire<'a>(
-        &'a self,
-        request: &'a AcquireRequest,
-    ) -> BoxFuture<'a, Result<Grant, LockError>> {
-        Box::pin(Acquisition::new(&self.link, request).run(None))
-    }
-
-    fn renew<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<Timestamp, LockError>> {
-        Box::pin(async move {
-            renewal::renew_all(&[grant])
-                .await
-                .pop()
-                .unwrap_or_else(|| Err(LockErrorKind::ProviderUnavailable.into()))
-        })
-    }
-
-    fn renew_all<'a>(
-        &'a self,
-        grants: &'a [Arc<Grant>],
-    ) -> BoxFuture<'a, Vec<Result<Timestamp, LockError>>> {
-        Box::pin(async move {
-            let grants: Vec<_> = grants.iter().map(|grant| &**grant).collect();
-            renewal::renew_all(&grants).await
-        })
-    }
-
-    fn release<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<(), LockError>> {
-        Box::pin(async move {
-            match renewal::held(grant) {
-                Some(held) => held.release().await,
-                None => Err(LockErrorKind::Lost.into()),
-            }
-        })
-    }
-
-    fn pass_on<'a>(
-        &'a self,
-        grant: &'a Grant,
-        request: &'a AcquireRequest,
-    ) -> BoxFuture<'a, Result<Grant, LockError>> {
-        Box::pin(async move {
-            let acquisition = Acquisition::new(&self.link, request);
-            let Some(held) = renewal::held(grant) else {
-                return acquisition.run(None).await;
-            };
-            held.give_up();
-            let outcome = acquisition.run(Some(held)).await;
-            held.leave(false);
-            outcome
-        })
-    }
-
-    fn lock_space(&self) -> LockSpace {
-        LockSpace::at(&self.link)
-    }
-
-    fn clone_of(&self) -> Option<LockSpace> {
-        Some(self.lock_space())
-    }
-}
-
-impl fmt::Debug for ZooKeeperProvider {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let settings = &self.link.settings;
-        f.debug_struct("ZooKeeperProvider")
-            .field("hosts", &settings.hosts)
-            .field("directory", &settings.directory)
-            .field("key_prefix", &settings.key_prefix)
-            .field("lease", &self.lease)
-            .finish_non_exhaustive()
-    }
-}
-
-pub(crate) async fn connect(url: String) -> Result<Arc<dyn LockProvider>, LockError> {
-    Ok(Arc::new(ZooKeeperProvider::connect(url).await?))
-}
+pub use acl::ZooKeeperAcl;
+pub use builder::ZooKeeperProviderBuilder;
+pub(crate) use builder::connect;
+pub use provider::ZooKeeperProvider;

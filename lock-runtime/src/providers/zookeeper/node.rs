@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use zookeeper_client::{CreateMode, Error, Stat};
 
-use super::error::{Fault, fault};
-use super::link::Link;
+use super::error::fault;
 use super::path::LockPath;
 use super::session::{Room, Session};
+use super::session_pool::SessionPool;
 use crate::clock::Timestamp;
+use crate::providers::kit::fault::Fault;
 use crate::race::both;
 
-/// After an error of the server's; in the background doubled from one to the next.
+/// The pause after an error of the server's; in the background doubled from one to the next.
 pub(super) const PAUSE: Duration = Duration::from_millis(200);
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A node that was seen so lately is removed by its name, without another look at whose it is.
@@ -21,7 +22,7 @@ const LATELY: Duration = Duration::from_millis(100);
 /// Where one owner stands on one session.
 #[derive(Clone)]
 pub(super) struct Node {
-    pub(super) link: Arc<Link>,
+    pub(super) pool: Arc<SessionPool>,
     pub(super) session: Arc<Session>,
     /// Kept for as long as the node may be there.
     pub(super) room: Arc<Room>,
@@ -53,12 +54,13 @@ pub(super) struct Queued {
 }
 
 impl Node {
-    /// Creates the node. Sent in one go, and carried out in order, are the creation of the lock's
-    /// node, which is missing while nobody uses the lock, that of the owner's own, the removal of
-    /// the node `instead_of` which it comes, and a look at who else is there. After an error there is no
-    /// node, or no session.
+    /// Creates the node. After an error there is no node, or no session.
+    ///
+    /// Four requests are sent in one go, and carried out in order: the creation of the lock's node,
+    /// which is missing while nobody uses the lock; that of the owner's own; the removal of the node
+    /// `instead_of` which it comes; and a look at who else is there.
     pub(super) async fn create(&self, instead_of: Option<&Created>) -> Result<Queued, Error> {
-        let acls = self.link.settings.acls();
+        let acls = self.pool.settings.acls();
         let persistent = CreateMode::Persistent.with_acls(acls);
         // The server removes it when it is empty, should nobody be left to do so.
         let container = CreateMode::Container.with_acls(acls);
@@ -76,7 +78,7 @@ impl Node {
             None => None,
         };
         loop {
-            let (sent_at, newest) = (Timestamp::now(), self.link.newest());
+            let (sent_at, newest) = (Timestamp::now(), self.pool.transactions.newest());
             let parent = client.create(self.lock.node(), b"", &container);
             let child = client.create(&prefix, self.owner.as_bytes(), &sequential);
             let instead_of = instead_of.take();
@@ -85,14 +87,14 @@ impl Node {
             let parent = parent.await;
             let child = child.await;
             if let Some(old) = old {
-                // Not asked for twice: if its answer is lost, only a sweep is safe.
+                // Not asked for twice: if its answer is lost, only a look at whose it is makes it safe.
                 old_is_gone = matches!(old.await, Ok(()) | Err(Error::NoNode));
             }
             let children = children.await.ok();
             match child {
                 Ok((stat, sequence)) => {
                     self.session.confirmed(sent_at);
-                    self.link.saw(stat.czxid, newest);
+                    self.pool.saw(stat.czxid, newest);
                     let name = format!("{prefix}{sequence}");
                     let created = Created {
                         name: name[self.lock.node().len() + 1..].to_owned(),
@@ -110,16 +112,16 @@ impl Node {
                     // Somebody else was done with the lock just then, and has removed its node.
                     Ok(_) | Err(Error::NodeExists) => {}
                     Err(Error::NoNode) => {
-                        let directory = &self.link.settings.directory;
+                        let directory = &self.pool.settings.directory;
                         match client.mkdir(directory, &persistent).await {
-                            Err(error) if fault(&error) != Fault::Interrupted => return Err(error),
+                            Err(error) if !fault(&error).is_uncertain() => return Err(error),
                             _ => {}
                         }
                     }
-                    Err(error) if fault(&error) == Fault::Interrupted => {}
+                    Err(error) if fault(&error).is_uncertain() => {}
                     Err(error) => return Err(error),
                 },
-                Err(error) if fault(&error) == Fault::Interrupted => {
+                Err(error) if fault(&error).is_uncertain() => {
                     if let Some(created) = self.find_patiently().await? {
                         return Ok(Queued {
                             created,
@@ -176,7 +178,7 @@ impl Node {
         Ok(None)
     }
 
-    /// Until the server can tell, or the session has ended.
+    /// Finds the node, and tries until the server can tell, or the session has ended.
     async fn find_patiently(&self) -> Result<Option<Created>, Error> {
         loop {
             let error = match self.find().await {
@@ -185,7 +187,7 @@ impl Node {
             };
             match fault(&error) {
                 // What is asked while there is no connection waits for one.
-                Fault::Interrupted => {}
+                Fault::Interrupted | Fault::Unanswered => {}
                 Fault::Ended => return Err(error),
                 Fault::Busy | Fault::Refused => tokio::time::sleep(PAUSE).await,
             }
@@ -196,19 +198,19 @@ impl Node {
         data == self.owner.as_bytes() && stat.ephemeral_owner == self.session.id()
     }
 
-    /// Whether what stands at the node's path is that node. What it holds proves nothing: anybody may
-    /// have written into it.
+    /// Says whether what stands at the node's path is that node. What it holds proves nothing: anybody
+    /// may have written into it.
     pub(super) fn is_same(&self, created: &Created, stat: &Stat) -> bool {
         stat.czxid == created.czxid && stat.ephemeral_owner == self.session.id()
     }
 
-    /// Whether the node is there, and not another one of its name: once the lock's node was removed
-    /// and created again, names begin anew.
+    /// Says whether the node is there, and not another one of its name: once the lock's node was
+    /// removed and created again, names begin anew.
     async fn is_there(&self, created: &Created) -> Result<bool, Error> {
         self.is_seen_by(&self.session, created).await
     }
 
-    /// The same, as another session sees it.
+    /// Says the same, as another session sees it.
     pub(super) async fn is_seen_by(
         &self,
         session: &Session,
@@ -222,15 +224,15 @@ impl Node {
         Ok(stat.await?.is_some_and(|stat| self.is_same(created, &stat)))
     }
 
-    /// Whether the node can be removed by its name. The server compares no owner, so what it
+    /// Says whether the node can be removed by its name. The server compares no owner, so what it
     /// removes may be another's node, if somebody removed this one and the lock's node went too;
-    /// and what is asked without a connection is carried out who knows when.
+    /// and nobody knows when that is carried out which is asked without a connection.
     fn was_seen_lately(&self, created: &Created) -> bool {
         self.session.is_connected() && !(created.seen_at + LATELY).has_passed()
     }
 
-    /// Removes the node if it is still there, and the lock's node if nobody else is. Answers whether
-    /// it was this owner who removed it. `asked` says whether its removal was asked for before.
+    /// Removes the node if it is still there, and the lock's node if nobody else is. Says whether it
+    /// was this owner who removed it. `asked` is whether its removal was asked for before.
     pub(super) async fn remove(&self, created: &Created, asked: &mut bool) -> Result<bool, Error> {
         let by_name = !*asked && self.was_seen_lately(created);
         if !by_name && !self.is_there(created).await? {
@@ -253,47 +255,9 @@ impl Node {
             })
     }
 
-    /// Not empty, gone, or not ours to remove: as it should be.
-    async fn remove_empty_lock(&self) {
+    /// Removes the lock's node, if it is empty. If it is not, or gone, or not ours to remove, that is
+    /// as it should be.
+    pub(super) async fn remove_empty_lock(&self) {
         let _ = self.session.client.delete(self.lock.node(), None).await;
-    }
-
-    /// Removes the node, or, if it is not known, whatever node this owner has on this session.
-    pub(super) async fn sweep(&self, created: Option<&Created>) -> Result<(), Error> {
-        let found = match created {
-            Some(_) => None,
-            None => self.find().await?,
-        };
-        match created.or(found.as_ref()) {
-            Some(created) => {
-                // As far as is known here.
-                let mut asked = true;
-                self.remove(created, &mut asked).await?;
-            }
-            // Possibly created by a lost request, for nothing.
-            None => self.remove_empty_lock().await,
-        }
-        Ok(())
-    }
-
-    /// Sweeps until that is certain to have worked, or the session has ended, and all its nodes
-    /// with it.
-    pub(super) fn sweep_in_the_background(self, created: Option<Created>) {
-        tokio::spawn(async move {
-            let mut pause = PAUSE;
-            while !self.session.has_ended() {
-                match self.sweep(created.as_ref()).await {
-                    Ok(()) => return,
-                    Err(error) => match self.session.note(&error) {
-                        Fault::Ended => return,
-                        Fault::Interrupted => {}
-                        Fault::Busy | Fault::Refused => {
-                            tokio::time::sleep(pause).await;
-                            pause = (pause * 2).min(LONGEST_PAUSE);
-                        }
-                    },
-                }
-            }
-        });
     }
 }

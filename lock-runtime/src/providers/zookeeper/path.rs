@@ -4,7 +4,7 @@
 use sha2::{Digest, Sha512};
 
 use crate::LockError;
-use crate::providers::invalid;
+use crate::providers::kit::error::invalid;
 
 /// What the children begin with that stand for holders and waiters of a mutex. Other primitives
 /// use other words, and may sit below the same node.
@@ -19,7 +19,7 @@ pub(super) struct LockPath {
 }
 
 impl LockPath {
-    /// The node of this key in a directory that [`checked_directory`] let pass.
+    /// Returns the node of this key in a directory that [`checked_directory`] let pass.
     pub(super) fn new(directory: &str, key: &str) -> Self {
         let is_root = directory == "/";
         let mut node = String::with_capacity(directory.len() + key.len() + 1);
@@ -35,12 +35,12 @@ impl LockPath {
         &self.node
     }
 
-    /// To which the server appends a sequence number.
+    /// Returns the path to which the server appends a sequence number.
     pub(super) fn child_prefix(&self) -> String {
         format!("{}/{CHILD}", self.node)
     }
 
-    /// How long the path of a child that queues is.
+    /// Returns how long the path of a child that queues is.
     pub(super) fn child_length(&self) -> usize {
         self.node.len() + "/".len() + CHILD.len() + SEQUENCE
     }
@@ -50,13 +50,13 @@ impl LockPath {
     }
 }
 
-/// The sequence number of a child that queues for the lock.
+/// Returns the sequence number of a child that queues for the lock.
 pub(super) fn sequence(child: &str) -> Option<i64> {
     child.strip_prefix(CHILD)?.parse().ok()
 }
 
-/// The last of those who queue before this child, or that nobody does. `None` if the child itself
-/// is not there.
+/// Returns the last of those who queue before this child, or that nobody does. `None` if the child
+/// itself is not there.
 pub(super) fn predecessor<'a>(children: &'a [String], own: &str) -> Option<Option<&'a str>> {
     let own = sequence(own)?;
     let mut is_there = false;
@@ -73,8 +73,8 @@ pub(super) fn predecessor<'a>(children: &'a [String], own: &str) -> Option<Optio
     is_there.then_some(last.map(|(_, child)| child))
 }
 
-/// A directory that ZooKeeper takes, or what is wrong with it. That does not repeat the directory,
-/// which may be a part of a mistyped URL's password.
+/// Says what is wrong with a directory, if ZooKeeper does not take it. That does not repeat the
+/// directory, which may be a part of a mistyped URL's password.
 pub(super) fn checked_directory(directory: &str) -> Result<(), LockError> {
     let wrong = |why: &str| Err(invalid(format!("the directory {why}")));
     let Some(rest) = directory.strip_prefix('/') else {
@@ -127,7 +127,7 @@ fn is_forbidden(character: char) -> bool {
     matches!(u32::from(character), 0..=0x1f | 0x7f..=0x9f | 0xd800..=0xf8ff | 0xfff0..)
 }
 
-/// Base64 with padding, and `_` in place of `/`.
+/// Appends Base64 with padding, and `_` in place of `/`.
 fn push_base64(text: &mut String, bytes: &[u8]) {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+_";
     for group in bytes.chunks(3) {

@@ -1,17 +1,17 @@
 //! One session, the grants that live and end with it, and when it was last confirmed.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use zookeeper_client::{Client, Error, MultiWriteError, SessionState, StateWatcher};
 
-use super::error::{Fault, fault};
+use super::error::fault;
 use crate::clock::Timestamp;
 use crate::provider::{LossReporter, OwnerId};
+use crate::providers::kit::fault::Fault;
+use crate::providers::kit::session::Liveness;
 use crate::race::{First, first_of};
-use crate::signal::Signal;
 
 /// How long the paths may be, taken together, that a session has an eye on. The client tells a new
 /// connection of them in pieces of 128 KiB, and takes the answer to a second piece for an error: no
@@ -44,9 +44,7 @@ impl Drop for Room {
 
 /// What outlives the client.
 struct State {
-    ended: Signal<()>,
-    /// Whom to tell when it ends.
-    grants: Mutex<HashMap<OwnerId, LossReporter>>,
+    liveness: Liveness<OwnerId>,
     /// Before the last request was sent that a majority of the ensemble has confirmed.
     confirmed: Mutex<Timestamp>,
     /// Since when it has no connection, if it has none.
@@ -54,11 +52,10 @@ struct State {
 }
 
 impl Session {
-    /// `sent_at` was read before the session was asked for.
+    /// Keeps a session. `sent_at` was read before it was asked for.
     pub(super) fn new(client: Client, silence: Duration, sent_at: Timestamp) -> Arc<Self> {
         let state = Arc::new(State {
-            ended: Signal::new(),
-            grants: Mutex::default(),
+            liveness: Liveness::new(),
             confirmed: Mutex::new(sent_at),
             disconnected: Mutex::default(),
         });
@@ -71,7 +68,7 @@ impl Session {
         })
     }
 
-    /// Room for a path of this length, if there is so much; the first one always has room.
+    /// Takes room for a path of this length, if there is so much; the first one always has room.
     pub(super) fn room(self: &Arc<Self>, length: usize) -> Option<Room> {
         self.taken
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| {
@@ -84,17 +81,17 @@ impl Session {
         })
     }
 
-    /// The session's id, as the server writes it into the nodes.
+    /// Returns the session's id, as the server writes it into the nodes.
     pub(super) fn id(&self) -> i64 {
         self.client.session_id().0
     }
 
-    /// How long the server keeps a session of which it does not hear.
+    /// Returns how long the server keeps a session of which it does not hear.
     pub(super) fn timeout(&self) -> Duration {
         self.client.session_timeout()
     }
 
-    /// For how long a lock is valid from the moment at which a confirmed request was sent.
+    /// Returns how long a lock is valid from the moment at which a confirmed request was sent.
     ///
     /// The leader ends a session when it has not heard of it for its timeout. A client's request
     /// reaches the leader at once only if they are connected; else the follower in between tells
@@ -110,30 +107,35 @@ impl Session {
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        self.state.ended.get().is_some()
+        self.state.liveness.has_ended()
+    }
+
+    /// Says why it has ended, if it has.
+    pub(super) fn why_ended(&self) -> Option<&str> {
+        self.state.liveness.why_ended()
     }
 
     pub(super) async fn ended(&self) {
-        self.state.ended.wait().await;
+        self.state.liveness.ended().await;
     }
 
-    /// Whether it is connected now.
+    /// Says whether it is connected now.
     pub(super) fn is_connected(&self) -> bool {
         self.client.state() == SessionState::SyncConnected
     }
 
-    /// Since when it has had no connection; now, if it has one or has lost it just now.
+    /// Returns since when it has had no connection; now, if it has one or has lost it just now.
     pub(super) fn disconnected_since(&self) -> Timestamp {
         let since = *self.state.disconnected();
         since.unwrap_or_else(Timestamp::now)
     }
 
-    /// Whether it has had no connection for so long.
+    /// Says whether it has had no connection for so long.
     pub(super) fn is_out_for(&self, limit: Duration) -> bool {
         !self.is_connected() && (self.disconnected_since() + limit).has_passed()
     }
 
-    /// Resolves when it has had no connection for so long.
+    /// Waits until it has had no connection for so long.
     pub(super) async fn out_for(&self, limit: Duration) {
         let mut watcher = self.client.state_watcher();
         loop {
@@ -151,7 +153,7 @@ impl Session {
         }
     }
 
-    /// Whether it is connected, or comes to be before an outage has lasted so long.
+    /// Waits for a connection, and says whether there is one before an outage has lasted so long.
     pub(super) async fn connects_within(&self, limit: Duration) -> bool {
         if self.is_connected() {
             return true;
@@ -168,25 +170,26 @@ impl Session {
             .is_ok()
     }
 
-    /// The grant ends with the session, unless it is [forgotten](Self::forget) before.
-    pub(super) fn remember(&self, owner: OwnerId, loss: &LossReporter) {
-        self.state.grants().insert(owner, loss.clone());
-        if self.has_ended() {
-            self.state.report_loss();
+    /// Makes the end of the session the loss of this grant, unless it is
+    /// [let go](Self::let_go) before.
+    pub(super) fn hold(&self, owner: OwnerId, loss: &LossReporter) {
+        if !self.state.liveness.hold(owner, loss.clone()) {
+            loss.report(ENDED);
         }
     }
 
-    pub(super) fn forget(&self, owner: OwnerId) {
-        self.state.grants().remove(&owner);
+    pub(super) fn let_go(&self, owner: OwnerId) {
+        self.state.liveness.let_go(&owner);
     }
 
-    /// A majority has carried out, for this session, a request sent at that moment or later.
+    /// Takes note that a majority has carried out, for this session, a request sent at that moment or
+    /// later.
     pub(super) fn confirmed(&self, sent_at: Timestamp) {
         let mut confirmed = self.state.confirmed();
         *confirmed = sent_at.max(*confirmed);
     }
 
-    /// When it was last confirmed, if that is not long ago.
+    /// Returns when it was last confirmed, if that is not long ago.
     pub(super) fn just_confirmed(&self) -> Option<Timestamp> {
         let at = *self.state.confirmed();
         (!(at + self.validity() / 10).has_passed()).then_some(at)
@@ -215,11 +218,12 @@ impl Session {
         }
     }
 
-    /// After an error that says so, it is used no more, and its locks are gone or as good as gone.
+    /// Says what an error means. After one that says so, the session is used no more, and its locks are
+    /// gone or as good as gone.
     pub(super) fn note(&self, error: &Error) -> Fault {
         let fault = fault(error);
         if fault == Fault::Ended {
-            self.state.end();
+            self.state.liveness.end(ENDED);
         }
         fault
     }
@@ -232,23 +236,6 @@ impl Room {
 }
 
 impl State {
-    fn end(&self) {
-        if self.ended.set(()) {
-            self.report_loss();
-        }
-    }
-
-    fn report_loss(&self) {
-        let grants = std::mem::take(&mut *self.grants());
-        for loss in grants.into_values() {
-            loss.report(ENDED);
-        }
-    }
-
-    fn grants(&self) -> MutexGuard<'_, HashMap<OwnerId, LossReporter>> {
-        self.grants.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn confirmed(&self) -> MutexGuard<'_, Timestamp> {
         self.confirmed
             .lock()
@@ -262,10 +249,12 @@ impl State {
     }
 }
 
-/// How far apart they are at most. The client gives one when the last is three eighths of the time
-/// ago for which a connection may be silent, but none while it waits for an answer to the one
-/// before; that it does for no longer than the whole time. It has its own idea of that time where
-/// it is long (its `Session::reset_timeout`).
+/// Returns how far apart signs of life are at most.
+///
+/// The client gives one when the last is three eighths of the time ago for which a connection may be
+/// silent. While it waits for an answer to the one before, it gives none; but it waits no longer
+/// than the whole time. Where that time is long, the client has its own idea of it (its
+/// `Session::reset_timeout`).
 fn signs_of_life(silence: Duration, timeout: Duration) -> Duration {
     if silence > timeout * 3 / 5 {
         timeout * 2 / 5
@@ -287,7 +276,7 @@ async fn watch(mut watcher: StateWatcher, state: Arc<State>) {
         }
         now = watcher.changed().await;
     }
-    state.end();
+    state.liveness.end(ENDED);
 }
 
 #[cfg(test)]

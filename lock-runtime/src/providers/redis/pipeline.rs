@@ -16,7 +16,8 @@ use tokio::sync::oneshot;
 /// server and this process would take turns at being idle.
 const TOGETHER: usize = 16;
 
-pub(super) struct Requests {
+/// The requests that are due on a connection, and the connection.
+pub(super) struct RequestPipeline {
     connection: MultiplexedConnection,
     /// That of the connection: a call may be polled on another, which may end before its turn.
     runtime: Handle,
@@ -29,8 +30,8 @@ struct Request {
     answer: oneshot::Sender<RedisResult<Value>>,
 }
 
-impl Requests {
-    /// On the runtime that the connection is to live on.
+impl RequestPipeline {
+    /// Makes one for a connection. To be called on the runtime that the connection is to live on.
     pub(super) fn new(connection: MultiplexedConnection) -> Arc<Self> {
         Arc::new(Self {
             connection,

@@ -1,33 +1,36 @@
-//! Renewals, many in one go.
+//! Renewing, many grants in one go.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{Pipeline, RedisError, RedisResult, Value};
 
-use super::connection::{Connection, given_up, is_forgotten};
-use super::error::{Fault, fault, is_wrong_type, lock_error};
-use super::link::Link;
+use super::connection::Connection;
+use super::connection_manager::ConnectionManager;
+use super::error::{fault, given_up, is_forgotten, is_wrong_type, lock_error};
 use super::numbers::milliseconds;
 use super::script::{By, RENEW};
+use crate::LockError;
 use crate::clock::Timestamp;
 use crate::provider::Grant;
-use crate::{LockError, LockErrorKind};
+use crate::providers::kit::error::{lost, unavailable};
+use crate::providers::kit::fault::Fault;
 
 /// Renewals sent in one go. Requests of other locks wait no longer than these take.
 const TOGETHER: usize = 200;
 
 /// Renews the grants, each for its own lease; an answer each, in order.
 pub(super) async fn renew_all(
-    link: &Arc<Link>,
+    manager: &Arc<ConnectionManager>,
     grants: &[&Grant],
 ) -> Vec<Result<Timestamp, LockError>> {
     // A frozen connection must be found out while there is time for another one, for all of them.
     let leases = grants.iter().map(|grant| grant.lease());
-    let patience = super::patience(&link.settings, leases.min().unwrap_or_default());
+    let common = &manager.settings.common;
+    let patience = common.patience(leases.min().unwrap_or_default());
     let mut answers = Vec::with_capacity(grants.len());
     for some in grants.chunks(TOGETHER) {
-        let connection = match link.connection().await {
+        let connection = match manager.connection().await {
             Ok(connection) => connection,
             Err(error) => {
                 // The rest would wait for one attempt after another.
@@ -35,7 +38,7 @@ pub(super) async fn renew_all(
                 break;
             }
         };
-        match renew_some(link, &connection, some, patience).await {
+        match renew_some(manager, &connection, some, patience).await {
             Ok(renewed) => answers.extend(renewed),
             Err(error) => answers.extend(some.iter().map(|_| Err(error.clone()))),
         }
@@ -44,21 +47,21 @@ pub(super) async fn renew_all(
 }
 
 async fn renew_some(
-    link: &Arc<Link>,
+    manager: &Arc<ConnectionManager>,
     connection: &Arc<Connection>,
     grants: &[&Grant],
     patience: Duration,
 ) -> Result<Vec<Result<Timestamp, LockError>>, LockError> {
-    match tokio::time::timeout(patience, send(link, connection, grants)).await {
+    match tokio::time::timeout(patience, send(manager, connection, grants)).await {
         // Another server may be the one to ask by now; it neither confirms nor denies this.
         Ok(Ok(_)) if connection.has_ended() => Err(lock_error(given_up())),
         Ok(Ok((sent_at, answers))) => {
-            let broken = |error: &RedisError| fault(error) == Fault::Broken;
+            let broken = |error: &RedisError| fault(error) == Fault::Interrupted;
             if answers
                 .iter()
                 .any(|answer| answer.as_ref().is_err_and(broken))
             {
-                link.retire(connection);
+                manager.retire(connection);
             }
             Ok(answers
                 .into_iter()
@@ -66,49 +69,46 @@ async fn renew_some(
                 .collect())
         }
         Ok(Err(error)) => {
-            if fault(&error).is_the_connections() {
-                link.retire(connection);
-            }
+            manager.note(connection, &error);
             Err(lock_error(error))
         }
         Err(_) => {
-            link.retire(connection);
-            Err(
-                LockError::new(LockErrorKind::ProviderUnavailable).with_detail(format!(
-                    "the server did not answer a renewal within {patience:?}"
-                )),
-            )
+            manager.retire(connection);
+            Err(unavailable(format!(
+                "the server did not answer a renewal within {patience:?}"
+            )))
         }
     }
 }
 
 async fn send(
-    link: &Arc<Link>,
+    manager: &Arc<ConnectionManager>,
     connection: &Connection,
     grants: &[&Grant],
 ) -> RedisResult<(Timestamp, Vec<RedisResult<Value>>)> {
     let mut sent_at = Timestamp::now();
     let mut answers = connection
-        .query_all(&commands(link, grants, By::Hash))
+        .query_all(&commands(manager, grants, By::Hash))
         .await?;
     let forgotten = |answer: &RedisResult<Value>| answer.as_ref().is_err_and(is_forgotten);
     if answers.iter().any(forgotten) {
         // Renewing again what was renewed does no harm.
         sent_at = Timestamp::now();
         answers = connection
-            .query_all(&commands(link, grants, By::Text))
+            .query_all(&commands(manager, grants, By::Text))
             .await?;
     }
     Ok((sent_at, answers))
 }
 
-/// `first` says how the first script is named; it makes the server know the others.
-fn commands(link: &Link, grants: &[&Grant], first: By) -> Pipeline {
+/// Makes the commands. `first` says how the first script is named; it makes the server know the
+/// others.
+fn commands(manager: &ConnectionManager, grants: &[&Grant], first: By) -> Pipeline {
     let mut commands = Pipeline::with_capacity(grants.len());
     let mut by = first;
     for grant in grants {
-        let keys = link.naming.keys(grant.name());
-        let owner = link.naming.owner(grant.owner());
+        let keys = manager.naming.keys(grant.name());
+        let owner = manager.naming.owner(grant.owner());
         let lease = milliseconds(grant.lease());
         commands.add_command(RENEW.command(by, &[&keys.lock], &[&owner, &lease]));
         by = By::Hash;
@@ -117,15 +117,14 @@ fn commands(link: &Link, grants: &[&Grant], first: By) -> Pipeline {
 }
 
 fn read(answer: RedisResult<Value>, sent_at: Timestamp) -> Result<Timestamp, LockError> {
-    let lost = |why| Err(LockError::new(LockErrorKind::Lost).with_detail(why));
-    match answer {
-        Ok(Value::Int(1)) => Ok(sent_at),
+    Err(match answer {
+        Ok(Value::Int(1)) => return Ok(sent_at),
         Ok(Value::Int(0)) => lost("its key is gone from the server"),
         Ok(Value::Int(-2)) => lost("its key on the server holds a value that never expires"),
         Ok(_) => lost("another owner holds it on the server"),
         Err(error) if is_wrong_type(&error) => {
             lost("its key on the server holds a value of another type")
         }
-        Err(error) => Err(lock_error(error)),
-    }
+        Err(error) => lock_error(error),
+    })
 }

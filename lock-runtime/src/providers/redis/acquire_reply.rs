@@ -1,4 +1,5 @@
-//! A waiter's place in the queue, and when it is time to look again.
+//! What the server answers to an acquisition: a grant, a holder, or a place in its queue, and when it
+//! is time to look again.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -6,13 +7,13 @@ use std::time::Duration;
 use redis::{RedisResult, Value};
 
 use super::error::no_lock;
-use super::keys::OURS;
 use super::residue::Residue;
-use crate::providers::pause::jittered;
+use crate::providers::kit::backoff::{doubled, jittered};
+use crate::providers::kit::holder::OURS;
 use crate::{LockError, LockErrorKind};
 
-/// A foreign holder hands nothing over: the head of the queue looks this often, a little apart
-/// from others who do, at first and later.
+/// A foreign holder hands nothing over: the head of the queue looks this often at first and later, a
+/// little apart from the heads of other queues.
 const FIRST_POLL: Duration = Duration::from_millis(25);
 const LATER_POLLS: Duration = Duration::from_millis(100);
 /// Where a holder crashed, the head of the queue looks as soon as its lease ends; each one behind
@@ -28,7 +29,7 @@ pub(super) enum Answer {
     Granted(u64, NonZeroU32),
     /// The lock is held, and the caller is not in the queue.
     Held(Holder),
-    Queued(Standing),
+    Queued(QueuePosition),
 }
 
 /// What the server says of the value under the lock's key.
@@ -39,8 +40,8 @@ pub(super) struct Holder {
     remaining_ms: i64,
 }
 
-/// A waiter's place.
-pub(super) struct Standing {
+/// A waiter's place in the queue.
+pub(super) struct QueuePosition {
     pub(super) holder: Holder,
     place: u32,
     /// The last token when the entry was refreshed.
@@ -50,13 +51,13 @@ pub(super) struct Standing {
 }
 
 impl Holder {
-    /// The owner that this process has left there, and takes back, if it is one.
+    /// Returns the owner that this process has left there, and takes back, if it is one.
     pub(super) fn residue(&self) -> Option<String> {
         let owner = std::str::from_utf8(&self.value).ok()?;
         Residue::has(owner).then(|| owner.to_owned())
     }
 
-    /// Why the lock is not to be had: it is held, or what stands under its key is no lock.
+    /// Says why the lock is not to be had: it is held, or what stands under its key is no lock.
     pub(super) fn refusal(&self, key: &str) -> LockError {
         match self.remaining_ms {
             -1 => no_lock(key, "a value that never expires; no lock does"),
@@ -65,21 +66,19 @@ impl Holder {
         }
     }
 
-    /// Whether it is another client's, which hands nothing over.
+    /// Says whether it is another client's, which hands nothing over.
     fn is_foreign(&self) -> bool {
         !self.value.starts_with(OURS.as_bytes())
     }
 }
 
-impl Standing {
-    /// When a waiter with this lease looks again, unless a grant comes before.
+impl QueuePosition {
+    /// Returns when a waiter with this lease looks again, unless a grant comes before.
     pub(super) fn look_again_after(&self, lease: Duration, polls: &mut u32) -> Duration {
         // Not longer than this, or the entry would expire, and the waiter pass for dead.
         let refresh = (lease / 3).min(LONGEST_WAIT);
         if self.holder.is_foreign() && self.place == 0 {
-            let poll = FIRST_POLL
-                .saturating_mul(1 << (*polls / 4).min(2))
-                .min(LATER_POLLS);
+            let poll = doubled(FIRST_POLL, *polls / 4, LATER_POLLS);
             *polls += 1;
             return jittered(poll).min(refresh);
         }
@@ -113,7 +112,7 @@ pub(super) fn read(answer: Value) -> RedisResult<Answer> {
         answer => {
             let (remaining_ms, place, value, last_token, entry): (i64, u32, Vec<u8>, u64, String) =
                 redis::from_redis_value(answer)?;
-            Answer::Queued(Standing {
+            Answer::Queued(QueuePosition {
                 holder: Holder {
                     value,
                     remaining_ms,
@@ -134,7 +133,7 @@ mod tests {
     fn a_waiter_asks_now_and_then_however_long_the_lease() {
         let hour = 3_600_000;
         for (remaining_ms, value) in [(24 * hour, "lk1:h:1:a"), (24 * hour, "a"), (-2, "a")] {
-            let standing = Standing {
+            let position = QueuePosition {
                 holder: Holder {
                     value: value.into(),
                     remaining_ms,
@@ -143,10 +142,10 @@ mod tests {
                 last_token: 0,
                 entry: String::new(),
             };
-            let pause = standing.look_again_after(Duration::from_secs(24 * 3_600), &mut 0);
+            let pause = position.look_again_after(Duration::from_secs(24 * 3_600), &mut 0);
             assert_eq!(pause, LONGEST_WAIT);
             // Its entry must not expire meanwhile.
-            let pause = standing.look_again_after(Duration::from_secs(6), &mut 0);
+            let pause = position.look_again_after(Duration::from_secs(6), &mut 0);
             assert_eq!(pause, Duration::from_secs(2));
         }
     }

@@ -1,7 +1,7 @@
-//! Where fencing tokens begin.
+//! Where fencing tokens begin: what `token_floor` means.
 
 use crate::LockError;
-use crate::providers::invalid;
+use crate::providers::kit::error::invalid;
 
 /// Numbers in the server's scripts are floating and exact up to 9 × 10¹⁵. This leaves room for the
 /// clock until the year 2033.
@@ -22,7 +22,7 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
-    /// Those above `token_floor`, or zero.
+    /// Puts tokens above `token_floor`, or zero.
     pub(super) fn above(floor: u64) -> Result<Self, LockError> {
         match floor {
             ..PAST => Ok(Self::default()),

@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use super::error::invalid;
 use crate::LockError;
-use crate::providers::invalid;
 
-/// The URL without its query, which is ours, and the query.
+/// Splits off the query, which is ours: returns the URL without it, and the query.
 ///
 /// # Errors
 ///
@@ -22,9 +22,37 @@ pub(crate) fn split(url: &str) -> Result<(String, String), LockError> {
     Ok((address.to_owned(), query.to_owned()))
 }
 
+/// The parts of `scheme://user:password@host,host/path`, as they stand there.
+pub(crate) struct Authority<'a> {
+    pub(crate) credentials: Option<&'a str>,
+    pub(crate) hosts: &'a str,
+    /// Begins with `/`, or is empty.
+    pub(crate) path: &'a str,
+}
+
+impl<'a> Authority<'a> {
+    /// Finds the parts of a URL without its query; `None` if no `://` is in it.
+    pub(crate) fn of(address: &'a str) -> Option<Self> {
+        let (_, rest) = address.split_once("://")?;
+        let (authority, path) = match rest.find('/') {
+            Some(at) => rest.split_at(at),
+            None => (rest, ""),
+        };
+        let (credentials, hosts) = match authority.rsplit_once('@') {
+            Some((credentials, hosts)) => (Some(credentials), hosts),
+            None => (None, authority),
+        };
+        Some(Self {
+            credentials,
+            hosts,
+            path,
+        })
+    }
+}
+
 type Parameters<'a> = Vec<(Cow<'a, str>, Cow<'a, str>)>;
 
-/// The names and values in a query.
+/// Reads the names and values in a query.
 ///
 /// # Errors
 ///
@@ -45,8 +73,7 @@ pub(crate) fn parameters(query: &str) -> Result<Parameters<'_>, LockError> {
 pub(crate) const UNESCAPED: &str = "wrong URL; a `?`, `#`, `/` or `@` in a user name or password is \
                                     written as `%3F`, `%23`, `%2F` or `%40`";
 
-/// What was read from this query. What is wrong with it is not repeated where it may be a part of a
-/// password.
+/// Hides what is wrong with a query where that may be a part of a password, and would be repeated.
 pub(crate) fn without_secrets<T>(query: &str, read: Result<T, LockError>) -> Result<T, LockError> {
     match read {
         Err(_) if query.contains('@') => Err(invalid(UNESCAPED)),
@@ -69,7 +96,7 @@ pub(crate) fn set_duration(
     Ok(())
 }
 
-/// One or more pairs of a number and a unit, `ms s m h d`, as the attribute writes them.
+/// Reads one or more pairs of a number and a unit, `ms s m h d`, as the attribute writes them.
 fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total = Duration::ZERO;
@@ -131,6 +158,15 @@ mod tests {
         );
         let bare = split("redis://h").unwrap();
         assert_eq!(bare, ("redis://h".to_owned(), String::new()));
+    }
+
+    #[test]
+    fn the_parts_of_an_address_are_found() {
+        let parts = |address| Authority::of(address).map(|it| (it.credentials, it.hosts, it.path));
+        let all = parts("redis://u:p@q@a:1,b/0/@");
+        assert_eq!(all, Some((Some("u:p@q"), "a:1,b", "/0/@")));
+        assert_eq!(parts("redis://a"), Some((None, "a", "")));
+        assert_eq!(parts("redis:a"), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A server that speaks no TLS where TLS was asked for: it takes the handshake for the beginning of a
+//! A server that speaks no TLS where TLS was asked for. It takes the handshake for the beginning of a
 //! command and waits for the rest, and would be given up without a word about the reason.
 
 use std::io;
@@ -7,13 +7,14 @@ use std::time::Duration;
 use redis::ConnectionAddr;
 use tokio::net::TcpStream;
 
+use crate::LockError;
+use crate::providers::kit::error::invalid;
 use crate::race::{First, first_of};
-use crate::{LockError, LockErrorKind};
 
 /// A handshake takes no longer where all is well and near; then the server is asked.
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// The outcome of connecting; or, with TLS, that the server answers without.
+/// Waits for the outcome of connecting; or, with TLS, finds that the server answers without.
 pub(super) async fn unless_plain<T>(
     address: &ConnectionAddr,
     connecting: impl Future<Output = Result<T, LockError>>,
@@ -30,14 +31,14 @@ pub(super) async fn unless_plain<T>(
     };
     match first_of(connecting, asking).await {
         First::Left(outcome) => outcome,
-        First::Right(()) => Err(LockError::new(LockErrorKind::InvalidConfig).with_detail(
+        First::Right(()) => Err(invalid(
             "the server speaks no TLS on this port: expected its port for TLS, or `redis:` in \
              place of `rediss:`",
         )),
     }
 }
 
-/// Whether a `PING` without TLS, and without anything secret, is answered as Redis answers.
+/// Says whether a `PING` without TLS, and without anything secret, is answered as Redis answers.
 async fn answers(host: &str, port: u16) -> io::Result<bool> {
     const PING: &[u8] = b"PING\r\n";
     let stream = TcpStream::connect((host, port)).await?;

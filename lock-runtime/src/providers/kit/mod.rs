@@ -1,0 +1,36 @@
+//! What several providers need. A provider of a server is written with these parts.
+//!
+//! | part | for |
+//! |---|---|
+//! | `settings`, `url`, `tls` | what can be set, by a builder or a URL, and how it is checked |
+//! | `error`, `fault` | the library's errors, made of a client's |
+//! | `holder`, `version` | how locks and their holders are named; how old a server is |
+//! | `backoff`, `outage`, `reconnect` | when to try again, and one attempt for all who ask |
+//! | `session` | locks that end with a session, and are renewed with it |
+//! | `cleanup` | taking back what a request may have done |
+
+pub(crate) mod error;
+pub(crate) mod scheme;
+
+#[cfg(feature = "_server")]
+pub(crate) mod backoff;
+#[cfg(feature = "_server")]
+pub(crate) mod cleanup;
+#[cfg(feature = "_server")]
+pub(crate) mod fault;
+#[cfg(feature = "_server")]
+pub(crate) mod holder;
+#[cfg(feature = "_server")]
+pub(crate) mod outage;
+#[cfg(feature = "_server")]
+pub(crate) mod reconnect;
+#[cfg(feature = "_server")]
+pub(crate) mod session;
+#[cfg(feature = "_server")]
+pub(crate) mod settings;
+#[cfg(feature = "_server")]
+pub(crate) mod tls;
+#[cfg(feature = "_server")]
+pub(crate) mod url;
+#[cfg(feature = "_server")]
+pub(crate) mod version;

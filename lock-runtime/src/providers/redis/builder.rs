@@ -1,0 +1,322 @@
+//! How to connect: the builder, and the parameters of a URL.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::Client;
+
+use super::address;
+use super::client::client;
+use super::provider::RedisProvider;
+use super::settings::Settings;
+use super::token_floor::Tokens;
+use crate::LockError;
+use crate::provider::LockProvider;
+use crate::providers::kit::error::invalid;
+use crate::providers::kit::settings::{CommonOptions, LEASES, check_timeouts, common_setters};
+use crate::providers::kit::url::{parameters, set_duration, split, without_secrets};
+
+const LONGEST_DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
+const DEFAULT_FAILOVER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Settings of a [`RedisProvider`]; made by [`RedisProvider::builder`].
+///
+/// What is set here wins over what the URL says.
+#[must_use = "a builder does nothing until `connect` is called and awaited"]
+pub struct RedisProviderBuilder {
+    source: Source,
+    common: CommonOptions,
+    token_floor: Option<u64>,
+    failover_timeout: Option<Duration>,
+    restart_delay: Option<Duration>,
+}
+
+enum Source {
+    Url(String),
+    Client(Box<Client>),
+}
+
+impl RedisProviderBuilder {
+    pub(super) fn from_url(url: String) -> Self {
+        Self::new(Source::Url(url))
+    }
+
+    pub(super) fn from_client(client: Client) -> Self {
+        Self::new(Source::Client(Box::new(client)))
+    }
+
+    fn new(source: Source) -> Self {
+        Self {
+            source,
+            common: CommonOptions::default(),
+            token_floor: None,
+            failover_timeout: None,
+            restart_delay: None,
+        }
+    }
+
+    common_setters! {
+        /// Puts this before every name, as it stands: `MyApp1:` and `order` make the key
+        /// `MyApp1:order`. By default nothing; no NUL. URL parameter `key_prefix`.
+        key_prefix;
+
+        /// Sets how long a lock outlives a holder that crashed, where the caller names no lease:
+        /// 100 ms to 24 h, by default 30 s. A live holder renews it every third of it. URL
+        /// parameter `lease`.
+        lease;
+
+        /// Limits how long making a connection may take; by default a third of the lease, at least
+        /// 1 s and at most 5 s. URL parameter `connect_timeout`.
+        connect_timeout;
+
+        /// Limits how long the server may take to answer a request. After that its outcome counts
+        /// as unknown and is undone. By default 2 s, or a third of the lease if that is less. URL
+        /// parameter `response_timeout`.
+        response_timeout;
+
+        /// Names the ACL user, in place of the URL's. It needs a password, be it empty.
+        username;
+
+        /// Sets the password, in place of the URL's.
+        password;
+
+        /// Trusts these authorities with `rediss:`, in PEM format, in place of the system's.
+        root_certificates;
+
+        /// Shows with `rediss:` who this client is, by a certificate and its key in PEM format.
+        client_certificate;
+    }
+
+    /// Gives out no fencing token up to this one, such as the highest that another provider has
+    /// given out for the locks which move here: below 7 × 10¹⁵, by default none. Every process sets
+    /// the same, for as long as stored tokens are compared. URL parameter `token_floor`.
+    ///
+    /// Tokens are the server's clock in microseconds (1.8 × 10¹⁵ in 2026). With a floor from
+    /// 1.7 × 10¹⁵ on, the counter is put before the clock, and a grant carries one token, and so
+    /// serves one waiter of its process.
+    pub fn token_floor(mut self, floor: u64) -> Self {
+        self.token_floor = Some(floor);
+        self
+    }
+
+    /// Limits how long a waiter puts up with a server that is out of reach; by default 15 s. Then it
+    /// fails with [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable), as does a
+    /// caller whose own timeout passes meanwhile. It should be longer than a failover takes, which
+    /// is 10 to 60 s for most managed servers. URL parameter `failover_timeout`.
+    pub fn failover_timeout(mut self, timeout: Duration) -> Self {
+        self.failover_timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how long after its start the server grants this client no lock; by default 0, at most
+    /// 24 h. A server that comes back without its data has forgotten who holds which lock, and would
+    /// grant each a second time. Where that can happen, set this to the longest lease of all
+    /// clients, and in all of them.
+    ///
+    /// Until the delay is over, a waiter waits, and a try fails with
+    /// [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable). Renewals and releases go
+    /// on. The server tells its age in whole seconds, so the delay may last up to a second longer.
+    /// It ends earlier only if the server's clock is set forward.
+    ///
+    /// This needs the right to `INFO`; without it, connecting fails. URL parameter `restart_delay`.
+    pub fn restart_delay(mut self, delay: Duration) -> Self {
+        self.restart_delay = Some(delay);
+        self
+    }
+
+    /// Connects, and looks whether the server can hold locks. The connection belongs to the
+    /// library's own thread, and is made anew whenever it breaks.
+    ///
+    /// # Errors
+    ///
+    /// * [`InvalidConfig`](crate::LockErrorKind::InvalidConfig): a setting or the URL is wrong, or
+    ///   the server refuses the user, the password, the database or a command that is needed;
+    /// * [`Unsupported`](crate::LockErrorKind::Unsupported): the server is older than Redis 6.2,
+    ///   a cluster or a sentinel, or no Redis;
+    /// * [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable): it cannot be reached,
+    ///   does not answer in time, or is a replica.
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped at any await.
+    pub async fn connect(self) -> Result<RedisProvider, LockError> {
+        RedisProvider::open(self.settings()?).await
+    }
+
+    fn settings(mut self) -> Result<Settings, LockError> {
+        let info = match &self.source {
+            Source::Client(client) => client.get_connection_info().clone(),
+            Source::Url(url) => {
+                let (address, parameters) = split(url)?;
+                address::check(&address)?;
+                let socket = address::is_socket(&address);
+                let database =
+                    without_secrets(&parameters, self.read_parameters(&parameters, socket))?;
+                if address::has_empty_password(&address) {
+                    // The client takes it for none.
+                    self.common.password.get_or_insert_default();
+                }
+                let info = address::read(&address)?;
+                match database {
+                    Some(database) => {
+                        let server = info.redis_settings().clone().set_db(database);
+                        info.set_redis_settings(server)
+                    }
+                    None => info,
+                }
+            }
+        };
+        let common = self
+            .common
+            .finish(|lease, _| LONGEST_DEFAULT_RESPONSE_TIMEOUT.min(lease / 3))?;
+        let failover_timeout = self.failover_timeout.unwrap_or(DEFAULT_FAILOVER_TIMEOUT);
+        check_timeouts(&[failover_timeout])?;
+        let restart_delay = self.restart_delay.unwrap_or_default();
+        if restart_delay > *LEASES.end() {
+            return Err(invalid(format!(
+                "expected a `restart_delay` of at most 24 h, got {restart_delay:?}"
+            )));
+        }
+        Ok(Settings {
+            client: client(info, &self.common, common.lease)?,
+            common,
+            tokens: Tokens::above(self.token_floor.unwrap_or(0))?,
+            failover_timeout,
+            restart_delay,
+        })
+    }
+
+    /// Reads the query, and returns the database, which a Unix socket's URL names there.
+    fn read_parameters(&mut self, query: &str, socket: bool) -> Result<Option<i64>, LockError> {
+        let mut database = None;
+        for (key, value) in parameters(query)? {
+            match &*key {
+                "token_floor" => {
+                    let floor = value.parse().map_err(|_| {
+                        invalid(format!(
+                            "expected a whole number for `token_floor`, got `{value}`"
+                        ))
+                    })?;
+                    self.token_floor.get_or_insert(floor);
+                }
+                "failover_timeout" => set_duration(&mut self.failover_timeout, &key, &value)?,
+                "restart_delay" => set_duration(&mut self.restart_delay, &key, &value)?,
+                "db" if socket => {
+                    let number = value.parse();
+                    database = Some(number.map_err(|_| invalid("expected a number for `db`"))?);
+                }
+                "user" if socket => {
+                    self.common
+                        .username
+                        .get_or_insert_with(|| value.into_owned());
+                }
+                "pass" if socket => {
+                    self.common
+                        .password
+                        .get_or_insert_with(|| value.into_owned());
+                }
+                common if self.common.read(common, &value)? => {}
+                unknown => {
+                    return Err(invalid(format!(
+                        "unknown URL parameter `{unknown}`; expected `key_prefix`, `lease`, \
+                         `connect_timeout`, `response_timeout`, `failover_timeout`, \
+                         `restart_delay` or `token_floor`{}",
+                        if socket {
+                            ", `db`, `user` or `pass`"
+                        } else {
+                            ""
+                        }
+                    )));
+                }
+            }
+        }
+        Ok(database)
+    }
+}
+
+impl fmt::Debug for RedisProviderBuilder {
+    /// Shows no URL and no certificate: a URL may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.common
+            .debug(f, "RedisProviderBuilder")
+            .field("response_timeout", &self.common.response_timeout)
+            .field("token_floor", &self.token_floor)
+            .field("failover_timeout", &self.failover_timeout)
+            .field("restart_delay", &self.restart_delay)
+            .field("username", &self.common.username)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RedisProvider {
+    /// Connects to the server of this URL: `redis://user:password@host:port/database`, or
+    /// `rediss:` for TLS, also written `valkey:` and `valkeys:`; or, for a Unix socket,
+    /// `unix:///path?db=0&user=name&pass=word`, also written `redis+unix:`.
+    ///
+    /// Parameters `key_prefix`, `lease`, `connect_timeout`, `response_timeout`, `failover_timeout`,
+    /// `restart_delay` and `token_floor` set what the builder's methods of that name set.
+    ///
+    /// # Errors
+    ///
+    /// As [`RedisProviderBuilder::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped at any await.
+    pub async fn connect(url: impl Into<String>) -> Result<Self, LockError> {
+        Self::builder(url).connect().await
+    }
+
+    /// Begins the settings for the server of this URL; see [`connect`](Self::connect).
+    pub fn builder(url: impl Into<String>) -> RedisProviderBuilder {
+        RedisProviderBuilder::from_url(url.into())
+    }
+
+    /// Connects as this client would: with its address, certificates and credentials, though with
+    /// RESP3 and with TCP settings of the library's own.
+    ///
+    /// # Errors
+    ///
+    /// As [`RedisProviderBuilder::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped at any await.
+    pub async fn from_client(client: Client) -> Result<Self, LockError> {
+        Self::builder_from_client(client).connect().await
+    }
+
+    /// Begins the settings for connecting as this client would; see
+    /// [`from_client`](Self::from_client).
+    pub fn builder_from_client(client: Client) -> RedisProviderBuilder {
+        RedisProviderBuilder::from_client(client)
+    }
+}
+
+pub(crate) async fn connect(url: String) -> Result<Arc<dyn LockProvider>, LockError> {
+    Ok(Arc::new(RedisProvider::connect(url).await?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_builder_says_wins_over_the_url() {
+        let builder = RedisProviderBuilder::from_url(
+            "redis://localhost?key_prefix=MyApp1:&lease=5s&response_timeout=300ms\
+             &failover_timeout=1m&restart_delay=0s"
+                .to_owned(),
+        )
+        .restart_delay(Duration::from_secs(8))
+        .lease(Duration::from_secs(7));
+        let settings = builder.settings().unwrap();
+        assert_eq!(settings.common.key_prefix, "MyApp1:");
+        assert_eq!(settings.common.lease, Duration::from_secs(7));
+        assert_eq!(settings.common.response_timeout, Duration::from_millis(300));
+        assert_eq!(settings.common.connect_timeout, Duration::from_secs(7) / 3);
+        assert_eq!(settings.failover_timeout, Duration::from_secs(60));
+        assert_eq!(settings.restart_delay, Duration::from_secs(8));
+    }
+}

@@ -1,0 +1,211 @@
+//! Taking back what a request may have done whose outcome is not known.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::{RedisError, RedisResult};
+
+use super::connection::Connection;
+use super::connection_manager::ConnectionManager;
+use super::error::fault;
+use super::keys::Keys;
+use super::residue::Residue;
+use super::script::CLEANUP;
+use crate::clock::Timestamp;
+use crate::keeper;
+use crate::provider::Grant;
+use crate::providers::kit::backoff::Pauses;
+use crate::providers::kit::cleanup::{Attempt, repeat};
+use crate::providers::kit::fault::Fault;
+use crate::race::first_of;
+
+/// The pauses between one try and the next, doubled from one to the other.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Once the server has answered, it is asked again after this part of the time that has passed, if
+/// that is more: after an outage there may be much to take back, for as long as a lease, which may
+/// be a day.
+const PART_OF_ELAPSED: u32 = 8;
+const LONGEST_PAUSE_IN_THE_END: Duration = Duration::from_secs(60);
+
+/// Releases the lock and leaves the queue for owners that nobody is any more.
+pub(super) struct Cleanup {
+    manager: Arc<ConnectionManager>,
+    keys: Keys,
+    owners: Vec<String>,
+    /// When what is taken back ends by itself.
+    until: Timestamp,
+    lease: Duration,
+    connection: Option<Arc<Connection>>,
+    unconfirmed: Option<Unconfirmed>,
+    /// The request to take back was refused, so that there is probably nothing.
+    refused: bool,
+    /// That of the first owner in the queue, or nothing.
+    entry: String,
+    /// While it is taken back.
+    residue: Option<Residue>,
+}
+
+/// Requests that were not answered on connections other than the last: they may still come to the
+/// server. Kept with the grant, since they are harmless until it ends.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unconfirmed {
+    /// When what they may do has ended by itself.
+    pub(super) until: Timestamp,
+}
+
+impl Cleanup {
+    pub(super) fn new(
+        manager: &Arc<ConnectionManager>,
+        keys: &Keys,
+        owners: Vec<String>,
+        lease: Duration,
+    ) -> Self {
+        Self {
+            manager: Arc::clone(manager),
+            keys: keys.clone(),
+            residue: None,
+            owners,
+            until: Timestamp::now() + lease,
+            lease,
+            connection: None,
+            unconfirmed: None,
+            refused: false,
+            entry: String::new(),
+        }
+    }
+
+    /// Says that the request to take back was sent at that moment, on this connection.
+    pub(super) fn after(mut self, sent_at: Timestamp, connection: Arc<Connection>) -> Self {
+        self.until = sent_at + self.lease;
+        self.connection = Some(connection);
+        self
+    }
+
+    /// Says that others were sent before it, on other connections.
+    pub(super) fn and(mut self, unconfirmed: Option<Unconfirmed>) -> Self {
+        self.unconfirmed = unconfirmed;
+        self
+    }
+
+    /// Says that the request to take back was answered with a refusal. What it did before that, if
+    /// anything, is all there is.
+    pub(super) fn refused(mut self) -> Self {
+        self.refused = true;
+        self
+    }
+
+    /// Says which entry in the queue the first owner has, or had.
+    pub(super) fn of(mut self, entry: String) -> Self {
+        self.entry = entry;
+        self
+    }
+
+    /// Takes back what is left when a grant has ended that has unconfirmed requests.
+    pub(super) fn of_grant(manager: &Arc<ConnectionManager>, grant: &Grant) {
+        if let Some(unconfirmed) = grant.state::<Unconfirmed>() {
+            let keys = manager.naming.keys(grant.name());
+            let owners = vec![manager.naming.owner(grant.owner())];
+            let mut cleanup = Self::new(manager, &keys, owners, grant.lease());
+            cleanup.until = unconfirmed.until;
+            cleanup.in_the_background();
+        }
+    }
+
+    /// Takes it back where it was done. The server carries out what comes on one connection in
+    /// order, so this is certain if it is answered and there are no unconfirmed requests elsewhere.
+    pub(super) async fn on_the_same_connection(mut self) -> Result<(), Self> {
+        self.residue
+            .get_or_insert_with(|| Residue::new(&self.owners));
+        let Some(connection) = self.connection.take() else {
+            return Err(self);
+        };
+        match self.release_unconfirmed(&connection).await {
+            Ok(()) => match self.unconfirmed {
+                Some(unconfirmed) => {
+                    self.until = unconfirmed.until;
+                    Err(self)
+                }
+                None => Ok(()),
+            },
+            Err(error) => {
+                self.manager.note(&connection, &error);
+                match self.is_pointless_after(&error) {
+                    true => Ok(()),
+                    false => Err(self),
+                }
+            }
+        }
+    }
+
+    /// Says whether to leave it at that. What is refused is refused the same next time; but where a
+    /// request has done something, or may still come to do it, the lock is worth another try.
+    fn is_pointless_after(&self, error: &RedisError) -> bool {
+        self.refused && self.unconfirmed.is_none() && fault(error) == Fault::Refused
+    }
+
+    /// Takes it back without keeping anybody waiting: on the same connection; or else, since the
+    /// lost request may still be on its way, on others until a lease has passed. Until the server
+    /// has answered once, a shutdown waits for it.
+    pub(super) fn in_the_background(mut self) {
+        self.residue
+            .get_or_insert_with(|| Residue::new(&self.owners));
+        let cleaning = async move {
+            let Err(cleanup) = self.on_the_same_connection().await else {
+                return;
+            };
+            let attempt = || async {
+                match cleanup.elsewhere().await {
+                    true => Attempt::Done,
+                    false => Attempt::Failed,
+                }
+            };
+            repeat(cleanup.pauses(), cleanup.until, attempt).await;
+            tokio::spawn(cleanup.watch());
+        };
+        // Without the keeper there is no connection either.
+        let _ = keeper::run(cleaning);
+    }
+
+    /// Takes it back again and again, and as soon as a request that is late gets the lock.
+    async fn watch(self) {
+        let mut inbox = self.manager.notifications.subscribe(&self.owners[0]);
+        let mut pauses = self.pauses();
+        while !self.until.has_passed() {
+            let pausing = tokio::time::sleep(pauses.advance().min(self.until.remaining()));
+            first_of(inbox.recv(), pausing).await;
+            self.elsewhere().await;
+            let elapsed = self.lease.saturating_sub(self.until.remaining());
+            pauses.at_least((elapsed / PART_OF_ELAPSED).min(LONGEST_PAUSE_IN_THE_END));
+        }
+    }
+
+    fn pauses(&self) -> Pauses {
+        let first = FIRST_PAUSE.min(self.lease / 8);
+        Pauses::new(first, LONGEST_PAUSE.min(self.lease / 4))
+    }
+
+    /// Takes it back on the connection in use, and says whether the server answered.
+    async fn elsewhere(&self) -> bool {
+        let Ok(connection) = self.manager.connection().await else {
+            return false;
+        };
+        match self.release_unconfirmed(&connection).await {
+            Ok(()) => true,
+            // A refusal is an answer: nobody is to wait for a better one.
+            Err(error) => self.manager.note(&connection, &error) == Fault::Refused,
+        }
+    }
+
+    async fn release_unconfirmed(&self, connection: &Connection) -> RedisResult<()> {
+        let keys = self.manager.naming.of_script(&self.keys);
+        let mut entry = Some(self.entry.as_str()).filter(|entry| !entry.is_empty());
+        for owner in &self.owners {
+            let args = [owner.as_str(), entry.unwrap_or_default()];
+            let args = &args[..1 + usize::from(entry.is_some())];
+            connection.run_by_text(&CLEANUP, &keys, args).await?;
+            entry = None;
+        }
+        Ok(())
+    }
+}

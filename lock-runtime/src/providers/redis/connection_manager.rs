@@ -1,0 +1,245 @@
+//! The connection in use, and how it is made anew.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use redis::RedisError;
+use tokio::runtime::Handle;
+use tokio::sync::SetOnce;
+
+use super::connection::Connection;
+use super::error::fault;
+use super::keys::Naming;
+use super::notifications::Notifications;
+use super::settings::Settings;
+use crate::provider::{BoxFuture, LockSpace};
+use crate::providers::kit::backoff::{ConnectBackoff, doubled};
+use crate::providers::kit::error::unavailable;
+use crate::providers::kit::fault::Fault;
+use crate::providers::kit::reconnect::{Joined, SingleFlight};
+use crate::{LockError, schedule};
+
+/// The pause before a connection that follows one of no use: the first, doubled from one to the
+/// other, and the longest.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Connects when somebody asks and there is no connection, and by itself while locks are held; one
+/// attempt at a time serves all who ask. Every attempt resolves the server's name again.
+pub(super) struct ConnectionManager {
+    pub(super) settings: Settings,
+    pub(super) naming: Naming,
+    pub(super) notifications: Arc<Notifications>,
+    /// The keeper's: connections must not end with the runtime of whoever asked for them.
+    runtime: Handle,
+    state: Mutex<State>,
+}
+
+type Outcome = Result<Arc<Connection>, LockError>;
+
+/// What whoever needs a connection gets.
+enum Source {
+    Connected(Arc<Connection>),
+    Attempt(Joined<Arc<Connection>>),
+}
+
+#[derive(Default)]
+struct State {
+    current: Option<Arc<Connection>>,
+    attempt: SingleFlight<Arc<Connection>>,
+    backoff: ConnectBackoff,
+    /// Connections in a row that were made and then answered nothing.
+    useless: u32,
+    /// Whether there has been a connection before.
+    connects_again: bool,
+    /// The eviction policy that was warned of last.
+    evicts_by: Option<String>,
+}
+
+impl ConnectionManager {
+    /// To be called on the keeper's runtime.
+    pub(super) fn new(settings: Settings, naming: Naming) -> Self {
+        Self {
+            notifications: Arc::new(Notifications::new(settings.common.response_timeout)),
+            settings,
+            naming,
+            runtime: Handle::current(),
+            state: Mutex::default(),
+        }
+    }
+
+    /// Returns the connection in use, if there is one.
+    pub(super) fn current(&self) -> Option<Arc<Connection>> {
+        self.lock().current().cloned()
+    }
+
+    /// Returns the connection in use, or makes a new one.
+    ///
+    /// # Errors
+    ///
+    /// Those of the next attempt; at once, if none is due soon.
+    pub(super) async fn connection(self: &Arc<Self>) -> Outcome {
+        let attempt = match self.source()? {
+            Source::Connected(connection) => return Ok(connection),
+            Source::Attempt(attempt) => attempt,
+        };
+        match attempt.outcome().await {
+            // What was under way already may have begun long ago, in an outage that is over.
+            Err(error) if attempt.was_under_way && error.is_retryable() => match self.source()? {
+                Source::Connected(connection) => Ok(connection),
+                Source::Attempt(attempt) => attempt.outcome().await,
+            },
+            outcome => outcome,
+        }
+    }
+
+    fn source(self: &Arc<Self>) -> Result<Source, LockError> {
+        let mut state = self.lock();
+        if let Some(current) = state.current() {
+            return Ok(Source::Connected(Arc::clone(current)));
+        }
+        state.leave_current();
+        if let Some(attempt) = state.attempt.join() {
+            return Ok(Source::Attempt(attempt));
+        }
+        let pause = state.backoff.delay()?.max(state.pause_after_useless());
+        let server = format!("server `{}`", self.settings.address());
+        let (opening, ended) = (Arc::clone(self), Arc::clone(self));
+        Ok(Source::Attempt(state.attempt.begin(
+            &self.runtime,
+            pause,
+            server,
+            async move { opening.open().await },
+            move |outcome| ended.attempt_ended(outcome),
+        )))
+    }
+
+    async fn open(&self) -> Outcome {
+        let limit = self.settings.common.connect_timeout;
+        let opening = Connection::open(&self.settings, &self.naming, &self.notifications);
+        tokio::time::timeout(limit, opening)
+            .await
+            .unwrap_or_else(|_| Err(unavailable(format!("no connection within {limit:?}"))))
+    }
+
+    fn attempt_ended(self: Arc<Self>, outcome: &Outcome) {
+        {
+            let mut state = self.lock();
+            state.backoff.record(outcome);
+            if let Ok(connection) = outcome {
+                state.current = Some(Arc::clone(connection));
+                if std::mem::replace(&mut state.connects_again, true) {
+                    let (manager, connection) = (Arc::clone(&self), Arc::clone(connection));
+                    tokio::spawn(async move { manager.warn_of_eviction(&connection).await });
+                }
+            }
+            state.attempt.end();
+        }
+        if let Ok(connection) = outcome {
+            let manager = Arc::downgrade(&self);
+            tokio::spawn(Self::keep_connected(manager, connection.end_signal()));
+            // Behind the same address there may be another server now, or one without its data.
+            schedule::renew_all(self.space());
+        }
+    }
+
+    /// Says why the last attempt to connect failed, if the next one has not succeeded yet.
+    pub(super) fn why_not_connected(&self) -> Option<LockError> {
+        self.lock().backoff.last_error().cloned()
+    }
+
+    /// Uses the connection for nothing new. What is under way on it goes on, so that it can still be
+    /// taken back there, in order.
+    pub(super) fn retire(&self, connection: &Arc<Connection>) {
+        let mut state = self.lock();
+        if state
+            .current
+            .as_ref()
+            .is_some_and(|current| Arc::ptr_eq(current, connection))
+        {
+            state.leave_current();
+        }
+        drop(state);
+        connection.end();
+    }
+
+    /// Says what an error on this connection means, and retires the connection if it is to blame.
+    pub(super) fn note(&self, connection: &Arc<Connection>, error: &RedisError) -> Fault {
+        let fault = fault(error);
+        if fault.is_uncertain() {
+            self.retire(connection);
+        }
+        fault
+    }
+
+    /// Warns where the server may throw locks away. It may be another one with each connection;
+    /// what was said of one is not said again at the next.
+    pub(super) async fn warn_of_eviction(&self, connection: &Connection) {
+        let Some(policy) = connection.evicts_by().await else {
+            return;
+        };
+        let known = self.lock().evicts_by.replace(policy.clone());
+        if known.as_ref() != Some(&policy) {
+            tracing::warn!(
+                policy,
+                "the Redis server evicts keys when its memory is full, and with them locks that \
+                 are held; set `maxmemory-policy noeviction`",
+            );
+        }
+    }
+
+    /// Connects again when the connection ends, for as long as there are locks that may be gone.
+    fn keep_connected(manager: Weak<Self>, ended: Arc<SetOnce<()>>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            ended.wait().await;
+            while let Some(manager) = manager.upgrade()
+                && schedule::watches_any(manager.space())
+            {
+                match manager.connection().await {
+                    // The new one is looked after by itself.
+                    Ok(_) => return,
+                    Err(error) if error.is_retryable() => {}
+                    // The last attempt's, which comes at once for a while.
+                    Err(_) => {
+                        drop(manager);
+                        tokio::time::sleep(LONGEST_PAUSE).await;
+                    }
+                }
+            }
+        })
+    }
+
+    /// Returns what the locks of this server are known by.
+    pub(super) fn space(self: &Arc<Self>) -> LockSpace {
+        LockSpace::at(self)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn current(&self) -> Option<&Arc<Connection>> {
+        self.current.as_ref().filter(|current| !current.has_ended())
+    }
+
+    fn leave_current(&mut self) {
+        if let Some(connection) = self.current.take() {
+            self.useless = match connection.has_served() {
+                true => 0,
+                false => self.useless.saturating_add(1),
+            };
+        }
+    }
+
+    /// Returns how long to wait after connections that were of no use. A server that takes connections
+    /// and then breaks them, or what stands before it, is not to be asked without end by those who
+    /// ask again after each.
+    fn pause_after_useless(&self) -> Duration {
+        match self.useless {
+            0 => Duration::ZERO,
+            many => doubled(SHORTEST_PAUSE, many - 1, LONGEST_PAUSE),
+        }
+    }
+}

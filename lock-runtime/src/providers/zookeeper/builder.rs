@@ -1,0 +1,324 @@
+//! How to connect: the builder, and the parameters of a URL.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::acl::ZooKeeperAcl;
+use super::address::Address;
+use super::path::checked_directory;
+use super::provider::ZooKeeperProvider;
+use super::settings::Settings;
+#[cfg(feature = "zookeeper-tls")]
+use super::tls::tls_options;
+use crate::LockError;
+use crate::provider::LockProvider;
+use crate::providers::kit::error::invalid;
+use crate::providers::kit::settings::{CommonOptions, common_setters};
+#[cfg(feature = "zookeeper-tls")]
+use crate::providers::kit::tls::Identity;
+use crate::providers::kit::url::{parameters, without_secrets};
+
+/// The client takes the repeated hosts in any order, so the same silent one may come first several
+/// times in a row. With so many attempts in the connect timeout, one of two hosts takes them all
+/// once in 286 times, one of three once in 18,564.
+const FEWEST_ATTEMPTS: u32 = 6;
+/// No host is given less time to answer, unless the lease is so short.
+const SHORTEST_SILENCE: Duration = Duration::from_millis(500);
+
+/// Settings of a [`ZooKeeperProvider`]; made by [`ZooKeeperProvider::builder`].
+///
+/// What is set here wins over what the URL says.
+#[must_use = "a builder does nothing until `connect` is called and awaited"]
+pub struct ZooKeeperProviderBuilder {
+    url: String,
+    common: CommonOptions,
+    directory: Option<String>,
+    acl: Option<ZooKeeperAcl>,
+}
+
+impl ZooKeeperProviderBuilder {
+    fn from_url(url: String) -> Self {
+        Self {
+            url,
+            common: CommonOptions::default(),
+            directory: None,
+            acl: None,
+        }
+    }
+
+    /// Keeps the locks below this node, which is created where it is missing; by default the
+    /// URL's path, or `/`.
+    pub fn directory(mut self, directory: impl Into<String>) -> Self {
+        self.directory = Some(directory.into());
+        self
+    }
+
+    common_setters! {
+        /// Puts this before every name, as it stands: `MyApp1:` and `order` make the node
+        /// `MyApp1:order`. By default nothing. URL parameter `key_prefix`.
+        key_prefix;
+
+        /// Sets the timeout of the session, which is how long its locks outlive a process that
+        /// crashed: 100 ms to 24 h, by default 30 s. URL parameter `lease`.
+        ///
+        /// The server has the last word: without other settings it takes 2 to 20 of its ticks, which
+        /// is 4 to 40 s. All locks of a provider share its session, so a lease that a caller names
+        /// for one lock changes nothing.
+        lease;
+
+        /// Limits how long making a session may take, and how long an acquisition that does not wait
+        /// may take with an ensemble that does not answer. (A release that is under way at that time
+        /// comes before it, and may take as long.) By default a third of the lease, at least 1 s and
+        /// at most 5 s. URL parameter `connect_timeout`.
+        ///
+        /// A single host may be silent for as long. Where there are several, one is left for another
+        /// after half its share of this, or a sixth if that is less, and 500 ms at least. None may be
+        /// silent for longer than a fifth of the lease that was asked for.
+        connect_timeout;
+    }
+
+    /// Shows these credentials to the server, by its scheme `digest`, in place of the URL's.
+    ///
+    /// The connection should then have TLS, since they are sent as they are. The server does not
+    /// check them; they count where an ACL names them, so a wrong password is found at the first
+    /// lock.
+    pub fn credentials(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
+        self.common.username = Some(user.into());
+        self.common.password = Some(password.into());
+        self
+    }
+
+    /// Sets who may see, create and delete the nodes that this provider creates; by default
+    /// [anybody](ZooKeeperAcl::Open). URL parameter `acl`: `open` or `creator`.
+    pub fn acl(mut self, acl: ZooKeeperAcl) -> Self {
+        self.acl = Some(acl);
+        self
+    }
+
+    /// Connects with TLS to servers whose certificates these authorities have signed, in PEM
+    /// format. There is no TLS without this, and no default.
+    #[cfg(feature = "zookeeper-tls")]
+    pub fn root_certificates(mut self, pem: impl Into<String>) -> Self {
+        self.common.root_certificates = Some(pem.into().into_bytes());
+        self
+    }
+
+    /// Shows with TLS who this client is, by a certificate and its key in PEM format.
+    #[cfg(feature = "zookeeper-tls")]
+    pub fn client_certificate(
+        mut self,
+        certificate_pem: impl Into<String>,
+        key_pem: impl Into<String>,
+    ) -> Self {
+        self.common.client_certificate = Some(Identity {
+            certificate: certificate_pem.into().into_bytes(),
+            key: key_pem.into().into_bytes(),
+        });
+        self
+    }
+
+    /// Makes a session. It belongs to the library's own thread, survives the loss of a connection
+    /// or a server, and is made anew when it has ended.
+    ///
+    /// # Errors
+    ///
+    /// * [`InvalidConfig`](crate::LockErrorKind::InvalidConfig): a setting or the URL is wrong;
+    /// * [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable): no server can be
+    ///   reached, or none answers in time. The error names the servers, and why each cannot be
+    ///   reached.
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped at any await.
+    pub async fn connect(self) -> Result<ZooKeeperProvider, LockError> {
+        ZooKeeperProvider::open(self.settings()?).await
+    }
+
+    fn settings(mut self) -> Result<Settings, LockError> {
+        let address = Address::parse(&self.url)?;
+        let query = &address.parameters;
+        without_secrets(query, self.read_parameters(query))?;
+        let directory = self.directory.unwrap_or(address.directory);
+        checked_directory(&directory)?;
+        if self.common.connect_timeout == Some(Duration::ZERO) {
+            return Err(invalid("expected a connect timeout above zero"));
+        }
+        let common = self.common.finish(|_, connect_timeout| connect_timeout)?;
+        #[cfg(feature = "zookeeper-tls")]
+        let tls = tls_options(&self.common)?;
+        let credentials = self.common.username.zip(self.common.password);
+        let credentials = credentials.or(address.credentials);
+        let acl = self.acl.unwrap_or_default();
+        if acl == ZooKeeperAcl::Creator && credentials.is_none() {
+            return Err(invalid(
+                "only their creator may use the nodes, so there must be credentials",
+            ));
+        }
+        if credentials
+            .as_ref()
+            .is_some_and(|(user, _)| user.is_empty() || user.contains(':'))
+        {
+            return Err(invalid("expected a user name without `:`"));
+        }
+        let attempts = match address.hosts.split(',').count() {
+            1 => 1,
+            hosts => u32::try_from(hosts * 2)
+                .unwrap_or(u32::MAX)
+                .max(FEWEST_ATTEMPTS),
+        };
+        let share = common.connect_timeout / attempts;
+        Ok(Settings {
+            hosts: address.hosts,
+            directory,
+            // There must be time for other hosts before a lock is lost, and signs of life must be
+            // close enough to count on most of the lease.
+            silence: share.max(SHORTEST_SILENCE).min(common.lease / 5),
+            common,
+            acls: acl.entries()?,
+            credentials: credentials.map(|(user, password)| format!("{user}:{password}")),
+            #[cfg(feature = "zookeeper-tls")]
+            tls,
+        })
+    }
+
+    /// Reads the query.
+    fn read_parameters(&mut self, query: &str) -> Result<(), LockError> {
+        for (key, value) in parameters(query)? {
+            match &*key {
+                "acl" => {
+                    let acl = match &*value {
+                        "open" => ZooKeeperAcl::Open,
+                        "creator" => ZooKeeperAcl::Creator,
+                        _ => return Err(invalid("expected `open` or `creator` for `acl`")),
+                    };
+                    self.acl.get_or_insert(acl);
+                }
+                // The time for answers is the connect timeout, so there is no other one to set.
+                common if common != "response_timeout" && self.common.read(common, &value)? => {}
+                unknown => {
+                    return Err(invalid(format!(
+                        "unknown URL parameter `{unknown}`; expected `key_prefix`, `lease`, \
+                         `connect_timeout` or `acl`"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ZooKeeperProvider {
+    /// Connects to the ensemble of this URL,
+    /// `zookeeper://user:password@host:port,host:port/directory`,
+    /// where the port is 2181 if none is named. In a user name, a password or a directory, `@` is
+    /// written `%40`.
+    ///
+    /// Parameters `key_prefix`, `lease`, `connect_timeout` and `acl` set what the builder's methods
+    /// of that name set.
+    ///
+    /// # Errors
+    ///
+    /// As [`ZooKeeperProviderBuilder::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped at any await.
+    pub async fn connect(url: impl Into<String>) -> Result<Self, LockError> {
+        Self::builder(url).connect().await
+    }
+
+    /// Begins the settings for the ensemble of this URL; see [`connect`](Self::connect).
+    pub fn builder(url: impl Into<String>) -> ZooKeeperProviderBuilder {
+        ZooKeeperProviderBuilder::from_url(url.into())
+    }
+}
+
+pub(crate) async fn connect(url: String) -> Result<Arc<dyn LockProvider>, LockError> {
+    Ok(Arc::new(ZooKeeperProvider::connect(url).await?))
+}
+
+impl fmt::Debug for ZooKeeperProviderBuilder {
+    /// Shows no URL, credentials or certificate.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.common
+            .debug(f, "ZooKeeperProviderBuilder")
+            .field("directory", &self.directory)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_builder_says_wins_over_the_url() {
+        let url = "zookeeper://a,b/app/locks?key_prefix=MyApp1:&lease=5s&connect_timeout=2s";
+        let builder = ZooKeeperProviderBuilder::from_url(url.to_owned())
+            .lease(Duration::from_secs(9))
+            .directory("/other");
+        let settings = builder.settings().unwrap();
+        assert_eq!(settings.hosts, "a,b");
+        assert_eq!(settings.directory, "/other");
+        assert_eq!(settings.common.key_prefix, "MyApp1:");
+        assert_eq!(settings.common.lease, Duration::from_secs(9));
+        assert_eq!(settings.common.connect_timeout, Duration::from_secs(2));
+        assert_eq!(settings.silence, Duration::from_millis(500));
+    }
+
+    #[test]
+    fn nothing_secret_is_shown() {
+        let url = "zookeeper://user:hunter2@a";
+        let builder =
+            ZooKeeperProviderBuilder::from_url(url.to_owned()).credentials("u", "hunter2");
+        assert!(!format!("{builder:?}").contains("hunter2"));
+        for wrong in [
+            "zookeeper://user:hunter2@",
+            "zookeeper://user:hunter2@a?acl=hunter",
+            "zookeeper://user:hunter2@a:port",
+            "zookeeper://:hunter2@a",
+            "zookeeper://user:hunter2@a//",
+            "zookeeper://user:2181?hunter2@a",
+            "zookeeper://user:2181/hunter2@a",
+            "zookeeper://user:2181//hunter2@127.0.0.1:22181",
+            "zookeeper://user:2181/../hunter2@a/locks",
+            "zookeeper://user:p@ss/hunter2@a",
+            "zookeeper://user:2181//hunter2",
+            "zookeeper://user:2181?lease=hunter2@a",
+        ] {
+            let error = ZooKeeperProviderBuilder::from_url(wrong.to_owned()).settings();
+            let error = error.err().expect(wrong);
+            assert!(!error.to_string().contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_parameter_or_no_value_is_refused() {
+        let error = |query: &str| {
+            let url = format!("zookeeper://a?{query}");
+            let settings = ZooKeeperProviderBuilder::from_url(url).settings();
+            settings.err().expect(query).to_string()
+        };
+        for query in ["leas=5s", "response_timeout=5s"] {
+            for known in ["key_prefix", "lease", "connect_timeout", "acl"] {
+                assert!(error(query).contains(&format!("`{known}`")), "{query}");
+            }
+        }
+        assert!(error("acl=everybody").contains("`creator`"));
+        assert!(error("connect_timeout=0s").contains("a connect timeout above zero"));
+    }
+
+    #[test]
+    fn a_directory_may_hold_an_at_sign() {
+        let builder = ZooKeeperProviderBuilder::from_url("zookeeper://a/b%40c".to_owned());
+        assert_eq!(builder.settings().unwrap().directory, "/b@c");
+    }
+
+    #[test]
+    fn only_the_creator_needs_credentials() {
+        let creator = |url: &str| ZooKeeperProviderBuilder::from_url(url.to_owned()).settings();
+        assert!(creator("zookeeper://a?acl=creator").is_err());
+        assert!(creator("zookeeper://u:p@a?acl=creator").is_ok());
+    }
+}

@@ -1,0 +1,49 @@
+//! Releasing.
+
+use zookeeper_client::Error;
+
+use super::error::{lock_error, unanswered};
+use super::held::{Held, REMOVED};
+use super::session::ENDED;
+use crate::LockError;
+use crate::providers::kit::error::lost;
+use crate::providers::kit::fault::Fault;
+
+/// Removes the node of a lock that is held.
+pub(super) async fn release(held: &Held) -> Result<(), LockError> {
+    held.let_go();
+    if let Some(loss) = held.loss() {
+        return Err(loss);
+    }
+    let (node, pool) = (&held.node, &held.node.pool);
+    let limit = pool.settings.common.connect_timeout;
+    // In an outage others wait for this in turn, and who does not wait has one such time in all.
+    if !node.session.connects_within(limit / 2).await {
+        if let Some(loss) = held.loss() {
+            return Err(loss);
+        }
+        held.release_unconfirmed_later();
+        return Err(pool.about(lock_error(Error::ConnectionLoss)));
+    }
+    let removing = async {
+        let mut asked = false;
+        loop {
+            match node.remove(&held.created, &mut asked).await {
+                // It was carried out, or never will be.
+                Err(error) if node.session.note(&error).is_uncertain() => {}
+                removed => return removed,
+            }
+        }
+    };
+    let error = match tokio::time::timeout(limit, removing).await {
+        Ok(Ok(true)) => return Ok(()),
+        Ok(Ok(false)) => return Err(lost(REMOVED)),
+        Ok(Err(error)) => match node.session.note(&error) {
+            Fault::Ended => return Err(lost(ENDED)),
+            _ => pool.about(lock_error(error)),
+        },
+        Err(_) => pool.about(unanswered()),
+    };
+    held.release_unconfirmed_later();
+    Err(error)
+}
