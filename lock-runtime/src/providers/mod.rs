@@ -7,7 +7,7 @@ pub(crate) mod in_process;
 // What not every server needs is dead without those that do.
 #[cfg_attr(
     not(all(feature = "postgres", feature = "redis", feature = "zookeeper-tls")),
-    allow(dead_code)
+    allow(dead_code, unused_imports, unused_macros)
 )]
 mod kit;
 #[cfg(feature = "postgres")]

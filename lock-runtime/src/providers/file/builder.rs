@@ -43,8 +43,8 @@ impl FileProviderBuilder {
     }
 
     /// Gives every file this mode, in spite of the umask, so that other users can take part:
-    /// `0o660` for the files' group, `0o666` for everybody. A directory that is created gets it too,
-    /// with the right to search for whoever may read. By default the umask decides.
+    /// `0o660` for the files' group, `0o666` for everybody. A directory that is created gets it
+    /// too, with the right to search for whoever may read. By default the umask decides.
     pub fn mode(mut self, mode: u32) -> Self {
         self.settings.mode = Some(mode);
         self

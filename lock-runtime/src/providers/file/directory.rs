@@ -118,8 +118,8 @@ impl Directory {
         })
     }
 
-    /// Creates the directory so that those who may read a file may look into it, too. One that exists
-    /// keeps its mode.
+    /// Creates the directory so that those who may read a file may look into it, too. One that
+    /// exists keeps its mode.
     fn create_with(&self, mode: u32) -> io::Result<()> {
         let mode = mode | ((mode & 0o444) >> 2);
         match std::fs::DirBuilder::new().mode(mode).create(&self.path) {
@@ -128,9 +128,9 @@ impl Directory {
         }
     }
 
-    /// Takes it for no failure that the directory exists already, whatever `mkdir` says of it. Only the
-    /// directory itself is made: a path that is mistyped, or not mounted, must not make a second
-    /// place.
+    /// Takes it for no failure that the directory exists already, whatever `mkdir` says of it. Only
+    /// the directory itself is made: a path that is mistyped, or not mounted, must not make a
+    /// second place.
     fn made(&self, created: io::Result<()>) -> io::Result<()> {
         created.or_else(|error| self.path.is_dir().then_some(()).ok_or(error))
     }

@@ -38,8 +38,8 @@ use crate::provider::{AcquireRequest, BoxFuture, Capabilities, Grant, LockProvid
 /// The directory is created when it is [connected to](crate::connect) or
 /// [built](crate::FileProviderBuilder::build), or with the first lock; its parent must exist. It
 /// must be on a file system of this machine: network file systems (NFS, SMB, 9P and the like) are
-/// refused with [`Unsupported`](crate::LockErrorKind::Unsupported) on Linux, which can tell them apart,
-/// except for those that run through FUSE, where nobody can.
+/// refused with [`Unsupported`](crate::LockErrorKind::Unsupported) on Linux, which can tell them
+/// apart, except for those that run through FUSE, where nobody can.
 ///
 /// Everybody who takes part needs the right to write in the directory and to read its files, and
 /// that to write to the counters. Where several users take part, each sets the same
@@ -61,9 +61,9 @@ pub struct FileProvider {
 }
 
 impl FileProvider {
-    /// Keeps locks in this directory, which is created with the first lock. A relative path begins at
-    /// the working directory of this moment. [`builder`](Self::builder) sets more, and finds out at
-    /// once whether the directory can be used.
+    /// Keeps locks in this directory, which is created with the first lock. A relative path begins
+    /// at the working directory of this moment. [`builder`](Self::builder) sets more, and finds out
+    /// at once whether the directory can be used.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self::of(Settings::new(directory.into()))
     }
@@ -91,8 +91,8 @@ impl FileProvider {
     ///
     /// # Errors
     ///
-    /// [`InvalidConfig`](crate::LockErrorKind::InvalidConfig) for another scheme, a host, no path, an
-    /// unknown or repeated parameter, a value that is none, or a malformed percent sequence.
+    /// [`InvalidConfig`](crate::LockErrorKind::InvalidConfig) for another scheme, a host, no path,
+    /// an unknown or repeated parameter, a value that is none, or a malformed percent sequence.
     pub fn from_url(url: &str) -> Result<Self, LockError> {
         Ok(Self::of(url::parse(url)?))
     }

@@ -5,7 +5,8 @@
 //! | `settings`, `url`, `tls` | what can be set, by a builder or a URL, and how it is checked |
 //! | `error`, `fault` | the library's errors, made of a client's |
 //! | `holder`, `version` | how locks and their holders are named; how old a server is |
-//! | `backoff`, `outage`, `reconnect` | when to try again, and one attempt for all who ask |
+//! | `deadline`, `outage`, `backoff` | how long to wait for a server, and when to try again |
+//! | `reconnect` | one attempt to connect serves all who ask |
 //! | `session` | locks that end with a session, and are renewed with it |
 //! | `cleanup` | taking back what a request may have done |
 
@@ -16,6 +17,8 @@ pub(crate) mod scheme;
 pub(crate) mod backoff;
 #[cfg(feature = "_server")]
 pub(crate) mod cleanup;
+#[cfg(feature = "_server")]
+pub(crate) mod deadline;
 #[cfg(feature = "_server")]
 pub(crate) mod fault;
 #[cfg(feature = "_server")]

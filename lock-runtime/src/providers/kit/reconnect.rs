@@ -48,8 +48,8 @@ impl<T: Send + Sync + 'static> SingleFlight<T> {
 
     /// Begins an attempt, after a pause, on the runtime that what it makes is to live on.
     ///
-    /// `open` keeps to a time limit by itself. An error says that it is about `server`. `ended` then
-    /// calls [`end`](Self::end) and keeps what was made; those who ask hear of it afterwards.
+    /// `open` keeps to a time limit by itself. An error says that it is about `server`. `ended`
+    /// then calls [`end`](Self::end) and keeps what was made; those who ask hear of it afterwards.
     pub(crate) fn begin(
         &mut self,
         runtime: &Handle,

@@ -14,12 +14,13 @@ use super::connection::Connection;
 use super::connection_manager::ConnectionManager;
 use super::error::{is_wrong_type, lock_error, no_lock};
 use super::notifications::{Inbox, Notification};
+use super::reach::Reach;
 use crate::clock::Timestamp;
 use crate::provider::{AcquireRequest, Grant};
-use crate::providers::kit::backoff::{doubled, jittered};
+use crate::providers::kit::backoff::jittered;
+use crate::providers::kit::deadline::Deadline;
 use crate::providers::kit::error::unavailable;
-use crate::providers::kit::fault::{Fault, unanswered};
-use crate::providers::kit::outage::Outage;
+use crate::providers::kit::fault::Fault;
 use crate::race::{First, first_of};
 use crate::{LockError, LockErrorKind};
 
@@ -31,10 +32,6 @@ const FIRST_COUNT: Duration = Duration::from_millis(4);
 /// How often in a row something is put right that ought to be so, such as a lock that this process
 /// has left behind itself.
 const MOST_REPEATED: u32 = 4;
-/// The pauses after an answer of no use, other than the first: doubled from one to the other.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-
 /// Acquires the lock. The owner `gives_up`, if there is one, gives it up in the same step.
 pub(super) async fn acquire(
     manager: &Arc<ConnectionManager>,
@@ -66,9 +63,7 @@ struct Waiting<'a> {
     deadline: Deadline,
     /// Where a grant arrives, if the request waits.
     inbox: Option<Inbox>,
-    outage: Outage,
-    /// Answers in a row that were of no use.
-    useless: u32,
+    reach: Reach<'a>,
     /// When the last request was sent, and where.
     last_used: Option<(Timestamp, Arc<Connection>)>,
     /// Requests without an answer before that, elsewhere.
@@ -83,24 +78,6 @@ struct Waiting<'a> {
     cleared: u32,
     /// How often the counter of tokens was raised.
     raised: u32,
-}
-
-/// Until when a request that does not wait must have its answer; one that waits has more time.
-#[derive(Clone, Copy)]
-struct Deadline {
-    by: Option<Timestamp>,
-    limit: Duration,
-}
-
-impl Deadline {
-    async fn keep<T>(self, answer: impl Future<Output = T>) -> Result<T, LockError> {
-        match self.by {
-            Some(by) => tokio::time::timeout(by.remaining(), answer)
-                .await
-                .map_err(|_| unanswered(self.limit)),
-            None => Ok(answer.await),
-        }
-    }
 }
 
 /// What is to be done next.
@@ -129,13 +106,9 @@ impl<'a> Waiting<'a> {
         let limit = manager.settings.common.response_timeout;
         Self {
             acquisition,
-            deadline: Deadline {
-                by: (!request.waits()).then_some(began + limit),
-                limit,
-            },
+            deadline: Deadline::new(request, began, limit),
             inbox,
-            outage: Outage::new(manager.settings.failover_timeout),
-            useless: 0,
+            reach: Reach::new(manager, request),
             last_used: None,
             unconfirmed: None,
             entry: None,
@@ -180,10 +153,10 @@ impl<'a> Waiting<'a> {
     /// Asks for the lock, on the connection in use or a new one; `None` if none was to be had.
     async fn ask(&mut self) -> Result<Option<Asked>, LockError> {
         let (request, deadline) = (self.acquisition.request, self.deadline);
-        let connecting = first_of(self.connection(), request.abandoned());
+        let connecting = first_of(self.reach.connection(), request.abandoned());
         let connection = match deadline.keep(connecting).await {
             Ok(First::Left(Ok(connection))) => connection,
-            Ok(First::Left(Err(error))) if self.outage.tolerates(request, &error) => {
+            Ok(First::Left(Err(error))) if self.reach.tolerates(&error) => {
                 return Ok(None);
             }
             Ok(First::Left(Err(error))) => return Err(self.fail(error)),
@@ -202,36 +175,6 @@ impl<'a> Waiting<'a> {
                 self.last_used = Some((Timestamp::now(), used));
                 Err(self.fail(late))
             }
-        }
-    }
-
-    /// Waits for a connection to a server that may grant locks.
-    ///
-    /// # Errors
-    ///
-    /// Those of the next attempt to connect; that the server has restarted, if the request does not
-    /// wait.
-    async fn connection(&mut self) -> Result<Arc<Connection>, LockError> {
-        let Acquisition {
-            manager, request, ..
-        } = self.acquisition;
-        if !self.outage.has_begun() && manager.current().is_none() {
-            // An attempt may fail long after a caller's timeout, which is not to be contention.
-            self.outage.note(request, &no_connection());
-        }
-        loop {
-            let connection = manager.connection().await?;
-            let Some(left) = connection.grants_after() else {
-                return Ok(connection);
-            };
-            let error = restarted(left);
-            self.outage.note(request, &error);
-            if !request.waits() {
-                return Err(error);
-            }
-            first_of(connection.ended(), tokio::time::sleep(left)).await;
-            // The server was there all the time.
-            self.outage.begin_again();
         }
     }
 
@@ -298,8 +241,7 @@ impl<'a> Waiting<'a> {
         position: QueuePosition,
     ) -> Next {
         let request = self.acquisition.request;
-        self.useless = 0;
-        self.outage.is_over(request);
+        self.reach.answered();
         if let Some(residue) = position.holder.residue() {
             self.cleared += 1;
             if self.cleared <= MOST_REPEATED {
@@ -331,12 +273,12 @@ impl<'a> Waiting<'a> {
             true => no_lock(&self.acquisition.keys.waiters, "a value that is no queue"),
             false => lock_error(error),
         };
-        // A connection that was idle may be found dead only now: the script may be sent twice, since
-        // it knows its own owner.
+        // A connection that was idle may be found dead only now: the script may be sent twice,
+        // since it knows its own owner.
         let again = match fault {
             Fault::Interrupted if !request.waits() => is_first,
             Fault::Refused => false,
-            _ => self.outage.tolerates(request, &error),
+            _ => self.reach.tolerates(&error),
         };
         if !again {
             let gives_up = &self.acquisition.gives_up;
@@ -363,18 +305,8 @@ impl<'a> Waiting<'a> {
                 Timestamp::now() + jittered(PAUSE_WHEN_BUSY),
             ));
         }
-        self.pause().await;
+        self.reach.pause().await;
         Ok(Next::Ask)
-    }
-
-    /// Waits before the next request, unless the last one is the first in a row that failed.
-    async fn pause(&mut self) {
-        self.useless = self.useless.saturating_add(1);
-        if self.useless > 1 {
-            let pause = doubled(SHORTEST_PAUSE, self.useless - 2, LONGEST_PAUSE);
-            let pausing = tokio::time::sleep(jittered(pause));
-            first_of(self.acquisition.request.abandoned(), pausing).await;
-        }
     }
 
     /// Waits for a grant; `None` if the server is to be asked again.
@@ -386,9 +318,9 @@ impl<'a> Waiting<'a> {
     ) -> Result<Option<Grant>, LockError> {
         let none_up_to = self.acquisition.manager.settings.tokens.none_up_to;
         match self.woken(connection, wanted, until).await {
-            // A grant that is later than the request that refreshed the entry lasts at least a lease
-            // from there. If too little is left of that, or if the grant is an earlier one, which was
-            // long on its way and may be over, ask once more.
+            // A grant that is later than the request that refreshed the entry lasts at least a
+            // lease from there. If too little is left of that, or if the grant is an earlier one,
+            // which was long on its way and may be over, ask once more.
             Woken::Granted { first, count } => Ok(match self.refreshed {
                 Some((at, last_token))
                     if first > last_token.max(none_up_to)
@@ -473,17 +405,6 @@ impl<'a> Waiting<'a> {
         self.acquisition
             .grant(sent_at, first, count, self.unconfirmed)
     }
-}
-
-fn no_connection() -> LockError {
-    unavailable("there is no connection to the server")
-}
-
-fn restarted(left: Duration) -> LockError {
-    unavailable(format!(
-        "the server has started less than `restart_delay` ago, and grants no lock for another \
-         {left:.0?}"
-    ))
 }
 
 fn too_low() -> LockError {

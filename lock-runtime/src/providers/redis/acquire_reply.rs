@@ -1,5 +1,5 @@
-//! What the server answers to an acquisition: a grant, a holder, or a place in its queue, and when it
-//! is time to look again.
+//! What the server answers to an acquisition: a grant, a holder, or a place in its queue, and when
+//! it is time to look again.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use crate::providers::kit::backoff::{doubled, jittered};
 use crate::providers::kit::holder::OURS;
 use crate::{LockError, LockErrorKind};
 
-/// A foreign holder hands nothing over: the head of the queue looks this often at first and later, a
-/// little apart from the heads of other queues.
+/// A foreign holder hands nothing over: the head of the queue looks this often at first and later,
+/// a little apart from the heads of other queues.
 const FIRST_POLL: Duration = Duration::from_millis(25);
 const LATER_POLLS: Duration = Duration::from_millis(100);
 /// Where a holder crashed, the head of the queue looks as soon as its lease ends; each one behind

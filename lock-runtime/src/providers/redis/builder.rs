@@ -100,8 +100,8 @@ impl RedisProviderBuilder {
         self
     }
 
-    /// Limits how long a waiter puts up with a server that is out of reach; by default 15 s. Then it
-    /// fails with [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable), as does a
+    /// Limits how long a waiter puts up with a server that is out of reach; by default 15 s. Then
+    /// it fails with [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable), as does a
     /// caller whose own timeout passes meanwhile. It should be longer than a failover takes, which
     /// is 10 to 60 s for most managed servers. URL parameter `failover_timeout`.
     pub fn failover_timeout(mut self, timeout: Duration) -> Self {
@@ -110,8 +110,8 @@ impl RedisProviderBuilder {
     }
 
     /// Sets how long after its start the server grants this client no lock; by default 0, at most
-    /// 24 h. A server that comes back without its data has forgotten who holds which lock, and would
-    /// grant each a second time. Where that can happen, set this to the longest lease of all
+    /// 24 h. A server that comes back without its data has forgotten who holds which lock, and
+    /// would grant each a second time. Where that can happen, set this to the longest lease of all
     /// clients, and in all of them.
     ///
     /// Until the delay is over, a waiter waits, and a try fails with

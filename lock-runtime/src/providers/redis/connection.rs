@@ -113,8 +113,8 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Checks that this can hold locks: a primary that is not too old. `HELLO` tells, and every user
-    /// may call it.
+    /// Checks that this can hold locks: a primary that is not too old. `HELLO` tells, and every
+    /// user may call it.
     async fn check_server(&self) -> Result<(), LockError> {
         let answer = self.query(redis::cmd("HELLO")).await.map_err(lock_error)?;
         if !matches!(answer, Value::Map(_)) {
@@ -172,13 +172,15 @@ impl Connection {
         Ok(info_field(&text, name).to_owned())
     }
 
-    /// Returns how long the server grants no lock yet, because it may have restarted without its data.
+    /// Returns how long the server grants no lock yet, because it may have restarted without its
+    /// data.
     pub(super) fn grants_after(&self) -> Option<Duration> {
         let left = self.grants_from?.remaining();
         (!left.is_zero()).then_some(left)
     }
 
-    /// Asks for the policy by which the server may throw locks away, if it may and the user may know.
+    /// Asks for the policy by which the server may throw locks away, if it may and the user may
+    /// know.
     pub(super) async fn evicts_by(&self) -> Option<String> {
         let command = redis::cmd("INFO").arg("memory").to_owned();
         // That it answers this says nothing about its use for locks.

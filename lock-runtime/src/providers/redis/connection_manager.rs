@@ -148,8 +148,8 @@ impl ConnectionManager {
         self.lock().backoff.last_error().cloned()
     }
 
-    /// Uses the connection for nothing new. What is under way on it goes on, so that it can still be
-    /// taken back there, in order.
+    /// Uses the connection for nothing new. What is under way on it goes on, so that it can still
+    /// be taken back there, in order.
     pub(super) fn retire(&self, connection: &Arc<Connection>) {
         let mut state = self.lock();
         if state
@@ -233,9 +233,9 @@ impl State {
         }
     }
 
-    /// Returns how long to wait after connections that were of no use. A server that takes connections
-    /// and then breaks them, or what stands before it, is not to be asked without end by those who
-    /// ask again after each.
+    /// Returns how long to wait after connections that were of no use. A server that takes
+    /// connections and then breaks them, or what stands before it, is not to be asked without end
+    /// by those who ask again after each.
     fn pause_after_useless(&self) -> Duration {
         match self.useless {
             0 => Duration::ZERO,

@@ -64,8 +64,8 @@ fn is_forbidden(error: &RedisError) -> bool {
     code(error).as_deref() == Some("NOPERM") || within.iter().any(|words| text.contains(words))
 }
 
-/// Says whether the server refused the database. The client puts these words in place of the code of
-/// any error, be it that the server is busy.
+/// Says whether the server refused the database. The client puts these words in place of the code
+/// of any error, be it that the server is busy.
 fn refuses_database(text: &str) -> bool {
     let refusals = [
         "out of range",

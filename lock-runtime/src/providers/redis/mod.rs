@@ -22,6 +22,7 @@ mod connection_manager;
 
 mod acquire_reply;
 mod cleanup;
+mod reach;
 
 mod acquisition;
 

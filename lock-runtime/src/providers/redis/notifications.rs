@@ -17,9 +17,9 @@ const LONGEST_UNCLAIMED: Duration = Duration::from_secs(10);
 /// The waiters of one provider instance, by owner.
 pub(super) struct Notifications {
     inboxes: Mutex<Inboxes>,
-    /// How long what comes before its owner subscribes is kept: as long as a request may take, since
-    /// one that was not answered in this time is repeated, and finds the grant; and no longer than
-    /// [`LONGEST_UNCLAIMED`].
+    /// How long what comes before its owner subscribes is kept: as long as a request may take,
+    /// since one that was not answered in this time is repeated, and finds the grant; and no longer
+    /// than [`LONGEST_UNCLAIMED`].
     keeps_unclaimed: Duration,
 }
 

@@ -48,11 +48,11 @@ use crate::{LockError, LockErrorKind};
 /// * **One server's data.** After a failover to a replica that missed the last writes, or a restart
 ///   without data, the server has forgotten who holds which lock, and grants it again. A holder
 ///   learns it as soon as it has a new connection. Where a server may restart without its data, set
-///   [`restart_delay`](crate::RedisProviderBuilder::restart_delay) to the longest lease of all clients;
-///   where two holders must do no harm, check the fencing token at the resource.
+///   [`restart_delay`](crate::RedisProviderBuilder::restart_delay) to the longest lease of all
+///   clients; where two holders must do no harm, check the fencing token at the resource.
 /// * **Clocks.** The server's wall clock must not jump ahead by more than a part of the lease.
-/// * **No eviction.** The server's policy must be `noeviction`; a warning says so at each connection
-///   to a server that has another one.
+/// * **No eviction.** The server's policy must be `noeviction`; a warning says so at each
+///   connection to a server that has another one.
 ///
 /// See *Is Redlock safe?* by Salvatore Sanfilippo and *How to do distributed locking* by Martin
 /// Kleppmann, both of 2016.

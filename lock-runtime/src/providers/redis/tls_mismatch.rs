@@ -1,5 +1,5 @@
-//! A server that speaks no TLS where TLS was asked for. It takes the handshake for the beginning of a
-//! command and waits for the rest, and would be given up without a word about the reason.
+//! A server that speaks no TLS where TLS was asked for. It takes the handshake for the beginning of
+//! a command and waits for the rest, and would be given up without a word about the reason.
 
 use std::io;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Acquiring: queue on a session, on another one if that ends, and take the node back if it comes to
-//! nothing.
+//! Acquiring: queue on a session, on another one if that ends, and take the node back if it comes
+//! to nothing.
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -62,19 +62,19 @@ impl ZooKeeperProviderBuilder {
         /// Sets the timeout of the session, which is how long its locks outlive a process that
         /// crashed: 100 ms to 24 h, by default 30 s. URL parameter `lease`.
         ///
-        /// The server has the last word: without other settings it takes 2 to 20 of its ticks, which
-        /// is 4 to 40 s. All locks of a provider share its session, so a lease that a caller names
-        /// for one lock changes nothing.
+        /// The server has the last word: without other settings it takes 2 to 20 of its ticks,
+        /// which is 4 to 40 s. All locks of a provider share its session, so a lease that a caller
+        /// names for one lock changes nothing.
         lease;
 
-        /// Limits how long making a session may take, and how long an acquisition that does not wait
-        /// may take with an ensemble that does not answer. (A release that is under way at that time
-        /// comes before it, and may take as long.) By default a third of the lease, at least 1 s and
-        /// at most 5 s. URL parameter `connect_timeout`.
+        /// Limits how long making a session may take, and how long an acquisition that does not
+        /// wait may take with an ensemble that does not answer. (A release that is under way at
+        /// that time comes before it, and may take as long.) By default a third of the lease, at
+        /// least 1 s and at most 5 s. URL parameter `connect_timeout`.
         ///
-        /// A single host may be silent for as long. Where there are several, one is left for another
-        /// after half its share of this, or a sixth if that is less, and 500 ms at least. None may be
-        /// silent for longer than a fifth of the lease that was asked for.
+        /// A single host may be silent for as long. Where there are several, one is left for
+        /// another after half its share of this, or a sixth if that is less, and 500 ms at least.
+        /// None may be silent for longer than a fifth of the lease that was asked for.
         connect_timeout;
     }
 

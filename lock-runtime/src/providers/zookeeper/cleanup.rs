@@ -11,7 +11,8 @@ use crate::providers::kit::cleanup::{Attempt, repeat};
 use crate::providers::kit::fault::Fault;
 
 impl Node {
-    /// Takes the node back before anybody is told, if the ensemble answers in time; else afterwards.
+    /// Takes the node back before anybody is told, if the ensemble answers in time; else
+    /// afterwards.
     pub(super) async fn release_unconfirmed(self, created: Option<Created>, limit: Duration) {
         if !self.session.is_connected() {
             return self.release_unconfirmed_later(created);

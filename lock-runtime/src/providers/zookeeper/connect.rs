@@ -16,7 +16,8 @@ use crate::provider::BoxFuture;
 use crate::race::all_of;
 
 /// The client doubles its pause after every round over its hosts, and soon sleeps as long as an
-/// outage has lasted. Hosts are repeated to make rounds of so many attempts, a second apart at most.
+/// outage has lasted. Hosts are repeated to make rounds of so many attempts, a second apart at
+/// most.
 const ROUND: usize = 16;
 /// What is said of a host to which TCP connects.
 const NO_SESSION: &str = "takes connections, but opens no session: it is overloaded, has as many \

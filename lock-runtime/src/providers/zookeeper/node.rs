@@ -57,8 +57,8 @@ impl Node {
     /// Creates the node. After an error there is no node, or no session.
     ///
     /// Four requests are sent in one go, and carried out in order: the creation of the lock's node,
-    /// which is missing while nobody uses the lock; that of the owner's own; the removal of the node
-    /// `instead_of` which it comes; and a look at who else is there.
+    /// which is missing while nobody uses the lock; that of the owner's own; the removal of the
+    /// node `instead_of` which it comes; and a look at who else is there.
     pub(super) async fn create(&self, instead_of: Option<&Created>) -> Result<Queued, Error> {
         let acls = self.pool.settings.acls();
         let persistent = CreateMode::Persistent.with_acls(acls);
@@ -87,7 +87,8 @@ impl Node {
             let parent = parent.await;
             let child = child.await;
             if let Some(old) = old {
-                // Not asked for twice: if its answer is lost, only a look at whose it is makes it safe.
+                // Not asked for twice: if its answer is lost, only a look at whose it is makes it
+                // safe.
                 old_is_gone = matches!(old.await, Ok(()) | Err(Error::NoNode));
             }
             let children = children.await.ok();
@@ -198,8 +199,8 @@ impl Node {
         data == self.owner.as_bytes() && stat.ephemeral_owner == self.session.id()
     }
 
-    /// Says whether what stands at the node's path is that node. What it holds proves nothing: anybody
-    /// may have written into it.
+    /// Says whether what stands at the node's path is that node. What it holds proves nothing:
+    /// anybody may have written into it.
     pub(super) fn is_same(&self, created: &Created, stat: &Stat) -> bool {
         stat.czxid == created.czxid && stat.ephemeral_owner == self.session.id()
     }
@@ -231,8 +232,8 @@ impl Node {
         self.session.is_connected() && !(created.seen_at + LATELY).has_passed()
     }
 
-    /// Removes the node if it is still there, and the lock's node if nobody else is. Says whether it
-    /// was this owner who removed it. `asked` is whether its removal was asked for before.
+    /// Removes the node if it is still there, and the lock's node if nobody else is. Says whether
+    /// it was this owner who removed it. `asked` is whether its removal was asked for before.
     pub(super) async fn remove(&self, created: &Created, asked: &mut bool) -> Result<bool, Error> {
         let by_name = !*asked && self.was_seen_lately(created);
         if !by_name && !self.is_there(created).await? {
@@ -255,8 +256,8 @@ impl Node {
             })
     }
 
-    /// Removes the lock's node, if it is empty. If it is not, or gone, or not ours to remove, that is
-    /// as it should be.
+    /// Removes the lock's node, if it is empty. If it is not, or gone, or not ours to remove, that
+    /// is as it should be.
     pub(super) async fn remove_empty_lock(&self) {
         let _ = self.session.client.delete(self.lock.node(), None).await;
     }

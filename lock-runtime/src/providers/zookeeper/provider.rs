@@ -27,9 +27,9 @@ use crate::{LockError, LockErrorKind};
 /// container, which the server itself removes, within a minute or so, when its last child went with
 /// a session.
 ///
-/// * **Lease.** It is the timeout of the session, which all locks of a provider share, as the server
-///   grants it; a lease named for a single lock has no effect. (When the paths of the nodes of all
-///   locks that are held or waited for have 100 KiB together, further locks are on another
+/// * **Lease.** It is the timeout of the session, which all locks of a provider share, as the
+///   server grants it; a lease named for a single lock has no effect. (When the paths of the nodes
+///   of all locks that are held or waited for have 100 KiB together, further locks are on another
 ///   session.) A process that crashes keeps its locks for at most that long and one tick. A holder
 ///   counts on three fifths of it, or a little less, from the last request that a majority of the
 ///   ensemble has confirmed. What a leader knows of a session is older than what the client knows,
@@ -42,12 +42,14 @@ use crate::{LockError, LockErrorKind};
 ///   its share of the connect timeout.
 /// * **Fencing tokens** are the ids of the transactions that created the nodes (`czxid`). They grow
 ///   over restarts, elections and reconnects, as long as the ensemble's data lives. When that is
-///   gone, this process gives no tokens rather than lower ones. They are the ensemble's, so no floor
-///   can be set: after a change from a provider whose tokens are higher, start a new column for them.
-/// * **Loss** is noticed when the session ends, when somebody removes the node, and when the ensemble
-///   has confirmed nothing for too long. While the connection is gone, the session may live on. Then
-///   the locks are held until that can no longer be shown, or until another session, which is tried
-///   after half a second, finds that the node is gone: so a restart without the data is told.
+///   gone, this process gives no tokens rather than lower ones. They are the ensemble's, so no
+///   floor can be set: after a change from a provider whose tokens are higher, start a new column
+///   for them.
+/// * **Loss** is noticed when the session ends, when somebody removes the node, and when the
+///   ensemble has confirmed nothing for too long. While the connection is gone, the session may
+///   live on. Then the locks are held until that can no longer be shown, or until another session,
+///   which is tried after half a second, finds that the node is gone: so a restart without the data
+///   is told.
 ///
 /// # What is weaker than elsewhere
 ///

@@ -28,7 +28,8 @@ pub(super) async fn renew_all(grants: &[&Grant]) -> Vec<Answer> {
     grants.iter().zip(answers).map(answer).collect()
 }
 
-/// Returns the moment from which all of the session's grants are valid that are not known to be lost.
+/// Returns the moment from which all of the session's grants are valid that are not known to be
+/// lost.
 async fn confirm(session: &Session, grants: Vec<&Grant>) -> Answer {
     if let Some(at) = session.just_confirmed() {
         return Ok(at);

@@ -182,8 +182,8 @@ impl Session {
         self.state.liveness.let_go(&owner);
     }
 
-    /// Takes note that a majority has carried out, for this session, a request sent at that moment or
-    /// later.
+    /// Takes note that a majority has carried out, for this session, a request sent at that moment
+    /// or later.
     pub(super) fn confirmed(&self, sent_at: Timestamp) {
         let mut confirmed = self.state.confirmed();
         *confirmed = sent_at.max(*confirmed);
@@ -218,8 +218,8 @@ impl Session {
         }
     }
 
-    /// Says what an error means. After one that says so, the session is used no more, and its locks are
-    /// gone or as good as gone.
+    /// Says what an error means. After one that says so, the session is used no more, and its locks
+    /// are gone or as good as gone.
     pub(super) fn note(&self, error: &Error) -> Fault {
         let fault = fault(error);
         if fault == Fault::Ended {
@@ -251,8 +251,8 @@ impl State {
 
 /// Returns how far apart signs of life are at most.
 ///
-/// The client gives one when the last is three eighths of the time ago for which a connection may be
-/// silent. While it waits for an answer to the one before, it gives none; but it waits no longer
+/// The client gives one when the last is three eighths of the time ago for which a connection may
+/// be silent. While it waits for an answer to the one before, it gives none; but it waits no longer
 /// than the whole time. Where that time is long, the client has its own idea of it (its
 /// `Session::reset_timeout`).
 fn signs_of_life(silence: Duration, timeout: Duration) -> Duration {

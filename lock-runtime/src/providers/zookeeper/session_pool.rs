@@ -100,8 +100,8 @@ impl SessionPool {
         self.lock().ids.contains(&id)
     }
 
-    /// Returns after how long a session without a connection is not waited for any more: then another
-    /// one is tried beside it.
+    /// Returns after how long a session without a connection is not waited for any more: then
+    /// another one is tried beside it.
     pub(super) fn long_outage(&self) -> Duration {
         self.settings.common.connect_timeout / 2
     }
@@ -186,8 +186,8 @@ impl SessionPool {
 }
 
 impl State {
-    /// Takes room on the session in use, or on one that has room again; on none that has been without
-    /// a connection for so long.
+    /// Takes room on the session in use, or on one that has room again; on none that has been
+    /// without a connection for so long.
     fn room(&mut self, length: usize, long_outage: Duration) -> Option<Room> {
         self.full.retain(|session| session.strong_count() > 0);
         let current = self.current.take_if(|current| current.has_ended());

@@ -1,4 +1,5 @@
-//! The transactions of the ensemble that this process has seen, and which of them are fencing tokens.
+//! The transactions of the ensemble that this process has seen, and which of them are fencing
+//! tokens.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 

@@ -1,0 +1,39 @@
+//! Until when a request that does not wait must have its answer.
+
+use std::time::Duration;
+
+use super::fault::unanswered;
+use crate::LockError;
+use crate::clock::Timestamp;
+use crate::provider::AcquireRequest;
+
+/// The time that an acquisition has for what the server answers at once. One that waits has no end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline {
+    by: Option<Timestamp>,
+    limit: Duration,
+}
+
+impl Deadline {
+    /// Counts from when the first request was sent, or is about to be.
+    pub(crate) fn new(request: &AcquireRequest, began: Timestamp, limit: Duration) -> Self {
+        Self {
+            by: (!request.waits()).then_some(began + limit),
+            limit,
+        }
+    }
+
+    /// Waits for an answer that comes in time.
+    ///
+    /// # Errors
+    ///
+    /// If none does.
+    pub(crate) async fn keep<T>(self, answer: impl Future<Output = T>) -> Result<T, LockError> {
+        match self.by {
+            Some(by) => tokio::time::timeout(by.remaining(), answer)
+                .await
+                .map_err(|_| unanswered(self.limit)),
+            None => Ok(answer.await),
+        }
+    }
+}
