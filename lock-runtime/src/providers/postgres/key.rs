@@ -59,17 +59,17 @@ impl fmt::Display for AdvisoryKey {
 ///
 /// * Up to 9 ASCII characters are packed into an integer pair, 7 bits each.
 /// * 16 hexadecimal digits are a `bigint`; 8, a comma and 8 more are an integer pair.
-/// * Everything else is hashed into a `bigint`: the first 8 bytes of its SHA-1. That two names in
-///   use share a lock is then possible and, among a million of them, has a chance of 1 in 37
-///   million; they would wait for each other, and never hold it both.
+/// * Everything else is hashed into a `bigint`: the first 8 bytes of its SHA-1. Two names in use
+///   may then share a lock. Among a million names, that has a chance of 1 in 37 million. Such names
+///   would wait for each other, and never hold the lock both.
 pub fn advisory_key(key: &str) -> AdvisoryKey {
     packed(key)
         .or_else(|| written_out(key))
         .unwrap_or_else(|| hashed(key))
 }
 
-/// The lock of a name, and the lock beside it that whoever waits for a notice holds in shared mode:
-/// so whoever releases sees in the same round trip that somebody waits.
+/// The lock of a name, and a second lock beside it. All waiters for a notice hold the second one in
+/// shared mode, so whoever releases the first sees in the same round trip that somebody waits.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Keys {
     pub(super) lock: AdvisoryKey,
@@ -145,7 +145,7 @@ fn written_out(key: &str) -> Option<AdvisoryKey> {
     }
 }
 
-/// Another number for each, far from those that people use: the last steps of splitmix64.
+/// Returns another number for each, far from those that people use: the last steps of splitmix64.
 fn scattered(bits: u64) -> i64 {
     let bits = bits.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

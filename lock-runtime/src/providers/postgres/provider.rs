@@ -38,8 +38,8 @@ use crate::providers::sql_session::SessionProvider;
 ///   ([`snapshot_age`](super::PostgresProviderBuilder::snapshot_age)), or about a second after
 ///   somebody began to wait for its end.
 /// * **Fencing tokens** are transaction numbers (`pg_current_xact_id`), counted from the server's
-///   last restart and from the timeline, so that they go on growing when a crash or a failover
-///   forgets the last of them. Each grant uses up one transaction number. The numbers are the
+///   last restart and from the timeline. So they go on growing when a crash or a failover forgets
+///   the last of them. Each grant uses up one transaction number. The numbers are the
 ///   server's, so no floor can be set: after a change from a provider whose tokens are higher,
 ///   start a new column for them. On version 14 there are no tokens: it does not tell when one of
 ///   its processes has crashed, after which it may give the numbers of the last moments again.
@@ -51,13 +51,13 @@ use crate::providers::sql_session::SessionProvider;
 /// fresh connection looks once a lease where the name leads. When a standby was promoted, the
 /// server was started again, or the name leads to another cluster, all sessions of the server
 /// before end, and their holders are told. So a primary that was replaced without being shut down
-/// goes on holding and granting locks for up to one and a half leases: in that time, check the
+/// goes on holding and granting locks for up to one and a half leases. In that time, check the
 /// fencing token at the resource. Where the name leads to nobody, nothing is concluded.
 ///
-/// *A session that lives until its holder hears of its end.* When the server ends a session at once
-/// (it crashes, somebody calls `pg_terminate_backend`, a middlebox resets the connection), its
-/// locks are free at once. A holder that is frozen or cut off in that moment does not know before
-/// its lease ends. Check the fencing token at the resource where that must do no harm.
+/// *A session that lives until its holder hears of its end.* The server may end a session at once:
+/// it crashes, somebody calls `pg_terminate_backend`, a middlebox resets the connection. Then the
+/// session's locks are free at once. A holder that is frozen or cut off in that moment does not
+/// know before its lease ends. Check the fencing token at the resource where that must do no harm.
 ///
 /// *One database.* An advisory lock belongs to the database of the URL, so all who are to exclude
 /// each other name the same one.
@@ -68,8 +68,8 @@ use crate::providers::sql_session::SessionProvider;
 /// logical replication.
 ///
 /// *A process that is not stopped in the middle of sending a request.* It would keep its session
-/// for longer than a lease, since the server does not count that as idle: until its machine does
-/// not answer keep-alive probes any more, or the process goes on.
+/// for longer than a lease, since the server does not count that as idle. It ends when the process
+/// goes on, or when its machine does not answer keep-alive probes any more.
 ///
 /// *No connection pooler before the server, or one in session mode.* Any other is refused, also one
 /// that changes its mode later: each session is marked. Its pool needs room for `max_sessions`

@@ -184,8 +184,8 @@ impl LockSession for PostgresSession {
         self.notices.subscribe(keys)
     }
 
-    /// Holds the second key in shared mode, and listens on its channel. So whoever releases the lock
-    /// sees the waiter in the same round trip.
+    /// Holds the second key in shared mode, and listens on its channel. So whoever releases the
+    /// lock sees the waiter in the same round trip.
     async fn register_waiter(&self, keys: Keys) -> Answer<bool> {
         let listen = format!("LISTEN {}", keys.channel());
         let (listens, registered) = both(

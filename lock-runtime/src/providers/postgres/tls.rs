@@ -121,7 +121,7 @@ impl TlsConnect<Socket> for TlsToHost {
 pub(super) struct Encrypted(tokio_rustls::client::TlsStream<Socket>);
 
 impl TlsStream for Encrypted {
-    /// None: the certificate is checked, which is what binding the channel makes up for.
+    /// Binds no channel: the certificate is checked, which is what binding makes up for.
     fn channel_binding(&self) -> ChannelBinding {
         ChannelBinding::none()
     }

@@ -31,7 +31,7 @@ pub(super) async fn look_again_and_again<S: LockSession>(pool: Weak<Pool<S>>) {
     }
 }
 
-/// Looks before a lock of this lease is asked for, if nobody has looked for so long: a session that
+/// Looks before a lock of this lease is asked for, if nobody has looked for so long. A session that
 /// was idle meanwhile may be one of a server that was replaced long ago.
 pub(super) async fn look_before<S: LockSession>(pool: &Pool<S>, lease: Duration) {
     if pool.leases.are_looked_at_within(lease) {

@@ -325,7 +325,7 @@ impl<S: LockSession> Pool<S> {
 }
 
 impl<S: LockSession> SessionOwner<S> for Pool<S> {
-    /// One shared session is kept, so that the next lock finds it open.
+    /// Keeps one shared session, so that the next lock finds it open.
     fn close_unneeded(&self, session: &Arc<Session<S>>) -> bool {
         let mut state = self.lock();
         let is_other = |other: &Arc<Session<S>>| !Arc::ptr_eq(other, session);

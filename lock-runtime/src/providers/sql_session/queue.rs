@@ -106,7 +106,8 @@ impl<S: LockSession> Acquisition<'_, S> {
                         missed = false;
                         self.request.report_contention();
                     }
-                    // The wait was granted or ended; if the word of it does not come soon, it is lost.
+                    // The wait was granted or ended; if the word of it does not come soon, it is
+                    // lost.
                     Ok(_) => {
                         if std::mem::replace(&mut missed, true) {
                             session.end("the answer to a waiting request was lost");

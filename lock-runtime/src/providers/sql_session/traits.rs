@@ -74,10 +74,10 @@ pub(crate) trait LockSession: Sized + Send + Sync + 'static {
         None
     }
 
-    /// Until when the session lives.
+    /// Returns until when the session lives.
     fn liveness(&self) -> &Arc<Liveness<Self::Key>>;
 
-    /// What the session has been asked.
+    /// Returns what the session has been asked.
     fn activity(&self) -> &Activity;
 
     /// Says whether grants come with fencing tokens; by default they do not.
@@ -145,8 +145,8 @@ pub(crate) trait LockSession: Sized + Send + Sync + 'static {
         ready(Ok(false))
     }
 
-    /// Looks whether another session waits for a lock, and whether somebody waits for the end of its
-    /// snapshot. The default only makes sure that the server answers.
+    /// Looks whether another session waits for a lock, and whether somebody waits for the end of
+    /// its snapshot. The default only makes sure that the server answers.
     fn look_at(&self, other: BackendOf<Self>) -> impl Future<Output = Answer<Self, Seen>> + Send {
         let _ = other;
         async {
