@@ -1,7 +1,8 @@
 //! `Lease`: a provider's grant while this process has it.
 //!
 //! `margin` says how long a lease is valid, `plan` when it is renewed. `schedule` keeps all leases
-//! in order of time, `timekeeper` looks at them when their time has come, and `renewal` renews them.
+//! in order of time, `timekeeper` looks at them when their time has come, and `renewal` renews
+//! them.
 
 mod margin;
 mod plan;
@@ -136,7 +137,8 @@ impl Lease {
     }
 
     /// Tells whether a waiter that asked for `asked` may have a lease of length `lease`. It must be
-    /// no shorter, and no more than a quarter longer: so long would the lock of a dead process stay.
+    /// no shorter, and no more than a quarter longer: so long would the lock of a dead process
+    /// stay.
     pub(crate) fn may_serve(lease: Duration, asked: Duration) -> bool {
         asked <= lease && lease <= asked + asked / 4
     }
@@ -225,8 +227,8 @@ impl Lease {
         self.lose("the process shut its locks down");
     }
 
-    /// Stops renewing one second after `end`. A body that is still polled is dropped at `end` by its
-    /// caller; this covers one that is never polled again.
+    /// Stops renewing one second after `end`. A body that is still polled is dropped at `end` by
+    /// its caller; this covers one that is never polled again.
     pub(crate) fn renew_until(&self, end: Timestamp) {
         self.plan.stop_at(end + GRACE);
     }
@@ -258,8 +260,8 @@ impl Lease {
         self.plan.next().min(self.deadline())
     }
 
-    /// Notes that the guard of this ticket is being dropped or released. True if the lock is kept on
-    /// the server for its sake.
+    /// Notes that the guard of this ticket is being dropped or released. True if the lock is kept
+    /// on the server for its sake.
     ///
     /// A guard that has passed the lock on is ignored: it says nothing about the next holder.
     pub(crate) fn guard_dropped(&self, ticket: u64) -> bool {
