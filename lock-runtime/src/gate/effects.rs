@@ -1,4 +1,4 @@
-//! What a change of a slot's state leads to, once its lock is free.
+//! `Effects`: what a change of a slot's state leads to.
 
 use std::task::Waker;
 
@@ -6,12 +6,12 @@ use super::queue::Waiter;
 use crate::provider::Interest;
 use crate::{background, wake};
 
-/// What a change of the state leads to, once its lock is free: wakers, destructors and signals may
-/// run anybody's code.
+/// What a change of a slot's state leads to, once the slot's lock is free. Wakers, destructors and
+/// signals may run code of users and providers, which must not run under that lock.
 #[derive(Default)]
 #[must_use]
 pub(super) struct Effects {
-    /// Most changes wake one, and lead to nothing else.
+    /// Apart from the rest, since most changes wake one waiter and lead to nothing else.
     pub(super) first: Option<Waker>,
     more: Option<Box<More>>,
 }
@@ -30,6 +30,7 @@ impl Effects {
         self.more.get_or_insert_default()
     }
 
+    /// Adds a waker to be woken.
     pub(super) fn wake(&mut self, waker: Option<Waker>) {
         if self.first.is_none() {
             self.first = waker;
@@ -38,24 +39,27 @@ impl Effects {
         }
     }
 
+    /// Adds a waiter to be dropped.
     pub(super) fn drop_later(&mut self, waiter: Waiter) {
         self.more().waiters.push(waiter);
     }
 
+    /// Adds the interest in an acquisition that no caller wants any more.
     pub(super) fn abandon(&mut self, interest: Interest) {
         self.more().abandoned = Some(interest);
     }
 
-    /// A job that could not be handed to the background thread.
+    /// Adds a job to be dropped, since the background thread did not take it.
     pub(super) fn drop_job(&mut self, job: background::Job) {
         self.more().jobs.push(job);
     }
 
-    /// Runs this too.
+    /// Adds work to be done before any task is woken.
     pub(super) fn later(&mut self, work: impl FnOnce() + Send + 'static) {
         self.more().later.push(Box::new(work));
     }
 
+    /// Adds all of `other`.
     pub(super) fn extend(&mut self, other: Self) {
         self.wake(other.first);
         let Some(other) = other.more else {
@@ -71,7 +75,7 @@ impl Effects {
         }
     }
 
-    /// To be called without the slot's lock.
+    /// Does all of it. The caller must not hold the slot's lock.
     pub(super) fn happen(self) {
         let Some(more) = self.more else {
             if let Some(waker) = self.first {
@@ -79,7 +83,7 @@ impl Effects {
             }
             return;
         };
-        // First, so that what is logged is there when a caller goes on.
+        // First, so that the log has its line before a caller goes on.
         for work in more.later {
             wake::survive(work);
         }

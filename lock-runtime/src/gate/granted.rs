@@ -13,13 +13,13 @@ use crate::lease::Lease;
 use crate::provider::{AcquireRequest, Grant};
 use crate::telemetry::spans;
 
-/// After so many grants in a row that had ended when they arrived, waiting for another is no use.
+/// After this many grants in a row that had ended when they arrived, all waiters fail.
 const LATE_GRANTS: u32 = 3;
-/// The pause after the first of those; twice as long after each further one.
+/// The pause after the first of those grants; it doubles after each further one.
 const LATE_PAUSE: Duration = Duration::from_millis(50);
 
 impl SlotRef {
-    /// The provider has answered a request that was made for this ticket.
+    /// Acts on the provider's answer to a request that was made for this ticket.
     pub(super) fn acquired(
         &self,
         request: &AcquireRequest,
@@ -53,6 +53,7 @@ impl SlotRef {
         self.look_later(looked_at);
     }
 
+    /// Gives the grant to the head of the queue, or releases it.
     fn granted(&self, state: &mut State, request: &AcquireRequest, grant: Grant) -> Effects {
         let lease = Lease::new(grant, request.lease(), self.source(), Arc::clone(self) as _);
         if lease.is_lost() {
@@ -63,7 +64,7 @@ impl SlotRef {
             .front()
             .is_some_and(|head| lease.serves(self.source_of(head), head.lease.get()));
         if !wanted {
-            // Nobody is left who wanted this one.
+            // The waiters that wanted this grant have left.
             return self.start_releasing(state, lease, None).1;
         }
         state.late = 0;
@@ -80,7 +81,8 @@ impl SlotRef {
         effects
     }
 
-    /// The grant took longer than it lasts.
+    /// Releases a grant whose lease had ended when it arrived, and tries again after a pause. Fails
+    /// the waiters if this happens again and again.
     fn late(&self, state: &mut State, request: &AcquireRequest, lease: Arc<Lease>) -> Effects {
         let error = LockError::new(LockErrorKind::ProviderUnavailable)
             .with_name(self.name.clone())
@@ -105,6 +107,7 @@ impl SlotRef {
         effects
     }
 
+    /// Fails the waiters that this error concerns, and asks again for the others.
     fn refused(
         &self,
         state: &mut State,
@@ -113,9 +116,9 @@ impl SlotRef {
         error: &LockError,
     ) -> Effects {
         let mut effects = match error.kind() {
-            // All who try share the answer.
+            // All callers that do not wait share the answer.
             LockErrorKind::Contended => {
-                // And have seen a holder by it.
+                // The answer shows every ticket up to now that there is a holder.
                 state.saw_holder = state.last_ticket;
                 state.fail(error, |waiter| !waiter.waits)
             }
@@ -123,11 +126,12 @@ impl SlotRef {
                 let asked_more = state.queue.front().is_some_and(|head| {
                     head.ticket == ticket && self.lease_of(head) != request.lease()
                 });
+                // A longer lease than the head's own was asked for, which other waiters wanted.
                 if asked_more {
                     state.exactly = true;
                     Effects::default()
                 } else {
-                    // What was wrong with this request says nothing to who asks for another.
+                    // The error says nothing about waiters that ask for another lease.
                     state.fail(error, |waiter| {
                         self.is_served_by(waiter) && self.lease_of(waiter) == request.lease()
                     })
@@ -139,6 +143,7 @@ impl SlotRef {
         effects
     }
 
+    /// Tells whether this slot's provider may make the waiter's calls.
     fn is_served_by(&self, waiter: &Waiter) -> bool {
         self.source_of(waiter).is_like(self.source())
     }

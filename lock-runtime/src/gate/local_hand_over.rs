@@ -1,4 +1,4 @@
-//! Hand-over inside the process: one grant of the server serves several of its waiters.
+//! Local hand-over: one grant of the server serves several waiters of this process.
 
 use std::time::Duration;
 
@@ -6,24 +6,28 @@ use crate::clock::Timestamp;
 use crate::lease::Lease;
 use crate::token::FencingToken;
 
-/// How many grants in a row the process may hand to its own waiters before it asks the server
-/// whether another process waits.
+/// How many times in a row the process may hand the lock to its own waiters before it asks the
+/// server whether another process waits.
 pub(super) const MOST_LOCAL_GRANTS: u32 = 32;
-/// And for how long.
+/// For how long the process may do so.
 const LONGEST_LOCAL_TIME: Duration = Duration::from_millis(10);
-/// What is left of the grants that one acquisition may serve inside this process.
+
+/// A run of grants inside this process, which one acquisition serves.
 #[derive(Default)]
 pub(super) struct LocalHandOver {
     next_token: Option<FencingToken>,
+    /// How many grants the run may still have.
     remaining: u32,
     ends_at: Option<Timestamp>,
-    /// The highest token that was ever handed out here.
+    /// The highest token that this slot ever handed out.
     highest: Option<FencingToken>,
 }
 
 impl LocalHandOver {
-    /// Begins a run with what the provider granted. False if its tokens are not above those that
-    /// were handed out: then none is.
+    /// Begins a run with this grant of the provider.
+    ///
+    /// False if its tokens are not above those that were handed out before. Then the grants of this
+    /// run have no tokens.
     pub(super) fn start(&mut self, lease: &Lease, local_hand_over: bool) -> bool {
         let grant = lease.grant();
         let first = grant.token();
@@ -38,6 +42,7 @@ impl LocalHandOver {
         grows
     }
 
+    /// Counts one grant of the run, and returns its token.
     pub(super) fn take(&mut self) -> Option<FencingToken> {
         self.remaining = self.remaining.saturating_sub(1);
         let token = self.next_token?;
@@ -46,7 +51,7 @@ impl LocalHandOver {
         Some(token)
     }
 
-    /// Whether the next waiter of this process may be served without the server.
+    /// Tells whether the next waiter of this process may be served without the server.
     pub(super) fn may_go_on(&self) -> bool {
         self.remaining > 0 && self.ends_at.is_some_and(|end| !end.has_passed())
     }

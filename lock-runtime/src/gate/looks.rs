@@ -1,13 +1,14 @@
-//! What is looked at ten times a second while there is something: grants that nobody takes, since
-//! the caller's future is kept and not polled, and calls that nobody answers.
+//! The looks at a slot, ten times a second: at a grant that its caller does not take, and at a call
+//! that the provider does not answer.
 //!
-//! A grant goes to the waiter whose turn it is. If its future rests, as the losing arm of a
-//! `select!` over `&mut future` does, the lock would be held, and renewed, for nobody.
+//! A grant goes to the waiter whose turn it is. Its future may be kept and not polled, as the
+//! losing arm of a `select!` over `&mut future` is. Without these looks the lock would be held and
+//! renewed for a caller that does nothing with it.
 
 use std::sync::{Arc, MutexGuard, Weak};
 use std::time::Duration;
 
-use super::provider_calls::ANY_LEASE;
+use super::acquisition::ANY_LEASE;
 use super::slot::{Slot, SlotRef};
 use super::state::{Phase, State};
 use crate::background;
@@ -17,7 +18,7 @@ use crate::lease::schedule::Unsettled;
 use crate::lease::timekeeper;
 use crate::telemetry::spans;
 
-/// How much later than its timeout a caller may come for its grant.
+/// How long after its timeout a caller may still take its grant.
 const GRACE: Duration = Duration::from_millis(50);
 
 impl SlotRef {
@@ -26,7 +27,7 @@ impl SlotRef {
         slot
     }
 
-    /// Has the background thread look whether the grant is taken, if there is one to look at.
+    /// Has the timekeeper look whether the grant is taken, if it is to look at one.
     pub(super) fn look_later(&self, is_to_be_looked_at: bool) {
         if !is_to_be_looked_at {
             return;
@@ -38,7 +39,7 @@ impl SlotRef {
         }
     }
 
-    /// Has the background thread look at the call that begins.
+    /// Has the timekeeper look at the call that begins.
     pub(super) fn look_at_call(&self, state: &mut State) {
         state.asked_at = Some(Timestamp::now());
         if !std::mem::replace(&mut state.looked_at, true) {
@@ -46,13 +47,14 @@ impl SlotRef {
         }
     }
 
-    /// Looks at what is under way. False if there is no need to look again.
+    /// Takes back a grant that is not taken, and warns of a call that is not answered. False if
+    /// there is no need to look again.
     pub(crate) fn look(&self, now: Timestamp) -> bool {
         let mut guard = self.lock();
         let state = &mut *guard;
         let operation = match &state.phase {
             Phase::Held { taken: false, .. } => return self.look_at_grant(guard, now),
-            // Who waits for a holder may do so for ever.
+            // An acquisition that waits for a known holder may take for ever.
             Phase::Acquiring(interest) if !interest.is_contended() => "acquire",
             Phase::Releasing { deferred: None, .. } => "release",
             _ => {
@@ -71,8 +73,8 @@ impl SlotRef {
 
     /// Takes back a grant that was not taken in time, for the next waiter.
     ///
-    /// A grant with a lease is not renewed until it is taken, so that its lease is the bound; one
-    /// without has one here.
+    /// A grant with a lease is not renewed until it is taken, so its lease is the bound. A grant
+    /// without a lease has [`ANY_LEASE`] to be taken.
     fn look_at_grant(&self, mut guard: MutexGuard<'_, State>, now: Timestamp) -> bool {
         let state = &mut *guard;
         let Phase::Held { ticket, lease, .. } = &state.phase else {
@@ -89,7 +91,7 @@ impl SlotRef {
         if !timed_out && (has_lease || since + ANY_LEASE > now) {
             return true;
         }
-        // It would only come back from them in the same way.
+        // Waiters whose timeout has passed would not take the grant either.
         let mut gone = Vec::new();
         while let Some(head) = state.queue.front()
             && has_passed(head.until)
@@ -97,7 +99,8 @@ impl SlotRef {
             gone.extend(state.queue.pop());
         }
         let template = state.served.template;
-        // In one step with the look: a caller that takes it now would have what others get.
+        // Released under the same lock. A caller that took the grant in between would share it with
+        // the next one.
         self.release_at(guard, ticket, None);
         drop(gone);
         spans::not_taken(&self.name, self.source().name(), template);

@@ -1,11 +1,11 @@
-//! `min_hold`: a lock that stays for a while after its body has ended.
+//! `min_hold`: keeps a lock for a while after its body has ended.
 
 use std::sync::Arc;
 
 use tokio::sync::Notify;
 
 use super::effects::Effects;
-use super::provider_calls::Release;
+use super::release::Release;
 use super::release_answer::{Answers, answer};
 use super::slot::SlotRef;
 use super::state::{Phase, State};
@@ -18,8 +18,8 @@ use crate::lease::Lease;
 use crate::telemetry::spans;
 
 impl SlotRef {
-    /// Keeps the lock that is held until then. The provider is asked to do so by itself; where it
-    /// cannot, the lock is renewed until then and given back.
+    /// Keeps the lock that is held until this moment. The provider is asked to do so by itself. If
+    /// it cannot, this process renews the lock until then and gives it back.
     pub(super) fn rest(&self, state: &mut State, until: Timestamp) -> (Release, Effects) {
         let lease = match state.enter(Phase::Idle) {
             Phase::Held { lease, .. } => lease,
@@ -36,7 +36,7 @@ impl SlotRef {
                 (background::run(rest), Release::Done)
             }
             Some(lease) => {
-                // It might undo what the server is now asked for.
+                // A renewal could undo what the server is now asked for.
                 lease.pause_renewals();
                 lease.vacate();
                 let (answers, answer) = answer();
@@ -61,6 +61,7 @@ impl SlotRef {
         }
     }
 
+    /// Ends the rest of a lock of this process alone.
     fn rested_in_process(&self, ends: &Arc<Notify>) {
         let mut state = self.lock();
         if !matches!(&state.phase, Phase::Resting(None, end) if Arc::ptr_eq(end, ends)) {
@@ -74,6 +75,7 @@ impl SlotRef {
         self.look_later(looked_at);
     }
 
+    /// Leaves the lock to the server until then, or else keeps it here.
     async fn rest_on_server(
         &self,
         lease: Arc<Lease>,
@@ -91,7 +93,8 @@ impl SlotRef {
         let asked = asked.await.unwrap_or_else(|panicked| Err(panicked.into()));
         let asked = asked.map_err(|error| of_grant(error).with_name(self.name.clone()));
         match &asked {
-            // The server ends it then; our own next acquisition waits there like anybody's.
+            // The server ends the lock then. The next acquisition of this process waits there like
+            // those of other processes.
             Ok(()) => {
                 self.gave_back(&lease, until);
                 answers.give(Ok(()));
@@ -122,7 +125,7 @@ impl SlotRef {
         self.look_later(looked_at);
     }
 
-    /// The provider has seen to the rest of it.
+    /// Goes on without the lease, which the provider now ends by itself at `until`.
     fn gave_back(&self, lease: &Arc<Lease>, until: Timestamp) {
         lease.end();
         let mut state = self.lock();

@@ -1,4 +1,4 @@
-//! Those who wait for one slot, in arrival order.
+//! The waiters of one slot, in arrival order.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,20 +7,22 @@ use std::task::Waker;
 use crate::clock::{Span, Timestamp};
 use crate::source::Source;
 
-/// A queue of this length may consist of places that were given up.
+/// A queue that is longer than this is tidied when most of its places were given up.
 const UNTIDY: usize = 32;
 
+/// A caller that waits for the lock, or for the answer to its try.
 pub(super) struct Waiter {
     pub(super) ticket: u64,
+    /// Whether its caller waits for a lock that another holder has. If not, it only tries.
     pub(super) waits: bool,
     pub(super) lease: Span,
     /// When its caller's timeout passes, if ever.
     pub(super) until: Timestamp,
     pub(super) template: &'static str,
-    /// Whose calls it wants, if not those of the slot's first provider.
+    /// The provider that makes its calls, if that is not the slot's first one.
     pub(super) source: Option<Arc<Source>>,
     pub(super) waker: Option<Waker>,
-    /// It has left; its place goes when its turn comes, or when too many are like it.
+    /// Whether it has left. Its place is removed when its turn comes, or when the queue is tidied.
     pub(super) left: bool,
 }
 
@@ -37,11 +39,14 @@ impl Waiter {
     };
 }
 
-/// In the order of tickets. Every step takes the same time however many wait, or, like the search
-/// for a ticket, its logarithm.
+/// Waiters in the order of their tickets.
+///
+/// Each step for one waiter takes constant time on average, and the search for a ticket takes the
+/// logarithm of the number of waiters.
 #[derive(Default)]
 pub(super) struct Queue {
     waiters: VecDeque<Waiter>,
+    /// How many of them have not left.
     present: usize,
 }
 
@@ -54,8 +59,8 @@ impl Queue {
         self.present == 0
     }
 
-    /// Adds one that is filled in where it stands: a whole one would be written twice, and read
-    /// back before the processor is done with the first.
+    /// Adds a waiter, for the caller to fill in where it stands. A waiter that was passed in would
+    /// be written twice, and the second write would wait for the first.
     #[inline]
     pub(super) fn push(&mut self, ticket: u64) -> &mut Waiter {
         self.present += 1;
@@ -67,7 +72,7 @@ impl Queue {
         waiter
     }
 
-    /// The first of those who wait; the first place never is one that was given up.
+    /// Returns the first waiter. The first place never is one that was given up.
     pub(super) fn front(&self) -> Option<&Waiter> {
         self.waiters.front()
     }
@@ -89,7 +94,7 @@ impl Queue {
         self.waiters.get_mut(at).filter(|waiter| !waiter.left)
     }
 
-    /// Takes this one out.
+    /// Takes the waiter of this ticket out.
     pub(super) fn remove(&mut self, ticket: u64) -> Option<Waiter> {
         let at = self.find(ticket)?;
         let place = self.waiters.get_mut(at).filter(|waiter| !waiter.left)?;
@@ -104,7 +109,7 @@ impl Queue {
         Some(removed)
     }
 
-    /// Takes those out for whom this is true.
+    /// Takes out every waiter for which `which` is true.
     pub(super) fn take(&mut self, mut which: impl FnMut(&Waiter) -> bool) -> Vec<Waiter> {
         let mut taken = Vec::new();
         let mut kept = VecDeque::new();
@@ -129,6 +134,7 @@ impl Queue {
             .ok()
     }
 
+    /// Removes places that were given up: those in front, and all if they are most of the queue.
     fn tidy(&mut self) {
         while self.waiters.front().is_some_and(|waiter| waiter.left) {
             self.waiters.pop_front();

@@ -1,4 +1,4 @@
-//! The provider's answer to a release, on its way to who waits for it, or to the log.
+//! The provider's answer to a release, on its way to the caller that waits for it, or to the log.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,11 +9,13 @@ use tokio::sync::oneshot;
 use crate::error::LockError;
 use crate::telemetry::spans;
 
-/// Resolves when a release is answered; `None` if nobody will. A failure that nobody waits for is
-/// logged, whether it comes before or after this is dropped.
+/// The receiving side: resolves when a release is answered, to `None` if no answer can come.
+///
+/// If it is dropped before the answer was read, a failure is logged, whether it comes before or
+/// after that.
 pub(crate) struct Answer(oneshot::Receiver<Result<(), LockError>>);
 
-/// The other side of an [`Answer`].
+/// The sending side of an [`Answer`].
 pub(super) struct Answers(oneshot::Sender<Result<(), LockError>>);
 
 pub(super) fn answer() -> (Answers, Answer) {
@@ -22,6 +24,7 @@ pub(super) fn answer() -> (Answers, Answer) {
 }
 
 impl Answers {
+    /// Sends the answer, or logs a failure for which no caller waits.
     pub(super) fn give(self, result: Result<(), LockError>) {
         if let Err(Err(error)) = self.0.send(result) {
             spans::release_failed(&error);

@@ -1,4 +1,4 @@
-//! One key of one lock space, with its queue: arrival, a place, and leaving it.
+//! `Slot`: one key of one lock space, with its queue. How callers arrive, wait and leave.
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +20,7 @@ use crate::slot_table::SlotTable;
 use crate::source::Source;
 use crate::token::FencingToken;
 
-/// After this time, a release that is not answered is the provider's trouble.
+/// After this time, a release that is not answered counts as a failure of the provider.
 const OVERDUE: Duration = Duration::from_secs(1);
 
 /// One key of one lock space, and its queue.
@@ -28,32 +28,34 @@ pub(crate) struct Slot {
     pub(crate) space: LockSpace,
     pub(crate) hash: u64,
     pub(crate) name: LockName,
+    /// The provider for which the slot was made. Others of the same lock space may use it too.
     pub(super) first: Arc<Source>,
-    /// A hint: whoever arrives now will probably have to wait.
+    /// A hint that a caller which arrives now will probably have to wait.
     pub(crate) is_busy: AtomicBool,
     state: Mutex<State>,
 }
 
-/// Keeps a slot in the table, and says whose calls are made for it.
+/// A reference that keeps a slot in the table, and the provider that makes the calls for it.
 #[derive(Clone)]
 pub(crate) struct SlotRef {
     pub(super) slot: Arc<Slot>,
-    /// `None` for the provider that came first.
+    /// The provider, or `None` for the slot's first one.
     other: Option<Arc<Source>>,
 }
 
-/// What became of an arrival.
+/// What a caller gets when it arrives.
 pub(crate) enum Arrival {
-    /// The lock was free, and nobody need be asked.
+    /// The lock, with this ticket: it was free, and no provider need be asked.
     Free(u64),
-    /// A place in the queue, and when the caller's timeout passes.
+    /// A ticket for a place in the queue, and the moment at which the caller's timeout passes.
     Queued(u64, Option<Timestamp>),
 }
 
-/// What a waiter finds when it looks.
+/// What a waiter finds when it looks at its place.
 pub(crate) enum Look {
+    /// The lock. The lease is `None` for a lock of this process alone.
     Granted(Option<FencingToken>, Option<Arc<Lease>>),
-    /// The grant was not taken, or had ended before that; the place is gone.
+    /// No place any more: the grant was not taken in time, or had ended before that.
     Gone,
 }
 
@@ -61,14 +63,15 @@ pub(crate) enum Look {
 #[derive(Clone, Copy)]
 pub(crate) struct Wanted {
     pub(crate) lease: Span,
-    /// The longest wait; none for one without end. Zero tries once.
+    /// The longest wait; no span stands for a wait without end. Zero tries once.
     pub(crate) timeout: Span,
     pub(crate) min_hold: Span,
-    /// The attribute's name as written, or empty.
+    /// The name as the attribute's user wrote it; empty without the attribute.
     pub(crate) template: &'static str,
 }
 
 impl Wanted {
+    /// Tells whether the caller waits for a lock that another holder has.
     #[inline]
     pub(crate) fn waits(&self) -> bool {
         !self.timeout.is_zero()
@@ -82,7 +85,8 @@ static SLOTS: Lazy<SlotTable<Slot>> = Lazy::new(SlotTable::default);
 ///
 /// # Errors
 ///
-/// If the name is invalid, which it cannot be where there is a slot; or if the provider panics.
+/// If the name is invalid, or if the provider panics. The name is checked only where there is no
+/// slot yet.
 pub(crate) fn enter(source: &Arc<Source>, name: &LockName) -> Result<SlotRef, LockError> {
     let space = match source.ask() {
         Ok(facts) => facts.space,
@@ -121,18 +125,18 @@ impl Slot {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        // The state is changed in whole steps; a panic elsewhere does not spoil it.
+        // The state is changed in whole steps, so a panic elsewhere does not spoil it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether nobody holds the key or waits for it, and no call is under way.
+    /// Tells whether the key has neither a holder nor a waiter nor a call under way.
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.lock();
         matches!(state.phase, Phase::Idle) && state.queue.is_empty()
     }
 
-    /// Why a waiter whose timeout has passed did not get the lock: because somebody was seen to
-    /// hold it, or because nobody can tell?
+    /// Returns why a waiter whose timeout has passed did not get the lock: another holder was seen,
+    /// or the provider could not tell whether there is one.
     pub(crate) fn timed_out(&self, ticket: u64, timeout: Duration) -> LockError {
         let state = self.lock();
         let trouble = match &state.phase {
@@ -163,24 +167,25 @@ impl Slot {
 }
 
 impl SlotRef {
-    /// A reference for this provider.
+    /// Makes a reference for this provider.
     #[inline]
     pub(crate) fn new(slot: Arc<Slot>, source: &Arc<Source>) -> Self {
         let other = (!Arc::ptr_eq(&slot.first, source)).then(|| Arc::clone(source));
         Self { slot, other }
     }
 
-    /// A reference for whoever came first.
+    /// Makes a reference for the slot's first provider.
     pub(crate) fn any(slot: Arc<Slot>) -> Self {
         Self { slot, other: None }
     }
 
-    /// The address of the slot, which no other one has meanwhile.
+    /// Returns the address of the slot. No other slot has it while this reference exists.
     #[inline]
     pub(crate) fn address(&self) -> usize {
         Arc::as_ptr(&self.slot).addr()
     }
 
+    /// Returns the provider that makes the calls.
     #[inline]
     pub(crate) fn source(&self) -> &Arc<Source> {
         match &self.other {
@@ -189,7 +194,7 @@ impl SlotRef {
         }
     }
 
-    /// A reference for who makes this waiter's calls.
+    /// Makes a reference for the provider that makes this waiter's calls.
     pub(super) fn on_behalf_of(&self, waiter: &Waiter) -> Self {
         Self {
             slot: Arc::clone(&self.slot),
@@ -197,7 +202,13 @@ impl SlotRef {
         }
     }
 
-    /// Takes the lock if it is free and needs nobody's answer; else queues, or is refused.
+    /// Takes the lock if it is free and no provider need be asked. Else takes a place in the queue.
+    ///
+    /// # Errors
+    ///
+    /// [`Contended`](LockErrorKind::Contended) if the caller does not wait and there is a holder.
+    /// [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable) on the in-process fallback, once
+    /// a provider has taken its place.
     #[inline]
     pub(crate) fn arrive(
         &self,
@@ -215,7 +226,7 @@ impl SlotRef {
                 .error(LockErrorKind::ProviderUnavailable)
                 .with_detail("a provider was registered at this moment; ask again"));
         }
-        // Behind a call of this process, only what that has been told counts.
+        // While a call of this process is under way, only what the server told it counts.
         let taken = state.phase.is_held()
             || state.rests()
             || (!state.queue.is_empty() && state.sees_holder());
@@ -242,7 +253,7 @@ impl SlotRef {
         let waits = wanted.waits();
         state.last_ticket += 1;
         let ticket = state.last_ticket;
-        // Who tries behind somebody else shares that one's answer.
+        // A caller that only tries, behind others, shares the answer of the head's call.
         let has_a_turn = waits || state.queue.is_empty();
         let queue = match has_a_turn {
             true => &mut state.queue,
@@ -267,7 +278,7 @@ impl SlotRef {
         Ok(Arrival::Queued(ticket, until))
     }
 
-    /// Somebody has joined the queue.
+    /// Asks the provider for a waiter that has joined the queue, or tells the call under way.
     fn arrived(&self, state: &mut State) -> Effects {
         match &state.phase {
             Phase::Idle => self.start_acquiring(state, None),
@@ -279,7 +290,7 @@ impl SlotRef {
         }
     }
 
-    /// Somebody who tries has joined those who share the answer to the head's call.
+    /// Has the sharers refused when the call under way reports a holder, or now if it has.
     pub(super) fn shares(&self, state: &mut State) -> Effects {
         if let Phase::Acquiring(interest) = &state.phase {
             let slot = Arc::downgrade(&self.slot);
@@ -289,21 +300,22 @@ impl SlotRef {
                 }
             });
         }
-        // Reported between the look and the subscription.
+        // The report may have come between the caller's look and the subscription.
         if state.sees_holder() {
             return state.fail_sharers(&self.error(LockErrorKind::Contended));
         }
         Effects::default()
     }
 
-    /// Looks what has become of a ticket. `new` says that it has not been polled before.
+    /// Looks at what has become of a ticket, and keeps the waker if there is nothing new. `new`
+    /// says that the ticket has not been polled before.
     pub(crate) fn poll_ticket(
         &self,
         ticket: u64,
         new: bool,
         context: &Context<'_>,
     ) -> Poll<Result<Look, LockError>> {
-        // Cloned before the lock and dropped after it, since both may run code of the user's.
+        // Cloned before the lock and dropped after it, since both may run the user's code.
         let mut waker = new.then(|| context.waker().clone());
         loop {
             let mut guard = self.lock();
@@ -345,8 +357,8 @@ impl SlotRef {
         }
     }
 
-    /// Gives a ticket back, whatever became of it. The interest in an acquisition if that leaves one
-    /// that nobody wants any more.
+    /// Gives a ticket back, whatever has become of it. If that leaves an acquisition that no caller
+    /// wants any more, abandons it and returns the interest in it.
     pub(crate) fn leave(&self, ticket: u64) -> Option<Interest> {
         let mut guard = self.lock();
         let state = &mut *guard;
@@ -363,7 +375,7 @@ impl SlotRef {
                 _ => {}
             }
             if state.queue.is_empty() {
-                // They have nobody's answer to share any more.
+                // No call is made for a waiter any more, so the sharers need calls of their own.
                 std::mem::swap(&mut state.queue, &mut state.sharers);
             }
         } else if let Some(waiter) = state.sharers.remove(ticket) {
@@ -380,7 +392,7 @@ impl SlotRef {
 }
 
 impl Slot {
-    /// The server has named a holder to the call under way: whoever shares it is answered.
+    /// Refuses the sharers, if the server has named a holder to the call under way.
     fn contended(&self) {
         let mut state = self.lock();
         let effects = match state.sees_holder() {

@@ -1,4 +1,4 @@
-//! The state of one slot: who holds it, who has seen that, and what may be passed on.
+//! The state of one slot: its holder, its waiters, and which of them have seen a holder.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -18,8 +18,8 @@ use crate::signal::Signal;
 use crate::source::Source;
 use crate::token::FencingToken;
 
-/// How many grants to ask for at once for each waiter, while several wait: those who are served are
-/// often back before the run is over.
+/// How many grants to ask for at once for each waiter, while several wait. A caller that was served
+/// is often back before the run is over.
 const GRANTS_EACH: usize = 4;
 
 #[derive(Default)]
@@ -27,59 +27,64 @@ pub(super) struct State {
     pub(super) phase: Phase,
     pub(super) last_ticket: u64,
     pub(super) queue: Queue,
-    /// Those who try while the provider is asked for somebody else: they share that answer.
+    /// Callers that only try while the provider is asked for another caller. They share its answer.
     pub(super) sharers: Queue,
-    /// Waiters that got an error and have not yet looked.
+    /// The errors of waiters that have not looked yet, by ticket.
     failed: BTreeMap<u64, Arc<LockError>>,
     pub(super) local: LocalHandOver,
     pub(super) served: Served,
-    /// Every ticket up to this one was there while somebody was seen to hold the lock.
+    /// The last ticket that was there while a holder was seen. All before it were there too.
     pub(super) saw_holder: u64,
     /// How many grants in a row had ended when they arrived.
     pub(super) late: u32,
-    /// Why nobody can tell at present whether the lock is free.
+    /// Why it is not known at present whether the lock is free.
     pub(super) trouble: Option<LockError>,
-    /// The server keeps the lock until then, for the `min_hold` of one that was released here.
+    /// The moment until which the server keeps a lock that was released here, for its `min_hold`.
     pub(super) rests_until: Option<Timestamp>,
-    /// The next call asks for the head's own lease and no longer one.
+    /// Whether the next call asks for the head's own lease, and not for a longer one.
     pub(super) exactly: bool,
     /// What few guards need, by ticket.
     pub(super) extras: BTreeMap<u64, Extra>,
     /// When the call under way began.
     pub(super) asked_at: Option<Timestamp>,
-    /// The background thread looks whether the grant is taken, or the call answered.
+    /// Whether the timekeeper looks at this slot.
     pub(super) looked_at: bool,
 }
 
+/// What a slot does.
 #[derive(Default)]
 pub(super) enum Phase {
+    /// There is no holder, and no call is under way.
     #[default]
     Idle,
-    /// The provider is acquiring for the head of the queue; abandoned if the queue is empty.
+    /// The provider acquires the lock for the head of the queue. The call is abandoned if the queue
+    /// is empty.
     Acquiring(Interest),
-    /// `lease` is `None` for locks of this process alone.
+    /// A caller holds the lock. `lease` is `None` for a lock of this process alone.
     Held {
         ticket: u64,
         token: Option<FencingToken>,
         lease: Option<Arc<Lease>>,
-        /// The caller has it, and not only a place that was served.
+        /// Whether the caller has taken the grant.
         taken: bool,
     },
-    /// The body has ended, and `min_hold` has not: the lock stays. `lease` is `None` for locks of
-    /// this process alone; the other tells to end it early.
+    /// The body has ended and `min_hold` has not, so the lock stays. The lease is `None` for a lock
+    /// of this process alone. The `Notify` ends the rest early.
     Resting(Option<Arc<Lease>>, Arc<Notify>),
-    /// The provider is releasing, or is to do so when the guard of this lost lease is gone: `deferred`.
+    /// The provider releases the lock. With `deferred`, a lost lease, it does so only when the
+    /// guard of that lease is gone.
     Releasing {
         since: Timestamp,
         deferred: Option<Arc<Lease>>,
     },
 }
 
+/// What few guards need.
 #[derive(Default)]
 pub(super) struct Extra {
-    /// With `min_hold`: the lock stays until then, also if the guard goes before.
+    /// The moment until which `min_hold` keeps the lock, even if the guard goes before.
     pub(super) keep_until: Option<Timestamp>,
-    /// Somebody waits for the end of the grant.
+    /// The signal of the grant's end, if the guard was asked for it.
     pub(super) ended: Option<Arc<Signal<GrantEnd>>>,
 }
 
@@ -88,7 +93,7 @@ pub(super) struct Served {
     pub(super) template: &'static str,
     /// When its caller's timeout passes, if ever.
     pub(super) until: Timestamp,
-    /// When somebody first looked and found the grant not taken.
+    /// When the timekeeper first found the grant not taken.
     pub(super) untaken: Timestamp,
 }
 
@@ -110,7 +115,7 @@ impl Phase {
         }
     }
 
-    /// Whether somebody in this process holds the lock, or a body may still run that did.
+    /// Tells whether a caller of this process holds the lock, or a body that held it may still run.
     pub(super) fn is_held(&self) -> bool {
         matches!(
             self,
@@ -123,7 +128,7 @@ impl Phase {
         )
     }
 
-    /// Whether it is this lease that stands here.
+    /// Tells whether the slot holds this very lease.
     pub(super) fn is_of(&self, lease: &Lease) -> bool {
         let present = match self {
             Self::Held { lease, .. } | Self::Resting(lease, _) => lease.as_ref(),
@@ -134,7 +139,7 @@ impl Phase {
 }
 
 impl State {
-    /// Lets a new ticket have a lock of this process that is free.
+    /// Gives a free lock of this process alone to a new ticket.
     #[inline]
     pub(super) fn hold_in_process(&mut self) -> u64 {
         self.last_ticket += 1;
@@ -144,15 +149,15 @@ impl State {
             lease: None,
             taken: true,
         };
-        // Nothing to drop in what was there, and this path is a hot one.
+        // Forgotten, since there is nothing to drop and this path is a hot one.
         std::mem::forget(std::mem::replace(&mut self.phase, held));
         self.last_ticket
     }
 
-    /// Lets this ticket have what was granted or passed on.
+    /// Gives this ticket what was granted or passed on.
     #[inline]
     fn hand_to(&mut self, to: u64, new_token: Option<FencingToken>, new_hold: Option<Arc<Lease>>) {
-        // Changed where it stands: a whole phase would be written twice.
+        // Changed in place, since a whole phase would be written twice.
         if let Phase::Held {
             ticket,
             token,
@@ -173,13 +178,13 @@ impl State {
         });
     }
 
-    /// Goes on to this phase, and keeps in mind who has seen a holder. The phase before.
+    /// Goes on to this phase, and notes which tickets have seen a holder. Returns the phase before.
     pub(super) fn enter(&mut self, phase: Phase) -> Phase {
         self.note_holder();
         std::mem::replace(&mut self.phase, phase)
     }
 
-    /// The same, where nothing of the phase before is of use.
+    /// Does the same as [`enter`](Self::enter), and drops the phase before.
     #[inline]
     pub(super) fn set(&mut self, phase: Phase) {
         self.note_holder();
@@ -193,13 +198,14 @@ impl State {
         }
     }
 
-    /// Whether the background thread is to look whether the grant is taken; it is told once.
+    /// Tells whether the timekeeper must be told to look at the grant: the grant is not taken, and
+    /// the timekeeper does not look at this slot yet.
     pub(super) fn be_looked_at(&mut self) -> bool {
         let untaken = matches!(self.phase, Phase::Held { taken: false, .. });
         untaken && !std::mem::replace(&mut self.looked_at, true)
     }
 
-    /// Whether somebody is seen to hold the lock now, by this process or by the server.
+    /// Tells whether a holder is seen now, in this process or by the server.
     pub(super) fn sees_holder(&self) -> bool {
         match &self.phase {
             Phase::Acquiring(interest) => interest.is_contended() || self.rests(),
@@ -207,7 +213,7 @@ impl State {
         }
     }
 
-    /// Whether a `min_hold` that the server sees to is not over.
+    /// Tells whether the server still keeps the lock for its `min_hold`.
     pub(super) fn rests(&self) -> bool {
         self.rests_until.is_some_and(|until| !until.has_passed())
     }
@@ -219,6 +225,7 @@ impl State {
         }
     }
 
+    /// Returns how many tokens the next grant should carry.
     pub(super) fn tokens_wanted(&self) -> NonZeroU32 {
         let tokens = match self.queue.len() {
             0 | 1 => 1,
@@ -227,7 +234,7 @@ impl State {
         NonZeroU32::new(tokens.min(MOST_LOCAL_GRANTS)).unwrap_or(NonZeroU32::MIN)
     }
 
-    /// Whether the next waiter may have this lease without the server.
+    /// Tells whether the next waiter may have this lease without the server.
     pub(super) fn may_pass(&self, lease: &Lease, first: &Source) -> bool {
         self.local.may_go_on()
             && self.queue.front().is_some_and(|head| {
@@ -235,7 +242,7 @@ impl State {
             })
     }
 
-    /// Gives the lock to the head of the queue; refuses it to those who only try.
+    /// Gives the lock to the head of the queue, and refuses it to callers that only try.
     pub(super) fn pass(
         &mut self,
         lease: Option<Arc<Lease>>,
@@ -267,19 +274,20 @@ impl State {
         effects
     }
 
-    /// Fails these waiters.
+    /// Fails the waiters for which `which` is true.
     pub(super) fn fail(&mut self, error: &LockError, which: impl Fn(&Waiter) -> bool) -> Effects {
         let mut failed = self.queue.take(&which);
         failed.extend(self.sharers.take(which));
         self.failed(failed, error)
     }
 
-    /// Fails those who try and share another one's call.
+    /// Fails the callers that share the answer of another caller's call.
     pub(super) fn fail_sharers(&mut self, error: &LockError) -> Effects {
         let failed = self.sharers.take(|_| true);
         self.failed(failed, error)
     }
 
+    /// Keeps the error for these waiters, and wakes them.
     fn failed(&mut self, mut failed: Vec<Waiter>, error: &LockError) -> Effects {
         let error = Arc::new(error.clone());
         let mut effects = Effects::default();
@@ -291,7 +299,7 @@ impl State {
         effects
     }
 
-    /// The error of a waiter that failed.
+    /// Takes the error of a waiter that failed.
     pub(super) fn take_error(&mut self, ticket: u64) -> Option<LockError> {
         let error = self.failed.remove(&ticket)?;
         Some((*error).clone())

@@ -1,18 +1,24 @@
-//! `Lease`: a provider's grant while this process has it, and how long it is known to be valid.
+//! `Lease`: a provider's grant while this process has it.
 //!
-//! When it is looked at and renewed is the business of its parts.
+//! `margin` says how long a lease is valid, `plan` when it is renewed. `schedule` keeps all leases
+//! in order of time, `timekeeper` looks at them when their time has come, and `renewal` renews
+//! them.
 
+mod margin;
+mod plan;
 pub(crate) mod renewal;
 pub(crate) mod schedule;
 pub(crate) mod timekeeper;
 
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use self::margin::{Validity, margin};
+use self::plan::RenewalPlan;
 use crate::clock::Timestamp;
 use crate::error::{LockError, LockErrorKind};
 use crate::future::first_of;
@@ -23,76 +29,48 @@ use crate::signal::Signal;
 use crate::source::Source;
 use crate::telemetry::spans;
 
-/// Whoever has a lease, and goes on without it when it is lost.
+/// What a lease belongs to: a slot of the gate. It goes on without the lease when that is lost.
 pub(crate) trait LeaseOwner: Send + Sync {
-    /// The lease was lost, for whatever reason. Called at most once a lease.
+    /// Goes on without the lease, which was lost. Called at most once for each lease.
     fn lease_lost(self: Arc<Self>, lease: &Lease);
 }
 
 /// A grant of a provider, from its arrival to its end.
 pub(crate) struct Lease {
     grant: Arc<Grant>,
-    /// What was asked for; a waiter who asked for hardly less may take this lease over.
+    /// The lease that was asked for. A waiter that asks for hardly less may take this one over.
     lease_asked: Duration,
-    /// Who made the grant.
+    /// The provider that made the grant.
     source: Arc<Source>,
     owner: Arc<dyn LeaseOwner>,
-    /// The end of the validity, as a `Timestamp`, and [`OBSERVED`].
-    deadline: AtomicU64,
-    /// When the next renewal is due, as a `Timestamp`; far in the future while one is under way.
-    next_renewal: AtomicU64,
-    /// Whether that time is not to be brought forward.
-    not_before: AtomicBool,
-    /// When it is looked at again, as a `Timestamp`; zero if never. Only the schedule writes this.
-    pub(crate) scheduled_at: AtomicU64,
+    validity: Validity,
+    plan: RenewalPlan,
+    /// When the timekeeper looks at the lease again, as a `Timestamp`; zero if never. Only the
+    /// schedule writes this.
+    scheduled_at: AtomicU64,
     ended: OnceLock<()>,
-    /// Set if the server should keep others away after the loss, until the guard is gone or this
-    /// moment has come.
+    /// If set, the lock is kept on the server after its loss, so that other processes stay away:
+    /// until the guard is gone, but no longer than to this moment.
     retain_until: OnceLock<Timestamp>,
-    /// The ticket of the guard that has it now.
+    /// The ticket of the guard that has the lease now; zero if none has.
     holder: AtomicU64,
-    /// After this moment it is not renewed any more, as a `Timestamp`.
-    renewed_until: AtomicU64,
-    /// The guard is gone, and so is the body.
+    /// Notified when the guard is gone, and so is the body that ran under it.
     guard_gone: Notify,
-    /// Whether the caller has it: [`TAKEN`], [`UNTAKEN`] or [`UNRENEWED`].
-    taken: AtomicU8,
     /// Whether the last renewal failed.
     failing: AtomicBool,
-    /// Somebody has logged that it was lost.
+    /// Whether the loss has been logged.
     told: AtomicBool,
 }
 
-const TAKEN: u8 = 0;
-/// It was given to a waiter who has not looked yet.
-const UNTAKEN: u8 = 1;
-/// And was due for a renewal since, which it did not get: nobody may be there to hold the lock.
-const UNRENEWED: u8 = 2;
-
-/// Renewals that are due within this part of a lease are done with those that are due now, in one
-/// request.
+/// Renewals that are due within this part of a lease are done together with those that are due now,
+/// in one request.
 const TOGETHER: u32 = 30;
 
 /// How long a body may take to be dropped when the process shuts its locks down, or `max_hold` has
 /// passed.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// A part of the deadline: somebody has seen that it has passed. A nanosecond is no loss.
-const OBSERVED: u64 = 1;
-/// The deadline of what has no lease.
-const NEVER: u64 = Timestamp::FAR_FUTURE.as_nanos() & !OBSERVED;
-
-fn is_observed(deadline: u64) -> bool {
-    deadline & OBSERVED != 0
-}
-
 const EXPIRED: &str = "its lease ended before it could be renewed";
-
-/// The part of a lease that is not counted on: clocks of two machines may drift, and the server
-/// rounds to its own ticks.
-fn margin(lease: Duration) -> Duration {
-    lease / 100 + Duration::from_millis(2)
-}
 
 impl Lease {
     pub(crate) fn new(
@@ -101,26 +79,23 @@ impl Lease {
         source: &Arc<Source>,
         owner: Arc<dyn LeaseOwner>,
     ) -> Arc<Self> {
-        let deadline = if source.capabilities().lease.is_some() {
-            valid_until(grant.valid_from(), grant.lease())
+        let validity = if source.capabilities().lease.is_some() {
+            Validity::of_lease(grant.valid_from(), grant.lease())
         } else {
-            Timestamp::FAR_FUTURE
+            Validity::without_end()
         };
         Arc::new(Self {
             grant: Arc::new(grant),
             lease_asked,
             source: Arc::clone(source),
             owner,
-            deadline: AtomicU64::new(deadline.as_nanos() & !OBSERVED),
-            next_renewal: AtomicU64::new(u64::MAX),
-            not_before: AtomicBool::new(false),
+            validity,
+            plan: RenewalPlan::new(),
             scheduled_at: AtomicU64::new(0),
             ended: OnceLock::new(),
             retain_until: OnceLock::new(),
             holder: AtomicU64::new(0),
-            renewed_until: AtomicU64::new(u64::MAX),
             guard_gone: Notify::new(),
-            taken: AtomicU8::new(TAKEN),
             failing: AtomicBool::new(false),
             told: AtomicBool::new(false),
         })
@@ -134,23 +109,24 @@ impl Lease {
         Arc::clone(&self.grant)
     }
 
-    /// Whoever made the grant.
+    /// Returns the provider that made the grant.
     pub(crate) fn source(&self) -> &Arc<Source> {
         &self.source
     }
 
-    /// Whether it is a lease of this lock space.
+    /// Tells whether the lock belongs to this lock space.
     #[cfg(feature = "redis")]
     pub(crate) fn is_in(&self, space: LockSpace) -> bool {
         self.source.ask().is_ok_and(|facts| facts.space == space)
     }
 
-    /// Whether this source, or one like it, made the grant.
+    /// Tells whether this provider, or a clone of it, made the grant.
     pub(crate) fn is_of(&self, source: &Source) -> bool {
         self.source().is_like(source)
     }
 
-    /// Whether a waiter who asks this source for this lease may have it.
+    /// Tells whether a waiter that asks this provider for this lease may take this one over. `None`
+    /// stands for the provider's default.
     pub(crate) fn serves(&self, source: &Source, lease: Option<Duration>) -> bool {
         let default = source.capabilities().lease;
         let enough = match lease.or(default) {
@@ -160,101 +136,68 @@ impl Lease {
         enough && self.is_of(source)
     }
 
-    /// Whether a lease may be had by who asked for `asked`: it is no shorter, and not so much
-    /// longer that the lock of a process that died would stay for long beyond it.
+    /// Tells whether a waiter that asked for `asked` may have a lease of length `lease`. It must be
+    /// no shorter, and no more than a quarter longer: so long would the lock of a dead process
+    /// stay.
     pub(crate) fn may_serve(lease: Duration, asked: Duration) -> bool {
         asked <= lease && lease <= asked + asked / 4
     }
 
+    /// Tells whether the grant ends unless it is renewed.
     pub(crate) fn has_lease(&self) -> bool {
-        self.deadline.load(Ordering::Relaxed) != NEVER
+        self.validity.is_limited()
     }
 
     pub(crate) fn renewal_interval(&self) -> Duration {
         self.grant.lease() / 3
     }
 
-    /// Plans the next renewal for this time, or a little earlier together with others, and says
-    /// when to look at it.
+    /// Plans the next renewal for this moment, or a little earlier together with others. Returns
+    /// when to look at the lease.
     pub(crate) fn plan_renewal(&self, at: Timestamp) -> Timestamp {
-        self.not_before.store(false, Ordering::Relaxed);
-        self.next_renewal.store(at.as_nanos(), Ordering::Relaxed);
+        self.plan.renew_at(at);
         at.min(self.deadline())
     }
 
-    /// Plans another try, no earlier than this.
+    /// Plans another try for this moment, and no earlier. Returns when to look at the lease.
     pub(crate) fn plan_retry(&self, at: Timestamp) -> Timestamp {
-        let at = self.plan_renewal(at);
-        self.not_before.store(true, Ordering::Relaxed);
-        at
+        self.plan.renew_not_before(at);
+        at.min(self.deadline())
     }
 
-    /// How much earlier than planned the keeper may look at it.
+    /// Returns how much earlier than scheduled the timekeeper may look at the lease.
     pub(crate) fn slack(&self) -> Duration {
-        let planned = self.scheduled_at.load(Ordering::Relaxed);
-        if self.not_before.load(Ordering::Relaxed) || planned >= self.deadline().as_nanos() {
-            Duration::ZERO
-        } else {
+        let scheduled = self.scheduled_at.load(Ordering::Relaxed);
+        if self.plan.may_be_early() && scheduled < self.deadline().as_nanos() {
             self.grant.lease() / TOGETHER
+        } else {
+            Duration::ZERO
         }
     }
 
-    /// Whether a renewal is due by then; answers true once a renewal.
+    /// Tells whether a renewal is due by `by`. Answers true once for each renewal.
     pub(crate) fn take_renewal(&self, now: Timestamp, by: Timestamp) -> bool {
-        let due = self.next_renewal.load(Ordering::Relaxed) <= by.as_nanos();
-        if !due || self.renewed_until.load(Ordering::Relaxed) <= now.as_nanos() {
-            return false;
-        }
-        let unrenewed =
-            self.taken
-                .compare_exchange(UNTAKEN, UNRENEWED, Ordering::AcqRel, Ordering::Acquire);
-        if unrenewed.is_ok() || unrenewed == Err(UNRENEWED) {
-            return false;
-        }
-        self.next_renewal.store(u64::MAX, Ordering::Relaxed);
-        true
+        self.plan.take_due(now, by)
     }
 
+    /// Returns the moment up to which the lock is known to be held.
     pub(crate) fn deadline(&self) -> Timestamp {
-        Timestamp::from_nanos(self.deadline.load(Ordering::Acquire))
+        self.validity.deadline()
     }
 
-    /// A renewal succeeded whose request was sent at `sent_at`, or later.
+    /// Extends the lease by a renewal that succeeded, and whose request was sent at `sent_at` or
+    /// later.
     pub(crate) fn extend(&self, sent_at: Timestamp) {
-        // The end of the validity would be an easy mistake, and a far one.
-        let sent_at = sent_at.min(Timestamp::now());
-        let deadline = valid_until(sent_at, self.grant.lease()).as_nanos() & !OBSERVED;
-        // A loss is for good, and somebody may have seen it already.
-        let _ = self
-            .deadline
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |current| {
-                let is_over = is_observed(current) || Timestamp::from_nanos(current).has_passed();
-                (!is_over).then_some(current.max(deadline))
-            });
+        self.validity.extend(sent_at, self.grant.lease());
     }
 
-    /// True at or after the deadline, and as soon as there is other evidence; and from then on.
+    /// Tells whether the lock is no longer known to be held: the deadline has passed, or there is
+    /// other evidence. Once true, it stays true.
     pub(crate) fn is_lost(&self) -> bool {
-        if self.signal().get().is_some() {
-            return true;
-        }
-        loop {
-            let deadline = self.deadline.load(Ordering::Acquire);
-            if is_observed(deadline) {
-                return true;
-            }
-            if deadline == NEVER || !Timestamp::from_nanos(deadline).has_passed() {
-                return false;
-            }
-            // A renewal that comes now must find that it is too late; one that was quicker counts.
-            let seen = deadline | OBSERVED;
-            let _ =
-                self.deadline
-                    .compare_exchange(deadline, seen, Ordering::AcqRel, Ordering::Acquire);
-        }
+        self.signal().get().is_some() || self.validity.is_over()
     }
 
-    /// Set by a loss.
+    /// Returns the signal that a loss sets.
     pub(crate) fn signal(&self) -> &Signal<LockError> {
         self.grant.loss_reporter().signal()
     }
@@ -263,17 +206,20 @@ impl Lease {
         self.grant.loss_reporter().clone()
     }
 
+    /// Reports the loss, and why.
     pub(crate) fn lose(&self, why: &str) {
         self.grant.loss_reporter().report(why);
     }
 
-    /// The deadline has passed. The server's own comes a little later.
+    /// Reports the loss of a lease whose deadline has passed. The lock is kept on the server until
+    /// the server's own deadline, which comes a little later.
     pub(crate) fn expire(&self) {
         let _ = self.retain_until.set(self.server_deadline());
         self.lose(EXPIRED);
     }
 
-    /// The process is giving its locks back. A body gets a moment to be dropped.
+    /// Reports the loss, because the process gives its locks back. A body has [`GRACE`] to be
+    /// dropped.
     pub(crate) fn shut_down(&self) {
         let _ = self
             .retain_until
@@ -281,50 +227,43 @@ impl Lease {
         self.lose("the process shut its locks down");
     }
 
-    /// The holder means to keep it no longer. Whoever polls the body drops it then; this is for
-    /// bodies that nobody polls any more.
+    /// Stops renewing one second after `end`. A body that is still polled is dropped at `end` by
+    /// its caller; this covers one that is never polled again.
     pub(crate) fn renew_until(&self, end: Timestamp) {
-        self.renewed_until
-            .store((end + GRACE).as_nanos(), Ordering::Relaxed);
+        self.plan.stop_at(end + GRACE);
     }
 
-    /// When the server ends it at the latest, unless it is renewed.
+    /// Returns when the server ends the lease at the latest, unless it is renewed.
     pub(crate) fn server_deadline(&self) -> Timestamp {
         let lease = self.grant.lease();
         self.deadline() + margin(lease) + self.grant.server_lease().saturating_sub(lease)
     }
 
-    /// The guard of this ticket has it from now on.
+    /// Notes that the guard of this ticket has the lease from now on.
     pub(crate) fn passed_to(&self, ticket: u64) {
         self.holder.store(ticket, Ordering::Relaxed);
-        let was_limited = self.renewed_until.swap(u64::MAX, Ordering::Relaxed) != u64::MAX;
-        let was_unrenewed = self.taken.swap(UNTAKEN, Ordering::AcqRel) == UNRENEWED;
-        // A renewal that was left out for the one before is still due.
-        let is_due = || self.next_renewal.load(Ordering::Relaxed) <= Timestamp::now().as_nanos();
-        if was_unrenewed || (was_limited && is_due()) {
-            self.taken.store(UNRENEWED, Ordering::Release);
-        }
+        self.plan.pass_on();
     }
 
-    /// No guard has it: what the last one does says nothing about the next.
+    /// Notes that no guard has the lease. What the last guard does says nothing about the next.
     pub(crate) fn vacate(&self) {
         self.holder.store(0, Ordering::Relaxed);
     }
 
-    /// Renews it no more, until [`resume_renewals`](Self::resume_renewals).
+    /// Stops renewals, until [`resume_renewals`](Self::resume_renewals).
     pub(crate) fn pause_renewals(&self) {
-        self.renewed_until.store(0, Ordering::Relaxed);
+        self.plan.pause();
     }
 
-    /// When it is to be looked at next.
+    /// Returns when to look at the lease next.
     fn next_look(&self) -> Timestamp {
-        let next_renewal = Timestamp::from_nanos(self.next_renewal.load(Ordering::Relaxed));
-        next_renewal.min(self.deadline())
+        self.plan.next().min(self.deadline())
     }
 
-    /// The guard of this ticket is being dropped or released; one that has passed the lock on
-    /// says nothing about the one that has it now.
-    /// True if others were kept away for its sake.
+    /// Notes that the guard of this ticket is being dropped or released. True if the lock is kept
+    /// on the server for its sake.
+    ///
+    /// A guard that has passed the lock on is ignored: it says nothing about the next holder.
     pub(crate) fn guard_dropped(&self, ticket: u64) -> bool {
         let had_it = self.holder.load(Ordering::Relaxed) == ticket;
         if had_it {
@@ -333,17 +272,17 @@ impl Lease {
         had_it && self.is_retained()
     }
 
-    /// No body runs under it.
+    /// Notes that no body runs under the lease.
     pub(crate) fn leave(&self) {
         self.guard_gone.notify_one();
     }
 
-    /// Whether the server is to keep others away although the lock is lost.
+    /// Tells whether the lock is kept on the server although it is lost.
     pub(crate) fn is_retained(&self) -> bool {
         self.retain_until.get().is_some()
     }
 
-    /// Resolves when the server need not keep others away any more.
+    /// Waits until the lock need not be kept on the server any more.
     pub(crate) async fn wait_until_guard_gone(&self) {
         if let Some(until) = self.retain_until.get() {
             first_of(
@@ -354,11 +293,12 @@ impl Lease {
         }
     }
 
+    /// Reports the loss with this error.
     pub(crate) fn lose_with(&self, error: LockError) {
         self.grant.loss_reporter().report_error(error);
     }
 
-    /// The error that says how it was lost.
+    /// Returns the error that says how the lock was lost.
     pub(crate) fn loss(&self) -> LockError {
         let error = match self.signal().get() {
             Some(error) => error.clone(),
@@ -374,28 +314,26 @@ impl Lease {
         }
     }
 
-    /// Notes how a renewal went; whether it is the first that failed.
+    /// Notes whether a renewal failed. True if this one failed and the one before did not.
     pub(crate) fn renewal_failed(&self, failed: bool) -> bool {
         !self.failing.swap(failed, Ordering::Relaxed) && failed
     }
 
+    /// Tells whether the lease was released, passed on or lost.
     pub(crate) fn has_ended(&self) -> bool {
         self.ended.get().is_some()
     }
 }
 
 impl LossListener for Lease {
-    /// Lets the owner go on without it, when the body has ended or has had time to.
+    /// Lets the owner go on without the lease. The lock is kept on the server until the body has
+    /// ended, or has had [`GRACE`] to end.
     fn lost(&self) {
         let _ = self
             .retain_until
             .set((Timestamp::now() + GRACE).min(self.server_deadline()));
         Arc::clone(&self.owner).lease_lost(self);
     }
-}
-
-fn valid_until(sent_at: Timestamp, lease: Duration) -> Timestamp {
-    sent_at + lease.saturating_sub(margin(lease))
 }
 
 #[cfg(test)]
@@ -406,9 +344,9 @@ mod tests {
     use crate::testing::TestProvider;
 
     /// An owner that goes on without its lease at once.
-    struct Nobody;
+    struct Unconcerned;
 
-    impl LeaseOwner for Nobody {
+    impl LeaseOwner for Unconcerned {
         fn lease_lost(self: Arc<Self>, _: &Lease) {}
     }
 
@@ -416,57 +354,10 @@ mod tests {
         let source = Source::new(Arc::new(TestProvider::new()));
         let (request, _) = AcquireRequest::new("order", lease, true).unwrap();
         let grant = Grant::new(&request, Timestamp::now());
-        Lease::new(grant, lease, &source, Arc::new(Nobody))
+        Lease::new(grant, lease, &source, Arc::new(Unconcerned))
     }
 
-    #[test]
-    fn a_renewal_counts_only_before_the_deadline() {
-        let lease = Duration::from_secs(60);
-        let long = lasting(lease);
-        let first = long.deadline();
-        long.extend(Timestamp::now() + lease);
-        assert!(long.deadline() > first && !long.is_lost());
-
-        let short = lasting(Duration::from_millis(10));
-        let first = short.deadline();
-        std::thread::sleep(first.remaining());
-        short.extend(Timestamp::now() + lease);
-        assert_eq!(short.deadline(), first, "though nobody had looked");
-        assert!(short.is_lost());
-    }
-
-    /// As if the renewal had looked at the clock a moment before somebody else did.
-    #[test]
-    fn what_was_seen_to_be_lost_stays_so() {
-        let lease = lasting(Duration::from_millis(10));
-        std::thread::sleep(lease.deadline().remaining());
-        assert!(lease.is_lost());
-        assert!(is_observed(lease.deadline.load(Ordering::Relaxed)));
-        let later = (Timestamp::now() + Duration::from_secs(60)).as_nanos() | OBSERVED;
-        lease.deadline.store(later, Ordering::Relaxed);
-        lease.extend(Timestamp::now() + Duration::from_secs(120));
-        assert_eq!(lease.deadline.load(Ordering::Relaxed), later);
-        assert!(lease.is_lost());
-    }
-
-    /// A renewal that was left out, since nobody had taken the grant, is due for the next holder.
-    #[test]
-    fn a_renewal_that_is_due_stays_due_when_the_lock_is_passed_on() {
-        let lease = lasting(Duration::from_secs(60));
-        lease.passed_to(1);
-        let due = lease.plan_renewal(Timestamp::now());
-        assert!(!lease.take_renewal(Timestamp::now(), due), "nobody has it");
-        assert_eq!(lease.taken.load(Ordering::Relaxed), UNRENEWED);
-        lease.passed_to(2);
-        assert_eq!(lease.taken.load(Ordering::Relaxed), UNRENEWED);
-        assert!(lease.take());
-        assert!(
-            lease.take_renewal(Timestamp::now(), due),
-            "now somebody has"
-        );
-    }
-
-    /// The guard that went before its `min_hold` was over says nothing about who comes after it.
+    /// A guard that went before its `min_hold` was over says nothing about the next holder.
     #[tokio::test]
     async fn a_guard_that_is_gone_ends_no_wait_for_the_next() {
         let lease = lasting(Duration::from_secs(60));
@@ -475,7 +366,7 @@ mod tests {
         lease.shut_down();
         lease.guard_dropped(1);
         let gone = tokio::time::timeout(Duration::from_millis(20), lease.wait_until_guard_gone());
-        assert!(gone.await.is_err(), "nobody has let go of it");
+        assert!(gone.await.is_err(), "the next holder's guard is not gone");
         lease.leave();
         lease.wait_until_guard_gone().await;
     }

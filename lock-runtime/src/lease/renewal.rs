@@ -1,4 +1,4 @@
-//! Renewals: what is due, a provider at a time, and what follows from the answers.
+//! Renews the leases that are due, in one call for each provider, and acts on the answers.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,13 +12,15 @@ use crate::clock::Timestamp;
 use crate::error::{LockError, LockErrorKind};
 use crate::telemetry::{metrics, spans};
 
-/// After a renewal that failed, the next try comes after this part of the lease.
+/// After a renewal that failed, the next try comes after this part of the lease, within the bounds
+/// below.
 const RETRY_PART: u32 = 30;
 const SHORTEST_RETRY: Duration = Duration::from_millis(10);
 const LONGEST_RETRY: Duration = Duration::from_secs(1);
 
-/// Renews these leases on the background thread: those of one provider together, whose leases differ
-/// by less than a factor of two, since a short lease is not to make others impatient.
+/// Renews these leases on the background thread. Leases of one provider are renewed together if
+/// their lengths differ by less than a factor of two: a short lease bounds how long the call may
+/// take.
 pub(super) fn start(due: Vec<Arc<Lease>>) {
     let mut groups: HashMap<_, Vec<_>> = HashMap::new();
     for lease in due {
@@ -33,14 +35,15 @@ pub(super) fn start(due: Vec<Arc<Lease>>) {
     }
 }
 
+/// Renews these leases in one call, and acts on the answers.
 async fn renew(leases: Vec<Arc<Lease>>) {
-    // A call that hangs must not keep the next try from coming.
+    // A call that hangs must not hold up the next try.
     let patience = leases.iter().map(|lease| lease.renewal_interval()).min();
     let patience = patience.unwrap_or_default();
     match ask(&leases, patience).await {
         Ok(answers) => settle_all(&leases, answers),
         Err(Panicked) if leases.len() == 1 => settle_all(&leases, vec![Err(Panicked.into())]),
-        // One of them is to blame; the others are not to be lost with it.
+        // One lease made the provider panic. The others must not be lost with it.
         Err(Panicked) => {
             for lease in leases {
                 background::spawn_beside(async move {
@@ -56,6 +59,7 @@ async fn renew(leases: Vec<Arc<Lease>>) {
     }
 }
 
+/// Asks the provider to renew these leases. Gives up after `patience`.
 async fn ask(
     leases: &[Arc<Lease>],
     patience: Duration,
@@ -78,6 +82,7 @@ fn settle_all(leases: &[Arc<Lease>], answers: Vec<Result<Timestamp, LockError>>)
     }
 }
 
+/// Extends or loses the lease, or plans another try.
 fn settle(lease: &Arc<Lease>, answer: Result<Timestamp, LockError>) {
     if lease.has_ended() {
         return;
@@ -92,7 +97,8 @@ fn settle(lease: &Arc<Lease>, answer: Result<Timestamp, LockError>) {
         Ok(sent_at) => {
             lease.extend(sent_at);
             lease.renewal_failed(false);
-            // A session confirmed a while ago is confirmed again no sooner than it can be.
+            // A provider may answer with a session that it confirmed a while ago. The next renewal
+            // then is due earlier, but no earlier than after the pause.
             let next = sent_at.min(Timestamp::now()) + lease.renewal_interval();
             let at = if next < soonest {
                 lease.plan_retry(soonest)

@@ -1,4 +1,4 @@
-//! What is to be looked at, and when: leases that are due or end, and grants that nobody takes.
+//! The order of what the timekeeper looks at: leases that are due or end, and what is unsettled.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,33 +8,33 @@ use std::time::Duration;
 use once_cell::sync::Lazy;
 use tokio::sync::Notify;
 
-use super::{Lease, TAKEN, UNRENEWED};
+use super::Lease;
 use crate::clock::Timestamp;
 #[cfg(feature = "redis")]
 use crate::provider::LockSpace;
 
-/// How often the [`Unsettled`] are looked at, while there are some.
+/// How often the timekeeper looks at each [`Unsettled`].
 pub(super) const LOOKS_AT_UNSETTLED_EVERY: Duration = Duration::from_millis(100);
 
-/// What is looked at ten times a second until it is settled.
+/// What the timekeeper looks at ten times a second until it is settled.
 pub(crate) trait Unsettled: Send + Sync {
-    /// Looks at it. False if there is no need to look again.
+    /// Acts on what has become of it. False if there is no need to look again.
     fn look(self: Arc<Self>, now: Timestamp) -> bool;
 }
 
-/// When to look at which lease next, by time and, for equal times, by address.
+/// The leases in the order in which they are looked at: by time and, for equal times, by address.
 #[derive(Default)]
 pub(super) struct Schedule(Mutex<BTreeMap<(u64, usize), Arc<Lease>>>);
 
 pub(super) static SCHEDULE: Lazy<Schedule> = Lazy::new(Schedule::default);
 static UNSETTLED: Mutex<Vec<Weak<dyn Unsettled>>> = Mutex::new(Vec::new());
-/// When the thread looks again by itself, as a `Timestamp`. Waking it costs more than all else
-/// here, so it is left alone if that is soon enough.
+/// When the timekeeper looks again by itself, as a `Timestamp`. To wake it costs more than all else
+/// here, so it is not woken if that is soon enough.
 pub(super) static LOOKS_AT: AtomicU64 = AtomicU64::new(u64::MAX);
-/// There is something to look at before that.
+/// Wakes the timekeeper before [`LOOKS_AT`].
 pub(super) static EARLIER: Lazy<Notify> = Lazy::new(Notify::new);
 
-/// Has the thread look at this time, if it would do so later.
+/// Wakes the timekeeper if it would look later than at this moment.
 fn look_by(at: u64) {
     if at < LOOKS_AT.load(Ordering::SeqCst) {
         EARLIER.notify_one();
@@ -45,7 +45,7 @@ pub(super) fn unsettled() -> MutexGuard<'static, Vec<Weak<dyn Unsettled>>> {
     UNSETTLED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Has this looked at until there is no need to.
+/// Adds what the timekeeper looks at until it is settled.
 pub(super) fn look_at(one: Weak<dyn Unsettled>) {
     let mut unsettled = unsettled();
     unsettled.push(one);
@@ -56,13 +56,14 @@ pub(super) fn look_at(one: Weak<dyn Unsettled>) {
     }
 }
 
-/// Has the lease looked at at this time, and not at the time set before.
+/// Sets when the timekeeper looks at the lease next, in place of the moment that was set before.
 pub(crate) fn watch(lease: &Arc<Lease>, at: Timestamp) {
     SCHEDULE.insert(lease, at, true);
     look_by(at.as_nanos());
 }
 
-/// Has the lease looked at no more. To be called after it was marked as ended.
+/// Takes the lease out of the schedule. It must be marked as ended before, so that no other thread
+/// puts it back.
 fn unwatch(lease: &Lease) {
     let mut schedule = SCHEDULE.lock();
     let key = (
@@ -74,14 +75,15 @@ fn unwatch(lease: &Lease) {
     drop(removed);
 }
 
-/// Whether leases of this lock space are watched.
+/// Tells whether the schedule has leases of this lock space.
 #[cfg(feature = "redis")]
 pub(crate) fn watches_any(space: LockSpace) -> bool {
     let schedule = SCHEDULE.lock();
     schedule.values().any(|lease| lease.is_in(space))
 }
 
-/// Renews all locks of this space now, together: nobody knows whether its server still has them.
+/// Renews all leases of this lock space now, together. It is for a server that may have forgotten
+/// them.
 #[cfg(feature = "redis")]
 pub(crate) fn renew_all(space: LockSpace) {
     let schedule = SCHEDULE.lock();
@@ -95,22 +97,21 @@ pub(crate) fn renew_all(space: LockSpace) {
 }
 
 impl Lease {
-    /// Says that the caller has it now. False if it ended before that.
+    /// Notes that the caller has the lease now. False if it was lost before that.
     pub(crate) fn take(self: &Arc<Self>) -> bool {
-        if self.taken.swap(TAKEN, Ordering::AcqRel) == UNRENEWED {
-            // It is due.
+        if self.plan.take() {
             watch(self, self.next_look());
         }
         !self.is_lost()
     }
 
-    /// Renews it again after [`pause_renewals`](Self::pause_renewals).
+    /// Allows renewals again, after [`pause_renewals`](Self::pause_renewals).
     pub(crate) fn resume_renewals(self: &Arc<Self>) {
-        self.renewed_until.store(u64::MAX, Ordering::Relaxed);
+        self.plan.resume();
         watch(self, self.next_look());
     }
 
-    /// Says that it is not to be renewed any more: it is being released, passed on, or was lost.
+    /// Ends renewals: the lease is being released, passed on, or was lost.
     pub(crate) fn end(&self) {
         let _ = self.ended.set(());
         unwatch(self);
@@ -126,14 +127,15 @@ impl Schedule {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns when the first lease is to be looked at.
     pub(super) fn first(&self) -> Option<Timestamp> {
         self.lock()
             .first_key_value()
             .map(|(&(at, _), _)| Timestamp::from_nanos(at))
     }
 
-    /// Sets when to look at the lease. What another thread else has set since it was taken out stays,
-    /// unless this one `replaces` it.
+    /// Sets when to look at the lease. A moment that another thread has set since the lease was
+    /// taken out stays, unless this one `replaces` it.
     pub(super) fn insert(&self, lease: &Arc<Lease>, at: Timestamp, replaces: bool) {
         let mut schedule = self.lock();
         let set = lease.scheduled_at.load(Ordering::Relaxed);
@@ -145,8 +147,8 @@ impl Schedule {
         schedule.insert((at.as_nanos(), address(lease)), Arc::clone(lease));
     }
 
-    /// Takes out the first lease whose time has come, or whose renewal may as well be done now; and by when
-    /// that may be due.
+    /// Takes out the first lease whose time has come, or comes so soon that its renewal may be done
+    /// now. Returns also the moment by which a renewal counts as due.
     pub(super) fn take_due(&self, now: Timestamp) -> Option<(Arc<Lease>, Timestamp)> {
         let mut schedule = self.lock();
         let entry = schedule.first_entry()?;

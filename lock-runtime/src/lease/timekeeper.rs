@@ -1,5 +1,7 @@
-//! The task of the thread that keeps time: it tells of leases that end, starts renewals that are
-//! due, and looks at what is not settled.
+//! The timekeeper: the task that reports leases that end, starts renewals that are due, and looks
+//! at what is unsettled.
+//!
+//! It runs on the thread that keeps time, apart from the calls of providers.
 
 use std::pin::pin;
 use std::sync::atomic::Ordering;
@@ -19,31 +21,32 @@ use crate::future::first_of;
 use crate::provider::LossListener;
 use crate::wake::survive;
 
-/// Tokio's timers do not count the time that the machine sleeps, so the clock that does is looked
-/// at this often while there are leases.
+/// How often the timekeeper reads the clock while there are leases. Tokio's timers do not count the
+/// time for which the machine is suspended, and [`Timestamp`] does.
 const LOOKS_EVERY: Duration = Duration::from_millis(500);
 
 static KEEPS: OnceCell<()> = OnceCell::new();
 
-/// Starts the task, the first time.
+/// Starts the task, at the first call.
 fn start() {
-    // Without threads there is nothing to keep: whoever needs them learns why.
+    // A failure is reported to the caller that needs the threads next.
     let _ = KEEPS.get_or_try_init(|| background::keep_time(keep()));
 }
 
-/// Has this looked at until there is no need to.
+/// Adds what the timekeeper looks at until it is settled.
 pub(crate) fn look_at(one: Weak<dyn Unsettled>) {
     start();
     schedule::look_at(one);
 }
 
 impl Lease {
-    /// Has it renewed from here on, and reports of its loss told to its owner.
+    /// Starts the renewals, and from now on tells the owner of a loss.
     pub(crate) fn watch(self: Arc<Self>) -> Arc<Self> {
         start();
         let listener = Arc::downgrade(&self);
         if self.grant().loss_reporter().tell(listener) {
-            // The owner, which is calling, hears of it later.
+            // The loss was reported before. The owner holds a lock during this call, so it is told
+            // later.
             let lost = Arc::clone(&self);
             let _ = background::run(async move { lost.lost() });
         }
@@ -55,7 +58,7 @@ impl Lease {
     }
 }
 
-/// What the thread does that keeps time.
+/// Looks at what is due, and sleeps until there is more, for the rest of the process.
 async fn keep() {
     let mut timer = pin!(tokio::time::sleep(LOOKS_EVERY));
     let mut looks_at_unsettled = None;
@@ -72,7 +75,8 @@ async fn keep() {
         }
         look_at_leases(now);
         let first = SCHEDULE.first();
-        // Once more after the last lease: where locks come and go, the next one need not wake it.
+        // After the last lease it looks once more before it sleeps until it is woken. Where locks
+        // come and go, the next lease then need not wake it.
         let is_idle = first.is_none() && looks_at_unsettled.is_none();
         let next = match is_idle && was_idle {
             true => None,
@@ -83,7 +87,8 @@ async fn keep() {
                 .min(),
         };
         LOOKS_AT.store(next.map_or(u64::MAX, Timestamp::as_nanos), Ordering::SeqCst);
-        // Added between the look and that: whoever added it may have taken the old time for soon.
+        // A lease may have been added before this store, by a thread that took the old moment for
+        // soon enough.
         let missed = match next {
             Some(next) => SCHEDULE.first().is_some_and(|first| first < next),
             None => SCHEDULE.first().is_some(),
@@ -103,6 +108,7 @@ async fn keep() {
     }
 }
 
+/// Looks at what is unsettled, and forgets what is settled.
 fn look_at_unsettled(now: Timestamp) {
     let ones = std::mem::take(&mut *unsettled());
     let mut again = Vec::new();
@@ -118,7 +124,7 @@ fn look_at_unsettled(now: Timestamp) {
     unsettled().extend(again);
 }
 
-/// Signals what has ended, and starts the renewals that are due.
+/// Reports leases that have ended, and starts the renewals that are due.
 fn look_at_leases(now: Timestamp) {
     let mut due = Vec::new();
     while let Some((lease, due_by)) = SCHEDULE.take_due(now) {
@@ -129,7 +135,7 @@ fn look_at_leases(now: Timestamp) {
             survive(|| lease.expire());
             continue;
         }
-        // Whatever becomes of the renewal, the deadline is kept.
+        // The deadline is watched whatever becomes of the renewal.
         SCHEDULE.insert(&lease, lease.deadline(), false);
         if lease.take_renewal(now, due_by) {
             due.push(lease);

@@ -1,4 +1,5 @@
-//! What the gate asks of the provider.
+//! The end of a grant: its release by the guard, its loss, and the provider's call that gives the
+//! lock back.
 
 use std::pin::pin;
 use std::sync::atomic::Ordering;
@@ -6,65 +7,27 @@ use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use super::effects::Effects;
-use super::queue::Waiter;
 use super::release_answer::{Answer, Answers, answer};
 use super::slot::{Slot, SlotRef};
 use super::state::{Phase, State};
-use crate::call::{Panicked, measured, of_grant};
+use crate::call::{measured, of_grant};
 use crate::clock::Timestamp;
 use crate::end::GrantEnd;
 use crate::error::{LockError, LockErrorKind};
 use crate::future::{First, first_of};
 use crate::lease::{Lease, LeaseOwner};
-use crate::provider::{AcquireRequest, Grant};
 use crate::signal::Signal;
-use crate::source::Source;
 use crate::telemetry::spans;
 use crate::{background, wake};
 
-/// What a provider without leases sees as the lease of a request.
-pub(super) const ANY_LEASE: Duration = Duration::from_secs(30);
-/// How many waiters may have a say in the lease of a grant that is to serve several.
-const SERVED: usize = 32;
-/// How long what a panic left behind may take to be given back before others go on.
-const UNDOING: Duration = Duration::from_secs(1);
-
-/// How a release goes on.
+/// What follows a release.
 pub(crate) enum Release {
-    /// Done, without the provider.
+    /// Nothing: no call of the provider was needed.
     Done,
-    /// The provider is being asked; its answer comes here.
+    /// The provider's answer, which comes here.
     Asked(Answer),
-    /// The grant had ended before.
+    /// Nothing: the grant had ended before.
     NotHeld,
-}
-
-impl Slot {
-    pub(super) fn source_of<'a>(&'a self, waiter: &'a Waiter) -> &'a Arc<Source> {
-        waiter.source.as_ref().unwrap_or(&self.first)
-    }
-
-    /// The lease that a waiter's own call would ask for.
-    pub(super) fn lease_of(&self, waiter: &Waiter) -> Duration {
-        let default = self.source_of(waiter).capabilities().lease;
-        waiter.lease.get().or(default).unwrap_or(ANY_LEASE)
-    }
-
-    /// The lease to ask for: the head's own, or a little more if that serves more waiters.
-    fn lease_for(&self, state: &State, head: &Waiter) -> Duration {
-        let own = self.lease_of(head);
-        let source = self.source_of(head);
-        if state.exactly || source.capabilities().lease.is_none() {
-            return own;
-        }
-        let others = state.queue.iter().take(SERVED);
-        others
-            .filter(|other| self.source_of(other).is_like(source))
-            .map(|other| self.lease_of(other))
-            .filter(|lease| Lease::may_serve(*lease, own))
-            .max()
-            .unwrap_or(own)
-    }
 }
 
 impl LeaseOwner for Slot {
@@ -74,13 +37,15 @@ impl LeaseOwner for Slot {
 }
 
 impl SlotRef {
-    /// A reference for whoever made this grant.
+    /// Returns a reference to this slot for the provider that made the grant.
     pub(super) fn of(&self, lease: &Lease) -> Self {
         Self::new(Arc::clone(self), lease.source())
     }
 
-    /// Ends the grant of this ticket: passes it to the next waiter of this process, or to the
-    /// server; not before its `min_hold` is over. `is_lost` says how it ended, if anybody asks.
+    /// Ends the grant of this ticket, but not before its `min_hold` is over: passes it to the next
+    /// waiter of this process, or back to the server.
+    ///
+    /// `is_lost` tells whether the lock was lost. It is called only where some guard has extras.
     pub(crate) fn release(&self, ticket: u64, is_lost: impl FnOnce() -> bool) -> Release {
         let mut guard = self.lock();
         if guard.extras.is_empty() {
@@ -98,8 +63,8 @@ impl SlotRef {
         release
     }
 
-    /// The guard of a lost lease is gone, and so is what ran under it: nobody in this process has the
-    /// lock any more.
+    /// Notes that the guard of a lost lease is gone, and so is the body that ran under it. From now
+    /// on no caller of this process counts as the holder.
     pub(crate) fn guard_is_gone(&self, lease: &Lease) {
         let mut state = self.lock();
         let deferred = match &mut state.phase {
@@ -112,12 +77,13 @@ impl SlotRef {
         drop(deferred);
     }
 
-    /// The grant of this ticket was not used.
+    /// Gives back the grant of this ticket, which was not used.
     pub(crate) fn give_back_ticket(&self, ticket: u64) {
         self.release_at(self.lock(), ticket, None);
     }
 
-    /// Keeps the lock of this ticket for so long from now, also if it is released before.
+    /// Keeps the lock of this ticket for at least `min_hold` from now, even if it is released
+    /// before.
     pub(crate) fn keep(&self, ticket: u64, min_hold: Duration) {
         if !min_hold.is_zero() {
             let until = Some(Timestamp::now() + min_hold);
@@ -125,7 +91,7 @@ impl SlotRef {
         }
     }
 
-    /// What tells of the end of this ticket's grant.
+    /// Returns the signal that is set when this ticket's grant ends.
     pub(crate) fn end_of(&self, ticket: u64) -> Arc<Signal<GrantEnd>> {
         let mut state = self.lock();
         let extra = state.extras.entry(ticket).or_default();
@@ -133,6 +99,7 @@ impl SlotRef {
         Arc::clone(ended)
     }
 
+    /// Ends the grant of this ticket; the lock of this process stays held until `keep_until`.
     #[inline]
     pub(super) fn release_at(
         &self,
@@ -155,7 +122,7 @@ impl SlotRef {
         let Some(lease) = lease else {
             if keep_until.is_none() && state.queue.is_empty() {
                 self.is_busy.store(false, Ordering::Relaxed);
-                // As in `hold_in_process`.
+                // Forgotten for the reason that `hold_in_process` gives.
                 std::mem::forget(std::mem::replace(&mut state.phase, Phase::Idle));
                 return Release::Done;
             }
@@ -182,6 +149,7 @@ impl SlotRef {
         release
     }
 
+    /// Ends the grant of a lock of this process alone.
     fn release_in_process(
         &self,
         mut guard: MutexGuard<'_, State>,
@@ -201,7 +169,7 @@ impl SlotRef {
         Release::Done
     }
 
-    /// Lets a waiter of this process have the lease, or gives it back.
+    /// Passes the lease to the next waiter of this process, or gives it back to the server.
     pub(super) fn give_back(&self, state: &mut State, lease: Arc<Lease>) -> (Release, Effects) {
         let lost = lease.is_lost();
         if !lost && state.may_pass(&lease, &self.first) {
@@ -220,11 +188,13 @@ impl SlotRef {
         }
     }
 
+    /// Gives the lock to the head of the queue, if there is one.
     pub(super) fn pass(&self, state: &mut State, lease: Option<Arc<Lease>>) -> Effects {
         state.pass(lease, || self.error(LockErrorKind::Contended))
     }
 
-    /// The lease has ended by itself: the process has the lock no more, whatever its guard does.
+    /// Goes on without this lease, which has ended by itself: the process does not have the lock
+    /// any more, whatever its guard does.
     pub(crate) fn lease_is_lost(&self, lost: &Lease) {
         let mut guard = self.lock();
         let state = &mut *guard;
@@ -232,7 +202,7 @@ impl SlotRef {
             return;
         }
         if !matches!(state.phase, Phase::Held { taken: true, .. }) {
-            // No body runs that others would have to be kept from.
+            // No body runs, so the server need not keep other processes away.
             lost.leave();
         }
         let untaken = matches!(state.phase, Phase::Held { taken: false, .. });
@@ -244,7 +214,7 @@ impl SlotRef {
             unreachable!("it was just there")
         };
         lease.end();
-        // The server may think otherwise for a while, since our deadline comes before its own.
+        // The server may still have the lock, since its deadline comes after ours.
         let (_, effects) = self.start_releasing(state, Arc::clone(&lease), None);
         let template = state.served.template;
         drop(guard);
@@ -256,108 +226,9 @@ impl SlotRef {
         }
     }
 
-    /// Asks the provider for the head of the queue, giving back `held` in the same step.
-    pub(super) fn start_acquiring(&self, state: &mut State, held: Option<Arc<Lease>>) -> Effects {
-        let Some(head) = state.queue.front() else {
-            return Effects::default();
-        };
-        let (ticket, waits) = (head.ticket, head.waits);
-        let asked = self.lease_for(state, head);
-        let slot = self.on_behalf_of(head);
-        state.exactly = false;
-        let (request, interest) = match AcquireRequest::new(self.name.clone(), asked, waits) {
-            Ok(made) => made,
-            Err(error) => return self.fail_all(state, held, &error),
-        };
-        interest.want_tokens(state.tokens_wanted());
-        let job = async move {
-            let result = slot.ask(&request, held).await;
-            slot.acquired(&request, ticket, result);
-        };
-        match background::run(job) {
-            Ok(()) => {
-                state.phase = Phase::Acquiring(interest);
-                self.look_at_call(state);
-                match state.sharers.is_empty() {
-                    true => Effects::default(),
-                    // They share the answer to this one now.
-                    false => self.shares(state),
-                }
-            }
-            Err((error, job)) => {
-                let mut effects = self.fail_all(state, None, &error);
-                effects.drop_job(job);
-                effects
-            }
-        }
-    }
-
-    async fn ask(
-        &self,
-        request: &AcquireRequest,
-        held: Option<Arc<Lease>>,
-    ) -> Result<Grant, LockError> {
-        let source = self.source();
-        let says_what_it_sees = source.capabilities().reports_contention;
-        if held.is_none() && request.waits() && !says_what_it_sees {
-            // Asked first without waiting, it tells a lock that is held from a server that hangs.
-            let (first, _) = AcquireRequest::new(self.name.clone(), request.lease(), false)?;
-            match self.call(&first, None).await {
-                Err(error) if error.kind() == LockErrorKind::Contended => {
-                    request.report_contention();
-                    if request.is_abandoned() {
-                        return Err(error);
-                    }
-                }
-                answer => return answer,
-            }
-        }
-        let result = self.call(request, held.as_ref()).await;
-        wake::survive(|| drop(held));
-        result
-    }
-
-    /// One call; what it leaves behind by a panic is given back.
-    async fn call(
-        &self,
-        request: &AcquireRequest,
-        held: Option<&Arc<Lease>>,
-    ) -> Result<Grant, LockError> {
-        let source = self.source();
-        let provider = &source.provider;
-        let operation = if held.is_some() { "pass_on" } else { "acquire" };
-        let answer = measured(source.name(), operation, async {
-            match held {
-                Some(lease) => provider.pass_on(lease.grant(), request).await,
-                None => provider.acquire(request).await,
-            }
-        });
-        match answer.await {
-            Ok(answer) => answer,
-            Err(Panicked) => {
-                if let Some(lease) = held {
-                    self.undo(lease.shared_grant()).await;
-                }
-                self.undo(Arc::new(Grant::new(request, Timestamp::now())))
-                    .await;
-                Err(Panicked.into())
-            }
-        }
-    }
-
-    /// Gives back what a call may have left that panicked. Where there is nothing, a provider finds
-    /// that out.
-    async fn undo(&self, grant: Arc<Grant>) {
-        let slot = self.clone();
-        let undoing = background::spawn_beside(async move {
-            let source = slot.source();
-            let release = async { source.provider.release(&grant).await };
-            let _ = measured(source.name(), "release", release).await;
-        });
-        first_of(undoing, tokio::time::sleep(UNDOING)).await;
-    }
-
-    /// Releases the lease, and after `pause` goes on with whoever waits.
+    /// Has the provider release the lease, and after `pause` goes on with the next waiter.
+    ///
+    /// If the lock is kept on the server after its loss, the release waits until the guard is gone.
     pub(super) fn start_releasing(
         &self,
         state: &mut State,
@@ -367,7 +238,7 @@ impl SlotRef {
         let (answers, answer) = answer();
         let deferred = lease.is_retained().then(|| Arc::clone(&lease));
         let waits_for_guard = deferred.is_some();
-        // Released by whoever made the grant.
+        // The provider that made the grant releases it.
         let slot = self.of(&lease);
         let job = async move {
             if waits_for_guard {
@@ -394,8 +265,10 @@ impl SlotRef {
         (answer, effects)
     }
 
-    /// Has the provider release the lease. Others go on when it has, or when the server's lease has
-    /// ended without an answer: then the call goes on beside them.
+    /// Has the provider release the lease, and waits for the answer.
+    ///
+    /// Waiters go on when the answer has come, or when the server's lease has ended. In the second
+    /// case the call goes on beside them.
     async fn finish_releasing(&self, lease: Arc<Lease>, pause: Option<Duration>, answers: Answers) {
         let source = self.source();
         let was_lost = lease.is_lost();
@@ -423,34 +296,17 @@ impl SlotRef {
         self.answer(answers, result.map_err(of_grant), was_lost);
     }
 
+    /// Sends the answer to the caller that waits for the release.
     fn answer(&self, answers: Answers, result: Result<(), LockError>, was_lost: bool) {
-        // A precaution may well find that there is nothing left to release.
+        // After a loss the release is a precaution, which may find nothing left to release.
         answers.give(match result {
             Err(error) if !was_lost => Err(error.with_name(self.name.clone())),
             _ => Ok(()),
         });
     }
 
-    pub(super) fn released(&self) {
-        let mut state = self.lock();
-        state.enter(Phase::Idle);
-        let effects = self.start_acquiring(&mut state, None);
-        drop(state);
-        effects.happen();
-    }
-
-    /// The background thread could not even be asked.
-    fn fail_all(&self, state: &mut State, held: Option<Arc<Lease>>, error: &LockError) -> Effects {
-        state.enter(Phase::Idle);
-        let mut effects = state.fail(&error.clone().with_name(self.name.clone()), |_| true);
-        if let Some(lease) = held {
-            effects.extend(self.start_releasing(state, lease, None).1);
-        }
-        effects
-    }
-
-    /// Ends what the slot holds and fails who waits for it. Locks of the process alone are left:
-    /// they end with it.
+    /// Ends the grant that the slot holds, and fails its waiters. Does nothing to a lock of this
+    /// process alone, which ends with the process.
     pub(crate) fn shut_down(&self) {
         let error = LockError::new(LockErrorKind::ProviderUnavailable)
             .with_name(self.name.clone())

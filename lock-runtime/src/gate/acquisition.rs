@@ -1,0 +1,179 @@
+//! The call that acquires the lock from the provider, for the head of the queue.
+//!
+//! What follows from its answer is in `granted`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::effects::Effects;
+use super::queue::Waiter;
+use super::slot::{Slot, SlotRef};
+use super::state::{Phase, State};
+use crate::call::{Panicked, measured};
+use crate::clock::Timestamp;
+use crate::error::{LockError, LockErrorKind};
+use crate::future::first_of;
+use crate::lease::Lease;
+use crate::provider::{AcquireRequest, Grant};
+use crate::source::Source;
+use crate::{background, wake};
+
+/// What a provider without leases sees as the lease of a request.
+pub(super) const ANY_LEASE: Duration = Duration::from_secs(30);
+/// How many of the first waiters may have a say in the lease of a grant that is to serve several.
+const SERVED: usize = 32;
+/// How long the release of what a panic left behind may hold up other callers.
+const UNDOING: Duration = Duration::from_secs(1);
+
+impl Slot {
+    /// Returns the provider that makes this waiter's calls.
+    pub(super) fn source_of<'a>(&'a self, waiter: &'a Waiter) -> &'a Arc<Source> {
+        waiter.source.as_ref().unwrap_or(&self.first)
+    }
+
+    /// Returns the lease that a call for this waiter alone would ask for.
+    pub(super) fn lease_of(&self, waiter: &Waiter) -> Duration {
+        let default = self.source_of(waiter).capabilities().lease;
+        waiter.lease.get().or(default).unwrap_or(ANY_LEASE)
+    }
+
+    /// Returns the lease to ask for: the head's own, or a little more if that serves more waiters.
+    fn lease_for(&self, state: &State, head: &Waiter) -> Duration {
+        let own = self.lease_of(head);
+        let source = self.source_of(head);
+        if state.exactly || source.capabilities().lease.is_none() {
+            return own;
+        }
+        let others = state.queue.iter().take(SERVED);
+        others
+            .filter(|other| self.source_of(other).is_like(source))
+            .map(|other| self.lease_of(other))
+            .filter(|lease| Lease::may_serve(*lease, own))
+            .max()
+            .unwrap_or(own)
+    }
+}
+
+impl SlotRef {
+    /// Asks the provider for the lock, for the head of the queue. Gives `held` back in the same
+    /// step.
+    pub(super) fn start_acquiring(&self, state: &mut State, held: Option<Arc<Lease>>) -> Effects {
+        let Some(head) = state.queue.front() else {
+            return Effects::default();
+        };
+        let (ticket, waits) = (head.ticket, head.waits);
+        let asked = self.lease_for(state, head);
+        let slot = self.on_behalf_of(head);
+        state.exactly = false;
+        let (request, interest) = match AcquireRequest::new(self.name.clone(), asked, waits) {
+            Ok(made) => made,
+            Err(error) => return self.fail_all(state, held, &error),
+        };
+        interest.want_tokens(state.tokens_wanted());
+        let job = async move {
+            let result = slot.ask(&request, held).await;
+            slot.acquired(&request, ticket, result);
+        };
+        match background::run(job) {
+            Ok(()) => {
+                state.phase = Phase::Acquiring(interest);
+                self.look_at_call(state);
+                match state.sharers.is_empty() {
+                    true => Effects::default(),
+                    // The sharers share the answer to this call now.
+                    false => self.shares(state),
+                }
+            }
+            Err((error, job)) => {
+                let mut effects = self.fail_all(state, None, &error);
+                effects.drop_job(job);
+                effects
+            }
+        }
+    }
+
+    /// Makes the calls of one acquisition, and returns the answer.
+    async fn ask(
+        &self,
+        request: &AcquireRequest,
+        held: Option<Arc<Lease>>,
+    ) -> Result<Grant, LockError> {
+        let source = self.source();
+        let says_what_it_sees = source.capabilities().reports_contention;
+        if held.is_none() && request.waits() && !says_what_it_sees {
+            // A first call that does not wait tells a lock that is held from a server that hangs.
+            let (first, _) = AcquireRequest::new(self.name.clone(), request.lease(), false)?;
+            match self.call(&first, None).await {
+                Err(error) if error.kind() == LockErrorKind::Contended => {
+                    request.report_contention();
+                    if request.is_abandoned() {
+                        return Err(error);
+                    }
+                }
+                answer => return answer,
+            }
+        }
+        let result = self.call(request, held.as_ref()).await;
+        wake::survive(|| drop(held));
+        result
+    }
+
+    /// Makes one call. If it panics, what it may have left on the server is released.
+    async fn call(
+        &self,
+        request: &AcquireRequest,
+        held: Option<&Arc<Lease>>,
+    ) -> Result<Grant, LockError> {
+        let source = self.source();
+        let provider = &source.provider;
+        let operation = if held.is_some() { "pass_on" } else { "acquire" };
+        let answer = measured(source.name(), operation, async {
+            match held {
+                Some(lease) => provider.pass_on(lease.grant(), request).await,
+                None => provider.acquire(request).await,
+            }
+        });
+        match answer.await {
+            Ok(answer) => answer,
+            Err(Panicked) => {
+                if let Some(lease) = held {
+                    self.undo(lease.shared_grant()).await;
+                }
+                self.undo(Arc::new(Grant::new(request, Timestamp::now())))
+                    .await;
+                Err(Panicked.into())
+            }
+        }
+    }
+
+    /// Releases what a call that panicked may have left. If it left nothing, the provider finds
+    /// that out.
+    async fn undo(&self, grant: Arc<Grant>) {
+        let slot = self.clone();
+        let undoing = background::spawn_beside(async move {
+            let source = slot.source();
+            let release = async { source.provider.release(&grant).await };
+            let _ = measured(source.name(), "release", release).await;
+        });
+        first_of(undoing, tokio::time::sleep(UNDOING)).await;
+    }
+
+    /// Goes on with the next waiter after a release.
+    pub(super) fn released(&self) {
+        let mut state = self.lock();
+        state.enter(Phase::Idle);
+        let effects = self.start_acquiring(&mut state, None);
+        drop(state);
+        effects.happen();
+    }
+
+    /// Fails every waiter, since the call could not be started, and releases `held`.
+    fn fail_all(&self, state: &mut State, held: Option<Arc<Lease>>, error: &LockError) -> Effects {
+        state.enter(Phase::Idle);
+        let mut effects = state.fail(&error.clone().with_name(self.name.clone()), |_| true);
+        if let Some(lease) = held {
+            effects.extend(self.start_releasing(state, lease, None).1);
+        }
+        effects
+    }
+}
