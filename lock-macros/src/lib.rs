@@ -2,36 +2,7 @@
 //!
 //! See [`macro@distributed_lock`].
 
-// The layers: a file uses only files that stand before it in this list.
-//
-// errors.rs                    the mistakes of a function, reported together
-// suggest.rs                   "did you mean …"
-// duration.rs                  "1m30s" → duration
-// template.rs                  name template → segments
-// dependency.rs                the name of `lock-runtime` in the user's Cargo.toml
-// tokens.rs                    tokens that several files write
-// mentions.rs                  where tokens mention a name
-// patterns.rs                  patterns of parameters
-// output.rs                    return types
-// body.rs                      a function's body → the block to lock
-// item.rs                      tokens under the attribute → function
-// args.rs                      the grammar `option = value, …`
-// options/setting.rs           what all options have in common
-// options/name.rs              the options, each with its check and its expansion
-// options/durations.rs
-// options/on_unavailable.rs
-// options/provider.rs
-// options/guard.rs
-// options/crate_path.rs
-// options/table.rs             the table of the options
-// options/mod.rs
-// model.rs                     arguments and item → `LockedFn`, or every mistake
-// fallback.rs                  mistakes → the original function and errors
-// uses.rs                      what the options do with the parameters
-// parameters.rs                what becomes of the parameters
-// request.rs                   the first statement of the expansion
-// expand.rs                    `LockedFn` → the function, locked
-// lib.rs
+// ARCHITECTURE.md shows the layers of these files, and a test holds them.
 
 mod args;
 mod body;

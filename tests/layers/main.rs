@@ -25,12 +25,23 @@ fn layers(name: &str) -> Vec<String> {
 }
 
 /// Returns the files of a block in order: several in a line, and what follows `#` is a comment.
+/// After `directory:`, the indented lines name files of that directory.
 fn order(block: &str) -> Vec<String> {
-    let lines = block
-        .lines()
-        .map(|line| line.split('#').next().unwrap_or(""));
-    let files = lines.flat_map(str::split_whitespace);
-    files.map(str::to_owned).collect()
+    let mut directory = String::new();
+    let mut files = Vec::new();
+    for line in block.lines() {
+        let line = line.split('#').next().unwrap_or("");
+        if !line.starts_with(' ') {
+            directory.clear();
+        }
+        for word in line.split_whitespace() {
+            match word.strip_suffix(':') {
+                Some(named) => directory = format!("{named}/"),
+                None => files.push(format!("{directory}{word}")),
+            }
+        }
+    }
+    files
 }
 
 /// Says what is wrong with a crate's imports, one line each.
@@ -93,7 +104,7 @@ fn faults_of_small_crate(low: &str) -> Vec<String> {
     );
     faults(
         scratch.path(),
-        &order("low # the lowest\nhigh/inner high/mod\nlib"),
+        &order("low # the lowest\nhigh:\n  inner mod\nlib"),
     )
 }
 
