@@ -16,7 +16,7 @@ use crate::race::{First, first_of};
 use crate::{FencingToken, LockError, LockErrorKind, Timestamp};
 
 /// A waiter looks again after 1 ms at first, later after an eighth of the time it has waited, so
-/// that looking costs little and a hand-over takes little longer than the wait was anyway.
+/// looking costs little. A hand-over then takes little longer than the wait was anyway.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 
 /// The counter is locked for microseconds at a time. After this long the caller hears of it, ...

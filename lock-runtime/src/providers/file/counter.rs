@@ -1,14 +1,14 @@
 //! Fencing tokens that outlive every lock file and every process.
 //!
-//! A counter of its own for each name would leave a file for every name ever used, and one
-//! counter for all would let a process that is stopped while it counts stop everybody. So there
-//! are sixteen, each for the names whose hash begins alike.
+//! A counter of its own for each name would leave a file for every name ever used. One counter for
+//! all would let a process that is stopped while it counts stop everybody. So there are sixteen,
+//! each for the names whose hash begins alike.
 //!
-//! A counter is two records, written in turns under the counter's own lock. A record holds the
-//! last token twice; one that was only half written disagrees with itself and is ignored, and the
-//! token it was for was never given to anybody. Nothing is synced to the disk: the death of a
-//! process loses nothing, and after the death of the machine, which ends every lock, the clock is
-//! ahead of every token given before.
+//! A counter is two records, written in turns under the counter's own lock. A record holds the last
+//! token twice; one that was only half written disagrees with itself and is ignored, and the token
+//! it was for was never given to anybody. Nothing is synced to the disk. The death of a process
+//! loses nothing; after the death of the machine, which ends every lock, the clock is ahead of
+//! every token given before.
 
 use std::fs::File;
 use std::num::NonZeroU32;

@@ -36,9 +36,9 @@ pub(super) enum Opened {
 impl LockFile {
     /// Opens or creates the file and tries to lock it. With a `mode`, the file gets that.
     ///
-    /// Whoever releases a lock removes its file, so a file may be gone from its path between
-    /// being opened and being locked, and another process may hold the one that took its place:
-    /// only a locked file that its path still names is the lock.
+    /// Whoever releases a lock removes its file. So a file may be gone from its path between being
+    /// opened and being locked, and another process may hold the one that took its place. Only a
+    /// locked file that its path still names is the lock.
     pub(super) fn try_lock(path: PathBuf, mode: Option<u32>) -> io::Result<Opened> {
         let mut replaced = 0;
         loop {

@@ -37,9 +37,9 @@ use crate::provider::{AcquireRequest, BoxFuture, Capabilities, Grant, LockProvid
 ///
 /// The directory is created when it is [connected to](crate::connect) or
 /// [built](crate::FileProviderBuilder::build), or with the first lock; its parent must exist. It
-/// must be on a file system of this machine: network file systems (NFS, SMB, 9P and the like) are
+/// must be on a file system of this machine. Network file systems (NFS, SMB, 9P and the like) are
 /// refused with [`Unsupported`](crate::LockErrorKind::Unsupported) on Linux, which can tell them
-/// apart, except for those that run through FUSE, where nobody can.
+/// apart. Those that run through FUSE cannot be told apart, and are not refused.
 ///
 /// Everybody who takes part needs the right to write in the directory and to read its files, and
 /// that to write to the counters. Where several users take part, each sets the same

@@ -95,7 +95,7 @@ enum Woken {
 }
 
 impl<'a> Waiting<'a> {
-    /// `began` is when the first request was sent, or is about to be.
+    /// Begins to wait. `began` is when the first request was sent, or is about to be.
     fn new(acquisition: Acquisition<'a>, began: Timestamp) -> Self {
         let Acquisition {
             manager, request, ..

@@ -16,7 +16,7 @@ use crate::{LockError, LockErrorKind};
 /// a little apart from the heads of other queues.
 const FIRST_POLL: Duration = Duration::from_millis(25);
 const LATER_POLLS: Duration = Duration::from_millis(100);
-/// Where a holder crashed, the head of the queue looks as soon as its lease ends; each one behind
+/// Where a holder crashed, the head of the queue looks as soon as its lease ends. Each one behind
 /// it looks this much later, in case those before are dead too.
 const APART: Duration = Duration::from_millis(20);
 /// A connection may be dead without a sign, and then no grant comes: a waiter asks this often at

@@ -71,8 +71,8 @@ impl RedisProviderBuilder {
         connect_timeout;
 
         /// Limits how long the server may take to answer a request. After that its outcome counts
-        /// as unknown and is undone. By default 2 s, or a third of the lease if that is less. URL
-        /// parameter `response_timeout`.
+        /// as unknown and is taken back. By default 2 s, or a third of the lease if that is less.
+        /// URL parameter `response_timeout`.
         response_timeout;
 
         /// Names the ACL user, in place of the URL's. It needs a password, be it empty.
@@ -89,8 +89,9 @@ impl RedisProviderBuilder {
     }
 
     /// Gives out no fencing token up to this one, such as the highest that another provider has
-    /// given out for the locks which move here: below 7 × 10¹⁵, by default none. Every process sets
-    /// the same, for as long as stored tokens are compared. URL parameter `token_floor`.
+    /// given out for the locks which move here. It is below 7 × 10¹⁵, by default none. Every
+    /// process sets the same, for as long as stored tokens are compared. URL parameter
+    /// `token_floor`.
     ///
     /// Tokens are the server's clock in microseconds (1.8 × 10¹⁵ in 2026). With a floor from
     /// 1.7 × 10¹⁵ on, the counter is put before the clock, and a grant carries one token, and so

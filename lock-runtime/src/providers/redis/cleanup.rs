@@ -23,7 +23,7 @@ use crate::race::first_of;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Once the server has answered, it is asked again after this part of the time that has passed, if
-/// that is more: after an outage there may be much to take back, for as long as a lease, which may
+/// that is more. After an outage there may be much to take back, for as long as a lease, which may
 /// be a day.
 const PART_OF_ELAPSED: u32 = 8;
 const LONGEST_PAUSE_IN_THE_END: Duration = Duration::from_secs(60);

@@ -57,7 +57,7 @@ struct State {
 }
 
 impl ConnectionManager {
-    /// To be called on the keeper's runtime.
+    /// Makes one without a connection. To be called on the keeper's runtime.
     pub(super) fn new(settings: Settings, naming: Naming) -> Self {
         Self {
             notifications: Arc::new(Notifications::new(settings.common.response_timeout)),

@@ -42,9 +42,9 @@ impl Naming {
 
     /// Returns the keys of a lock.
     ///
-    /// The queue is in its lock's hash slot, unless the key has a `}` and no tag: a tag ends at the
-    /// first `}`, so that none spans such a key. The fencing counter, one for all names, is in a
-    /// slot of its own. Clusters are refused anyway.
+    /// The queue is in its lock's hash slot, unless the key has a `}` and no tag. A tag ends at the
+    /// first `}`, so none spans such a key. The fencing counter, one for all names, is in a slot of
+    /// its own. Clusters are refused anyway.
     pub(super) fn keys(&self, name: &LockName) -> Keys {
         let mut lock = self.names.key(name);
         if COMPANIONS.iter().any(|companion| lock.ends_with(companion)) {
@@ -84,8 +84,8 @@ impl Naming {
     }
 }
 
-/// Says whether a cluster would hash only a part of the key, as its specification says: what stands
-/// between the first `{` and the first `}` behind it, unless that is nothing.
+/// Says whether a cluster would hash only a part of the key. Its specification says which: what
+/// stands between the first `{` and the first `}` behind it, unless that is nothing.
 fn has_hash_tag(key: &str) -> bool {
     key.split_once('{')
         .and_then(|(_, rest)| rest.split_once('}'))

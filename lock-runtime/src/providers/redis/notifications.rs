@@ -17,9 +17,9 @@ const LONGEST_UNCLAIMED: Duration = Duration::from_secs(10);
 /// The waiters of one provider instance, by owner.
 pub(super) struct Notifications {
     inboxes: Mutex<Inboxes>,
-    /// How long what comes before its owner subscribes is kept: as long as a request may take,
-    /// since one that was not answered in this time is repeated, and finds the grant; and no longer
-    /// than [`LONGEST_UNCLAIMED`].
+    /// How long what comes before its owner subscribes is kept: as long as a request may take, but
+    /// no longer than [`LONGEST_UNCLAIMED`]. A request that was not answered in this time is
+    /// repeated, and finds the grant.
     keeps_unclaimed: Duration,
 }
 
@@ -83,8 +83,8 @@ impl Notifications {
 
     /// Takes a message of the channel: `owner|first_token|tokens`.
     ///
-    /// A grant to which nobody subscribes is left alone: whoever gave up waiting takes it back
-    /// together with the entry in the queue, and whoever had to ask twice subscribes for a while.
+    /// A grant to which nobody subscribes is left alone. Whoever gave up waiting takes it back
+    /// together with the entry in the queue. Whoever had to ask twice subscribes for a while.
     pub(super) fn deliver(&self, message: &[Value]) {
         let Some((owner, notification)) = message.get(1).and_then(read) else {
             return;

@@ -22,34 +22,36 @@ use crate::{LockError, LockErrorKind};
 /// Locks on one Redis server, 6.2 or newer, or Valkey.
 ///
 /// The lock `name` is the string key `key_prefix` + `name`, set with `SET NX PX` and deleted by
-/// whoever set it: the recipe of Redis's own documentation and of every Redlock-family client, the
-/// .NET `DistributedLock` library among them, so all of them exclude each other. What else an
-/// application keeps under that key, a value that never expires or one of another type, is no lock
-/// of anybody's: [`InvalidConfig`](LockErrorKind::InvalidConfig), whose remedy is a key prefix.
+/// whoever set it. That is the recipe of Redis's own documentation and of every Redlock-family
+/// client, the .NET `DistributedLock` library among them. So all of them exclude each other. What
+/// else an application keeps under that key, a value that never expires or one of another type, is
+/// no lock of anybody's: [`InvalidConfig`](LockErrorKind::InvalidConfig), whose remedy is a key
+/// prefix.
 ///
 /// * **Lease.** A holder renews its key every third of the lease. One that crashes keeps the lock
 ///   for at most a lease.
 /// * **Waiting.** Processes queue in a list beside the key, and the release hands the lock to the
-///   first that is alive, by a published message: hand-over takes one round trip, and is in
-///   arrival order. A holder of another library hands nothing over; the head of the queue looks
-///   whether its key is gone every 25 to 100 ms.
+///   first that is alive, by a published message. Hand-over takes one round trip, and is in arrival
+///   order. A holder of another library hands nothing over; the head of the queue looks whether its
+///   key is gone every 25 to 100 ms.
 /// * **`min_hold`** is the key's life: once the server has agreed, the lock ends then, whatever
 ///   becomes of the process. A waiter gets it within a few milliseconds.
 /// * **Fencing tokens** come from one counter for the key prefix, which every grant raises to the
-///   server's clock in microseconds: they go on growing over a restart without data and a
-///   failover, as long as the clocks of the servers agree.
-///   `token_floor` puts them above those of the provider that a service comes from.
+///   server's clock in microseconds. They go on growing over a restart without data and a failover,
+///   as long as the clocks of the servers agree. `token_floor` puts them above those of the
+///   provider that a service comes from.
 /// * **Connections** belong to the library's own thread and are made anew when they break, at once
 ///   while a lock is held. All locks are then renewed together, so that a holder whose lock the
-///   server has lost is told within a round trip. A request whose answer is lost is undone.
+///   server has lost is told within a round trip. A request whose answer is lost is taken back.
 ///
 /// # What it relies on
 ///
-/// * **One server's data.** After a failover to a replica that missed the last writes, or a restart
-///   without data, the server has forgotten who holds which lock, and grants it again. A holder
-///   learns it as soon as it has a new connection. Where a server may restart without its data, set
-///   [`restart_delay`](crate::RedisProviderBuilder::restart_delay) to the longest lease of all
-///   clients; where two holders must do no harm, check the fencing token at the resource.
+/// * **One server's data.** A failover may be to a replica that missed the last writes, and a
+///   restart may be without data. Then the server has forgotten who holds which lock, and grants it
+///   again. A holder learns it as soon as it has a new connection. Where a server may restart
+///   without its data, set [`restart_delay`](crate::RedisProviderBuilder::restart_delay) to the
+///   longest lease of all clients. Where two holders must do no harm, check the fencing token at
+///   the resource.
 /// * **Clocks.** The server's wall clock must not jump ahead by more than a part of the lease.
 /// * **No eviction.** The server's policy must be `noeviction`; a warning says so at each
 ///   connection to a server that has another one.

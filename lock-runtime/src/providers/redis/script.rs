@@ -1,8 +1,8 @@
 //! The scripts: constant text, run by its hash.
 //!
-//! Those for every lock begin with the path that nearly all calls take, and return there; the
-//! functions that the rest needs are made only after it, because making them costs as much as
-//! taking a lock.
+//! The scripts that every lock needs begin with the path that nearly all calls take, and return
+//! there. The functions that the rest needs are made only after it, because making them costs as
+//! much as taking a lock.
 
 use once_cell::sync::Lazy;
 use redis::Cmd;

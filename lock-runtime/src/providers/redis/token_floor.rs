@@ -10,9 +10,9 @@ const HIGHEST_FLOOR: u64 = 7_000_000_000_000_000;
 const PAST: u64 = 1_700_000_000_000_000;
 
 /// A floor that any clock has passed is kept by the clock. Above it, the counter runs ahead of the
-/// clock by the whole floor, so that tokens grow over a lost counter too: what it had reached is
-/// behind the clock that is put forward, and what the bare clock gives in its place is seen to be
-/// too low.
+/// clock by the whole floor, so that tokens grow over a lost counter too. What it had reached is
+/// behind the clock that is put forward. What the bare clock gives in its place is seen to be too
+/// low.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Tokens {
     /// How far the counter is ahead of the server's clock, in microseconds.

@@ -68,9 +68,9 @@ impl ZooKeeperProviderBuilder {
         lease;
 
         /// Limits how long making a session may take, and how long an acquisition that does not
-        /// wait may take with an ensemble that does not answer. (A release that is under way at
-        /// that time comes before it, and may take as long.) By default a third of the lease, at
-        /// least 1 s and at most 5 s. URL parameter `connect_timeout`.
+        /// wait may take with an ensemble that does not answer. A release that is under way at that
+        /// time comes before it, and may take as long. By default a third of the lease, at least 1
+        /// s and at most 5 s. URL parameter `connect_timeout`.
         ///
         /// A single host may be silent for as long. Where there are several, one is left for
         /// another after half its share of this, or a sixth if that is less, and 500 ms at least.

@@ -56,9 +56,12 @@ pub(super) struct Queued {
 impl Node {
     /// Creates the node. After an error there is no node, or no session.
     ///
-    /// Four requests are sent in one go, and carried out in order: the creation of the lock's node,
-    /// which is missing while nobody uses the lock; that of the owner's own; the removal of the
-    /// node `instead_of` which it comes; and a look at who else is there.
+    /// Four requests are sent in one go, and carried out in order:
+    ///
+    /// * the creation of the lock's node, which is missing while nobody uses the lock;
+    /// * that of the owner's own;
+    /// * the removal of the node `instead_of` which it comes;
+    /// * a look at who else is there.
     pub(super) async fn create(&self, instead_of: Option<&Created>) -> Result<Queued, Error> {
         let acls = self.pool.settings.acls();
         let persistent = CreateMode::Persistent.with_acls(acls);
@@ -138,7 +141,7 @@ impl Node {
     }
 
     /// Finds the node of this owner and this session, if there is one. Whatever was asked before on
-    /// this session has been carried out by then, or never will be: a server that takes a session
+    /// this session has been carried out by then, or never will be. A server that takes a session
     /// over sees to that (`SessionMovedException`), and `sync` brings it up to date.
     ///
     /// A node of the same owner and another session belongs to nobody, and ends with that session.
@@ -226,8 +229,8 @@ impl Node {
     }
 
     /// Says whether the node can be removed by its name. The server compares no owner, so what it
-    /// removes may be another's node, if somebody removed this one and the lock's node went too;
-    /// and nobody knows when that is carried out which is asked without a connection.
+    /// removes may be another's node, if somebody removed this one and the lock's node went too.
+    /// What is asked without a connection may be carried out at any time later.
     fn was_seen_lately(&self, created: &Created) -> bool {
         self.session.is_connected() && !(created.seen_at + LATELY).has_passed()
     }

@@ -23,17 +23,17 @@ use crate::{LockError, LockErrorKind};
 /// not take replaced and a hash appended. Whoever wants the lock creates an ephemeral, sequential
 /// child `lock-…` of it; the lowest one holds. That is the recipe of ZooKeeper's own documentation
 /// (*ZooKeeper Recipes and Solutions: Locks*) with the names of the .NET `DistributedLock` library,
-/// so both exclude each other. The node is created when missing and removed when empty; it is a
-/// container, which the server itself removes, within a minute or so, when its last child went with
-/// a session.
+/// so both exclude each other. The node is created when missing and removed when empty. It is a
+/// container: when its last child went with a session, the server itself removes it, within a
+/// minute or so.
 ///
-/// * **Lease.** It is the timeout of the session, which all locks of a provider share, as the
-///   server grants it; a lease named for a single lock has no effect. (When the paths of the nodes
-///   of all locks that are held or waited for have 100 KiB together, further locks are on another
-///   session.) A process that crashes keeps its locks for at most that long and one tick. A holder
-///   counts on three fifths of it, or a little less, from the last request that a majority of the
-///   ensemble has confirmed. What a leader knows of a session is older than what the client knows,
-///   by up to half a tick and the time between two signs of life. The holder has its session
+/// * **Lease.** It is the timeout of the session as the server grants it. All locks of a provider
+///   share the session, so a lease named for a single lock has no effect. When the paths of the
+///   nodes of all locks that are held or waited for have 100 KiB together, further locks are on
+///   another session. A process that crashes keeps its locks for at most that long and one tick. A
+///   holder counts on three fifths of it, or a little less, from the last request that a majority
+///   of the ensemble has confirmed. What a leader knows of a session is older than what the client
+///   knows, by up to half a tick and the time between two signs of life. The holder has its session
 ///   confirmed every fifth of the lease, by one request for all locks.
 /// * **Waiting.** A waiter watches the one before it, and nobody else; a release wakes one waiter.
 ///   The order is that of arrival. A wait keeps its place while the connection is gone, as long as
@@ -47,23 +47,23 @@ use crate::{LockError, LockErrorKind};
 ///   for them.
 /// * **Loss** is noticed when the session ends, when somebody removes the node, and when the
 ///   ensemble has confirmed nothing for too long. While the connection is gone, the session may
-///   live on. Then the locks are held until that can no longer be shown, or until another session,
-///   which is tried after half a second, finds that the node is gone: so a restart without the data
-///   is told.
+///   live on. Then the locks are held until that can no longer be shown, or until another session
+///   finds that the node is gone. That one is tried after half a second; so a restart without the
+///   data is told.
 ///
 /// # What is weaker than elsewhere
 ///
 /// * When another client deletes a lock's node or closes the session, the server lets the next one
 ///   in at once, before the holder is told. The fencing token tells them apart.
 /// * A removal goes by the node's name; the server compares no owner. A node that was not seen in
-///   the last 100 ms is looked at before. But if another client deletes the holder's node within
-///   that time, or within the round trip of the removal, and somebody else takes the lock and
-///   releases it, so that names begin anew, then the removal may hit the node of the next one.
-///   That one is told that its lock is lost.
+///   the last 100 ms is looked at before. But another client may delete the holder's node within
+///   that time, or within the round trip of the removal. If somebody else then takes the lock and
+///   releases it, names begin anew, and the removal may hit the node of the next one. That one is
+///   told that its lock is lost.
 /// * A wrong password of the scheme `digest` is no error when connecting, since the server checks
 ///   none; the first lock fails by the ACL of its nodes.
-/// * A name that contains characters which ZooKeeper does not take becomes one with a hash, and a
-///   name that is spelled like that, hash and all, is the same lock. So the .NET library has it.
+/// * A name that contains characters which ZooKeeper does not take becomes one with a hash. A name
+///   that is spelled like that, hash and all, is the same lock. The .NET library does the same.
 /// * The client's own log at the level `debug` (target `zookeeper_client`) has the passwords of
 ///   sessions, with which others could take them over.
 /// * TLS brings a second cryptography library, `aws-lc-rs`, into the build, which the client asks

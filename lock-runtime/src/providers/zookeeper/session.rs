@@ -14,8 +14,8 @@ use crate::providers::kit::session::Liveness;
 use crate::race::{First, first_of};
 
 /// How long the paths may be, taken together, that a session has an eye on. The client tells a new
-/// connection of them in pieces of 128 KiB, and takes the answer to a second piece for an error: no
-/// connection would come about any more (`WatchManager::resend_watches` in version 0.11).
+/// connection of them in pieces of 128 KiB, and takes the answer to a second piece for an error.
+/// Then no connection would come about any more (`WatchManager::resend_watches` in version 0.11).
 const ROOM: usize = 100 << 10;
 
 pub(super) const ENDED: &str = "its ZooKeeper session has expired or was closed";
@@ -94,12 +94,12 @@ impl Session {
     /// Returns how long a lock is valid from the moment at which a confirmed request was sent.
     ///
     /// The leader ends a session when it has not heard of it for its timeout. A client's request
-    /// reaches the leader at once only if they are connected; else the follower in between tells
-    /// it with its next answer to the leader's ping, which comes every half tick
-    /// (`LearnerHandler.ping`, `LearnerSessionTracker.snapshot`). If the follower is cut off
-    /// just then, what the leader heard last is by as much older, and by the time between two
-    /// signs of life that the client gives. A tick is at most half of the timeout
-    /// (`minSessionTimeout`), so half of one is at most a quarter.
+    /// reaches the leader at once only if they are connected. Else the follower in between tells it
+    /// with its next answer to the leader's ping, which comes every half tick
+    /// (`LearnerHandler.ping`, `LearnerSessionTracker.snapshot`). If the follower is cut off just
+    /// then, what the leader heard last is older by that time, and by the time between two signs of
+    /// life of the client. A tick is at most half of the timeout (`minSessionTimeout`), so half of
+    /// one is at most a quarter.
     pub(super) fn validity(&self) -> Duration {
         let timeout = self.timeout();
         let known_late = timeout / 4 + signs_of_life(self.silence, timeout);

@@ -43,7 +43,7 @@ struct State {
 }
 
 impl SessionPool {
-    /// To be called on the keeper's runtime.
+    /// Makes one without a session. To be called on the keeper's runtime.
     pub(super) fn new(settings: Settings) -> Self {
         Self {
             transactions: Transactions::default(),

@@ -67,7 +67,7 @@ struct Place {
 }
 
 /// What a list of the children says about a place.
-enum Standing {
+enum QueuePosition {
     /// It is the first, in a list that was asked for at that moment.
     First(Timestamp),
     /// This path is that of the node before it.
@@ -87,11 +87,11 @@ impl Waiting<'_> {
             let mut place = self.queue(old.take()).await?;
             // Until somebody else removes the node.
             loop {
-                match self.standing(&mut place) {
-                    Standing::First(sent_at) => return Ok(self.grant(place.created, sent_at)),
-                    Standing::Behind(path) => self.wait(&path).await?,
-                    Standing::Unknown => {}
-                    Standing::Gone => break,
+                match self.position(&mut place) {
+                    QueuePosition::First(sent_at) => return Ok(self.grant(place.created, sent_at)),
+                    QueuePosition::Behind(path) => self.wait(&path).await?,
+                    QueuePosition::Unknown => {}
+                    QueuePosition::Gone => break,
                 }
                 if !self.ask(&mut place).await? {
                     break;
@@ -119,14 +119,14 @@ impl Waiting<'_> {
     }
 
     /// Says who is before it, by the list, which counts once.
-    fn standing(&self, place: &mut Place) -> Standing {
+    fn position(&self, place: &mut Place) -> QueuePosition {
         let Some((list, sent_at)) = place.listed.take() else {
-            return Standing::Unknown;
+            return QueuePosition::Unknown;
         };
         match predecessor(&list, &place.created.name) {
-            Some(None) => Standing::First(sent_at),
-            Some(Some(before)) => Standing::Behind(self.node.lock.child(before)),
-            None => Standing::Gone,
+            Some(None) => QueuePosition::First(sent_at),
+            Some(Some(before)) => QueuePosition::Behind(self.node.lock.child(before)),
+            None => QueuePosition::Gone,
         }
     }
 
