@@ -278,7 +278,8 @@ impl SlotRef {
         Ok(Arrival::Queued(ticket, until))
     }
 
-    /// Asks the provider for a waiter that has joined the queue, or tells the call under way.
+    /// Asks the provider for a waiter that has joined the queue, or has the call under way ask for
+    /// more tokens.
     fn arrived(&self, state: &mut State) -> Effects {
         match &state.phase {
             Phase::Idle => self.start_acquiring(state, None),
