@@ -23,8 +23,8 @@ use crate::{background, reentrancy};
 
 /// How long a caller that only tries waits for the one answer, if the provider names no bound.
 const ONE_ANSWER: Duration = Duration::from_secs(2);
-/// How much longer than the provider's bound such a caller waits. An error of the provider that
-/// comes at its bound says more than a timer does.
+/// How much longer than the provider's bound a caller that only tries waits. An error that the
+/// provider answers at its bound says more than a timer does.
 const SLACK: Duration = Duration::from_millis(40);
 /// How long a caller that gives up waits for the provider to take its request back.
 const WITHDRAWAL: Duration = Duration::from_millis(25);
@@ -56,7 +56,7 @@ struct Acquire {
     meter: Option<Meter>,
 }
 
-/// What the place in the queue knows of the waker.
+/// Which waker the place in the queue has.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum WakerState {
     /// The place has no waker yet.
@@ -336,7 +336,7 @@ fn named(error: LockError, slot: &SlotRef) -> LockError {
 /// Gives up after the timeout, and returns the error.
 ///
 /// It waits for the provider to take the request back, but no longer than [`WITHDRAWAL`]. After
-/// that the provider goes on by itself.
+/// that, the provider does so in the background.
 fn give_up(slot: SlotRef, ticket: u64, wanted: Wanted) -> impl Future<Output = LockError> + Send {
     let error = match wanted.timeout.get().filter(|_| wanted.waits()) {
         Some(timeout) => slot.timed_out(ticket, timeout),

@@ -25,7 +25,7 @@ use crate::future::{First, first_of};
 
 /// How often a wait asks at most whether this is the process that started the threads.
 const ASKS_EVERY: Duration = Duration::from_millis(1);
-/// Threads for providers that must block.
+/// How many threads there are at most for the blocking work of providers.
 const BLOCKING_THREADS: usize = 32;
 
 /// A future that the background thread runs to its end.

@@ -8,8 +8,8 @@ use crate::name::{Escaped, LockName};
 
 /// The reason why a lock was not acquired, or is not held any more.
 ///
-/// Kinds are never merged: a lock that another holder has, a wait that ran out, a server that does
-/// not answer and a lock that was lost are four different things.
+/// Kinds are never merged: a lock that is held elsewhere, a wait that ran out, a server that does
+/// not answer and a lost lock are four different things.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LockErrorKind {
@@ -24,7 +24,8 @@ pub enum LockErrorKind {
     Lost,
     /// The body had held the lock for its `max_hold`, and was dropped.
     MaxHoldExceeded,
-    /// The task already holds this lock through the attribute: it would wait for itself.
+    /// The task already holds this lock, through the attribute or a method such as
+    /// [`DistributedLock::run`](crate::DistributedLock::run): it would wait for itself.
     WouldDeadlock,
     /// The name is empty, holds a NUL character, or is longer than 1,024 bytes.
     InvalidName,

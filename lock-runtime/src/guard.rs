@@ -40,8 +40,8 @@ const TOKEN: u64 = 1 << 63;
 /// The bit that says that the guard has given the lock back.
 const RELEASED: u64 = 1 << 62;
 
-/// The bounds of the wait for the answer to a release, which else lasts until the server ends the
-/// lease by itself. After the wait the release goes on in the background.
+/// The bounds of the wait for the answer to a release. Within them, the wait lasts until the server
+/// ends the lease by itself. After the wait, the release goes on in the background.
 const SHORTEST_RELEASE: Duration = Duration::from_secs(1);
 const LONGEST_RELEASE: Duration = Duration::from_secs(10);
 
@@ -224,6 +224,7 @@ impl LockGuard {
         &self.slot
     }
 
+    /// Returns the lease, unless the lock is held in this process alone.
     pub(crate) fn hold(&self) -> Option<&Lease> {
         self.lease.as_deref()
     }

@@ -114,8 +114,10 @@ impl DistributedLock {
     /// # Errors
     ///
     /// * [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable) if the server cannot be
-    ///   reached or does not answer, after the provider's own patience.
-    /// * [`WouldDeadlock`](crate::LockErrorKind::WouldDeadlock) if the calling task holds the lock.
+    ///   reached or does not answer, after the provider's own patience. Also if
+    ///   [`shutdown`](crate::shutdown) ends the wait.
+    /// * [`WouldDeadlock`](crate::LockErrorKind::WouldDeadlock) if the calling task holds the lock
+    ///   through the attribute or [`run`](Self::run). A guard that it holds is not noticed.
     /// * [`InvalidName`](crate::LockErrorKind::InvalidName),
     ///   [`InvalidConfig`](crate::LockErrorKind::InvalidConfig) if the name, the lease or the
     ///   `min_hold` breaks its rule.

@@ -160,7 +160,7 @@ pub fn register_named(
 }
 
 /// Makes every acquisition fail with [`NoProvider`](LockErrorKind::NoProvider) while no provider is
-/// registered. By default such a lock is held in this process alone.
+/// registered. By default, locks are then held in this process alone.
 ///
 /// It is for services of which several instances run, where a forgotten [`register`] must be
 /// noticed.

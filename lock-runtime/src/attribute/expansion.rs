@@ -61,7 +61,7 @@ impl<T: ?Sized> Display for Shown<'_, T> {
 }
 
 /// Chooses how the output of a body is kept. If the output is `Send`, `keep` is the method of this
-/// type. Else it is that of [`Unsendable`], to which this type dereferences.
+/// type. Else it is that of `Unsendable`, to which this type dereferences.
 pub struct Output<T>(PhantomData<fn() -> T>);
 
 impl<T> Output<T> {

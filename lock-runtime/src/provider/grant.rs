@@ -75,9 +75,10 @@ impl Grant {
         self
     }
 
-    /// Sets how long after a renewal the server keeps the lock, if that is longer than the lease: a
-    /// session may live on after its holder has ceased to count on it. By default, and if `lease`
-    /// is shorter than the grant's lease, it is the grant's lease.
+    /// Sets how long after a renewal the server keeps the lock, if that is longer than the grant's
+    /// lease. For example, a session may live on after its holder has ceased to count on it.
+    ///
+    /// By default, and if `lease` is shorter than the grant's lease, it is the grant's lease.
     #[must_use]
     pub fn with_server_lease(mut self, lease: Duration) -> Self {
         self.server_lease = lease.max(self.lease);

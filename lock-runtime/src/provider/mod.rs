@@ -37,17 +37,19 @@ pub use request::{AcquireRequest, Interest, OwnerId};
 ///   may use `tokio` freely, but must not block; blocking work goes to
 ///   [`tokio::task::spawn_blocking`].
 /// * For one lock space ([`lock_space`](LockProvider::lock_space)) and name there is at most one
-///   call of `acquire`, `pass_on` or `release` under way, and at most one grant.
+///   call of `acquire`, `pass_on` or `release` under way, and at most one grant. Only a `release`
+///   that has no answer when the server's lease ends goes on beside the next call.
 /// * A future of `acquire`, `pass_on` or `release` is **never dropped before it is done**. When no
 ///   caller wants the lock any more, [`AcquireRequest::abandoned`] says so instead, and a grant
 ///   that still comes is released. A future of `renew` or `renew_all` may be dropped.
 /// * A call that panics counts as [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable).
+///   After an acquisition that panicked, `release` is called for the grant that it may have left.
 ///
 /// # What a provider promises
 ///
 /// * A grant's validity is counted from a moment **before** the request that made it was sent
 ///   ([`Grant::new`]). The server must keep it for at least the lease from then on.
-/// * An acquisition that fails leaves nothing behind, even if the server's answer was lost: the
+/// * An acquisition that fails leaves nothing behind, even if the server's answer was lost. The
 ///   provider tries to undo what the lost request may have done, for as long as one lease.
 /// * `release` and `renew` touch the lock only where the server says that this
 ///   [owner](AcquireRequest::owner) holds it.
@@ -150,8 +152,8 @@ pub trait LockProvider: Send + Sync + 'static {
         request: &'a AcquireRequest,
     ) -> BoxFuture<'a, Result<Grant, LockError>>;
 
-    /// Extends a grant by its lease, if its owner still holds the lock, and returns the moment
-    /// from which the new validity counts: read **before** the request was sent.
+    /// Extends a grant by its lease, if its owner still holds the lock. Returns the moment from
+    /// which the new validity counts, read **before** the request was sent.
     ///
     /// The library calls it every third of the lease, and never for a grant without one. A provider
     /// with leases must implement it: by default no grant is ever extended, and each is lost when
