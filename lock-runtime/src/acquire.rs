@@ -1,4 +1,4 @@
-//! A caller's side: one place in the queue, from arrival to guard.
+//! `Acquiring`: a caller's future, from its arrival at the gate to its guard.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -21,14 +21,15 @@ use crate::telemetry::metrics::Meter;
 use crate::token::FencingToken;
 use crate::{background, reentrancy};
 
-/// A try waits for nothing but one answer; for this long, if the provider names no bound.
+/// How long a caller that only tries waits for the one answer, if the provider names no bound.
 const ONE_ANSWER: Duration = Duration::from_secs(2);
-/// A provider that answers at its own bound says more than a timer does.
+/// How much longer than the provider's bound a caller that only tries waits. An error that the
+/// provider answers at its bound says more than a timer does.
 const SLACK: Duration = Duration::from_millis(40);
-/// How long a caller who gives up waits for the provider to take its request back.
+/// How long a caller that gives up waits for the provider to take its request back.
 const WITHDRAWAL: Duration = Duration::from_millis(25);
 
-/// When a wait that begins now ends.
+/// Returns when a wait that begins now ends; `None` if it has no end.
 fn end_of_wait(wanted: &Wanted, provider: &Capabilities) -> Option<Timestamp> {
     let limit = match wanted.timeout.get()? {
         Duration::ZERO => provider.response_timeout.unwrap_or(ONE_ANSWER) + SLACK,
@@ -37,35 +38,37 @@ fn end_of_wait(wanted: &Wanted, provider: &Capabilities) -> Option<Timestamp> {
     Some(Timestamp::now() + limit)
 }
 
-/// A wait for the slot's lock. May be dropped at any time.
+/// A wait for the slot's lock. It may be dropped at any time.
 struct Acquire {
-    /// Taken when it ends, or gives up.
+    /// Taken when the wait ends, or the caller gives up.
     slot: Option<SlotRef>,
     wanted: Wanted,
-    /// The place in the queue, which is given back when this is dropped; zero if there is none.
+    /// The ticket of the place in the queue, which is given back when this is dropped. Zero if
+    /// there is none.
     ticket: u64,
     waker: WakerState,
-    /// When its time is up, if ever.
+    /// When the caller's time is up, if ever.
     until: Option<Timestamp>,
-    /// Made when there is a wait that ends.
+    /// Made at the first wait that has an end.
     timer: Option<Pin<Box<Sleep>>>,
     giving_up: Option<Pin<Box<dyn Future<Output = LockError> + Send>>>,
-    /// Taken when it ends.
+    /// Taken when the wait ends.
     meter: Option<Meter>,
 }
 
-/// What the place in the queue knows of the waker.
+/// Which waker the place in the queue has.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum WakerState {
-    /// Nothing yet.
+    /// The place has no waker yet.
     Missing,
-    /// It came with this very poll, so that there is no need to look again.
+    /// The place has the waker of this very poll, so there is no need to look again.
     Fresh,
-    /// What the last poll left.
+    /// The place has the waker of the last poll.
     Old,
 }
 
-/// What a guard is made of: the ticket, the token and, unless it is of this process alone, the lease.
+/// What a guard is made of: the ticket, the token and the lease. A lock of this process alone has
+/// no lease.
 type Won = (u64, Option<FencingToken>, Option<Arc<Lease>>);
 
 impl Acquire {
@@ -77,6 +80,7 @@ impl Acquire {
         }
     }
 
+    /// Polls the place in the queue, until it has the lock or the wait has failed.
     fn poll_won(&mut self, context: &mut Context<'_>) -> Poll<Result<Won, LockError>> {
         loop {
             if let Some(answer) = &mut self.giving_up {
@@ -100,7 +104,7 @@ impl Acquire {
                     if lease.take() {
                         return Poll::Ready(Ok((ticket, token, Some(lease))));
                     }
-                    // It ended before anybody could use it, and nothing was done under it.
+                    // The lease ended before the caller could use it, so nothing was done under it.
                     self.slot().give_back_ticket(ticket);
                     lease.guard_dropped(ticket);
                     if let Some(won) = self.arrive_again(ticket)? {
@@ -114,7 +118,8 @@ impl Acquire {
                     }
                 }
                 Poll::Pending => {
-                    // Also of a wait that began before the body which now waits for it.
+                    // Checked at each poll: the wait may have begun before the body that now polls
+                    // it.
                     if reentrancy::holds(self.slot().address()) {
                         return Poll::Ready(Err(self.slot().error(LockErrorKind::WouldDeadlock)));
                     }
@@ -135,7 +140,8 @@ impl Acquire {
         }
     }
 
-    /// The place is gone, though nothing failed: another one, while there is time.
+    /// Takes another place in the queue, if there is time. The place before is gone, although
+    /// nothing failed.
     fn arrive_again(&mut self, ticket: u64) -> Result<Option<Won>, LockError> {
         let slot = self.slot();
         if !self.wanted.waits() {
@@ -159,7 +165,7 @@ impl Acquire {
     }
 }
 
-/// Arrives at the gate; `until` is when the wait ends, where that is known.
+/// Arrives at the gate. `until` is when the wait ends, if that is known already.
 #[inline]
 fn arrive(
     slot: &SlotRef,
@@ -183,8 +189,8 @@ fn guard(slot: SlotRef, wanted: &Wanted, won: Won, meter: Meter) -> LockGuard {
     LockGuard::new(slot, ticket, token, lease, meter.acquired())
 }
 
-/// Draws the token of a grant that nobody need be asked for. A panic goes on to the caller, and
-/// the lock back.
+/// Draws the token of a grant for which no provider is asked. If that panics, the lock is given
+/// back and the panic goes on to the caller.
 #[inline]
 fn draw_token(slot: &SlotRef, ticket: u64) -> Option<FencingToken> {
     struct GivesBack<'a>(&'a SlotRef, u64);
@@ -199,12 +205,12 @@ fn draw_token(slot: &SlotRef, ticket: u64) -> Option<FencingToken> {
     token
 }
 
-/// Acquires the slot's lock. May be dropped at any time.
+/// The future that acquires the slot's lock. It may be dropped at any time.
 ///
-/// Where the lock is free and nobody need be asked, that is all; only a wait is stored. Not an
-/// `async fn`, and with what it needs by reference: callers keep this in futures of their own.
+/// Callers keep it in futures of their own, so it is kept small. It is no `async fn`, takes what it
+/// needs by reference, and stores a wait only if the lock is not free.
 pub(crate) struct Acquiring<'a> {
-    /// Taken when the lock is acquired, or waited for.
+    /// Taken when the lock is acquired, or the wait begins.
     slot: &'a mut Option<SlotRef>,
     wanted: &'a Wanted,
     wait: Option<Acquire>,
@@ -230,7 +236,7 @@ impl Future for Acquiring<'_> {
         let Some(slot) = &*this.slot else {
             unreachable!("polled after the end")
         };
-        // As everything of Tokio's does, so that a loop of locks starves no other task.
+        // Tokio's cooperative budget, so that a loop that acquires locks starves no other task.
         let proceeds = ready!(coop::poll_proceed(context));
         let mut meter = Meter::new(this.wanted.template);
         meter.attempt(|| slot.source().name());
@@ -298,7 +304,7 @@ impl Future for Acquire {
     }
 }
 
-/// What can be refused without a look at the queue.
+/// Refuses what can be refused without a look at the queue.
 #[inline]
 fn check(slot: &SlotRef, wanted: &Wanted) -> Result<(), LockError> {
     if !wanted.lease.is_none() || !wanted.min_hold.is_none() {
@@ -327,8 +333,10 @@ fn named(error: LockError, slot: &SlotRef) -> LockError {
     error.with_name(slot.name.clone())
 }
 
-/// The timeout has passed. What was asked of the provider is taken back meanwhile, and after this
-/// if that takes longer.
+/// Gives up after the timeout, and returns the error.
+///
+/// It waits for the provider to take the request back, but no longer than [`WITHDRAWAL`]. After
+/// that, the provider does so in the background.
 fn give_up(slot: SlotRef, ticket: u64, wanted: Wanted) -> impl Future<Output = LockError> + Send {
     let error = match wanted.timeout.get().filter(|_| wanted.waits()) {
         Some(timeout) => slot.timed_out(ticket, timeout),
@@ -345,7 +353,7 @@ fn give_up(slot: SlotRef, ticket: u64, wanted: Wanted) -> impl Future<Output = L
         if !wanted.waits() {
             return error;
         }
-        // Only now it may show that the server does not answer, or what it answers.
+        // The withdrawal may have shown that the server does not answer, or that there is a holder.
         match interest.trouble() {
             Some(trouble) => named(trouble, &slot),
             None if interest.is_contended() => slot.error(LockErrorKind::TimedOut),

@@ -1,9 +1,10 @@
-//! The process's background threads, each with a runtime of its own.
+//! The process's two background threads, each with a runtime of its own.
 //!
-//! One runs every call of a provider: acquisitions, renewals, and the releases of dropped guards.
-//! The other one keeps time: the ends of leases, of waits and of `max_hold`. A provider that blocks
-//! the first one so delays neither a timeout nor the news of a loss. Being apart from the user's
-//! runtimes, both go on while those are busy, blocked or gone.
+//! The background thread runs every call of a provider: acquisitions, renewals and releases. The
+//! timer thread keeps time: the ends of leases, of waits and of `max_hold`. So a provider that
+//! blocks the background thread delays neither a timeout nor the report of a loss.
+//!
+//! Both threads go on while the user's runtimes are busy, blocked or gone.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -22,20 +23,19 @@ use crate::clock::Timestamp;
 use crate::error::{LockError, LockErrorKind};
 use crate::future::{First, first_of};
 
-/// Whether this is the process that started the threads is asked this often at most, where waits
-/// follow each other.
+/// How often a wait asks at most whether this is the process that started the threads.
 const ASKS_EVERY: Duration = Duration::from_millis(1);
-/// Threads for providers that must block.
+/// How many threads there are at most for the blocking work of providers.
 const BLOCKING_THREADS: usize = 32;
 
-/// What the background thread runs to its end.
+/// A future that the background thread runs to its end.
 pub(crate) type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 struct Background {
-    /// A child made by `fork` has none of the threads.
+    /// The process that started the threads. A child made by `fork` does not have them.
     process: u32,
     jobs: mpsc::UnboundedSender<Job>,
-    /// Of the runtime that keeps time.
+    /// The handle of the runtime that keeps time.
     timers: Handle,
 }
 
@@ -43,6 +43,7 @@ static BACKGROUND: OnceCell<Background> = OnceCell::new();
 static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
 static JOB_DONE: Lazy<Notify> = Lazy::new(Notify::new);
 
+/// Returns the threads of this process, started at the first call.
 fn background() -> Result<&'static Background, LockError> {
     let background = BACKGROUND.get_or_try_init(|| start().map_err(not_started))?;
     if background.process != std::process::id() {
@@ -51,8 +52,8 @@ fn background() -> Result<&'static Background, LockError> {
     Ok(background)
 }
 
-/// The same, for waits: they come so often, one after another, that asking the system each time
-/// would cost more than they do.
+/// Does the same as [`background`] for waits. Those come so often that a system call for each, to
+/// learn the process's number, would cost more than they do.
 fn background_for_wait() -> Result<&'static Background, LockError> {
     static ASKED: AtomicU64 = AtomicU64::new(0);
     let now = Timestamp::roughly();
@@ -96,7 +97,7 @@ async fn run_all(mut arriving: mpsc::UnboundedReceiver<Job>) {
     }
 }
 
-/// Runs this on the thread that keeps time, for the rest of the process. It must not block.
+/// Runs this task on the timer thread, for the rest of the process. It must not block.
 ///
 /// # Errors
 ///
@@ -106,13 +107,13 @@ pub(crate) fn keep_time(task: impl Future<Output = ()> + Send + 'static) -> Resu
     Ok(())
 }
 
-/// Whether the threads are there, or could be started.
+/// Tells whether the threads are there, or could be started.
 pub(crate) fn is_there() -> bool {
     background_for_wait().is_ok()
 }
 
-/// Runs a task beside the one that is being polled, on the same runtime: that of the background
-/// thread, where all calls of providers are polled.
+/// Runs a task beside the one that is being polled, on the same runtime. To be called on the
+/// background thread, where all calls of providers are polled.
 pub(crate) fn spawn_beside<T: Send + 'static>(
     task: impl Future<Output = T> + Send + 'static,
 ) -> JoinHandle<T> {
@@ -120,20 +121,24 @@ pub(crate) fn spawn_beside<T: Send + 'static>(
     tokio::spawn(task)
 }
 
-/// Runs what nobody waits for.
+/// Runs a job on the background thread. [`drained`] does not wait for it.
 pub(crate) fn spawn(job: impl Future<Output = ()> + Send + 'static) {
     if let Ok(background) = background() {
         let _ = background.jobs.send(Box::pin(job));
     }
 }
 
-/// Runs a job of the gate. It is finished even if everybody who waits for it goes away. If it
-/// cannot be run, it comes back, since dropping it runs code of others.
+/// Runs a job of the gate on the background thread, to its end.
+///
+/// # Errors
+///
+/// If the job cannot be run. It comes back, because its destructor may run code of users and
+/// providers, for which the caller must choose the moment.
 pub(crate) fn run(job: impl Future<Output = ()> + Send + 'static) -> Result<(), (LockError, Job)> {
     run_on(background(), job)
 }
 
-/// Runs what follows an acquisition.
+/// Does the same as [`run`] for a job that soon follows an acquisition, at less cost.
 pub(crate) fn run_next(
     job: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), (LockError, Job)> {
@@ -158,6 +163,7 @@ fn run_on(
     sent.map_err(|unsent| (stopped(), unsent.0))
 }
 
+/// Counts a job as done when it is dropped.
 struct Done;
 
 impl Drop for Done {
@@ -190,7 +196,7 @@ pub(crate) async fn run_on_keeper<T: Send + 'static>(
 ) -> Result<T, LockError> {
     let (answer, answered) = oneshot::channel();
     let job = async move {
-        // Whoever asked may have gone away.
+        // The send fails if the caller has gone away.
         let _ = answer.send(future.await);
     };
     background()?
@@ -200,14 +206,15 @@ pub(crate) async fn run_on_keeper<T: Send + 'static>(
     answered.await.map_err(|_| Panicked.into())
 }
 
-/// A timer that needs nothing of the runtime it is awaited on.
+/// Makes a timer that runs on the timer thread. It may be awaited on any runtime, or on none.
 pub(crate) fn sleep_until(at: Timestamp) -> Result<Sleep, LockError> {
     let now = Timestamp::now();
     let _entered = background_for_wait()?.timers.enter();
     Ok(tokio::time::sleep(at.since(now)))
 }
 
-/// Waits for the future, but no longer than `limit`.
+/// Waits for the future, but no longer than `limit`. Returns `None` if the limit has passed, or if
+/// there is no timer.
 pub(crate) async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
     let timer = sleep_until(Timestamp::now() + limit).ok()?;
     match first_of(future, timer).await {

@@ -1,4 +1,5 @@
-//! Runs a body while a lock is held: acquires, polls the body together with the lease, releases.
+//! Runs a body while a lock is held: acquires the lock, polls the body together with the lease, and
+//! releases the lock.
 
 use std::cell::OnceCell;
 use std::future::{Future, poll_fn};
@@ -18,7 +19,8 @@ use crate::guard::LockGuard;
 use crate::telemetry::spans::Call;
 use crate::{background, reentrancy};
 
-/// Where the guard lives that the body sees; bound before the body, and so dropped after it.
+/// The place of a guard that the body uses. It is declared before the body, and so dropped after
+/// it.
 #[derive(Default)]
 pub struct GuardCell(OnceLock<LockGuard>);
 
@@ -37,8 +39,9 @@ impl GuardCell {
     }
 }
 
-/// Where the guard is while the body runs.
+/// A place for the guard while the body runs.
 pub(crate) trait GuardPlace {
+    /// Stores the guard.
     fn put(&self, guard: LockGuard) -> &LockGuard;
 }
 
@@ -48,14 +51,18 @@ impl GuardPlace for &GuardCell {
     }
 }
 
-/// Where the body does not see it, and threads do not matter.
+/// The place of a guard that the body does not use, so that no other thread refers to it.
 impl GuardPlace for OnceCell<LockGuard> {
     fn put(&self, guard: LockGuard) -> &LockGuard {
         self.get_or_init(|| guard)
     }
 }
 
-/// Not an `async fn`, and awaits few futures: this one is a part of every annotated call's.
+/// Acquires the lock, runs the body while it is held, and releases it. Calls `not_run` with the
+/// error if the body did not run, or not to its end.
+///
+/// It is no `async fn` and awaits few futures, since its future is a part of every annotated
+/// call's.
 pub(crate) fn run_in<F, N, K>(
     mut call: Call,
     mut entered: Result<(Option<SlotRef>, Wanted), LockError>,
@@ -71,7 +78,8 @@ where
 {
     let mut body = Body(body);
     async move {
-        // Captured first, and so dropped before the guard when the caller drops this half-way.
+        // Captured first. So the body is dropped before the guard if the caller drops this future
+        // half-way.
         let _ = &body;
         let acquired = match &mut entered {
             Ok((slot, wanted)) => Acquiring::new(slot, wanted).await,
@@ -99,6 +107,7 @@ where
     }
 }
 
+/// A body in its caller's future, where it is dropped in place.
 struct Body<'a, F>(Pin<&'a mut Option<F>>);
 
 impl<F: Future> Body<'_, F> {
@@ -118,14 +127,14 @@ impl<F: Future> Body<'_, F> {
                 unreachable!("the body is there until its end")
             };
             let ended = ready!(poll_held(body, guard, &mut lost, &mut limit, context));
-            // What is left of the body goes while the lock is still held.
+            // What is left of the body is dropped while the lock is still held.
             self.0.set(None);
             Poll::Ready(ended)
         })
     }
 }
 
-/// Polls the body, unless it may not go on.
+/// Polls the body. Returns an error if the lock is lost, or `max_hold` is over.
 fn poll_held<F: Future>(
     body: Pin<&mut F>,
     guard: &LockGuard,
@@ -149,7 +158,7 @@ fn poll_held<F: Future>(
     if let Poll::Ready(output) = polled {
         return Poll::Ready(Ok(output));
     }
-    // Asked after the body, many of which need not wait: then nothing has to be set up.
+    // Polled after the body. Many bodies never wait, and then need no waker here.
     if let Some(lost) = lost
         && pin!(lost).poll(context).is_ready()
     {
@@ -172,7 +181,7 @@ impl<F> Drop for Body<'_, F> {
 /// The end of `max_hold`.
 struct Limit<'a> {
     max_hold: &'a Duration,
-    /// Without a timer there is no limit, and so nothing is run.
+    /// The error if there is no timer: then the body must not run, since nothing would limit it.
     timer: Result<Pin<Box<Sleep>>, LockError>,
 }
 
@@ -197,26 +206,26 @@ impl<'a> Limit<'a> {
     }
 }
 
-/// Where a body's output is while the release is confirmed.
+/// A place for a body's output while the release is confirmed.
 ///
-/// It is in the caller's future then, which is `Send` only if the output is. For an output that is
-/// not, nothing waits for the release, which the guard's drop begins: so the future of a body that
-/// is `Send` stays so.
+/// The place is in the caller's future, which is `Send` only if the output is. If the output is not
+/// `Send`, it is not kept: the guard's drop begins the release, and the caller does not wait for
+/// the answer. So the future of a body that is `Send` stays `Send`.
 pub trait Keep<T>: Default {
-    /// Keeps the output, or gives it back if it cannot be kept.
+    /// Keeps the output. Returns it if it cannot be kept.
     fn keep(&mut self, ended: Result<T, LockError>) -> Option<Result<T, LockError>>;
 
-    /// Whether something is kept.
+    /// Tells whether an output is kept.
     fn has_kept(&self) -> bool;
 
-    /// Takes what was kept.
+    /// Takes the output that was kept.
     fn take(&mut self) -> Option<Result<T, LockError>>;
 }
 
-/// Polls the body to its end, and then, if its output can be kept, the release to its own.
+/// Polls the body to its end and then, if its output can be kept, the release to its end.
 ///
-/// No method of [`Keep`]: whether a future is `Send` is asked without regard to lifetimes, which an
-/// implementation has to agree with.
+/// It is no method of [`Keep`]. When the compiler checks whether a future is `Send`, it ignores
+/// lifetimes, and so accepts no implementation of a trait that holds for particular ones.
 pub(crate) fn until_released<T, K: Keep<T>>(
     mut keep: K,
     mut body: Pin<&mut impl Future<Output = Result<T, LockError>>>,
@@ -237,7 +246,7 @@ pub(crate) fn until_released<T, K: Keep<T>>(
     })
 }
 
-/// Keeps an output.
+/// The place that keeps an output.
 pub struct Kept<T>(Option<Result<T, LockError>>);
 
 impl<T> Default for Kept<T> {
@@ -261,7 +270,7 @@ impl<T> Keep<T> for Kept<T> {
     }
 }
 
-/// Keeps nothing.
+/// The place that keeps nothing.
 #[derive(Default)]
 pub struct NotKept;
 

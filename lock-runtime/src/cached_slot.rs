@@ -1,4 +1,4 @@
-//! The slot of a name that is asked for again and again.
+//! `CachedSlot`: the slot of a name that is asked for again and again.
 
 use std::sync::Arc;
 
@@ -9,7 +9,8 @@ use crate::gate::{self, SlotRef};
 use crate::name::LockName;
 use crate::source::Source;
 
-/// The slot that was found first for a name; looking it up again costs more than all the rest.
+/// The slot that was found first for a name. It is cached, since the look-up costs more than the
+/// rest of an acquisition in the process.
 #[derive(Clone)]
 pub(crate) struct CachedSlot(OnceCell<SlotRef>);
 
@@ -18,14 +19,14 @@ impl CachedSlot {
         Self(OnceCell::new())
     }
 
-    /// The slot of this name, which is always the same.
+    /// Returns the slot of this name, which must be the same name at each call.
     #[inline]
     pub(crate) fn get(&self, source: &Arc<Source>, name: &LockName) -> Result<SlotRef, LockError> {
         let cached = self.0.get_or_try_init(|| gate::enter(source, name))?;
         if Arc::ptr_eq(cached.source(), source) {
             return Ok(cached.clone());
         }
-        // A default provider was registered since.
+        // A default provider has been registered since.
         gate::enter(source, name)
     }
 }

@@ -1,4 +1,4 @@
-//! A provider's call: what it keeps waiting is said, and a panic in it is its own failure.
+//! Polls the calls of providers: warns of one that blocks, and catches a panic.
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,12 +10,12 @@ use crate::clock::Timestamp;
 use crate::error::{LockError, LockErrorKind};
 use crate::telemetry::spans;
 
-/// A poll that takes this long keeps every other lock's renewal waiting.
+/// A poll that takes this long is logged, since all renewals wait for it.
 const BLOCKING: Duration = Duration::from_millis(100);
-/// After this time a call without an answer is worth a line in the log.
+/// A call that has no answer after this time is logged.
 pub(crate) const SLOW: Duration = Duration::from_secs(10);
 
-/// The code of a provider panicked. The panic hook has said it already.
+/// The error of a provider whose code panicked. The panic hook has reported the panic already.
 pub(crate) struct Panicked;
 
 impl From<Panicked> for LockError {
@@ -24,7 +24,7 @@ impl From<Panicked> for LockError {
     }
 }
 
-/// Polls a call to its end.
+/// Polls a call to its end, and catches a panic in it.
 pub(crate) async fn caught<T>(call: impl Future<Output = T>) -> Result<T, Panicked> {
     let mut call = pin!(call);
     poll_fn(
@@ -36,7 +36,7 @@ pub(crate) async fn caught<T>(call: impl Future<Output = T>) -> Result<T, Panick
     .await
 }
 
-/// The same; warns of each poll that blocks the background thread.
+/// Does the same as [`caught`], and warns of each poll that blocks the background thread.
 pub(crate) async fn measured<T>(
     provider: &'static str,
     operation: &'static str,
@@ -55,13 +55,14 @@ pub(crate) async fn measured<T>(
     .await
 }
 
-/// Runs what a provider answers without waiting.
+/// Runs a method of a provider that is not async, and catches a panic in it.
 pub(crate) fn caught_now<T>(call: impl FnOnce() -> T) -> Result<T, Panicked> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|_| Panicked)
 }
 
-/// What a provider may say about an acquisition. The other kinds are the library's own: they would
-/// tell the caller what nobody knows.
+/// Returns the error if it is one that a provider may answer to an acquisition. Any other one
+/// becomes [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable): its kind states what only
+/// the library can know.
 pub(crate) fn of_acquisition(error: LockError, may_refuse: bool) -> LockError {
     match error.kind() {
         LockErrorKind::ProviderUnavailable
@@ -73,7 +74,8 @@ pub(crate) fn of_acquisition(error: LockError, may_refuse: bool) -> LockError {
     }
 }
 
-/// What a provider may say about a grant.
+/// Returns the error if it is one that a provider may answer about a grant. Any other one becomes
+/// [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable).
 pub(crate) fn of_grant(error: LockError) -> LockError {
     match error.kind() {
         LockErrorKind::ProviderUnavailable

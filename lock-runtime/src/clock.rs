@@ -1,20 +1,22 @@
-//! The one clock: it counts the time that the machine sleeps.
+//! `Timestamp`: the library's only clock, which goes on while the machine is suspended.
 //!
-//! `std::time::Instant` stops on Linux while the machine is suspended (rust-lang/rust#87906), the
-//! server's clock does not: a lease would look valid long after it ended. Linux's `BOOTTIME` and
-//! the monotonic clocks of the Apple systems go on.
+//! On Linux, `std::time::Instant` stops meanwhile (rust-lang/rust#87906), but the server's clock
+//! does not: a lease would look valid long after it ended. Linux's `BOOTTIME` and the monotonic
+//! clocks of the Apple systems go on.
 
 use std::fmt;
 use std::ops::Add;
 use std::time::Duration;
 
 /// A moment on a clock that never steps back and that goes on while the machine is suspended.
-/// Comparable within one boot of one machine, and nowhere else.
+///
+/// Two moments can be compared only within one boot of one machine.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// This moment to a few milliseconds, for a fraction of what `now` costs; not comparable with it.
+    /// Returns this moment to a few milliseconds, for a fraction of the cost of `now`. The two
+    /// cannot be compared with each other.
     pub(crate) fn roughly() -> Self {
         #[cfg(target_os = "linux")]
         {
@@ -32,7 +34,7 @@ impl Timestamp {
     /// The latest moment there is; a lease that ends here never ends.
     pub(crate) const FAR_FUTURE: Self = Self(u64::MAX);
 
-    /// No moment, where that is told apart; the machine was not on then.
+    /// Stands for no moment, since the machine was not on then.
     pub(crate) const NONE: Self = Self(0);
 
     /// Returns this moment.
@@ -82,7 +84,8 @@ impl Timestamp {
     }
 }
 
-/// How long it is since the beginning of 1970, by the machine's clock, which anybody may set.
+/// Returns how long it is since the beginning of 1970, by the machine's clock, which may be set
+/// wrongly.
 #[cfg(feature = "file")]
 pub(crate) fn since_epoch() -> Duration {
     use std::time::{SystemTime, UNIX_EPOCH};
@@ -91,8 +94,8 @@ pub(crate) fn since_epoch() -> Duration {
     now.duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// An optional span in eight bytes, where every byte is copied often. Longer than 584 years is as
-/// long as that.
+/// An optional span in eight bytes, for values that are copied often. A longer span than 584 years
+/// counts as 584 years.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Span(u64);
 
@@ -135,7 +138,7 @@ impl Span {
 impl Add<Duration> for Timestamp {
     type Output = Self;
 
-    /// Saturates at the far future.
+    /// Adds the span, but not beyond the far future.
     fn add(self, span: Duration) -> Self {
         Self(
             self.0

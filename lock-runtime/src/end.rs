@@ -9,14 +9,14 @@ use std::task::{Context, Poll};
 use crate::provider::LossReporter;
 use crate::signal::{Place, Signal};
 
-/// Resolves when the lock of the guard that made it is lost; see
+/// A future that resolves when the lock of its guard is lost; see
 /// [`LockGuard::lost`](crate::LockGuard::lost).
 ///
 /// It borrows nothing and can be cloned and sent to other tasks.
 ///
 /// # Cancel safety
 ///
-/// May be dropped, cloned and polled again at any time.
+/// It may be dropped, cloned and polled again at any time.
 #[must_use = "a signal does nothing unless it is awaited"]
 pub struct LostSignal {
     loss: Option<LossReporter>,
@@ -70,21 +70,21 @@ impl fmt::Debug for LostSignal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum GrantEnd {
-    /// The lock was lost before its guard let go of it.
+    /// The lock was lost before its guard was released or dropped.
     Lost,
     /// The guard was released or dropped, and the lock was held until then.
     Released,
 }
 
-/// Resolves when the grant of the guard that made it ends, in whatever way; see
+/// A future that resolves when the grant of its guard ends, and says how; see
 /// [`LockGuard::ended`](crate::LockGuard::ended).
 ///
-/// It borrows nothing and can be cloned and sent to other tasks. With a guard that is leaked it
-/// does not resolve.
+/// It borrows nothing and can be cloned and sent to other tasks. If the guard is leaked, it
+/// resolves only if the lock is lost.
 ///
 /// # Cancel safety
 ///
-/// May be dropped, cloned and polled again at any time.
+/// It may be dropped, cloned and polled again at any time.
 #[must_use = "a signal does nothing unless it is awaited"]
 pub struct EndSignal {
     ended: Arc<Signal<GrantEnd>>,
@@ -107,12 +107,13 @@ impl Future for EndSignal {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<GrantEnd> {
         let this = &mut *self;
-        // Asked first: a grant that was passed on inside the process can be lost after this end.
+        // Polled first, since a grant that was passed on inside the process can be lost after this
+        // guard's end.
         if let Poll::Ready(end) = this.ended.poll(&mut this.place, context) {
             return Poll::Ready(*end);
         }
         let lost = Pin::new(&mut this.lost).poll(context);
-        // It may have ended in good order just before it was lost.
+        // The guard may have been released just before the loss.
         match (lost, this.ended.get()) {
             (_, Some(end)) => Poll::Ready(*end),
             (Poll::Ready(()), None) => Poll::Ready(GrantEnd::Lost),

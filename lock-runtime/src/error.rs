@@ -1,4 +1,4 @@
-//! `LockError`: why a lock is not held, or no longer.
+//! `LockError`: why a lock is not held, or not any more.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use crate::name::{Escaped, LockName};
 
-/// What kept a lock from being acquired, or ended it.
+/// The reason why a lock was not acquired, or is not held any more.
 ///
-/// Kinds are never merged: a lock that somebody else holds, a wait that ran out, a server that
-/// does not answer and a lease that was lost are four different things.
+/// Kinds are never merged: a lock that is held elsewhere, a wait that ran out, a server that does
+/// not answer and a lost lock are four different things.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LockErrorKind {
-    /// Somebody else holds the lock, and the caller did not want to wait.
+    /// Another holder has the lock, and the caller did not want to wait.
     Contended,
-    /// The caller waited for its whole timeout, and somebody else still held the lock.
+    /// The caller waited for its whole timeout, and another holder still had the lock.
     TimedOut,
     /// The provider could not be asked, or did not answer in time. Whether the lock is free is
     /// not known; the caller does not hold it.
@@ -24,21 +24,22 @@ pub enum LockErrorKind {
     Lost,
     /// The body had held the lock for its `max_hold`, and was dropped.
     MaxHoldExceeded,
-    /// The task already holds this lock through the attribute: it would wait for itself.
+    /// The task already holds this lock, through the attribute or a method such as
+    /// [`DistributedLock::run`](crate::DistributedLock::run): it would wait for itself.
     WouldDeadlock,
     /// The name is empty, holds a NUL character, or is longer than 1,024 bytes.
     InvalidName,
-    /// No provider is registered under the name asked for, or none at all while the in-process
-    /// fallback is forbidden.
+    /// No provider is registered under the name that was asked for. Or none is registered at all,
+    /// and the in-process fallback is forbidden.
     NoProvider,
     /// The provider cannot do what was asked.
     Unsupported,
-    /// A setting is wrong: a URL, a lease, a credential.
+    /// A setting is wrong, such as a URL, a lease or a credential.
     InvalidConfig,
 }
 
 impl LockErrorKind {
-    /// A label for metrics.
+    /// Returns the label for metrics.
     #[cfg(feature = "metrics")]
     pub(crate) const fn label(self) -> &'static str {
         match self {
@@ -118,15 +119,15 @@ impl LockError {
         self
     }
 
-    /// Adds what exactly went wrong: a lower-case fragment without a full stop, and without
-    /// credentials.
+    /// Sets the detail, which says what exactly went wrong: a lower-case fragment without a full
+    /// stop, and without credentials.
     #[must_use]
     pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
         self.0.detail = Some(detail.into().into());
         self
     }
 
-    /// Says in front of the detail what it is about, such as the server.
+    /// Puts the subject of the detail in front of it, such as the server.
     #[cfg_attr(not(feature = "_server"), allow(dead_code))]
     pub(crate) fn about(self, what: impl fmt::Display) -> Self {
         let detail = match &self.0.detail {
@@ -136,7 +137,7 @@ impl LockError {
         self.with_detail(detail)
     }
 
-    /// Adds the error that caused this one.
+    /// Sets the error that caused this one.
     #[must_use]
     pub fn with_source(
         mut self,
@@ -146,7 +147,7 @@ impl LockError {
         self
     }
 
-    /// Returns what happened.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> LockErrorKind {
         self.0.kind
     }
@@ -165,8 +166,8 @@ impl LockError {
         )
     }
 
-    /// Tells whether the same call may succeed later with nothing changed: contention, or a provider
-    /// that is unavailable. A lost lock is not retryable blindly, since the body ran in part.
+    /// Tells whether the same call may succeed later with nothing changed: contention, or a
+    /// provider that is unavailable. A lost lock does not count, since the body ran in part.
     pub fn is_retryable(&self) -> bool {
         self.is_contention() || self.0.kind == LockErrorKind::ProviderUnavailable
     }
@@ -177,7 +178,7 @@ impl LockName {
     ///
     /// # Errors
     ///
-    /// [`InvalidName`](LockErrorKind::InvalidName), with what is wrong.
+    /// [`InvalidName`](LockErrorKind::InvalidName), whose detail says what is wrong.
     pub fn validate(&self) -> Result<(), LockError> {
         match self.fault() {
             None => Ok(()),
@@ -201,7 +202,7 @@ impl fmt::Display for LockError {
             None => write!(f, "the lock {}", self.0.kind.describe())?,
         }
         match &self.0.detail {
-            // It may quote what a caller or a server said.
+            // Escaped, since it may quote a caller or a server.
             Some(detail) => write!(f, ": {}", Escaped(detail)),
             None => Ok(()),
         }
@@ -234,7 +235,7 @@ impl StdError for LockError {
     }
 }
 
-/// The messages of an error's causes, for a log line.
+/// Returns the messages of an error's causes, for a log line; `None` if it has no cause.
 pub(crate) fn source_text(error: &LockError) -> Option<String> {
     let mut texts = Vec::new();
     let mut cause = error.source();

@@ -1,20 +1,21 @@
-//! Waits for the first of two futures, or for all of many.
+//! Waits for the first of two futures, or for all of several.
 //!
-//! In place of `tokio::select!` and `join!`, whose feature would bring a second macro crate into every build.
+//! Tokio's `select!` and `join!` would bring a second macro crate into every build.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::Poll;
 
-/// A boxed future, as the methods of [`LockProvider`](crate::LockProvider) return it.
+/// A boxed future, which the methods of [`LockProvider`](crate::LockProvider) return.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// The output of the future that was ready first.
 pub(crate) enum First<A, B> {
     Left(A),
     Right(B),
 }
 
-/// The left one is asked first. The other one is dropped.
+/// Waits for the first of two futures, and drops the other one. The left one is polled first.
 pub(crate) async fn first_of<A, B>(
     left: impl Future<Output = A>,
     right: impl Future<Output = B>,
@@ -29,7 +30,7 @@ pub(crate) async fn first_of<A, B>(
     .await
 }
 
-/// Both, polled in this order.
+/// Waits for both futures, which are polled in this order.
 #[cfg(feature = "_server")]
 #[allow(dead_code, reason = "not every server needs it")]
 pub(crate) async fn both<A, B>(
@@ -60,7 +61,7 @@ pub(crate) async fn both<A, B>(
     .await
 }
 
-/// All outputs, in order.
+/// Waits for all futures, and returns their outputs in order.
 pub(crate) async fn all_of<T>(futures: Vec<BoxFuture<'_, T>>) -> Vec<T> {
     enum Slot<'a, T> {
         Pending(BoxFuture<'a, T>),

@@ -1,4 +1,4 @@
-//! `LockGuard`.
+//! `LockGuard`: holds a lock until it is released or dropped.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,34 +14,34 @@ use crate::name::LockName;
 use crate::telemetry::metrics::Meter;
 use crate::token::FencingToken;
 
-/// Holds a lock, renews its lease in the background, and releases it when dropped.
+/// A held lock. Its lease is renewed in the background, and it is released when it is dropped.
 ///
-/// Dropping it works everywhere, on threads without a runtime, while a runtime shuts down and
-/// while panicking: it hands the release to the library's own thread and does not wait for it.
-/// To know that the lock is free again, and that it was held until now, use
+/// A guard may be dropped everywhere: on threads without a runtime, while a runtime shuts down and
+/// while panicking. The drop hands the release to the library's own thread and does not wait for
+/// it. To know that the lock is free again, and that it was held until now, use
 /// [`release`](Self::release).
 ///
 /// A guard that is leaked (`std::mem::forget`) is renewed until the process ends.
 #[must_use = "the lock is released as soon as the guard is dropped"]
 pub struct LockGuard {
-    // A guard is moved often, and each byte of it with it: what few need is with the slot.
+    // A guard is moved often, so it is kept small: what few guards need is in the slot.
     slot: SlotRef,
-    /// The ticket, with [`TOKEN`] and [`RELEASED`].
+    /// The ticket, with the bits [`TOKEN`] and [`RELEASED`].
     ticket: AtomicU64,
-    /// Without meaning unless there is [`TOKEN`].
+    /// The fencing token, if the bit [`TOKEN`] is set.
     token: FencingToken,
     /// `None` for a lock of this process alone, which cannot be lost.
     lease: Option<Arc<Lease>>,
     meter: Meter,
 }
 
-/// The grant has a fencing token.
+/// The bit that says that the grant has a fencing token.
 const TOKEN: u64 = 1 << 63;
-/// The guard has given the lock back.
+/// The bit that says that the guard has given the lock back.
 const RELEASED: u64 = 1 << 62;
 
-/// The longest wait for the answer to a release: until the server ends the lease by itself, within
-/// these bounds. The release goes on without it.
+/// The bounds of the wait for the answer to a release. Within them, the wait lasts until the server
+/// ends the lease by itself. After the wait, the release goes on in the background.
 const SHORTEST_RELEASE: Duration = Duration::from_secs(1);
 const LONGEST_RELEASE: Duration = Duration::from_secs(10);
 
@@ -83,15 +83,34 @@ impl LockGuard {
     }
 
     /// Tells whether the lock is no longer known to be held. Once true, it stays true. It is never
-    /// false at or after the end of the lease.
+    /// false at or after the end of the lease's validity.
     pub fn is_lost(&self) -> bool {
         self.lease.as_ref().is_some_and(|lease| lease.is_lost())
     }
 
-    /// Returns a future that resolves when the lock is lost, at most 5 ms after its lease has ended.
+    /// Returns a future that resolves when the lock is lost, at most 5 ms after its lease has
+    /// ended.
     ///
-    /// It need not resolve if the guard is released before that: a task that does nothing but
-    /// await it then stays for ever. [`ended`](Self::ended) resolves in both cases.
+    /// If the guard is released before that, the future need not resolve, and a task that only
+    /// awaits it may wait for ever. [`ended`](Self::ended) resolves in both cases.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # async fn rebuild_index() {}
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), lock_runtime::LockError> {
+    /// use lock_runtime::{DistributedLock, LockErrorKind};
+    ///
+    /// let guard = DistributedLock::new("search-index").acquire().await?;
+    /// tokio::select! {
+    ///     () = guard.lost() => return Err(LockErrorKind::Lost.into()),
+    ///     () = rebuild_index() => {}
+    /// }
+    /// guard.release().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn lost(&self) -> LostSignal {
         LostSignal::new(self.lease.as_ref().map(|lease| lease.loss_reporter()))
     }
@@ -106,25 +125,50 @@ impl LockGuard {
     /// Releases the lock, and waits until the provider has confirmed it.
     ///
     /// If another caller in this process waits for the lock, this returns at once: the lock goes on
-    /// to that caller, or to whoever is next on the server.
+    /// to that caller, or to the next process on the server.
     ///
     /// # Errors
     ///
-    /// [`Lost`](LockErrorKind::Lost) if the lock was lost before; any other kind if the provider
-    /// could not be asked, in which case the lease ends by itself.
+    /// * [`Lost`](LockErrorKind::Lost) if the lock was lost before.
+    /// * [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable) if the provider could not be
+    ///   asked or did not answer, in which case the lock ends with its lease. The wait is as long
+    ///   as the lease may still last on the server, but at least 1 s and at most 10 s.
+    /// * [`Unsupported`](LockErrorKind::Unsupported) or
+    ///   [`InvalidConfig`](LockErrorKind::InvalidConfig) if the provider answers so.
     ///
     /// # Cancel safety
     ///
-    /// The release happens even if this future is dropped.
+    /// The release happens even if the future is dropped at any time: it goes on in the background.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), lock_runtime::LockError> {
+    /// use lock_runtime::{DistributedLock, LockErrorKind};
+    ///
+    /// let guard = DistributedLock::new("invoice:7").acquire().await?;
+    /// // … the work …
+    /// match guard.release().await {
+    ///     Ok(()) => println!("the lock was held until now, and is free"),
+    ///     Err(error) if error.kind() == LockErrorKind::Lost => {
+    ///         println!("another holder may have had the lock meanwhile");
+    ///     }
+    ///     Err(error) => println!("the lock ends with its lease: {error}"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn release(self) -> Result<(), LockError> {
         self.release_in_place().await
     }
 
+    /// Does the same as [`release`](Self::release), with a guard that stays where it is.
     pub(crate) async fn release_in_place(&self) -> Result<(), LockError> {
         let Some(answer) = self.start_release()? else {
             return Ok(());
         };
-        // Boxed, since it is a part of every annotated call's future.
+        // Boxed, since this future is a part of every annotated call's.
         Box::pin(self.answered(answer)).await
     }
 
@@ -137,7 +181,7 @@ impl LockGuard {
         })
     }
 
-    /// How long an answer to the release is worth waiting for.
+    /// Returns how long to wait for the answer to a release.
     fn longest_release(&self) -> Duration {
         let end = self
             .lease
@@ -147,13 +191,13 @@ impl LockGuard {
             .clamp(SHORTEST_RELEASE, LONGEST_RELEASE)
     }
 
-    /// Releases it, where that needs no waiting; else says where the answer comes.
+    /// Begins the release. Returns the provider's answer to come, if there is one to wait for.
     fn start_release(&self) -> Result<Option<Answer>, LockError> {
-        // Nobody releases from two threads at once, and the ticket would not allow it twice.
+        // `Relaxed`, since the ticket itself can be given back only once.
         if self.ticket.fetch_or(RELEASED, Ordering::Relaxed) & RELEASED != 0 {
             return Ok(None);
         }
-        // Looked at first: a release that follows is a precaution, and tells nothing.
+        // Read first, since the release of a lost lock is a precaution whose answer says nothing.
         let lost = self.is_lost();
         match self.give_back() {
             _ if lost => Err(self.loss()),
@@ -163,6 +207,7 @@ impl LockGuard {
         }
     }
 
+    /// Gives the ticket back, and ends the metrics of the hold.
     fn give_back(&self) -> Release {
         self.meter.released(|| self.is_lost());
         let ticket = self.ticket();
@@ -179,10 +224,12 @@ impl LockGuard {
         &self.slot
     }
 
+    /// Returns the lease, unless the lock is held in this process alone.
     pub(crate) fn hold(&self) -> Option<&Lease> {
         self.lease.as_deref()
     }
 
+    /// Returns the error that says how the lock was lost.
     pub(crate) fn loss(&self) -> LockError {
         match &self.lease {
             Some(lease) => lease.loss(),
@@ -194,7 +241,7 @@ impl LockGuard {
 impl Drop for LockGuard {
     fn drop(&mut self) {
         if *self.ticket.get_mut() & RELEASED == 0 {
-            // A failure to release is logged by whoever learns of it.
+            // The answer is dropped too, so a failure is logged where it comes.
             self.give_back();
         }
     }

@@ -1,4 +1,4 @@
-//! The bounds of what a caller may ask for. `lock-macros` has the same ones, and a test compares.
+//! The bounds of what a caller may ask for. `lock-macros` has the same ones, which a test compares.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -12,7 +12,7 @@ pub(crate) const LEASES: RangeInclusive<Duration> =
 /// The longest `min_hold`.
 pub(crate) const LONGEST_MIN_HOLD: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Refuses limits that contradict themselves or each other.
+/// Refuses a `max_hold` or `min_hold` that is out of bounds, or that contradicts the other.
 pub(crate) fn check_holds(
     name: &LockName,
     max_hold: Option<Duration>,

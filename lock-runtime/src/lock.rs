@@ -1,4 +1,4 @@
-//! `DistributedLock`: a named lock.
+//! `DistributedLock`: a named lock, for use without the attribute.
 
 use std::cell::OnceCell;
 use std::fmt;
@@ -19,12 +19,12 @@ use crate::registry;
 use crate::source::Source;
 use crate::telemetry::spans::Call;
 
-/// A named lock. Making one does nothing and always succeeds; it is cheap to clone, and can be
-/// kept and acquired as often as one likes.
+/// A named lock. To make one does nothing and always succeeds. It is cheap to clone, and can be
+/// kept and acquired any number of times.
 ///
 /// # Cancel safety
 ///
-/// Every acquisition may be dropped at any await: what it had acquired or begun is given back in
+/// Every acquisition may be dropped at any await. What it had acquired or begun is given back in
 /// the background.
 ///
 /// # Examples
@@ -83,14 +83,18 @@ impl DistributedLock {
         self
     }
 
-    /// Keeps the lock for at least this long after it was acquired, up to 24 h. By default, and with
-    /// zero, the lock is free as soon as its guard is gone.
+    /// Keeps the lock for at least this long after it was acquired, up to 24 h. By default, and
+    /// with zero, the lock is free as soon as its guard is gone.
     ///
-    /// It is for jobs that are shorter than the clocks of their replicas differ. The lock stays even
-    /// if its guard is dropped or its body ends before, however the body ended. After a loss there is
-    /// nothing to keep. Releasing the guard does not wait for the end. On Redis the lock stays even if
-    /// the process ends. Elsewhere a process that ends, or [`shutdown`](crate::shutdown), frees the
-    /// lock. It may be longer than the lease.
+    /// It is for jobs that take less time than the clocks of their replicas differ by: without it,
+    /// two replicas would run the job one after the other.
+    ///
+    /// * The lock stays even if its guard is dropped or its body ends before, however the body
+    ///   ended. After a loss there is nothing to keep.
+    /// * A release of the guard does not wait for the end of `min_hold`.
+    /// * On Redis the lock stays even if the process ends. Elsewhere the end of the process, or
+    ///   [`shutdown`](crate::shutdown), frees the lock.
+    /// * `min_hold` may be longer than the lease.
     #[must_use]
     pub fn min_hold(mut self, min_hold: Duration) -> Self {
         self.min_hold = Span::of(min_hold);
@@ -104,36 +108,39 @@ impl DistributedLock {
 
     /// Acquires the lock, and waits for it as long as it takes.
     ///
-    /// A guard stops nothing when the lock is lost. Watch its [`lost`](LockGuard::lost), or use
-    /// [`run`](Self::run), which drops the body.
+    /// A guard does not stop the caller's work when the lock is lost. Watch its
+    /// [`lost`](LockGuard::lost), or use [`run`](Self::run), which drops the body.
     ///
     /// # Errors
     ///
     /// * [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable) if the server cannot be
-    ///   reached or does not answer, after the provider's own patience.
-    /// * [`WouldDeadlock`](crate::LockErrorKind::WouldDeadlock) if the calling task holds the lock.
+    ///   reached or does not answer, after the provider's own patience. Also if
+    ///   [`shutdown`](crate::shutdown) ends the wait.
+    /// * [`WouldDeadlock`](crate::LockErrorKind::WouldDeadlock) if the calling task holds the lock
+    ///   through the attribute or [`run`](Self::run). A guard that it holds is not noticed.
     /// * [`InvalidName`](crate::LockErrorKind::InvalidName),
     ///   [`InvalidConfig`](crate::LockErrorKind::InvalidConfig) if the name, the lease or the
     ///   `min_hold` breaks its rule.
     /// * [`NoProvider`](crate::LockErrorKind::NoProvider) if none is registered and the in-process
     ///   fallback is forbidden.
-    /// * [`Unsupported`](crate::LockErrorKind::Unsupported) if the provider cannot do what is asked.
+    /// * [`Unsupported`](crate::LockErrorKind::Unsupported) if the provider cannot do what is
+    ///   asked.
     pub async fn acquire(&self) -> Result<LockGuard, LockError> {
         Acquiring::new(&mut Some(self.slot()?), &self.wanted(None)).await
     }
 
     /// Acquires the lock, and waits for it at most this long.
     ///
-    /// The caller has an answer at most 50 ms after the timeout, whatever the server does. A timeout
-    /// of zero tries once: then the bound is one answer of the server, which takes at most the
-    /// provider's `response_timeout`.
+    /// The caller has an answer at most 50 ms after the timeout, whatever the server does. A
+    /// timeout of zero tries once: then the bound is one answer of the server, which takes at most
+    /// the provider's `response_timeout`.
     ///
     /// # Errors
     ///
-    /// * [`TimedOut`](crate::LockErrorKind::TimedOut) if another holder was seen, and still held the
-    ///   lock when the timeout passed.
-    /// * [`Contended`](crate::LockErrorKind::Contended) if the timeout is zero and another holder was
-    ///   seen.
+    /// * [`TimedOut`](crate::LockErrorKind::TimedOut) if another holder was seen, and still held
+    ///   the lock when the timeout passed.
+    /// * [`Contended`](crate::LockErrorKind::Contended) if the timeout is zero and another holder
+    ///   was seen.
     /// * [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable) if the server could not
     ///   tell whether the lock is held.
     /// * The other kinds as [`acquire`](Self::acquire).
@@ -162,13 +169,13 @@ impl DistributedLock {
 
     /// Runs the body while the lock is held, and waits for the lock as long as it takes.
     ///
-    /// Nothing of the body runs before the lock is held. The body is polled together with the lease,
-    /// in the caller's own task. If the lock is lost, the body is dropped at once, in place.
+    /// Nothing of the body runs before the lock is held. The body is polled in the caller's own
+    /// task. If the lock is lost, the body is dropped at once, in place.
     ///
     /// # Errors
     ///
-    /// As [`acquire`](Self::acquire), and [`Lost`](crate::LockErrorKind::Lost) if the body was dropped
-    /// half-way.
+    /// As [`acquire`](Self::acquire), and [`Lost`](crate::LockErrorKind::Lost) if the body was
+    /// dropped half-way.
     ///
     /// # Examples
     ///
@@ -199,8 +206,8 @@ impl DistributedLock {
         self.run_in(Some(timeout), body).await
     }
 
-    /// Runs the body as [`run`](Self::run) does if the lock is free. Returns `None` if another holder
-    /// was seen.
+    /// Runs the body as [`run`](Self::run) does if the lock is free. Returns `None` if another
+    /// holder was seen.
     ///
     /// # Errors
     ///
@@ -291,7 +298,7 @@ impl fmt::Debug for DistributedLock {
     }
 }
 
-/// Contention as an answer.
+/// Turns contention into `None`.
 fn or_none<T>(result: Result<T, LockError>) -> Result<Option<T>, LockError> {
     match result {
         Ok(value) => Ok(Some(value)),

@@ -11,9 +11,9 @@ const MAX_BYTES: usize = 1_024;
 
 /// The name of a lock: any non-empty UTF-8 text without NUL, up to 1,024 bytes, case-sensitive.
 ///
-/// Making one always succeeds, so that it can be made from whatever a program has at hand; a name
-/// that breaks the rule is refused by the acquisition, with
-/// [`InvalidName`](crate::LockErrorKind::InvalidName). Cheap to clone.
+/// To make one always succeeds, so that any text can be converted. An acquisition refuses a name
+/// that breaks the rule, with [`InvalidName`](crate::LockErrorKind::InvalidName). A name is cheap
+/// to clone.
 #[derive(Clone)]
 pub struct LockName(Text);
 
@@ -37,7 +37,7 @@ impl LockName {
         }
     }
 
-    /// Says what breaks the rule above; `None` if nothing does.
+    /// Returns what breaks the rule of names; `None` if nothing does.
     pub(crate) fn fault(&self) -> Option<String> {
         let name = self.as_str();
         if name.is_empty() {
@@ -54,7 +54,7 @@ impl LockName {
         }
     }
 
-    /// Returns the first 64 characters: a name of megabytes has no place in an error or a log.
+    /// Returns the first 64 characters, for an error about a name that may be megabytes long.
     pub(crate) fn beginning(&self) -> &str {
         let name = self.as_str();
         name.char_indices()
@@ -62,8 +62,8 @@ impl LockName {
             .map_or(name, |(end, _)| &name[..end])
     }
 
-    /// Returns the name for a log or an error, with its control characters escaped: a caller may
-    /// have made it, and a line break in it would begin a line that looks like another one's.
+    /// Returns the name for a log or an error, with its control characters escaped. A line break in
+    /// a name would begin a line that looks like another log entry.
     pub(crate) fn shown(&self) -> Escaped<'_> {
         Escaped(self.as_str())
     }
@@ -87,7 +87,8 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// Also what begins a line, or turns the direction of one, without being a control character.
+/// Tells whether the character must be escaped: a control character, or one of the others that
+/// begin a line or change the direction of the text.
 fn is_control(character: char) -> bool {
     character.is_control()
         || matches!(character,
@@ -174,7 +175,7 @@ impl PartialEq<&str> for LockName {
     }
 }
 
-/// By bytes, as `str`.
+/// Compares by bytes, as `str` does.
 impl Ord for LockName {
     fn cmp(&self, other: &Self) -> Ordering {
         self.as_str().cmp(other.as_str())
@@ -187,7 +188,8 @@ impl PartialOrd for LockName {
     }
 }
 
-/// Equality, order and hash are those of the text, so that a map of names can be asked with `&str`.
+/// Borrows the text, whose equality, order and hash are the name's. So a map of names can be
+/// searched with `&str`.
 impl Borrow<str> for LockName {
     fn borrow(&self) -> &str {
         self.as_str()
@@ -201,7 +203,7 @@ impl serde::Serialize for LockName {
     }
 }
 
-/// Refuses what [`validate`](LockName::validate) refuses.
+/// Refuses each name that [`validate`](LockName::validate) refuses.
 #[cfg(feature = "serde")]
 impl<'de> serde::Deserialize<'de> for LockName {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -1,15 +1,16 @@
-//! What the caller of an annotated function gets when the body did not run, or not to its end.
+//! `Skipped` and `FromLockError`: what the caller of an annotated function gets when the body did
+//! not run, or not to its end.
 
 use crate::error::LockError;
 
 /// A return type that can say "the body did not run", for `on_unavailable = "skip"`.
 ///
-/// Implemented for `()`, `Option<T>` (`None`) and `Result<S, E>` (`Ok` of a skipped `S`, where
-/// `E: From<LockError>`); implement it for types of your own.
+/// It is implemented for `()`, `Option<T>` (`None`) and `Result<S, E>` (`Ok` of a skipped `S`,
+/// where `E: From<LockError>`). Implement it for types of your own.
 ///
-/// Only contention is skipped. A provider that fails and a lock that is lost are no reason to say
-/// nothing: `Result` returns them as `Err`, every other type is skipped and the failure is logged
-/// at ERROR.
+/// Only contention is skipped silently. `Result` returns every other error, such as a provider that
+/// fails or a lock that is lost, as `Err`. Every other type is skipped then, and the error is
+/// logged at ERROR.
 ///
 /// # Examples
 ///
@@ -33,17 +34,22 @@ use crate::error::LockError;
     note = "return `Option<{Self}>`, implement `Skipped` for `{Self}`, or give `on_unavailable` a closure that makes one from the `LockError`"
 )]
 pub trait Skipped {
-    /// The value that says "did not run".
+    /// Returns the value that says "did not run".
     fn skipped() -> Self;
 
-    /// The value for this error, which is logged here if it would vanish.
+    /// Returns the value for this error. Logs the error if the value does not carry it and it is no
+    /// contention.
     #[doc(hidden)]
     fn not_run(error: LockError) -> Self
     where
         Self: Sized,
     {
         if !error.is_contention() {
-            tracing::error!(%error, source = crate::error::source_text(&error), "skipped, though not because of contention");
+            tracing::error!(
+                %error,
+                source = crate::error::source_text(&error),
+                "skipped, though not because of contention"
+            );
         }
         Self::skipped()
     }
@@ -81,6 +87,7 @@ impl<S: Skipped, E: From<LockError>> Skipped for Result<S, E> {
     note = "return `Result<_, LockError>`, implement `From<LockError>` for the error type, or write `on_unavailable = \"skip\"` for `()` and `Option<T>`, or a closure that makes the value from the `LockError`"
 )]
 pub trait FromLockError {
+    /// Returns the value that carries this error.
     fn from_lock_error(error: LockError) -> Self;
 }
 

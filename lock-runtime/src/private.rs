@@ -1,8 +1,9 @@
-//! What expansions of the attribute name. Not part of the public API: it changes without notice.
+//! The items that the attribute's expansions name. They are not part of the public API, and change
+//! without notice.
 //!
-//! Here is all that they name, also of the standard library, whose crates' names may mean something
-//! else where an expansion stands. What has bounds is an alias and no re-export: errors of the
-//! compiler then show its own path, and not this one.
+//! All that expansions name is here, the standard library's items too: the names of its crates may
+//! mean something else where an expansion stands. A type whose methods have bounds is an alias and
+//! no re-export, so that the compiler's errors show its own path and not this one.
 
 pub use core::convert::Into;
 pub use core::option::Option;

@@ -1,4 +1,4 @@
-//! Which provider: the default one, the named ones, the in-process fallback.
+//! The registered providers: the default one, the named ones, and the in-process fallback.
 
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
@@ -21,7 +21,7 @@ static NAMED: RwLock<BTreeMap<String, Arc<Source>>> = RwLock::new(BTreeMap::new(
 static FALLBACK: OnceCell<Arc<Source>> = OnceCell::new();
 static FALLBACK_FORBIDDEN: AtomicBool = AtomicBool::new(false);
 
-/// Environment variables that platforms set in each of possibly many replicas.
+/// Environment variables that platforms set in each replica of a service.
 const REPLICA_SIGNS: [&str; 6] = [
     "KUBERNETES_SERVICE_HOST",
     "ECS_CONTAINER_METADATA_URI_V4",
@@ -34,13 +34,13 @@ const REPLICA_SIGNS: [&str; 6] = [
 /// Makes this the default provider, for the rest of the process.
 ///
 /// Call it once, in `main`, before the first lock is asked for. Locks that were asked for before
-/// were held in this process alone and excluded no other process. Then this warns, and succeeds
-/// once those locks are free.
+/// were held in this process alone and excluded no other process. In that case, `register` succeeds
+/// only once those locks are free, and logs a warning.
 ///
 /// # Errors
 ///
-/// * [`AlreadyRegistered`](RegisterErrorKind::AlreadyRegistered) if there is a default provider. It
-///   stays.
+/// * [`AlreadyRegistered`](RegisterErrorKind::AlreadyRegistered) if there is a default provider,
+///   which stays.
 /// * [`LocksInUse`](RegisterErrorKind::LocksInUse) if a lock is held or waited for in this process
 ///   alone. With the new provider another process could have the same lock at the same time.
 ///
@@ -62,12 +62,12 @@ pub fn register(provider: impl LockProvider) -> Result<(), RegisterError> {
             RegisterErrorKind::AlreadyRegistered,
             format!(
                 "a default provider is registered already (`{taken}`); register one, and use \
-             `register_named` for others"
+                 `register_named` for others"
             ),
         ));
     }
-    // From here on nobody arrives at the fallback's locks, also if it is only made now, so that the
-    // count stays true.
+    // From here on no caller arrives at the fallback's locks, even if the fallback is only made
+    // now. So the count below stays true.
     close_fallback(true);
     let fallback = FALLBACK.get();
     if let Some(fallback) = fallback {
@@ -79,8 +79,9 @@ pub fn register(provider: impl LockProvider) -> Result<(), RegisterError> {
             return Err(RegisterError::new(
                 RegisterErrorKind::LocksInUse,
                 format!(
-                    "{in_use} locks are held or waited for in this process alone, since no provider \
-                 was registered when they were asked for; register it first thing in `main`"
+                    "{in_use} locks are held or waited for in this process alone, since no \
+                     provider was registered when they were asked for; register it first thing in \
+                     `main`"
                 ),
             ));
         }
@@ -97,7 +98,7 @@ pub fn register(provider: impl LockProvider) -> Result<(), RegisterError> {
     Ok(())
 }
 
-/// Logs where locks are from now on. `name` is empty for the default.
+/// Logs where locks are from now on. `name` is empty for the default provider.
 fn say(source: &Source, name: &str) {
     let locks = Escaped(&source.provider.describe()).to_string();
     match name {
@@ -111,8 +112,8 @@ fn say(source: &Source, name: &str) {
 /// # Errors
 ///
 /// * [`InvalidName`](RegisterErrorKind::InvalidName) if the name is empty.
-/// * [`AlreadyRegistered`](RegisterErrorKind::AlreadyRegistered) if the name is taken. What is
-///   registered stays.
+/// * [`AlreadyRegistered`](RegisterErrorKind::AlreadyRegistered) if a provider of this name is
+///   registered, which stays.
 ///
 /// # Examples
 ///
@@ -159,14 +160,15 @@ pub fn register_named(
 }
 
 /// Makes every acquisition fail with [`NoProvider`](LockErrorKind::NoProvider) while no provider is
-/// registered. By default such a lock is held in this process alone.
+/// registered. By default, locks are then held in this process alone.
 ///
-/// It is for services of which several instances run: there a forgotten [`register`] must not pass
-/// unnoticed.
+/// It is for services of which several instances run, where a forgotten [`register`] must be
+/// noticed.
 pub fn forbid_in_process_fallback() {
     FALLBACK_FORBIDDEN.store(true, Ordering::Relaxed);
 }
 
+/// Returns the default provider, or the fallback while none is registered.
 pub(crate) fn default() -> Result<&'static Arc<Source>, LockError> {
     if let Some(provider) = DEFAULT.get() {
         return Ok(provider);
@@ -201,6 +203,7 @@ fn warn_of_fallback() {
     }
 }
 
+/// Returns the provider that is registered under this name.
 pub(crate) fn named(name: &str) -> Result<Arc<Source>, LockError> {
     let named = NAMED.read().unwrap_or_else(PoisonError::into_inner);
     if let Some(provider) = named.get(name) {
@@ -219,20 +222,20 @@ pub(crate) fn named(name: &str) -> Result<Arc<Source>, LockError> {
     )
 }
 
-/// What kept a provider from being registered.
+/// The reason why a provider was not registered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RegisterErrorKind {
-    /// There is a default provider, or one of this name, already. It stays.
+    /// A default provider, or one of this name, is registered already. It stays.
     AlreadyRegistered,
-    /// Locks are held or waited for in this process alone, since nobody had registered a provider
-    /// when they were asked for.
+    /// Locks are held or waited for in this process alone, because no provider was registered when
+    /// they were asked for.
     LocksInUse,
     /// The name is empty.
     InvalidName,
 }
 
-/// Why a provider was not registered.
+/// The error of [`register`] and [`register_named`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegisterError {
     kind: RegisterErrorKind,
@@ -245,7 +248,7 @@ impl RegisterError {
         Self { kind, message }
     }
 
-    /// Returns what happened.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> RegisterErrorKind {
         self.kind
     }

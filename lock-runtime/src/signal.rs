@@ -1,4 +1,4 @@
-//! A value that is set once, and tasks that wait for it.
+//! `Signal`: a value that is set once, and the tasks that wait for it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::wake;
 
+/// A value that is set once, and the tasks that wait for it.
 pub(crate) struct Signal<T> {
     value: OnceLock<T>,
     waiting: Mutex<Waiting>,
@@ -19,7 +20,7 @@ struct Waiting {
     wakers: BTreeMap<u64, Waker>,
 }
 
-/// A place among those that wait, for [`Signal::poll`] and [`Signal::forget`].
+/// A task's place at a signal, for [`Signal::poll`] and [`Signal::forget`].
 #[derive(Default)]
 pub(crate) struct Place(Option<u64>);
 
@@ -35,7 +36,8 @@ impl<T> Signal<T> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets the value, unless there is one, and wakes everybody.
+    /// Sets the value, unless there is one, and wakes all tasks that wait. True if it set the
+    /// value.
     pub(crate) fn set(&self, value: T) -> bool {
         let first = self.value.set(value).is_ok();
         if first {
@@ -49,12 +51,12 @@ impl<T> Signal<T> {
         self.value.get()
     }
 
-    /// Answers the value, or wakes this task when it is set.
+    /// Returns the value, or wakes this task when it is set.
     pub(crate) fn poll(&self, place: &mut Place, context: &Context<'_>) -> Poll<&T> {
         if let Some(value) = self.value.get() {
             return Poll::Ready(value);
         }
-        // Cloned before the lock and dropped after it: both may run code of the user's.
+        // Cloned before the lock and dropped after it, since both may run the user's code.
         let waker = context.waker().clone();
         let mut waiting = self.waiting();
         let key = *place.0.get_or_insert_with(|| {
@@ -64,14 +66,14 @@ impl<T> Signal<T> {
         let replaced = waiting.wakers.insert(key, waker);
         drop(waiting);
         drop(replaced);
-        // Set meanwhile: the waker may have come too late to be woken.
+        // The value may have been set meanwhile, too early for this waker to be woken.
         match self.value.get() {
             Some(value) => Poll::Ready(value),
             None => Poll::Pending,
         }
     }
 
-    /// Gives a place back: nobody waits there any more.
+    /// Gives a place back. Its task is not woken any more.
     pub(crate) fn forget(&self, place: &mut Place) {
         if let Some(key) = place.0.take() {
             let waker = self.waiting().wakers.remove(&key);
@@ -86,6 +88,7 @@ impl<T> Signal<T> {
     }
 }
 
+/// Gives its place back when it is dropped.
 struct Waits<'a, T>(&'a Signal<T>, Place);
 
 impl<T> Drop for Waits<'_, T> {

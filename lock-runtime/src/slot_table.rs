@@ -1,8 +1,8 @@
-//! A table of what is in use by key: sharded, and only as large as what is in it.
+//! `SlotTable`: a sharded table of the values that are in use, only as large as they need.
 //!
-//! It refers to its values weakly. Whoever drops the last reference to a value removes its entry.
-//! Until then another thread may already have made a new value for the key. That is no harm where a
-//! value to which nobody refers is worth nothing.
+//! The table refers to its values weakly. The drop of the last reference to a value removes its
+//! entry. Meanwhile another thread may make a new value for the key. That does no harm, since a
+//! value without references is worth nothing.
 
 use std::array;
 use std::hash::{BuildHasher, Hash};
@@ -13,7 +13,7 @@ use foldhash::quality::RandomState;
 use hashbrown::HashTable;
 
 const SHARDS: usize = 32;
-/// A shard larger than this gives memory back when most of it is unused.
+/// A shard of more entries than this gives memory back when most of it is unused.
 const KEPT_CAPACITY: usize = 64;
 
 struct Entry<T> {
@@ -21,7 +21,7 @@ struct Entry<T> {
     value: Weak<T>,
 }
 
-/// The values that are in use.
+/// A table of the values that are in use, by key.
 pub(crate) struct SlotTable<T> {
     hasher: RandomState,
     shards: [Mutex<HashTable<Entry<T>>>; SHARDS],
@@ -38,7 +38,7 @@ impl<T> Default for SlotTable<T> {
 
 impl<T> SlotTable<T> {
     fn shard(&self, hash: u64) -> MutexGuard<'_, HashTable<Entry<T>>> {
-        // The low bits choose the shard, hashbrown uses the high ones and all of them.
+        // The low bits choose the shard. Inside it, hashbrown tells entries apart by the high ones.
         lock(&self.shards[hash as usize % SHARDS])
     }
 
@@ -55,17 +55,17 @@ impl<T> SlotTable<T> {
     ) -> Result<Arc<T>, E> {
         let hash = self.hasher.hash_one(key);
         let mut found = None;
-        // Declared before the shard's lock and so dropped after it: the last reference takes that
-        // lock.
+        // Declared before the shard's lock and so dropped after it, since the drop of a last
+        // reference takes that lock.
         let mut others = Vec::new();
         let mut shard = self.shard(hash);
         shard.find(hash, |entry| {
             if entry.hash != hash {
                 return false;
             }
-            // A value that is going away is none.
             let Some(value) = entry.value.upgrade() else {
-                // What its last holder did comes before what the next one does.
+                // The value is being dropped, so it does not count. All that its last holder did
+                // must come before what the next holder does.
                 fence(Ordering::Acquire);
                 return false;
             };
@@ -86,7 +86,7 @@ impl<T> SlotTable<T> {
         Ok(made)
     }
 
-    /// Removes the entry of a value that is being dropped, and whose key has this hash.
+    /// Removes the entry of a value that is being dropped. Its key has this hash.
     pub(crate) fn forget(&self, value: &T, hash: u64) {
         let mut shard = self.shard(hash);
         let entry = shard.find_entry(hash, |entry| std::ptr::eq(entry.value.as_ptr(), value));
@@ -109,7 +109,7 @@ impl<T> SlotTable<T> {
         values
     }
 
-    /// Returns the number of entries, those of values that are going away included.
+    /// Returns the number of entries, including those of values that are being dropped.
     #[cfg(feature = "testing")]
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| lock(shard).len()).sum()

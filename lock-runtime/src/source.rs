@@ -1,4 +1,4 @@
-//! Who makes the calls: a provider, and what it said of itself once.
+//! `Source`: a provider that makes calls, with what it said about itself.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,28 +9,30 @@ use crate::call::caught_now;
 use crate::error::LockError;
 use crate::provider::{Capabilities, LockProvider, LockSpace};
 
-/// A provider, with what it says of itself: asked once, and under no lock, since a provider may be
-/// anybody's code.
+/// A provider that makes calls, with what it said about itself. It is asked once, and never under a
+/// lock, since it may run any code.
 pub(crate) struct Source {
     pub(crate) provider: Arc<dyn LockProvider>,
     facts: OnceCell<Facts>,
-    /// It stands in for a default provider that nobody has registered.
+    /// Whether it stands in for a default provider while none is registered.
     is_fallback: bool,
 }
 
-/// A default provider is registered or being so: the fallback's locks would exclude nobody else.
+/// Whether a default provider is registered, or is being registered. Then no caller may get a lock
+/// of the fallback, since that would not exclude other processes.
 static FALLBACK_CLOSED: AtomicBool = AtomicBool::new(false);
 
-/// Sets whether nobody arrives at the fallback's locks any more, also if it is only made later.
+/// Sets whether the fallback's locks are refused, even if the fallback is only made later.
 pub(crate) fn close_fallback(closed: bool) {
     FALLBACK_CLOSED.store(closed, Ordering::SeqCst);
 }
 
+/// What a provider said about itself.
 #[derive(Clone, Copy)]
 pub(crate) struct Facts {
     pub(crate) capabilities: Capabilities,
     pub(crate) space: LockSpace,
-    /// Its locks are nothing but the process's own queue.
+    /// Whether its locks are nothing but the process's own queue.
     pub(crate) in_process: bool,
     clone_of: Option<LockSpace>,
 }
@@ -40,7 +42,7 @@ impl Source {
         Self::make(provider, false)
     }
 
-    /// The same for the provider that stands in for a default one.
+    /// Makes the source of the provider that stands in for a default one.
     pub(crate) fn fallback(provider: Arc<dyn LockProvider>) -> Arc<Self> {
         Self::make(provider, true)
     }
@@ -54,17 +56,17 @@ impl Source {
         })
     }
 
-    /// Whether it is the fallback, and a provider has taken its place.
+    /// Tells whether it is the fallback, and a provider has taken its place.
     #[inline]
     pub(crate) fn is_closed(&self) -> bool {
         self.is_fallback && FALLBACK_CLOSED.load(Ordering::SeqCst)
     }
 
-    /// What it said of itself; asked now, if this is the first time.
+    /// Returns what the provider says about itself. Asks it at the first call.
     ///
     /// # Errors
     ///
-    /// If it panicked instead.
+    /// [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable) if the provider panicked.
     #[inline]
     pub(crate) fn ask(&self) -> Result<&Facts, LockError> {
         match self.facts.get() {
@@ -86,7 +88,7 @@ impl Source {
         Ok(facts?)
     }
 
-    /// What it said of itself; nothing, if it panicked instead.
+    /// Returns what the provider can do: nothing, if it panicked when it was asked.
     pub(crate) fn capabilities(&self) -> Capabilities {
         match self.ask() {
             Ok(facts) => facts.capabilities,
@@ -94,7 +96,8 @@ impl Source {
         }
     }
 
-    /// Whether its calls and the other one's, of the same lock space, are interchangeable.
+    /// Tells whether the calls of this provider may serve the other one's callers. Both must belong
+    /// to the same lock space.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.provider, &other.provider) || {
             let clone_of = |source: &Self| source.facts.get()?.clone_of;
@@ -102,7 +105,7 @@ impl Source {
         }
     }
 
-    /// The same number for all that are [like](Self::is_like) this one.
+    /// Returns a key that is the same for all sources that are [like](Self::is_like) this one.
     pub(crate) fn kind(&self) -> (bool, usize) {
         match self.facts.get().and_then(|facts| facts.clone_of) {
             Some(space) => (true, space.number()),
@@ -110,6 +113,7 @@ impl Source {
         }
     }
 
+    /// Returns the provider's name, for logs and metrics.
     pub(crate) fn name(&self) -> &'static str {
         self.capabilities().provider
     }

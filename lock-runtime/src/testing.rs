@@ -1,6 +1,6 @@
-//! For tests: a provider that loses, refuses, fails, delays and forgets on command.
+//! A provider for tests, which loses, refuses, fails, delays and forgets on command.
 //!
-//! Behind the feature `testing`; for the tests of programs that use locks, and of this library.
+//! It is behind the feature `testing`, for the tests of programs that use locks.
 //!
 //! # Examples
 //!
@@ -41,19 +41,19 @@ use crate::provider::{
 };
 use crate::token::FencingToken;
 
-/// Returns how many keys this process holds, waits for, or is still releasing.
+/// Returns how many keys this process holds, waits for or is still releasing.
 pub fn keys_in_use() -> usize {
     gate::all().iter().filter(|slot| !slot.is_idle()).count()
 }
 
-/// Returns how many entries the process's table of keys has, for whatever names.
+/// Returns how many entries the process's table of keys has.
 #[doc(hidden)]
 pub fn entries() -> usize {
     gate::entries()
 }
 
-/// Returns how many entries the process's table of keys has for names that begin like this, whether
-/// in use or not.
+/// Returns how many entries the process's table of keys has for names that begin with `prefix`.
+///
 /// A [`DistributedLock`](crate::DistributedLock) that was used keeps its entry until it is dropped.
 #[doc(hidden)]
 pub fn entries_under(prefix: &str) -> usize {
@@ -63,11 +63,11 @@ pub fn entries_under(prefix: &str) -> usize {
         .count()
 }
 
-/// What a [`TestProvider`] can be told about.
+/// The kind of call about which a [`TestProvider`] can be told something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Operation {
-    /// [`LockProvider::acquire`], and the acquisition within `pass_on`.
+    /// [`LockProvider::acquire`], and the acquisition within [`LockProvider::pass_on`].
     Acquire,
     /// [`LockProvider::renew`].
     Renew,
@@ -75,13 +75,13 @@ pub enum Operation {
     Release,
 }
 
-/// A provider with leases and fencing tokens whose server is a table in memory, and which does
-/// what a test tells it. Clones share the table.
+/// A provider whose server is a table in memory, and which does what a test tells it. It has leases
+/// and fencing tokens. Clones share the table.
 #[derive(Debug, Clone)]
 pub struct TestProvider {
     server: Arc<Server>,
     space: Arc<()>,
-    /// Of those with the same settings.
+    /// Shared by clones that have the same settings.
     clones: Arc<()>,
     lease: Duration,
     local_hand_over: bool,
@@ -90,7 +90,7 @@ pub struct TestProvider {
 #[derive(Debug, Default)]
 struct Server {
     state: Mutex<State>,
-    /// Something happened that a waiter may want to know.
+    /// Notified when a waiter must look again.
     changed: Notify,
 }
 
@@ -132,8 +132,8 @@ impl TestProvider {
         }
     }
 
-    /// Returns the same server as another process sees it. The two exclude each other by the server's
-    /// word alone, and not in this process's own queues.
+    /// Makes a provider of the same server as another process would have it. The two exclude each
+    /// other only by what the server says, and not in this process's own queues.
     #[must_use]
     pub fn another_process(&self) -> Self {
         Self {
@@ -151,7 +151,8 @@ impl TestProvider {
         self
     }
 
-    /// Lets every grant serve one waiter, as that of a provider which cannot reserve tokens.
+    /// Lets every grant serve one waiter only, like the grants of a provider that cannot reserve
+    /// tokens.
     #[must_use]
     pub fn without_local_hand_over(mut self) -> Self {
         self.local_hand_over = false;
@@ -159,7 +160,7 @@ impl TestProvider {
         self
     }
 
-    /// Tells the holder of this lock that its session is gone, and frees the lock.
+    /// Reports to the holder of this lock that it is lost, and frees the lock.
     pub fn lose(&self, name: &str) {
         if let Some(entry) = self.server.lock().held.remove(name) {
             entry.loss.report("the test provider was told to lose it");
@@ -167,7 +168,7 @@ impl TestProvider {
         self.server.changed.notify_waiters();
     }
 
-    /// Frees the lock and tells nobody, as a server that was restarted without its data.
+    /// Frees the lock without a report, like a server that was restarted without its data.
     pub fn forget(&self, name: &str) {
         self.server.lock().held.remove(name);
         self.server.changed.notify_waiters();
@@ -179,29 +180,30 @@ impl TestProvider {
         self.server.changed.notify_waiters();
     }
 
-    /// Refuses longer leases from now on, with [`Unsupported`](LockErrorKind::Unsupported).
+    /// Refuses leases longer than this from now on, with
+    /// [`Unsupported`](LockErrorKind::Unsupported).
     pub fn refuse_leases_above(&self, longest: Duration) {
         self.server.lock().longest_lease = Some(longest);
     }
 
-    /// Lets the next calls of this kind do nothing but fail, with
+    /// Lets the next `calls` calls of this kind do nothing but fail, with
     /// [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable).
     pub fn fail_next(&self, operation: Operation, calls: u32) {
         self.server.lock().failures.insert(operation, calls);
     }
 
-    /// Delays every call of this kind by this long before it does anything.
+    /// Delays every call of this kind by this time before it does anything.
     pub fn delay(&self, operation: Operation, delay: Duration) {
         self.server.lock().delays.insert(operation, delay);
     }
 
-    /// Sets whether the server is frozen. Then no call is answered, and leases go on ending.
+    /// Sets whether the server is frozen. While it is, no call is answered, but leases still end.
     pub fn freeze(&self, frozen: bool) {
         self.server.lock().frozen = frozen;
         self.server.changed.notify_waiters();
     }
 
-    /// Returns how many calls of this kind there were.
+    /// Returns how many calls of this kind there have been.
     pub fn calls(&self, operation: Operation) -> u64 {
         self.server
             .lock()
@@ -225,7 +227,7 @@ impl TestProvider {
         state.held.get(name).map(|entry| entry.lease)
     }
 
-    /// Returns how many locks are held, by the server's word.
+    /// Returns how many locks the server says are held.
     pub fn held(&self) -> usize {
         let now = Timestamp::now();
         let state = self.server.lock();
@@ -242,7 +244,7 @@ impl Server {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What happens to a call before it does anything.
+    /// Counts, delays or fails a call before it does anything, as the test has said.
     async fn arrive(&self, operation: Operation) -> Result<(), LockError> {
         let delay = {
             let mut state = self.lock();
@@ -281,6 +283,8 @@ impl State {
         }
     }
 
+    /// Grants the lock if it is free. Else returns when it is free at the latest, without a
+    /// renewal.
     fn take(&mut self, request: &AcquireRequest, sent_at: Timestamp) -> Result<Grant, Timestamp> {
         let name = request.name().as_str();
         self.drop_expired(name);
@@ -303,6 +307,7 @@ impl State {
         Ok(Grant::new(request, sent_at).with_tokens(first, tokens))
     }
 
+    /// Returns the entry of a grant whose owner still holds the lock.
     fn owned(&mut self, grant: &Grant) -> Result<&mut Entry, LockError> {
         let name = grant.name().as_str();
         self.drop_expired(name);

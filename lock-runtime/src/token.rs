@@ -1,26 +1,27 @@
-//! `FencingToken`.
+//! `FencingToken`: a number that grows with every grant of a lock.
 
 use std::fmt;
 
 /// A number that grows strictly with every grant of a lock's name, across processes.
 ///
-/// Store it with whatever the lock protects, and refuse a write whose token is below the highest
-/// one seen: then even a holder that was frozen for longer than its lease, and does not know it
-/// yet, can do no harm. See Martin Kleppmann, *How to do distributed locking* (2016).
+/// Store it with the data that the lock protects, and refuse a write whose token is below the
+/// highest one seen. Then even a holder that was frozen for longer than its lease, and does not
+/// know it yet, can do no harm. See Martin Kleppmann, *How to do distributed locking* (2016).
 ///
-/// It fits in an `i64`, the type of most databases' large integers, and converts to and from it.
+/// Every token of a provider fits in an `i64`, the type of most databases' large integers, and
+/// converts to and from it.
 ///
 /// # Changing providers
 ///
-/// Tokens of two providers do not compare: a counter of one begins anywhere beside that of the
-/// other. A service that moves to another provider stops first, then raises the stored tokens'
-/// column to zero or begins a new one, and starts again. Where the new provider takes a
-/// `token_floor` (Redis, files), the stored tokens can stay.
+/// Tokens of two providers must not be compared, since each provider counts for itself. A service
+/// that moves to another provider first stops, then resets the column of stored tokens to zero or
+/// begins a new one, and starts again. If the new provider takes a `token_floor` (Redis, files),
+/// the stored tokens can stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FencingToken(u64);
 
 impl FencingToken {
-    /// Makes the token of this value. Providers need it.
+    /// Makes the token of this value. It is for providers.
     pub const fn new(value: u64) -> Self {
         Self(value)
     }
@@ -53,21 +54,22 @@ impl From<FencingToken> for u64 {
     }
 }
 
-/// For SQL columns. Every provider's tokens fit; one above `i64::MAX` would become that.
+/// Converts a token for an SQL column. The tokens of every provider fit; a value above `i64::MAX`
+/// becomes `i64::MAX`.
 impl From<FencingToken> for i64 {
     fn from(token: FencingToken) -> Self {
         Self::try_from(token.0).unwrap_or(Self::MAX)
     }
 }
 
-/// For SQL columns. A negative number, which no token becomes, counts as zero, below every token.
+/// Converts the value of an SQL column. A negative number, which no token becomes, counts as zero.
 impl From<i64> for FencingToken {
     fn from(value: i64) -> Self {
         Self(u64::try_from(value).unwrap_or(0))
     }
 }
 
-/// As a number.
+/// Serializes the token as a number.
 #[cfg(feature = "serde")]
 impl serde::Serialize for FencingToken {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

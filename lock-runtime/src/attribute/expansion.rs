@@ -1,4 +1,4 @@
-//! What the attribute's expansion needs beside the call itself.
+//! What the attribute's expansion calls beside the call itself: outcomes, placeholders, outputs.
 
 use std::fmt::{self, Display};
 use std::marker::PhantomData;
@@ -9,7 +9,8 @@ use crate::body::{Kept, NotKept};
 use crate::error::LockError;
 use crate::outcome::{FromLockError, Skipped};
 
-/// What the expansion calls, as methods: errors of the compiler show this path of them.
+/// A namespace for functions that the expansion calls. As methods of it, they keep a short path in
+/// the compiler's errors.
 pub struct Expansion;
 
 impl Expansion {
@@ -23,7 +24,7 @@ impl Expansion {
         R::not_run(error)
     }
 
-    /// Takes the value of a placeholder.
+    /// Makes the value of a placeholder displayable.
     #[inline]
     pub fn in_name<T: InName + ?Sized>(value: &T) -> Shown<'_, T> {
         Shown(value, T::write)
@@ -49,7 +50,7 @@ impl<T: Display + ?Sized> InName for T {
     }
 }
 
-/// A value of a placeholder. It needs no bound, which would be reported a second time.
+/// The value of a placeholder. It has no bound, since the compiler would report that a second time.
 pub struct Shown<'a, T: ?Sized>(&'a T, fn(&T, &mut fmt::Formatter<'_>) -> fmt::Result);
 
 impl<T: ?Sized> Display for Shown<'_, T> {
@@ -59,19 +60,20 @@ impl<T: ?Sized> Display for Shown<'_, T> {
     }
 }
 
-/// Finds out how the output of a body can be kept: the method of the type itself is there only if
-/// the output is `Send`, and else that of the type that it dereferences to is called.
+/// Chooses how the output of a body is kept. If the output is `Send`, `keep` is the method of this
+/// type. Else it is that of `Unsendable`, to which this type dereferences.
 pub struct Output<T>(PhantomData<fn() -> T>);
 
 impl<T> Output<T> {
-    /// Tells the output of this body, which is given back: borrowed, it would be stored twice.
+    /// Infers the output type of this body, and returns the body. A borrow would be stored twice in
+    /// the caller's future.
     pub fn of<F: Future<Output = T>>(body: Pin<&mut Option<F>>) -> (Self, Pin<&mut Option<F>>) {
         (Self(PhantomData), body)
     }
 }
 
 impl<T: Send> Output<T> {
-    /// Makes a place for it.
+    /// Makes a place for the output.
     pub fn keep(&self) -> Kept<T> {
         Kept::default()
     }
@@ -85,11 +87,11 @@ impl<T> Deref for Output<T> {
     }
 }
 
-/// An output that cannot be sent to another thread, or of which that is not known.
+/// Stands for an output that cannot be sent to another thread, or is not known to be sendable.
 pub struct Unsendable;
 
 impl Unsendable {
-    /// Makes no place for it.
+    /// Makes the place that keeps nothing.
     pub fn keep(&self) -> NotKept {
         NotKept
     }

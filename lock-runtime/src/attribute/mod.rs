@@ -1,4 +1,4 @@
-//! What expansions of the attribute call.
+//! What the attribute's expansions call.
 
 pub(crate) mod expansion;
 pub(crate) mod run;

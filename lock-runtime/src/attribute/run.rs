@@ -1,4 +1,4 @@
-//! The attribute's one entry: what an expansion says about a call, and the call itself.
+//! `Request`: what an expansion says about a call, and the call itself.
 
 use std::cell::OnceCell;
 use std::future::Future;
@@ -17,7 +17,7 @@ use crate::source::Source;
 use crate::telemetry::spans::Call;
 use crate::{gate, limits, registry};
 
-/// What the attribute says about one call.
+/// The options of one call of an annotated function.
 pub struct Request {
     template: &'static str,
     name: LockName,
@@ -29,11 +29,12 @@ pub struct Request {
     site: Option<&'static CallSite>,
 }
 
-/// The place of an attribute whose name has no placeholders.
+/// The place in the source of an attribute whose name has no placeholders. It caches the lock's
+/// slot.
 pub struct CallSite(CachedSlot);
 
 impl CallSite {
-    /// Makes a place that was never called.
+    /// Makes a place at which there was no call yet.
     #[allow(clippy::new_without_default, reason = "it is made in statics")]
     pub const fn new() -> Self {
         Self(CachedSlot::new())
@@ -47,7 +48,8 @@ enum Provider {
 }
 
 impl Request {
-    /// Makes a call with everything else left at its default.
+    /// Makes a call with all other options at their defaults: it tries once, on the default
+    /// provider.
     #[inline]
     pub fn new(template: &'static str, name: LockName) -> Self {
         Self {
@@ -62,7 +64,7 @@ impl Request {
         }
     }
 
-    /// Sets the longest wait.
+    /// Sets the longest wait; zero tries once.
     #[inline]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
@@ -76,49 +78,51 @@ impl Request {
         self
     }
 
-    /// Sets the lease to ask for.
+    /// Sets the lease.
     #[inline]
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = Some(lease);
         self
     }
 
-    /// Sets how long the body may hold the lock.
+    /// Sets how long the body may hold the lock before it is dropped.
     #[inline]
     pub fn max_hold(mut self, max_hold: Duration) -> Self {
         self.max_hold = Some(max_hold);
         self
     }
 
-    /// Sets how long after its grant the lock is free for others at the earliest; zero is no limit.
+    /// Sets the shortest time for which the lock stays held, even if the body ends before; zero is
+    /// no limit.
     #[inline]
     pub fn min_hold(mut self, min_hold: Duration) -> Self {
         self.min_hold = Some(min_hold).filter(|min_hold| !min_hold.is_zero());
         self
     }
 
-    /// Takes the provider that is registered under this name.
+    /// Uses the provider that is registered under this name.
     #[inline]
     pub fn named(mut self, provider: &'static str) -> Self {
         self.provider = Provider::Named(provider);
         self
     }
 
-    /// Takes this provider.
+    /// Uses this provider.
     #[inline]
     pub fn on(mut self, provider: &Arc<dyn LockProvider>) -> Self {
         self.provider = Provider::Given(Arc::clone(provider));
         self
     }
 
-    /// Sets the place of this call, if the name is the same at each.
+    /// Sets the place of this call. The name must be the same at each call there.
     #[inline]
     pub fn at(mut self, site: &'static CallSite) -> Self {
         self.site = Some(site);
         self
     }
 
-    /// Runs the body while the lock is held.
+    /// Runs the body while the lock is held. Calls `not_run` with the error if the body did not
+    /// run, or not to its end.
     #[inline]
     pub fn run<F, N, K>(
         self,
@@ -134,7 +138,7 @@ impl Request {
         self.run_at::<_, _, K>(OnceCell::new(), body, not_run)
     }
 
-    /// Runs a body that sees the guard.
+    /// Does the same as [`run`](Self::run), for a body that uses the guard.
     #[inline]
     pub fn run_with_guard<F, N, K>(
         self,
@@ -168,10 +172,11 @@ impl Request {
         run_in::<_, _, K>(call, entered, max_hold, place, body, not_run)
     }
 
+    /// Finds the slot of the lock.
     fn enter(self, call: &Call) -> Result<(Option<SlotRef>, Wanted), LockError> {
         limits::check_holds(&self.name, self.max_hold, self.min_hold)?;
         let slot = match (&self.provider, self.site) {
-            // What is registered stays, and so may the slot.
+            // The slot may be cached, since a registered provider stays.
             (Provider::Default, Some(site)) => site.0.get(registry::default()?, &self.name),
             (Provider::Default, None) => gate::enter(registry::default()?, &self.name),
             (Provider::Named(name), Some(site)) => site.0.get(&registry::named(name)?, &self.name),

@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 
 use crate::name::LockName;
 
-/// What a thread keeps of its buffer from one name to the next.
+/// The largest buffer, in bytes, that a thread keeps from one name to the next.
 const KEPT_BUFFER: usize = 1_024;
 
 thread_local! {
@@ -13,14 +13,17 @@ thread_local! {
 }
 
 /// Renders a template into a name.
+///
+/// # Panics
+///
+/// If the `Display` of a value fails, as `format!` does.
 pub fn render(name: fmt::Arguments<'_>) -> LockName {
     if let Some(name) = name.as_str() {
         return LockName::from(name);
     }
-    // Taken and not borrowed: a value's `Display` may render a name of its own.
+    // Taken and not borrowed, since a value's `Display` may render a name of its own.
     let mut buffer = BUFFER.try_with(Cell::take).unwrap_or_default();
     buffer.clear();
-    // Fails only if a value's `Display` does, which `format!` would panic for.
     buffer
         .write_fmt(name)
         .expect("a value in a lock's name could not be displayed");
@@ -32,12 +35,14 @@ pub fn render(name: fmt::Arguments<'_>) -> LockName {
     name
 }
 
-/// A placeholder's value in a template with several of them: the character that begins the literal
-/// text after the placeholder is escaped, and so is the escape character itself, so that the first
-/// one of those in the name is where the value ends.
+/// A placeholder's value in a template with several placeholders, encoded so that no two lists of
+/// values make the same name.
 ///
-/// The escape character is `%`, except before literal text that begins with `%`: `"{a}%{b}"` would
-/// render (`"%"`, `"x"`) and (`""`, `"25%x"`) alike. There it is `~`.
+/// The character that begins the literal text after the placeholder is escaped, and so is the
+/// escape character itself. So the value ends where that character first stands in the name.
+///
+/// The escape character is `%`, but `~` before literal text that begins with `%`. There, `%` would
+/// render `"{a}%{b}"` alike for (`"%"`, `"x"`) and (`""`, `"25%x"`).
 pub struct Encoded<'a>(pub fmt::Arguments<'a>, pub char);
 
 impl fmt::Display for Encoded<'_> {

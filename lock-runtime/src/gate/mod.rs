@@ -7,6 +7,10 @@
 //! that goes away neither interrupts the call nor loses the process's place on the server while
 //! others wait.
 //!
+//! A *slot* is one key with its queue, and a *ticket* is the number of a caller's place there.
+//! Callers that only try, and are not first in the queue, are *sharers*: they share the answer of
+//! the call for the head.
+//!
 //! A slot is in the table for as long as a guard, a waiter or a call under way refers to it. Code
 //! of users and providers never runs under its lock: what a change of its state leads to happens
 //! afterwards (`Effects`).

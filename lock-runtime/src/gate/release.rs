@@ -45,7 +45,8 @@ impl SlotRef {
     /// Ends the grant of this ticket, but not before its `min_hold` is over: passes it to the next
     /// waiter of this process, or back to the server.
     ///
-    /// `is_lost` tells whether the lock was lost. It is called only where some guard has extras.
+    /// `is_lost` tells whether the lock was lost. It is called only if some guard of this slot has
+    /// a `min_hold`, or was asked for the signal of its end.
     pub(crate) fn release(&self, ticket: u64, is_lost: impl FnOnce() -> bool) -> Release {
         let mut guard = self.lock();
         if guard.extras.is_empty() {
@@ -99,7 +100,7 @@ impl SlotRef {
         Arc::clone(ended)
     }
 
-    /// Ends the grant of this ticket; the lock of this process stays held until `keep_until`.
+    /// Ends the grant of this ticket, but keeps the lock until `keep_until`.
     #[inline]
     pub(super) fn release_at(
         &self,

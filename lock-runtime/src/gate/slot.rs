@@ -167,14 +167,14 @@ impl Slot {
 }
 
 impl SlotRef {
-    /// Makes a reference for this provider.
+    /// Makes a reference to the slot, for this provider.
     #[inline]
     pub(crate) fn new(slot: Arc<Slot>, source: &Arc<Source>) -> Self {
         let other = (!Arc::ptr_eq(&slot.first, source)).then(|| Arc::clone(source));
         Self { slot, other }
     }
 
-    /// Makes a reference for the slot's first provider.
+    /// Makes a reference to the slot, for its first provider.
     pub(crate) fn any(slot: Arc<Slot>) -> Self {
         Self { slot, other: None }
     }
@@ -194,7 +194,7 @@ impl SlotRef {
         }
     }
 
-    /// Makes a reference for the provider that makes this waiter's calls.
+    /// Makes a reference to the slot, for the provider that makes this waiter's calls.
     pub(super) fn on_behalf_of(&self, waiter: &Waiter) -> Self {
         Self {
             slot: Arc::clone(&self.slot),
@@ -278,7 +278,8 @@ impl SlotRef {
         Ok(Arrival::Queued(ticket, until))
     }
 
-    /// Asks the provider for a waiter that has joined the queue, or tells the call under way.
+    /// Asks the provider for a waiter that has joined the queue, or has the call under way ask for
+    /// more tokens.
     fn arrived(&self, state: &mut State) -> Effects {
         match &state.phase {
             Phase::Idle => self.start_acquiring(state, None),

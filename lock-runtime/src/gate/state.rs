@@ -27,7 +27,7 @@ pub(super) struct State {
     pub(super) phase: Phase,
     pub(super) last_ticket: u64,
     pub(super) queue: Queue,
-    /// Callers that only try while the provider is asked for another caller. They share its answer.
+    /// Callers that only try while the provider is asked for another caller, and share the answer.
     pub(super) sharers: Queue,
     /// The errors of waiters that have not looked yet, by ticket.
     failed: BTreeMap<u64, Arc<LockError>>,
@@ -51,7 +51,7 @@ pub(super) struct State {
     pub(super) looked_at: bool,
 }
 
-/// What a slot does.
+/// What a slot does at present.
 #[derive(Default)]
 pub(super) enum Phase {
     /// There is no holder, and no call is under way.

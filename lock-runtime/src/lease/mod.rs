@@ -136,9 +136,9 @@ impl Lease {
         enough && self.is_of(source)
     }
 
-    /// Tells whether a waiter that asked for `asked` may have a lease of length `lease`. It must be
-    /// no shorter, and no more than a quarter longer: so long would the lock of a dead process
-    /// stay.
+    /// Tells whether a waiter that asked for `asked` may have a lease of length `lease`: one that
+    /// is no shorter, and at most a quarter longer. The lock of a process that dies stays for the
+    /// rest of its lease.
     pub(crate) fn may_serve(lease: Duration, asked: Duration) -> bool {
         asked <= lease && lease <= asked + asked / 4
     }

@@ -1,7 +1,7 @@
 //! The timekeeper: the task that reports leases that end, starts renewals that are due, and looks
 //! at what is unsettled.
 //!
-//! It runs on the thread that keeps time, apart from the calls of providers.
+//! It runs on the timer thread, apart from the calls of providers.
 
 use std::pin::pin;
 use std::sync::atomic::Ordering;

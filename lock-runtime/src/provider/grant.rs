@@ -1,4 +1,4 @@
-//! What a provider answers: a grant.
+//! `Grant`: what a provider answers to an acquisition.
 
 use std::any::Any;
 use std::fmt;
@@ -35,9 +35,10 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// Makes the grant that answers `request`. `sent_at` was read **before** the first byte of the
-    /// request that made it was sent; validity counts from there. A moment that is yet to come
-    /// counts as now.
+    /// Makes the grant that answers `request`.
+    ///
+    /// The provider read `sent_at` **before** it sent the first byte to the server: the validity
+    /// counts from there. A moment in the future counts as now.
     pub fn new(request: &AcquireRequest, sent_at: Timestamp) -> Self {
         Self {
             name: request.name().clone(),
@@ -66,7 +67,7 @@ impl Grant {
         self
     }
 
-    /// Sets a lease other than the one asked for.
+    /// Sets a lease other than the one that was asked for.
     #[must_use]
     pub fn with_lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
@@ -74,17 +75,18 @@ impl Grant {
         self
     }
 
-    /// Says that the server keeps the lock for this long after a renewal, longer than the holder may count on
-    /// it: of a session, a client hears less than the whole timeout. Without this, or if it is
-    /// shorter than the lease, it is the lease.
+    /// Sets how long after a renewal the server keeps the lock, if that is longer than the grant's
+    /// lease. For example, a session may live on after its holder has ceased to count on it.
+    ///
+    /// By default, and if `lease` is shorter than the grant's lease, it is the grant's lease.
     #[must_use]
     pub fn with_server_lease(mut self, lease: Duration) -> Self {
         self.server_lease = lease.max(self.lease);
         self
     }
 
-    /// Adds something of the provider's own, such as an open file, which
-    /// [`state`](Self::state) gives back and which is dropped with the grant.
+    /// Adds a value of the provider's own, such as an open file. [`state`](Self::state) returns it,
+    /// and it is dropped with the grant.
     #[must_use]
     pub fn with_state(mut self, state: impl Any + Send + Sync) -> Self {
         self.state = Some(Box::new(state));
@@ -96,7 +98,7 @@ impl Grant {
         &self.name
     }
 
-    /// Returns who holds the lock.
+    /// Returns the identity of the lock's holder.
     pub fn owner(&self) -> OwnerId {
         self.owner
     }
@@ -106,27 +108,27 @@ impl Grant {
         self.lease
     }
 
-    /// Returns how long after a renewal the server keeps the lock for its holder.
+    /// Returns how long after a renewal the server keeps the lock.
     pub fn server_lease(&self) -> Duration {
         self.server_lease
     }
 
-    /// Returns the moment from which its first validity counts.
+    /// Returns the moment from which the validity counts before the first renewal.
     pub fn valid_from(&self) -> Timestamp {
         self.valid_from
     }
 
-    /// Returns the first fencing token.
+    /// Returns the first fencing token; `None` if there is none.
     pub fn token(&self) -> Option<FencingToken> {
         self.token
     }
 
-    /// Returns how many fencing tokens there are.
+    /// Returns how many fencing tokens there are; 1 if there is none.
     pub fn tokens(&self) -> NonZeroU32 {
         self.tokens
     }
 
-    /// Returns what [`with_state`](Self::with_state) put in, if it is a `T`.
+    /// Returns the value that [`with_state`](Self::with_state) added, if it is a `T`.
     pub fn state<T: Any>(&self) -> Option<&T> {
         self.state.as_ref()?.downcast_ref()
     }

@@ -1,4 +1,4 @@
-//! The report that a grant has ended by itself, and who is told of it.
+//! `LossReporter`: how a provider reports that a grant has ended by itself.
 
 use std::fmt;
 use std::sync::atomic::{Ordering, fence};
@@ -7,19 +7,19 @@ use std::sync::{Arc, OnceLock, Weak};
 use crate::error::{LockError, LockErrorKind};
 use crate::signal::Signal;
 
-/// What is told of a loss.
+/// What is told of a loss first.
 pub(crate) trait LossListener: Send + Sync {
-    /// The loss has been reported. Called once, on the thread that reports it.
+    /// Acts on the loss. Called once, on the thread that reports it.
     fn lost(&self);
 }
 
-/// Reports that a grant has ended by itself. Cheap to clone; may outlive the grant.
+/// Reports that a grant has ended by itself. It is cheap to clone, and may outlive the grant.
 #[derive(Clone)]
 pub struct LossReporter(Arc<LossState>);
 
 struct LossState {
     signal: Signal<LockError>,
-    /// Who has to hear of it first.
+    /// Told before any task that waits for the signal.
     listener: OnceLock<Weak<dyn LossListener>>,
 }
 
@@ -31,12 +31,13 @@ impl LossReporter {
         }))
     }
 
-    /// Reports that the grant is lost, and why. The first report counts. It becomes the detail of an
-    /// error of kind [`Lost`](LockErrorKind::Lost).
+    /// Reports that the grant is lost, and why. Only the first report counts. It becomes the detail
+    /// of an error of kind [`Lost`](LockErrorKind::Lost).
     pub fn report(&self, why: impl Into<String>) {
         self.report_error(LockError::new(LockErrorKind::Lost).with_detail(why));
     }
 
+    /// Reports that the grant is lost, with this error. Only the first report counts.
     pub(crate) fn report_error(&self, error: LockError) {
         if !self.0.signal.set(error) {
             return;
@@ -48,8 +49,8 @@ impl LossReporter {
         }
     }
 
-    /// Has this told of the loss, from now on. True if it was reported before: then the caller tells
-    /// it, once it can be told.
+    /// Tells this listener of the loss, from now on. True if the loss was reported before. Then the
+    /// caller must tell the listener.
     pub(crate) fn tell(&self, listener: Weak<dyn LossListener>) -> bool {
         let _ = self.0.listener.set(listener);
         // Either the report finds the listener, or this finds the report.
@@ -57,6 +58,7 @@ impl LossReporter {
         self.0.signal.get().is_some()
     }
 
+    /// Returns the signal that a report sets.
     pub(crate) fn signal(&self) -> &Signal<LockError> {
         &self.0.signal
     }

@@ -1,4 +1,4 @@
-//! What a provider is: its trait, what it is asked, and what it answers.
+//! `LockProvider`: the trait of a provider, with what it is asked and what it answers.
 
 mod capabilities;
 mod grant;
@@ -23,12 +23,13 @@ pub use request::{AcquireRequest, Interest, OwnerId};
 
 /// Where locks live: implement this to keep locks on a server that is not supported yet.
 ///
-/// A provider keeps named locks somewhere: on a server, in files, in memory. It answers four
-/// questions, [`acquire`](LockProvider::acquire), [`renew`](LockProvider::renew),
-/// [`release`](LockProvider::release) and, if it can do better than a release followed by an
-/// acquisition, [`pass_on`](LockProvider::pass_on). Everything else is the library's: queueing
-/// inside the process, timeouts, cancellation, renewal in time, loss, clean-up and deadlock
-/// detection.
+/// A provider keeps named locks somewhere: on a server, in files, in memory. It must
+/// [`acquire`](LockProvider::acquire) and [`release`](LockProvider::release) a lock and, if its
+/// locks have a lease, [`renew`](LockProvider::renew) it. The other methods have defaults, which a
+/// provider replaces where its server can do better.
+///
+/// The library does everything else: queueing inside the process, timeouts, cancellation, renewal
+/// in time, loss, clean-up and deadlock detection.
 ///
 /// # What the library promises a provider
 ///
@@ -36,29 +37,98 @@ pub use request::{AcquireRequest, Interest, OwnerId};
 ///   may use `tokio` freely, but must not block; blocking work goes to
 ///   [`tokio::task::spawn_blocking`].
 /// * For one lock space ([`lock_space`](LockProvider::lock_space)) and name there is at most one
-///   call of `acquire`, `pass_on` or `release` under way, and at most one grant.
-/// * A future of `acquire`, `pass_on` or `release` is **never dropped before it is done**. When
-///   nobody wants the lock any more, [`AcquireRequest::abandoned`] says so instead, and a grant
+///   call of `acquire`, `pass_on` or `release` under way, and at most one grant. Only a `release`
+///   that has no answer when the server's lease ends goes on beside the next call.
+/// * A future of `acquire`, `pass_on` or `release` is **never dropped before it is done**. When no
+///   caller wants the lock any more, [`AcquireRequest::abandoned`] says so instead, and a grant
 ///   that still comes is released. A future of `renew` or `renew_all` may be dropped.
 /// * A call that panics counts as [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable).
+///   After an acquisition that panicked, `release` is called for the grant that it may have left.
 ///
 /// # What a provider promises
 ///
 /// * A grant's validity is counted from a moment **before** the request that made it was sent
 ///   ([`Grant::new`]). The server must keep it for at least the lease from then on.
-/// * An acquisition that fails leaves nothing behind, even if the server's answer was lost: it
-///   tries to undo what the lost request may have done, for as long as one lease.
+/// * An acquisition that fails leaves nothing behind, even if the server's answer was lost. The
+///   provider tries to undo what the lost request may have done, for as long as one lease.
 /// * `release` and `renew` touch the lock only where the server says that this
 ///   [owner](AcquireRequest::owner) holds it.
 ///
-/// Implemented for `Arc<P>` too, so that one provider can be registered and used directly.
+/// The trait is implemented for `Arc<P>` too, so that one provider can be registered and used
+/// directly.
+///
+/// # Examples
+///
+/// A provider whose server is a set in memory, which keeps a lock until it is released:
+///
+/// ```
+/// use std::collections::HashSet;
+/// use std::sync::{Arc, Mutex};
+///
+/// use lock_runtime::{
+///     AcquireRequest, BoxFuture, Capabilities, DistributedLock, Grant, LockError, LockErrorKind,
+///     LockProvider, Timestamp,
+/// };
+/// use tokio::sync::Notify;
+///
+/// #[derive(Default)]
+/// struct InMemory {
+///     held: Mutex<HashSet<String>>,
+///     freed: Notify,
+/// }
+///
+/// impl LockProvider for InMemory {
+///     fn capabilities(&self) -> Capabilities {
+///         Capabilities::new("in-memory")
+///     }
+///
+///     fn acquire<'a>(
+///         &'a self,
+///         request: &'a AcquireRequest,
+///     ) -> BoxFuture<'a, Result<Grant, LockError>> {
+///         Box::pin(async move {
+///             loop {
+///                 let freed = self.freed.notified();
+///                 let sent_at = Timestamp::now();
+///                 if self.held.lock().unwrap().insert(request.name().to_string()) {
+///                     return Ok(Grant::new(request, sent_at));
+///                 }
+///                 if !request.waits() || request.is_abandoned() {
+///                     return Err(LockErrorKind::Contended.into());
+///                 }
+///                 tokio::select! {
+///                     () = freed => {}
+///                     () = request.abandoned() => {}
+///                 }
+///             }
+///         })
+///     }
+///
+///     fn release<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<(), LockError>> {
+///         Box::pin(async move {
+///             self.held.lock().unwrap().remove(grant.name().as_str());
+///             self.freed.notify_waiters();
+///             Ok(())
+///         })
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), LockError> {
+/// let lock = DistributedLock::on(Arc::new(InMemory::default()), "invoice:7");
+/// let guard = lock.acquire().await?;
+/// assert!(lock.try_acquire().await?.is_none());
+/// guard.release().await?;
+/// # Ok(())
+/// # }
+/// ```
 pub trait LockProvider: Send + Sync + 'static {
-    /// Returns what this provider can do: the same value at every call.
+    /// Returns what this provider can do. It must be the same value at every call.
     fn capabilities(&self) -> Capabilities;
 
     /// Says where the locks are, for the log: without credentials, and in one line, such as
-    /// ``redis 127.0.0.1:6379, prefix `billing:`, lease 30s``. By default the provider's name and
-    /// its lease.
+    /// ``redis 127.0.0.1:6379, prefix `billing:`, lease 30s``. By default it is the provider's name
+    /// and its lease.
     fn describe(&self) -> String {
         let capabilities = self.capabilities();
         describe(capabilities.provider, "", "", capabilities.lease)
@@ -66,48 +136,54 @@ pub trait LockProvider: Send + Sync + 'static {
 
     /// Acquires the lock `request.name()` for `request.owner()`.
     ///
-    /// With [`waits`](AcquireRequest::waits) false, answers at once; with true, waits until the
-    /// lock is granted or [abandoned](AcquireRequest::abandoned) resolves, preferably in the order
-    /// in which processes asked.
+    /// If [`waits`](AcquireRequest::waits) is false, it answers at once. If true, it waits until
+    /// the lock is granted or [abandoned](AcquireRequest::abandoned) resolves. Waiting processes
+    /// are preferably served in the order in which they asked.
     ///
     /// # Errors
     ///
-    /// [`Contended`](LockErrorKind::Contended) if somebody else holds the lock, or if the request
-    /// was abandoned while it waited; any other kind for what went wrong.
+    /// [`Contended`](LockErrorKind::Contended) if another holder has the lock, or if the request
+    /// was abandoned while it waited. [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable),
+    /// [`Unsupported`](LockErrorKind::Unsupported), [`InvalidName`](LockErrorKind::InvalidName) or
+    /// [`InvalidConfig`](LockErrorKind::InvalidConfig) for what went wrong. Any other kind reaches
+    /// the caller as `ProviderUnavailable`.
     fn acquire<'a>(
         &'a self,
         request: &'a AcquireRequest,
     ) -> BoxFuture<'a, Result<Grant, LockError>>;
 
-    /// Extends a grant by its lease, if its owner still holds the lock, and returns the moment
-    /// from which the new validity counts: read **before** the request was sent.
+    /// Extends a grant by its lease, if its owner still holds the lock. Returns the moment from
+    /// which the new validity counts, read **before** the request was sent.
     ///
-    /// Called every third of the lease; never for a grant without one. A provider with leases must
-    /// implement it: by default no grant is ever extended, and each is lost when its lease ends.
+    /// The library calls it every third of the lease, and never for a grant without one. A provider
+    /// with leases must implement it: by default no grant is ever extended, and each is lost when
+    /// its lease ends.
     ///
     /// # Errors
     ///
-    /// [`Lost`](LockErrorKind::Lost) if the server says that the owner holds the lock no more:
-    /// the guard is lost at once. After any other error the library tries again until the grant's
-    /// validity ends. [`Unsupported`](LockErrorKind::Unsupported) by default.
+    /// [`Lost`](LockErrorKind::Lost) if the server says that the owner does not hold the lock any
+    /// more. Then the lock is lost at once. After any other error the library tries again until the
+    /// grant's validity ends. [`Unsupported`](LockErrorKind::Unsupported) by default.
     ///
     /// # Cancel safety
     ///
-    /// May be dropped at any await.
+    /// The future may be dropped at any await.
     fn renew<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<Timestamp, LockError>> {
         let _ = grant;
         Box::pin(async move { Err(unsupported(self.capabilities(), "renew a lease")) })
     }
 
     /// Renews several grants, and answers for each, in order. Override it where the server can
-    /// take them in one request. By default all [`renew`](Self::renew)s at once, each for a quarter
-    /// of its lease at most, so that one that hangs does not hold up the others.
+    /// renew them in one request.
+    ///
+    /// By default it makes all calls of [`renew`](Self::renew) at once. Each may take a quarter of
+    /// its lease at most, so that one that hangs does not hold up the others.
     fn renew_all<'a>(
         &'a self,
         grants: &'a [Arc<Grant>],
     ) -> BoxFuture<'a, Vec<Result<Timestamp, LockError>>> {
         let renewals = grants.iter().map(|grant| {
-            // Each by itself: one that panics is not the others' failure.
+            // Each is caught by itself, so that one that panics fails alone.
             let renewal = caught(async { self.renew(grant).await });
             let renewal: BoxFuture<'a, _> = Box::pin(async {
                 match tokio::time::timeout(grant.lease() / 4, renewal).await {
@@ -124,32 +200,33 @@ pub trait LockProvider: Send + Sync + 'static {
 
     /// Releases the lock, if the grant's owner still holds it.
     ///
-    /// Called exactly once for each grant that was not passed on, also after a loss: then as a
-    /// precaution, and its answer is ignored.
+    /// The library calls it exactly once for each grant that was not passed on. After a loss the
+    /// call is a precaution, whose answer is ignored.
     ///
     /// # Errors
     ///
-    /// [`Lost`](LockErrorKind::Lost) if the owner did not hold the lock any more; any other kind
-    /// if the server could not be asked, in which case its lease ends the lock.
+    /// [`Lost`](LockErrorKind::Lost) if the owner did not hold the lock any more. Any other kind if
+    /// the server could not be asked, in which case the lock ends with its lease.
     fn release<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<(), LockError>>;
 
-    /// Gives the lock up in favour of the next process that waits and queues again behind it, or,
-    /// if no other process waits, goes on with a new grant: in one step where the server can.
+    /// Releases the lock, and acquires it anew for `request` behind the processes that wait: in one
+    /// step, where the server can do that. If no other process waits, the new grant comes at once.
     ///
-    /// Called when a run of grants inside this process is over and others still wait in it. By
-    /// default a [`release`](Self::release) followed by an [`acquire`](Self::acquire).
+    /// The library calls it when a run of grants inside this process is over and callers of this
+    /// process still wait. By default it is a [`release`](Self::release) followed by an
+    /// [`acquire`](Self::acquire).
     ///
     /// # Errors
     ///
-    /// As `acquire`. The old grant is over in every case.
+    /// As [`acquire`](Self::acquire). The old grant is over in every case.
     fn pass_on<'a>(
         &'a self,
         grant: &'a Grant,
         request: &'a AcquireRequest,
     ) -> BoxFuture<'a, Result<Grant, LockError>> {
         Box::pin(async move {
-            // A failed release is not the next acquisition's failure: that one learns by itself
-            // whether the server answers.
+            // A release that fails does not fail the acquisition, which finds out by itself whether
+            // the server answers.
             if let Err(error) = self.release(grant).await {
                 tracing::warn!(name = %request.name(), %error, "could not release the lock");
             }
@@ -157,15 +234,17 @@ pub trait LockProvider: Send + Sync + 'static {
         })
     }
 
-    /// Releases the lock after `keep_for` and not now, also if this process has ended by then.
+    /// Releases the lock after `keep_for`, and not now, even if this process has ended by then.
     ///
-    /// Called instead of [`release`](Self::release), with the rest of a `min_hold`. The grant is
-    /// over for the library as soon as the server has agreed: it renews it no more.
+    /// The library calls it instead of [`release`](Self::release), with the rest of a `min_hold`.
+    /// Once the server has agreed, the grant is over for the library, which does not renew it any
+    /// more.
     ///
     /// # Errors
     ///
-    /// As `release`. [`Unsupported`](LockErrorKind::Unsupported), the default, if the server cannot
-    /// do this: then the library renews the grant until `keep_for` has passed, and releases it.
+    /// As [`release`](Self::release). [`Unsupported`](LockErrorKind::Unsupported), the default, if
+    /// the server cannot do this. After any error but `Lost`, the library renews the grant until
+    /// `keep_for` has passed, and then releases it.
     fn release_later<'a>(
         &'a self,
         grant: &'a Grant,
@@ -175,29 +254,33 @@ pub trait LockProvider: Send + Sync + 'static {
         Box::pin(async move { Err(unsupported(self.capabilities(), "release a lock later")) })
     }
 
-    /// Returns the set of locks that this provider's names belong to. Inside one process, two tasks never
-    /// hold the same name of the same space, whatever the server says; many servers let one
-    /// session take its own lock twice.
+    /// Returns the set of locks to which this provider's names belong.
     ///
-    /// By default the provider's own address. A provider that only wraps another one must return
-    /// that one's space.
+    /// Inside one process, two tasks never hold the same name of the same space, whatever the
+    /// server says. Many servers let one session take its own lock twice.
+    ///
+    /// By default it is the provider's own address. A provider that only wraps another one must
+    /// return that one's space.
     fn lock_space(&self) -> LockSpace {
         LockSpace::of(self)
     }
 
-    /// Returns what all clones of this provider have in common, and no other provider has. Then the calls of one
-    /// may serve the callers of another, several in one request. A wrapper does not forward this,
-    /// since its own logic would be left out.
+    /// Returns what all clones of this provider have in common, and no other provider has.
     ///
-    /// By default `None`: each provider that is registered, or put in an `Arc`, stands for itself.
+    /// Then the calls of one clone may serve the callers of another, several in one request. A
+    /// wrapper must not forward this, since its own logic would be left out.
+    ///
+    /// By default it is `None`: each provider that is registered, or put in an `Arc`, stands for
+    /// itself.
     fn clone_of(&self) -> Option<LockSpace> {
         None
     }
 
-    /// Returns, for locks that are nothing but the process's own queue, the token of the grant that is
-    /// being made, now, without asking anybody. `acquire`, `renew` and `release` are then not
-    /// called. Only [`InProcessProvider`](crate::InProcessProvider), and what wraps it, answers
-    /// `Some`; the default is `None`.
+    /// Returns the token of the grant that is being made, for locks that are nothing but the
+    /// process's own queue. `acquire`, `renew` and `release` are then not called.
+    ///
+    /// Only [`InProcessProvider`](crate::InProcessProvider), and what wraps it, answers `Some`. The
+    /// default is `None`.
     #[doc(hidden)]
     fn grant_in_process(&self) -> Option<FencingToken> {
         None
@@ -264,7 +347,7 @@ impl<P: LockProvider + ?Sized> LockProvider for Arc<P> {
     }
 }
 
-/// The text of [`LockProvider::describe`]; what is empty is left out.
+/// Makes the text of [`LockProvider::describe`]. What is empty is left out.
 pub(crate) fn describe(
     provider: &str,
     place: &str,

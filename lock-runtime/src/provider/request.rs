@@ -1,4 +1,4 @@
-//! What a provider is asked: one acquisition, and whether anybody still wants it.
+//! `AcquireRequest`: what a provider is asked; and `Interest`, the side that asks.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -16,7 +16,8 @@ use crate::signal::Signal;
 
 /// The random identity of one grant: 128 bits, shown as 32 hexadecimal digits.
 ///
-/// It is what a server compares before it renews or releases, so that nobody ends another's lock.
+/// A server compares it before it renews or releases a lock, so that no holder ends another
+/// holder's lock.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct OwnerId(u128);
 
@@ -24,17 +25,17 @@ impl OwnerId {
     /// Returns a new id.
     ///
     /// The process draws 128 random bits once and derives every further id by adding a fixed odd
-    /// constant. So ids never repeat within a process and, but for a chance of 2^-128, across
+    /// constant. So ids never repeat within a process and, but for a negligible chance, across
     /// processes.
     ///
     /// # Errors
     ///
-    /// [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable) if the operating system has no
-    /// random numbers, the first time.
+    /// [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable) if the operating system gives no
+    /// random numbers at the process's first call.
     pub fn random() -> Result<Self, LockError> {
         static FIRST: OnceCell<u128> = OnceCell::new();
         static STEPS: AtomicU64 = AtomicU64::new(0);
-        // Asking the system each time would be a system call for every lock.
+        // Drawn once, since each draw is a system call.
         let first = FIRST.get_or_try_init(|| {
             let mut bytes = [0; 16];
             getrandom::fill(&mut bytes).map_err(|error| {
@@ -48,8 +49,8 @@ impl OwnerId {
     }
 }
 
-/// Odd, so that its multiples visit every number; the golden ratio's digits, so that they look
-/// nothing like each other.
+/// The distance between two ids: odd, so that its multiples visit every number, and made of the
+/// golden ratio's digits, so that ids that follow each other look different.
 const STRIDE: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
 
 impl fmt::Display for OwnerId {
@@ -64,7 +65,7 @@ impl fmt::Debug for OwnerId {
     }
 }
 
-/// What a server answers at once is answered within this time, or something is wrong.
+/// After this time, an answer that the server gives at once is overdue.
 const OVERDUE: Duration = Duration::from_millis(250);
 
 /// One acquisition, as a provider sees it.
@@ -79,8 +80,8 @@ pub struct AcquireRequest {
 }
 
 impl AcquireRequest {
-    /// Makes a request, and the handle of whoever wants the lock. The library makes these, and a
-    /// provider's own tests may.
+    /// Makes a request, and the handle of the side that wants the lock. The library makes these,
+    /// and a provider's own tests may.
     ///
     /// # Errors
     ///
@@ -110,8 +111,7 @@ impl AcquireRequest {
         Ok((request, interest))
     }
 
-    /// Returns the lock's name. It is valid, and without the provider's key prefix, which the
-    /// provider adds.
+    /// Returns the lock's name, which is valid. The provider adds its own key prefix.
     pub fn name(&self) -> &LockName {
         &self.name
     }
@@ -121,8 +121,8 @@ impl AcquireRequest {
         self.owner
     }
 
-    /// Returns how long the grant is to be valid unless it is renewed: 100 ms to 24 h. A provider
-    /// without leases ignores it.
+    /// Returns how long the grant must be valid unless it is renewed: 100 ms to 24 h, or the
+    /// provider's own default. A provider without leases ignores it.
     pub fn lease(&self) -> Duration {
         self.lease
     }
@@ -132,33 +132,36 @@ impl AcquireRequest {
         self.waits
     }
 
-    /// Returns how many fencing tokens the grant should carry, 1 to 32: as many as the process could
-    /// hand to its own waiters with one grant. The number grows and shrinks while the request waits.
-    /// A provider that cannot reserve tokens ignores it.
+    /// Returns how many fencing tokens the grant should carry, 1 to 32: as many as the process
+    /// could hand to its own waiters with one grant.
+    ///
+    /// The number grows and shrinks while the request waits. A provider that cannot reserve tokens
+    /// ignores it.
     pub fn tokens_wanted(&self) -> NonZeroU32 {
         self.interest.tokens_wanted()
     }
 
-    /// Tells whether nobody wants the lock any more.
+    /// Tells whether no caller wants the lock any more.
     pub fn is_abandoned(&self) -> bool {
         self.interest.0.abandoned.get().is_some()
     }
 
-    /// Waits until nobody wants the lock any more. The provider then takes back what it left on
+    /// Waits until no caller wants the lock any more. The provider then takes back what it left on
     /// the server and answers [`Contended`](LockErrorKind::Contended).
     ///
     /// # Cancel safety
     ///
-    /// May be dropped and called again.
+    /// The future may be dropped, and made again.
     pub async fn abandoned(&self) {
         self.interest.0.abandoned.wait().await;
     }
 
     /// Reports that the server has named another holder, and that the provider waits for the lock.
     ///
-    /// A caller whose timeout passes gets [`TimedOut`](LockErrorKind::TimedOut) only if a holder was
-    /// seen, and [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable) otherwise. So each
-    /// waiting acquisition reports it at every such answer; a place in a queue is no answer yet.
+    /// A caller whose timeout passes gets [`TimedOut`](LockErrorKind::TimedOut) only if a holder
+    /// was seen, and [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable) otherwise. So an
+    /// acquisition that waits reports it at every such answer. A place in a queue is no such
+    /// answer.
     pub fn report_contention(&self) {
         let state = &self.interest.0;
         if state.contended.set(())
@@ -169,17 +172,17 @@ impl AcquireRequest {
     }
 
     /// Reports why the server cannot be reached at present; `None` takes the report back. A caller
-    /// whose timeout passes then gets this error and not [`TimedOut`](LockErrorKind::TimedOut), which
-    /// says that a holder was seen.
+    /// whose timeout passes meanwhile gets this error, and not
+    /// [`TimedOut`](LockErrorKind::TimedOut).
     pub fn report_trouble(&self, trouble: Option<LockError>) {
         *self.interest.trouble_slot() = trouble;
     }
 
     /// Reports whether the provider awaits an answer that its server gives at once.
     ///
-    /// A caller whose timeout passes when this has lasted for a quarter of a second gets
-    /// [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable), because nobody can tell then
-    /// whether the lock is held. A provider does not report a request that the server answers only
+    /// A caller whose timeout passes after 250 ms without the answer gets
+    /// [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable), because it is not known then
+    /// whether the lock is held. A provider must not report a request that the server answers only
     /// when the lock is free.
     pub fn report_unanswered(&self, unanswered: bool) {
         let asked_at = match unanswered {
@@ -189,8 +192,8 @@ impl AcquireRequest {
         self.interest.0.asked_at.store(asked_at, Ordering::Relaxed);
     }
 
-    /// Returns where to report that the grant made from this request has ended by itself: its session is
-    /// gone, another owner was seen.
+    /// Returns where to report that the grant made from this request has ended by itself, because
+    /// its session is gone or another owner was seen.
     pub fn loss_reporter(&self) -> LossReporter {
         self.loss.clone()
     }
@@ -204,14 +207,15 @@ pub struct Interest(Arc<InterestState>);
 struct InterestState {
     tokens_wanted: AtomicU32,
     abandoned: Signal<()>,
-    /// The server has answered that somebody holds the lock.
+    /// Set when the server has named another holder.
     contended: Signal<()>,
-    /// The call is over.
+    /// Set when the call is over.
     ended: Signal<()>,
-    /// Who is told when that is first said.
+    /// Called when `contended` is set.
     observer: OnceCell<Observer>,
     trouble: Mutex<Option<LockError>>,
-    /// When the provider asked what it has no answer to, as a `Timestamp`; zero if nothing.
+    /// When the provider sent the request whose answer it awaits, as a `Timestamp`; zero if it
+    /// awaits none.
     asked_at: AtomicU64,
 }
 
@@ -224,12 +228,12 @@ impl fmt::Debug for Observer {
 }
 
 impl Interest {
-    /// Tells the provider that nobody wants the lock any more.
+    /// Tells the provider that no caller wants the lock any more.
     pub fn abandon(&self) {
         self.0.abandoned.set(());
     }
 
-    /// Sets what [`AcquireRequest::tokens_wanted`] answers.
+    /// Sets what [`AcquireRequest::tokens_wanted`] returns.
     pub fn want_tokens(&self, tokens: NonZeroU32) {
         self.0.tokens_wanted.store(tokens.get(), Ordering::Relaxed);
     }
@@ -239,13 +243,13 @@ impl Interest {
         self.0.contended.get().is_some()
     }
 
-    /// Has this called when contention is first reported. Only the first observer counts; look
-    /// once more afterwards.
+    /// Calls `tell` when contention is first reported. Only the first observer counts. A report may
+    /// have come just before, so the caller must look once more afterwards.
     pub(crate) fn when_contended(&self, tell: impl Fn() + Send + Sync + 'static) {
         self.0.observer.get_or_init(|| Observer(Box::new(tell)));
     }
 
-    /// Says that the call is over.
+    /// Notes that the call is over.
     pub(crate) fn end(&self) {
         self.0.ended.set(());
     }
@@ -255,8 +259,8 @@ impl Interest {
         self.0.ended.wait().await;
     }
 
-    /// Returns what [`AcquireRequest::report_trouble`] said last, or that a request has gone unanswered
-    /// for long.
+    /// Returns what [`AcquireRequest::report_trouble`] said last, or the error of a request that
+    /// has gone unanswered for 250 ms.
     pub fn trouble(&self) -> Option<LockError> {
         self.trouble_slot().clone().or_else(|| {
             let asked_at = self.0.asked_at.load(Ordering::Relaxed);

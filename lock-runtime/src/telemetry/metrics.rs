@@ -1,5 +1,5 @@
-//! Metrics, through the `metrics` facade and behind the feature of that name; without it, nothing
-//! of this is compiled into anything.
+//! Metrics, through the `metrics` facade and behind the feature of that name. Without the feature,
+//! these functions do nothing.
 //!
 //! | name | kind | labels |
 //! |---|---|---|
@@ -12,8 +12,8 @@
 //! | `distributed_lock_held` | gauge | `template`, `provider` |
 //! | `distributed_lock_renewals_total` | counter | `provider`, `result` |
 //!
-//! `template` is the attribute's name as written, never a rendered name, of which there is no end;
-//! it is empty for a `DistributedLock`.
+//! `template` is the name as the attribute's user wrote it, and empty for a `DistributedLock`. It
+//! never is a rendered name, since the number of those has no bound.
 
 #[cfg(feature = "metrics")]
 pub(crate) use measured::{Meter, renewed};
@@ -34,7 +34,7 @@ mod measured {
         template: &'static str,
         /// Empty before the attempt.
         provider: &'static str,
-        /// When the attempt, and then the hold, began.
+        /// When the attempt began and, after the grant, when the hold began.
         began: Timestamp,
     }
 
@@ -47,7 +47,7 @@ mod measured {
             }))
         }
 
-        /// Counts the attempt at its first poll; to be called at each.
+        /// Counts the attempt at the first call; to be called at each poll.
         pub(crate) fn attempt(&mut self, provider: impl FnOnce() -> &'static str) {
             if !self.0.provider.is_empty() {
                 return;
@@ -60,6 +60,7 @@ mod measured {
             self.0.began = Timestamp::now();
         }
 
+        /// Counts the grant, and records how long the wait was.
         pub(crate) fn acquired(mut self) -> Self {
             let Measured {
                 template, provider, ..
@@ -76,11 +77,12 @@ mod measured {
             self
         }
 
+        /// Counts the failure.
         pub(crate) fn not_acquired(self, kind: LockErrorKind) {
             self.ended(kind.label());
         }
 
-        /// The caller went away.
+        /// Counts an attempt whose future was dropped before it had an answer.
         pub(crate) fn cancelled(self) {
             if !self.0.provider.is_empty() {
                 self.ended("cancelled");
@@ -96,6 +98,7 @@ mod measured {
             .increment(1);
         }
 
+        /// Counts the end of the hold, and records how long it was.
         pub(crate) fn released(&self, lost: impl FnOnce() -> bool) {
             let Measured {
                 template, provider, ..
@@ -117,6 +120,7 @@ mod measured {
         }
     }
 
+    /// Counts a renewal, and how it went.
     pub(crate) fn renewed(provider: &'static str, failure: Option<LockErrorKind>) {
         let result = failure.map_or("ok", LockErrorKind::label);
         counter!("distributed_lock_renewals_total", "provider" => provider, "result" => result)

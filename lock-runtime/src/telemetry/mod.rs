@@ -1,5 +1,5 @@
-//! What a program's operators see: metrics, spans and events. It takes names and numbers, so that
-//! everything else may use it.
+//! What a program's operators see: metrics, spans and events. Its functions take names and numbers
+//! only, so that every other part of the library may call them.
 
 pub(crate) mod metrics;
 pub(crate) mod spans;

@@ -1,7 +1,4 @@
-//! What a program's operators see: one span a call, an event for each thing that happens.
-//!
-//! Everything is labelled with the template of the name; names themselves are fields of spans and
-//! events alone, since there is no end of them.
+//! Spans and events: one span for each annotated call, and one event for each thing that happens.
 
 use std::time::Duration;
 
@@ -13,10 +10,11 @@ use crate::error::{LockError, LockErrorKind, source_text};
 use crate::name::LockName;
 use crate::token::FencingToken;
 
-/// One annotated call.
+/// The span of one annotated call.
 pub(crate) struct Call {
     span: Span,
-    /// When it began, and when it had the lock; zero where nobody looks.
+    /// When the call began and, after the grant, when it had the lock. Not read if the span is
+    /// disabled.
     began: Timestamp,
 }
 
@@ -41,7 +39,7 @@ impl Call {
         Self { span, began }
     }
 
-    /// Records the provider, which is asked for its name only if anybody looks.
+    /// Records the provider. Its name is asked for only if the span is enabled.
     pub(crate) fn provider(&self, name: impl FnOnce() -> &'static str) {
         if !self.span.is_disabled() {
             self.span.record("provider", name());
@@ -76,7 +74,7 @@ impl Call {
         cut_short: Option<&LockError>,
         released: Result<(), LockError>,
     ) {
-        // A loss has been logged as one; there is nothing left that a lease would end.
+        // A loss has been logged already, and leaves no lock that could fail to be released.
         if let (None, Err(error)) = (cut_short, &released)
             && error.kind() != LockErrorKind::Lost
         {
@@ -96,7 +94,7 @@ impl Call {
         self.span.in_scope(|| debug!("released"));
     }
 
-    /// Milliseconds since the last lap.
+    /// Returns the milliseconds since the last lap, and begins a new one.
     fn lap(&mut self) -> f64 {
         let now = Timestamp::now();
         let lap = now.since(self.began);
@@ -115,13 +113,15 @@ pub(crate) fn release_failed(error: &LockError) {
     warn!(lock, %error, source, "could not release a lock; its lease will end it");
 }
 
+/// Logs that the provider did not take over the rest of a `min_hold`.
 pub(crate) fn not_kept(error: &LockError) {
     let source = source_text(error);
     warn!(lock = shown(error), %error, source,
-        "could not leave a lock to the provider for the rest of its min_hold; this process keeps it");
+        "could not leave a lock to the provider for the rest of its min_hold; this process keeps \
+         it");
 }
 
-/// `first` says that the renewal before succeeded.
+/// Logs a renewal that failed: at WARN if it is the `first` that failed in a row, else at DEBUG.
 pub(crate) fn renewal_failed(error: &LockError, provider: &str, ends: Timestamp, first: bool) {
     let source = source_text(error);
     let (lock, left_ms) = (shown(error), millis(ends.remaining()));
@@ -133,12 +133,14 @@ pub(crate) fn renewal_failed(error: &LockError, provider: &str, ends: Timestamp,
     }
 }
 
+/// Logs a grant that its caller did not take.
 pub(crate) fn not_taken(name: &LockName, provider: &str, template: &str) {
     warn!(lock = %name.shown(), template, provider,
         "a lock was granted to a caller that did not take it, and goes to the next one; its future \
          is kept but not polled");
 }
 
+/// Logs grants that had ended when they arrived.
 pub(crate) fn late(name: &LockName, provider: &str, error: &LockError) {
     warn!(lock = %name.shown(), provider, %error,
         "grants arrive when their lease has ended; expected a server that answers in less than a \
@@ -155,6 +157,7 @@ pub(crate) fn abandoned_ended(error: &LockError) {
     debug!(lock = shown(error), %error, "an abandoned acquisition ended");
 }
 
+/// Logs a poll of a provider's future that blocked the background thread.
 pub(crate) fn blocked(provider: &str, operation: &str, took: Duration) {
     warn!(
         provider,
@@ -165,6 +168,7 @@ pub(crate) fn blocked(provider: &str, operation: &str, took: Duration) {
     );
 }
 
+/// Logs a call of a provider that has had no answer for `after`.
 pub(crate) fn unanswered(provider: &str, operation: &str, name: &LockName, after: Duration) {
     warn!(lock = %name.shown(), provider, operation, waited_ms = millis(after),
         "a provider has not answered yet");
