@@ -132,7 +132,7 @@ where
     F: Future<Output = ()> + Send,
 {
     lock_tests::run(DEADLINE, async move {
-        // Without the server, which is then a skipped test or a failed one by policy.
+        // Without the server, the test is skipped, or fails where the server is required.
         if let Some(fixture) = fixture().await {
             case(Arc::new(fixture)).await;
         }

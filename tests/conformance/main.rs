@@ -22,7 +22,7 @@ conformance!(postgres: tokens, processes, leases, leased_processes);
 #[cfg(not(feature = "postgres"))]
 #[test]
 fn postgres() {
-    lock_tests::policy::skip("the feature `postgres` is not compiled in");
+    lock_tests::skip::because("the feature `postgres` is not compiled in");
 }
 #[cfg(feature = "redis")]
 conformance!(redis: tokens, processes, leases, leased_processes);
@@ -32,12 +32,12 @@ conformance!(redis_least_privilege: tokens, processes, leases, leased_processes)
 #[cfg(not(feature = "redis"))]
 #[test]
 fn redis() {
-    lock_tests::policy::skip("the feature `redis` is not compiled in");
+    lock_tests::skip::because("the feature `redis` is not compiled in");
 }
 #[cfg(feature = "zookeeper")]
 conformance!(zookeeper: tokens, processes, leases, leased_processes);
 #[cfg(not(feature = "zookeeper"))]
 #[test]
 fn zookeeper() {
-    lock_tests::policy::skip("the feature `zookeeper` is not compiled in");
+    lock_tests::skip::because("the feature `zookeeper` is not compiled in");
 }

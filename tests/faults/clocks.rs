@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use lock_runtime::Timestamp;
-use lock_tests::policy::skip;
+use lock_tests::skip;
 
 /// In the child: what the library's clock says, in seconds.
 const CHILD: &str = "LOCK_TESTS_CLOCK";
@@ -30,7 +30,7 @@ fn suspend_counts() {
     };
     match unshare().arg("true").output() {
         Ok(output) if output.status.success() => {}
-        _ => return skip("no time namespaces here, or no right to make one"),
+        _ => return skip::because("no time namespaces here, or no right to make one"),
     }
     let output = unshare()
         .arg(program)

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use lock_tests::history::Held;
-use lock_tests::{History, Probe, Scratch, boot_nanos, policy};
+use lock_tests::{History, Probe, Scratch, boot_nanos, skip};
 
 use crate::common::with_server;
 
@@ -62,7 +62,7 @@ impl Foreigner {
 fn two_programs_of_ours_and_redis_cli_never_overlap() {
     with_server(|server| async move {
         let programs = ["redis-cli", "valkey-cli"];
-        let Some(program) = policy::find_server("redis", "LOCK_TESTS_REDIS_CLI", &programs) else {
+        let Some(program) = skip::find_server("redis", "LOCK_TESTS_REDIS_CLI", &programs) else {
             return;
         };
         let mut foreigner = Foreigner {

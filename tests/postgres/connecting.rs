@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lock_runtime::{LockErrorKind, LockProvider, PostgresProvider};
-use lock_tests::Deaf;
+use lock_tests::BlackHole;
 use lock_tests::pgbouncer::PgBouncer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -66,8 +66,8 @@ fn wrong_settings_are_named() {
             assert_eq!(kind, LockErrorKind::InvalidConfig, "{text}");
             assert!(text.contains(expected), "{text}");
         }
-        let deaf = Deaf::new();
-        let url = format!("postgres://u:secret@{}/d", deaf.address());
+        let black_hole = BlackHole::new();
+        let url = format!("postgres://u:secret@{}/d", black_hole.address());
         let (kind, text) = refused(&url).await;
         assert_eq!(kind, LockErrorKind::ProviderUnavailable, "{text}");
         assert!(text.contains("refused"), "{text}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lock_runtime::LockErrorKind;
 use lock_tests::history::Held;
-use lock_tests::proxy::{Fault, Flow};
+use lock_tests::proxy::{Flow, NetworkFault};
 use lock_tests::{FencedRegister, History, boot_nanos, eventually};
 
 use crate::common::{BOUND, lock, probe, proxied, take, token, with_server};
@@ -86,7 +86,7 @@ fn a_holder_that_is_killed_frees_the_lock_at_once() {
 }
 
 /// What fails, the holder's lease, and how it is done.
-type Case = (&'static str, Duration, fn(&mut Fault));
+type Case = (&'static str, Duration, fn(&mut NetworkFault));
 
 /// Whichever direction fails, and whether it is closed or goes silent; a holder whose connection is
 /// closed knows at once, and one that hears nothing any more by its lease.

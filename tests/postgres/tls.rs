@@ -3,8 +3,8 @@
 use lock_runtime::{LockErrorKind, PostgresProvider};
 use lock_tests::Scratch;
 use lock_tests::certificates;
-use lock_tests::policy::skip;
 use lock_tests::postgres::PostgresOptions;
+use lock_tests::skip;
 
 use crate::common::{DEADLINE, connected, take, with_server};
 
@@ -13,7 +13,7 @@ fn certificates_of_a_given_authority_are_trusted_and_others_not() {
     lock_tests::run(DEADLINE, async {
         let scratch = Scratch::new();
         let Some(tls) = certificates::make(scratch.path()) else {
-            return skip("openssl could not make certificates");
+            return skip::because("openssl could not make certificates");
         };
         let Some(server) = PostgresOptions::default().tls(tls).start() else {
             return;

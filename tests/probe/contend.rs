@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lock_runtime::{DistributedLock, LockError, LockGuard, LockProvider};
-use lock_tests::{RemoteRegister, Seeded, boot_nanos};
+use lock_tests::{RemoteRegister, Rng, boot_nanos};
 
 use crate::say;
 
@@ -33,7 +33,7 @@ impl Contention {
                 let contender = Contender {
                     lock: DistributedLock::on(Arc::clone(provider), *name),
                     register,
-                    seeded: Seeded::new(seed ^ ((place as u64 * TASKS + task) << 32)),
+                    rng: Rng::new(seed ^ ((place as u64 * TASKS + task) << 32)),
                     stopped: Arc::clone(&self.stopped),
                 };
                 self.tasks.push(tokio::spawn(contender.run()));
@@ -54,7 +54,7 @@ impl Contention {
 struct Contender {
     lock: DistributedLock,
     register: u16,
-    seeded: Seeded,
+    rng: Rng,
     stopped: Arc<AtomicBool>,
 }
 
@@ -68,21 +68,21 @@ impl Contender {
                 Ok(Some(guard)) => self.hold(guard, &mut register).await,
                 Ok(None) => {}
                 // The server is away; whoever comes back at once learns nothing new.
-                Err(_) => tokio::time::sleep(self.seeded.millis(1..50)).await,
+                Err(_) => tokio::time::sleep(self.rng.millis(1..50)).await,
             }
-            if self.seeded.within(0..4) == 0 {
-                tokio::time::sleep(self.seeded.millis(0..20)).await;
+            if self.rng.within(0..4) == 0 {
+                tokio::time::sleep(self.rng.millis(0..20)).await;
             }
         }
     }
 
     /// Waits for a while; or not at all; or is dropped half-way.
     async fn acquire(&mut self) -> Result<Option<LockGuard>, LockError> {
-        let timeout = self.seeded.millis(1..3_000);
-        match self.seeded.within(0..8) {
+        let timeout = self.rng.millis(1..3_000);
+        match self.rng.within(0..8) {
             0 => self.lock.try_acquire().await,
             1 => {
-                let patience = self.seeded.millis(0..300);
+                let patience = self.rng.millis(0..300);
                 let acquiring = self.lock.acquire_for(timeout);
                 match tokio::time::timeout(patience, acquiring).await {
                     Ok(guard) => guard.map(Some),
@@ -103,9 +103,9 @@ impl Contender {
         }
         let mut until = from;
         // Some hold it for a few renewals.
-        let span = match self.seeded.within(0..12) {
-            0 => self.seeded.millis(500..3_000),
-            _ => self.seeded.millis(0..15),
+        let span = match self.rng.within(0..12) {
+            0 => self.rng.millis(500..3_000),
+            _ => self.rng.millis(0..15),
         };
         loop {
             let accepted = register.write(name, token).await;
@@ -126,7 +126,7 @@ impl Contender {
             tokio::time::sleep((span - held).min(Duration::from_millis(20))).await;
         }
         say(&format!("grant {name} {from} {until} {token}"));
-        match self.seeded.within(0..4) {
+        match self.rng.within(0..4) {
             0 => drop(guard),
             // Whether it was lost is told above.
             _ => drop(guard.release().await),

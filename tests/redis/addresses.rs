@@ -175,7 +175,7 @@ fn no_tls_against_a_port_for_tls_is_said_soon() {
     lock_tests::run(DEADLINE, async {
         let scratch = Scratch::new();
         let Some(tls) = certificates::make(scratch.path()) else {
-            return lock_tests::policy::skip("openssl could not make certificates");
+            return lock_tests::skip::because("openssl could not make certificates");
         };
         let Some(server) = RedisOptions::default().tls(tls).start() else {
             return;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lock_runtime::{LockErrorKind, LockProvider, RedisProvider};
 use lock_tests::redis::RedisOptions;
-use lock_tests::{Deaf, unique};
+use lock_tests::{BlackHole, unique};
 
 use crate::common::{DEADLINE, Server, take, with_server};
 
@@ -142,8 +142,8 @@ fn a_database_that_there_is_not_is_said() {
 fn an_unreachable_server_is_said() {
     lock_tests::run(DEADLINE, async {
         // Nobody listens, and nobody else can: other tests start servers meanwhile.
-        let deaf = Deaf::new();
-        let (kind, text) = refused(&format!("redis://:secret@{}", deaf.address())).await;
+        let black_hole = BlackHole::new();
+        let (kind, text) = refused(&format!("redis://:secret@{}", black_hole.address())).await;
         assert_eq!(kind, LockErrorKind::ProviderUnavailable, "{text}");
         assert!(
             text.contains("server `127.0.0.1:") && text.contains("refused"),

@@ -1,15 +1,15 @@
 //! TLS, with an authority of the test's own.
 
 use lock_runtime::{LockErrorKind, RedisProvider};
-use lock_tests::policy::skip;
 use lock_tests::redis::RedisOptions;
+use lock_tests::skip;
 use lock_tests::{RedisServer, Scratch, certificates};
 
 use crate::common::{DEADLINE, connected, take};
 
 fn start(scratch: &Scratch) -> Option<RedisServer> {
     let Some(tls) = certificates::make(scratch.path()) else {
-        skip("openssl could not make certificates");
+        skip::because("openssl could not make certificates");
         return None;
     };
     RedisOptions::default().tls(tls).start()

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use lock_runtime::{LockErrorKind, ZooKeeperProvider};
 use lock_tests::proxy::Flow;
-use lock_tests::{Deaf, ZooKeeperServer};
+use lock_tests::{BlackHole, ZooKeeperServer};
 use tokio::net::TcpListener;
 
 use crate::common::{DEADLINE, Place, connected, keep_off, lock, take, with_server};
@@ -194,8 +194,10 @@ fn a_server_that_is_gone_is_told_within_the_connect_timeout() {
 #[test]
 fn nobody_listening_is_an_error_at_once() {
     lock_tests::run(DEADLINE, async {
-        let deaf = [Deaf::new(), Deaf::new()];
-        let hosts = deaf.each_ref().map(|deaf| deaf.address().to_string());
+        let black_holes = [BlackHole::new(), BlackHole::new()];
+        let hosts = black_holes
+            .each_ref()
+            .map(|hole| hole.address().to_string());
         let hosts = hosts.join(",");
         let start = Instant::now();
         let error = ZooKeeperProvider::connect(format!("zookeeper://user:hunter2@{hosts}")).await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lock_runtime::{LockErrorKind, ZooKeeperProvider};
-use lock_tests::policy::skip;
+use lock_tests::skip;
 use lock_tests::{Scratch, ZooKeeperServer, certificates};
 
 use crate::common::{DEADLINE, connected, take};
@@ -13,10 +13,10 @@ fn certificates_of_a_given_authority_are_trusted_and_others_not() {
     lock_tests::run(DEADLINE, async {
         let scratch = Scratch::new();
         let Some(tls) = certificates::make(scratch.path()) else {
-            return skip("openssl could not make certificates");
+            return skip::because("openssl could not make certificates");
         };
         let Some(keys) = certificates::key_store(&tls, "secret") else {
-            return skip("openssl could not make a key store");
+            return skip::because("openssl could not make a key store");
         };
         let Some(server) = ZooKeeperServer::start_with_tls(&keys, "secret", &tls.ca) else {
             return;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lock_tests::{Seeded, boot_nanos};
+use lock_tests::{Rng, boot_nanos};
 use tokio::runtime::Runtime;
 
 use crate::child::Process;
@@ -101,7 +101,7 @@ pub(crate) struct Bench {
     other: Process,
     scale: Scale,
     last_number: u64,
-    seeded: Seeded,
+    rng: Rng,
 }
 
 impl Bench {
@@ -112,7 +112,7 @@ impl Bench {
             clients: Clients::new(urls),
             scale,
             last_number: 0,
-            seeded: Seeded::new(boot_nanos()),
+            rng: Rng::new(boot_nanos()),
         }
     }
 
@@ -170,7 +170,7 @@ impl Bench {
         for at in 0..=self.scale.hand_overs {
             let number = self.next_number();
             // What looks now and then is met at any moment of its pause.
-            let quiet = self.seeded.within(0..QUIET.as_nanos() as u64);
+            let quiet = self.rng.within(0..QUIET.as_nanos() as u64);
             let quiet = QUIET + Duration::from_nanos(quiet);
             let other = &mut self.other;
             let held = self.clients.hold(kind, number, async {

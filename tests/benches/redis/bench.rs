@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::iter::{once, repeat_n};
 use std::time::{Duration, Instant};
 
-use lock_tests::{Seeded, boot_nanos};
+use lock_tests::{Rng, boot_nanos};
 use tokio::runtime::Runtime;
 
 use crate::Scale;
@@ -35,7 +35,7 @@ pub(crate) struct Bench {
     last_number: u64,
     /// As counted when the processes competed last.
     requests: BTreeMap<Kind, f64>,
-    seeded: Seeded,
+    rng: Rng,
 }
 
 impl Bench {
@@ -51,7 +51,7 @@ impl Bench {
             processes,
             last_number: 0,
             requests: BTreeMap::new(),
-            seeded: Seeded::new(boot_nanos()),
+            rng: Rng::new(boot_nanos()),
         }
     }
 
@@ -170,7 +170,7 @@ impl Bench {
         let mut times = Vec::new();
         for at in 0..=count {
             // Any moment of a pause is as likely as any other.
-            let quiet = self.seeded.within(0..(way.retry.as_nanos() as u64).max(1));
+            let quiet = self.rng.within(0..(way.retry.as_nanos() as u64).max(1));
             let quiet = QUIET + Duration::from_nanos(quiet);
             let (from, until) = match way.kind {
                 Kind::Raw => self.publish(raw.clone(), quiet),

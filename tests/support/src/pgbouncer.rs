@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::PostgresServer;
 use crate::child::ChildProcess;
-use crate::policy;
 use crate::scratch::{Scratch, free_port};
+use crate::skip;
 use crate::unprivileged::{give, unprivileged};
 
 /// Names another program than `pgbouncer`.
@@ -25,10 +25,10 @@ pub struct PgBouncer {
 
 impl PgBouncer {
     /// Starts one in this mode, `session`, `transaction` or `statement`, with these further lines of
-    /// configuration; `None` where none is installed, see [`policy`].
+    /// configuration; `None` where none is installed, see [`skip`].
     pub fn start(server: &PostgresServer, mode: &str, lines: &str) -> Option<Self> {
         let programs = ["pgbouncer", "/usr/sbin/pgbouncer"];
-        let program = policy::find_server("pgbouncer", PROGRAM, &programs)?;
+        let program = skip::find_server("pgbouncer", PROGRAM, &programs)?;
         for _ in 0..5 {
             let scratch = Scratch::new();
             let port = free_port();

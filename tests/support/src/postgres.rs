@@ -12,8 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::certificates::Tls;
 use crate::child::ChildProcess;
-use crate::policy;
 use crate::scratch::{Scratch, free_port};
+use crate::skip;
 use crate::unprivileged::{give, unprivileged};
 
 /// Names another program than `postgres`; `initdb` and `psql` stand beside it.
@@ -50,11 +50,11 @@ impl PostgresOptions {
     }
 
     /// Starts the server and waits until it answers; `None` where none is installed, see
-    /// [`policy`].
+    /// [`skip`].
     pub fn start(self) -> Option<PostgresServer> {
         let installed = installed("postgres");
         let programs: Vec<_> = installed.iter().map(String::as_str).collect();
-        let program = policy::find_server("postgres", PROGRAM, &programs)?;
+        let program = skip::find_server("postgres", PROGRAM, &programs)?;
         // Its companions are where it really is.
         let program = program.canonicalize().expect("a program that was found");
         for _ in 0..5 {

@@ -25,7 +25,7 @@ use crate::unprivileged::unprivileged;
 /// | `is-lost` | `lost NANOS` or `valid NANOS` |
 /// | `watch` | `lost NANOS` when the loss is signalled |
 /// | `work ROUNDS FILE` | adds one to the number in the file so many times, without any other protection; `held FROM UNTIL TOKEN` each time, then `done` |
-/// | `contend PORT SEED` | contends for each of the locks whose names stand in `NAME`, separated by commas, and writes to the [`ServedRegister`](crate::ServedRegister) at the port; `contending`, then `grant NAME FROM UNTIL TOKEN` for each, and `refused NAME TOKEN NANOS` if a write was refused under a lock that is not lost |
+/// | `contend PORT SEED` | contends for each of the locks whose names stand in `NAME`, separated by commas, and writes to the [`RegisterServer`](crate::RegisterServer) at the port; `contending`, then `grant NAME FROM UNTIL TOKEN` for each, and `refused NAME TOKEN NANOS` if a write was refused under a lock that is not lost |
 /// | `stop` | `done` when it contends no more |
 /// | `child` | `child PID`: starts a process that outlives the probe |
 /// | `keys` | `keys N`: keys in use in its process |

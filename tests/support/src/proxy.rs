@@ -31,7 +31,7 @@ pub enum Flow {
 
 /// What the proxy does now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Fault {
+pub struct NetworkFault {
     /// From the client to the server.
     pub to_server: Flow,
     /// From the server to the client.
@@ -70,7 +70,7 @@ pub struct Counts {
 pub struct FaultProxy {
     address: SocketAddr,
     server_port: Arc<AtomicU16>,
-    fault: watch::Sender<Fault>,
+    fault: watch::Sender<NetworkFault>,
     counts: Arc<Counts>,
     accepting: JoinHandle<()>,
 }
@@ -84,7 +84,7 @@ impl FaultProxy {
         let address = listener
             .local_addr()
             .expect("a bound socket has an address");
-        let (fault, watched) = watch::channel(Fault::default());
+        let (fault, watched) = watch::channel(NetworkFault::default());
         let counts = Arc::new(Counts::default());
         let server_port = Arc::new(AtomicU16::new(server_port));
         let accepting = tokio::spawn(accept(
@@ -114,17 +114,17 @@ impl FaultProxy {
     }
 
     /// Changes what it does, for open connections too.
-    pub fn set(&self, change: impl FnOnce(&mut Fault)) {
+    pub fn set(&self, change: impl FnOnce(&mut NetworkFault)) {
         self.fault.send_modify(change);
     }
 
     /// Passes everything again.
     pub fn heal(&self) {
         self.set(|fault| {
-            *fault = Fault {
+            *fault = NetworkFault {
                 resets: fault.resets,
                 strandings: fault.strandings,
-                ..Fault::default()
+                ..NetworkFault::default()
             }
         });
     }
@@ -161,7 +161,7 @@ impl Drop for FaultProxy {
 async fn accept(
     listener: TcpListener,
     server_port: Arc<AtomicU16>,
-    fault: watch::Receiver<Fault>,
+    fault: watch::Receiver<NetworkFault>,
     counts: Arc<Counts>,
 ) {
     while let Ok((client, _)) = listener.accept().await {
@@ -181,7 +181,7 @@ async fn accept(
 async fn connection(
     client: TcpStream,
     server_port: u16,
-    fault: watch::Receiver<Fault>,
+    fault: watch::Receiver<NetworkFault>,
     counts: Arc<Counts>,
 ) {
     let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, server_port)).await else {
@@ -230,7 +230,7 @@ enum Direction {
 }
 
 impl Direction {
-    fn flow(self, fault: &Fault) -> Flow {
+    fn flow(self, fault: &NetworkFault) -> Flow {
         match self {
             Self::ToServer => fault.to_server,
             Self::ToClient => fault.to_client,
@@ -248,7 +248,7 @@ impl Direction {
 async fn pump(
     from: &mut OwnedReadHalf,
     to: &mut OwnedWriteHalf,
-    mut fault: watch::Receiver<Fault>,
+    mut fault: watch::Receiver<NetworkFault>,
     (direction, strandings): (Direction, u64),
     counts: &Counts,
 ) {
@@ -262,7 +262,7 @@ async fn pump(
             read = from.read(&mut buffer) => read,
         };
         let Ok(length @ 1..) = read else {
-            let shows = |fault: &Fault| !fault.hides_close && fault.strandings == strandings;
+            let shows = |fault: &NetworkFault| !fault.hides_close && fault.strandings == strandings;
             let _ = fault.wait_for(shows).await;
             break;
         };

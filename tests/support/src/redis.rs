@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use crate::certificates::Tls;
 use crate::child::ChildProcess;
-use crate::policy;
 use crate::scratch::{Scratch, free_port};
+use crate::skip;
 
 /// Names another program than `redis-server` or `valkey-server`.
 pub const PROGRAM: &str = "LOCK_TESTS_REDIS_SERVER";
@@ -61,9 +61,9 @@ impl RedisOptions {
     }
 
     /// Starts the server and waits until it answers; `None` where none is installed, see
-    /// [`policy`].
+    /// [`skip`].
     pub fn start(self) -> Option<RedisServer> {
-        let program = policy::find_server("redis", PROGRAM, &["redis-server", "valkey-server"])?;
+        let program = skip::find_server("redis", PROGRAM, &["redis-server", "valkey-server"])?;
         for _ in 0..5 {
             let scratch = Scratch::new();
             let mut server = RedisServer {

@@ -25,9 +25,9 @@ pub fn free_port() -> u16 {
 
 /// A loopback address at which nobody listens, and nobody else can until this is dropped.
 #[derive(Debug)]
-pub struct Deaf(TcpSocket);
+pub struct BlackHole(TcpSocket);
 
-impl Deaf {
+impl BlackHole {
     /// An address that nobody has.
     pub fn new() -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
@@ -42,7 +42,7 @@ impl Deaf {
     }
 }
 
-impl Default for Deaf {
+impl Default for BlackHole {
     fn default() -> Self {
         Self::new()
     }

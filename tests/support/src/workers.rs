@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::history::Held;
-use crate::{FaultProxy, History, Probe, Seeded};
+use crate::{FaultProxy, History, Probe, Rng};
 
 const WORKERS: usize = 4;
 /// One of these is the lease of a process; another one's may be longer or shorter.
@@ -25,7 +25,7 @@ pub struct Plan {
     pub url: String,
     /// The locks to contend for.
     pub names: Vec<String>,
-    /// Where a [`ServedRegister`](crate::ServedRegister) listens.
+    /// Where a [`RegisterServer`](crate::RegisterServer) listens.
     pub register_port: u16,
 }
 
@@ -35,7 +35,7 @@ pub struct Workers {
     /// Those that contend now.
     pub running: Vec<Worker>,
     plan: Plan,
-    seeded: Seeded,
+    rng: Rng,
     history: History,
     refused: Vec<String>,
 }
@@ -55,7 +55,7 @@ impl Workers {
         let mut workers = Self {
             running: Vec::new(),
             plan,
-            seeded: Seeded::new(seed),
+            rng: Rng::new(seed),
             history: History::default(),
             refused: Vec::new(),
         };
@@ -69,11 +69,11 @@ impl Workers {
 
     async fn start(&mut self, port: u16) -> Probe {
         let plan = &self.plan;
-        let lease = self.seeded.one_of(&LEASES).as_millis();
+        let lease = self.rng.one_of(&LEASES).as_millis();
         let url = plan.url.replace("PORT", &port.to_string());
         let url = url.replace("LEASE", &format!("{lease}ms"));
         let mut probe = Probe::start(&plan.program, &url, &plan.names.join(","));
-        let seed = self.seeded.number();
+        let seed = self.rng.number();
         let contend = format!("contend {} {seed}", plan.register_port);
         probe.ask(&contend, "contending", BOUND).await;
         probe
@@ -99,7 +99,10 @@ impl Workers {
         for place in 0..self.running.len() {
             let probe = &mut self.running[place].probe;
             let lines = probe.lines_until("done", BOUND).await;
-            assert!(probe.is_running(), "process {place} ended in the storm");
+            assert!(
+                probe.is_running(),
+                "process {place} ended while it contended"
+            );
             let id = probe.id();
             self.log(id, &lines);
         }

@@ -8,8 +8,8 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use crate::child::{ChildProcess, Watchdog};
-use crate::policy;
 use crate::scratch::{Scratch, free_port};
+use crate::skip;
 
 mod ensemble;
 
@@ -35,10 +35,10 @@ pub struct Installation {
 }
 
 impl Installation {
-    /// `None` where something is missing; see [`policy`].
+    /// `None` where something is missing; see [`skip`].
     pub fn find() -> Option<Self> {
-        let java = policy::find_server("zookeeper", PROGRAM, &["java"])?;
-        let library = policy::find_file("zookeeper", LIBRARY, Path::new(DEBIAN_S_LIBRARY))?;
+        let java = skip::find_server("zookeeper", PROGRAM, &["java"])?;
+        let library = skip::find_file("zookeeper", LIBRARY, Path::new(DEBIAN_S_LIBRARY))?;
         Some(Self { java, library })
     }
 

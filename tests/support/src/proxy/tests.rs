@@ -1,7 +1,7 @@
 use std::io::ErrorKind;
 
 use super::*;
-use crate::run::{eventually, run};
+use crate::harness::{eventually, run};
 
 const BOUND: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_millis(50);

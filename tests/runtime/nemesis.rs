@@ -1,5 +1,5 @@
-//! Everything at once, by seeds: callers who wait, try, leave and are cancelled, and a provider that
-//! fails, delays, loses and forgets meanwhile.
+//! Everything at once, by seeds: callers wait, try, leave and are cancelled, while the provider fails,
+//! delays, loses and forgets.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use lock_runtime::testing::{Operation, TestProvider, entries_under};
 use lock_runtime::{DistributedLock, LockGuard};
-use lock_tests::{eventually, unique};
+use lock_tests::{Rng, eventually, unique};
 
 use crate::{BOUND, run};
 
@@ -16,20 +16,7 @@ const NAMES: usize = 3;
 const TASKS: u64 = 24;
 const ROUNDS: usize = 60;
 
-/// SplitMix64: enough for choices, and the same everywhere.
-struct Choices(u64);
-
-impl Choices {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % bound as u64) as usize
-    }
-}
-
-/// Who is inside, and the last token of each name.
+/// Judges who is inside, and keeps the last token of each name.
 #[derive(Default)]
 struct Witness(Mutex<HashMap<String, Seen>>);
 
@@ -59,7 +46,7 @@ impl Witness {
         seen.inside = Some(token);
     }
 
-    /// Whether nobody came in since, unless the lock was lost.
+    /// Checks that nobody came in since, unless the lock was lost.
     fn leave(&self, guard: &LockGuard) {
         let token = guard
             .fencing_token()
@@ -75,11 +62,11 @@ impl Witness {
 }
 
 async fn caller(locks: Vec<DistributedLock>, witness: Arc<Witness>, seed: u64) {
-    let mut choices = Choices(seed);
+    let mut rng = Rng::new(seed);
     for _ in 0..ROUNDS {
-        let lock = &locks[choices.below(locks.len())];
-        let patience = Duration::from_millis(choices.below(20) as u64);
-        let guard = match choices.below(4) {
+        let lock = &locks[rng.below(locks.len())];
+        let patience = Duration::from_millis(rng.below(20) as u64);
+        let guard = match rng.below(4) {
             0 => lock.try_acquire().await.ok().flatten(),
             1 => lock.try_acquire_for(patience).await.ok().flatten(),
             2 => {
@@ -94,47 +81,46 @@ async fn caller(locks: Vec<DistributedLock>, witness: Arc<Witness>, seed: u64) {
         };
         let Some(guard) = guard else { continue };
         witness.enter(&guard);
-        if choices.below(3) == 0 {
-            tokio::time::sleep(Duration::from_millis(choices.below(3) as u64)).await;
+        if rng.below(3) == 0 {
+            tokio::time::sleep(Duration::from_millis(rng.below(3) as u64)).await;
         } else {
             tokio::task::yield_now().await;
         }
         witness.leave(&guard);
-        if choices.below(2) == 0 {
+        if rng.below(2) == 0 {
             let _ = guard.release().await;
         }
     }
 }
 
-async fn trouble(provider: TestProvider, names: Vec<String>, seed: u64) {
-    let mut choices = Choices(seed);
+async fn inject_faults(provider: TestProvider, names: Vec<String>, seed: u64) {
+    let mut rng = Rng::new(seed);
     loop {
-        tokio::time::sleep(Duration::from_millis(choices.below(8) as u64)).await;
-        let operation =
-            [Operation::Acquire, Operation::Renew, Operation::Release][choices.below(3)];
-        let name = &names[choices.below(names.len())];
-        match choices.below(5) {
-            0 => provider.fail_next(operation, 1 + choices.below(3) as u32),
-            1 => provider.delay(operation, Duration::from_millis(choices.below(10) as u64)),
+        tokio::time::sleep(Duration::from_millis(rng.below(8) as u64)).await;
+        let operation = [Operation::Acquire, Operation::Renew, Operation::Release][rng.below(3)];
+        let name = &names[rng.below(names.len())];
+        match rng.below(5) {
+            0 => provider.fail_next(operation, 1 + rng.below(3) as u32),
+            1 => provider.delay(operation, Duration::from_millis(rng.below(10) as u64)),
             2 => provider.lose(name),
             3 => provider.delay(operation, Duration::ZERO),
             _ => {
                 provider.freeze(true);
-                tokio::time::sleep(Duration::from_millis(choices.below(10) as u64)).await;
+                tokio::time::sleep(Duration::from_millis(rng.below(10) as u64)).await;
                 provider.freeze(false);
             }
         }
     }
 }
 
-async fn storm(seed: u64) {
+async fn survive(seed: u64) {
     let provider = TestProvider::new().with_lease(Duration::from_millis(400));
     let prefix = unique();
     let names: Vec<_> = (0..NAMES)
         .map(|number| format!("{prefix}:{number}"))
         .collect();
     let witness = Arc::new(Witness::default());
-    let troubles = tokio::spawn(trouble(provider.clone(), names.clone(), seed));
+    let faults = tokio::spawn(inject_faults(provider.clone(), names.clone(), seed));
     let callers: Vec<_> = (0..TASKS)
         .map(|task| {
             let locks = names
@@ -149,8 +135,8 @@ async fn storm(seed: u64) {
             .await
             .unwrap_or_else(|panic| panic!("seed {seed}: {panic}"));
     }
-    troubles.abort();
-    let _ = troubles.await;
+    faults.abort();
+    let _ = faults.await;
     provider.freeze(false);
     for operation in [Operation::Acquire, Operation::Renew, Operation::Release] {
         provider.delay(operation, Duration::ZERO);
@@ -179,6 +165,6 @@ fn nobody_meets_and_nothing_is_left() {
         .and_then(|seeds| seeds.parse().ok());
     let seeds: u64 = seeds.unwrap_or(6);
     for seed in 0..seeds {
-        run(storm(seed));
+        run(survive(seed));
     }
 }

@@ -1,4 +1,4 @@
-//! What happens when a server that a test needs is not installed.
+//! Skips a test whose server is not installed, or fails it where the server is required.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// Names the servers that must be there, separated by commas, or says `all`.
 pub const REQUIRE: &str = "LOCK_TESTS_REQUIRE";
 
-/// Whether a missing server is a failure, by the environment.
+/// Tells whether a missing server is a failure, by the environment.
 pub fn is_required(server: &str) -> bool {
     required_by(&std::env::var(REQUIRE).unwrap_or_default(), server)
 }
@@ -17,8 +17,8 @@ fn required_by(list: &str, server: &str) -> bool {
         .any(|wanted| wanted == "all" || wanted == server)
 }
 
-/// The program of a server: what the environment variable says, or the first of `programs` on the
-/// search path. `None` after printing why the test is skipped.
+/// Finds the program of a server: the one that the environment variable names, or the first of
+/// `programs` on the search path. `None` after printing why the test is skipped.
 ///
 /// # Panics
 ///
@@ -33,13 +33,13 @@ pub fn find_server(server: &str, variable: &str, programs: &[&str]) -> Option<Pa
     if found.is_none() {
         let why = format!("{server} is not installed (looked for {programs:?} and in {variable})");
         assert!(!is_required(server), "{why}, and {REQUIRE} asks for it");
-        skip(&why);
+        because(&why);
     }
     found
 }
 
-/// A file that a server is made of: what the environment variable names, or the usual one. `None`
-/// after printing why the test is skipped.
+/// Finds a file that a server is made of: the one that the environment variable names, or the usual
+/// one. `None` after printing why the test is skipped.
 ///
 /// # Panics
 ///
@@ -50,13 +50,13 @@ pub fn find_file(server: &str, variable: &str, usual: &Path) -> Option<PathBuf> 
     if found.is_none() {
         let why = format!("{server} is not installed (looked for {usual:?} and in {variable})");
         assert!(!is_required(server), "{why}, and {REQUIRE} asks for it");
-        skip(&why);
+        because(&why);
     }
     found
 }
 
-/// Prints that this test does not run, in a form that is found in the output.
-pub fn skip(why: &str) {
+/// Prints that this test is skipped, and why, in a form that is easy to find in the output.
+pub fn because(why: &str) {
     // Not `println!`, which the test harness keeps to itself when a test passes.
     use std::io::Write;
     let thread = std::thread::current();

@@ -1,59 +1,59 @@
-//! Everything at once: processes contend for a few locks while the network, the server and the
-//! processes themselves fail. Afterwards an overlap checker and a fenced register judge.
+//! Everything at once: processes contend for a few locks while a nemesis makes the network, the
+//! server and the processes themselves fail. An overlap checker and a fenced register judge them.
 //!
-//! The environment says for how long (12 seconds), how often and with which seeds: see
-//! [`lock_tests::storm`].
+//! It lasts 12 seconds with one seed, unless the environment says otherwise: see
+//! [`lock_tests::nemesis`].
 
-mod weather;
+mod cluster;
 
 use std::time::{Duration, Instant};
 
-use lock_tests::storm::{self, Weather};
+use lock_tests::nemesis::{self, Nemesis};
 use lock_tests::workers::{Plan, Workers};
-use lock_tests::{Seeded, ServedRegister, ZooKeeperServer, eventually};
+use lock_tests::{RegisterServer, Rng, ZooKeeperServer, eventually};
 
 use crate::common::{BOUND, Place, take};
-use weather::Sea;
+use cluster::Cluster;
 
 const NAMES: [&str; 3] = ["anchor", "bridge", "cargo"];
 const LEASE: Duration = Duration::from_secs(2);
-/// What a storm may take besides its own time.
+/// What one seed may take besides the time in which faults are injected.
 const AROUND: Duration = Duration::from_secs(90);
 
 #[test]
-fn nothing_is_broken_by_a_storm() {
-    storm::for_each_seed(12, AROUND, rage);
+fn nothing_breaks_under_random_faults() {
+    nemesis::for_each_seed(12, AROUND, survive);
 }
 
-async fn rage(seed: u64, length: Duration) {
+async fn survive(seed: u64, length: Duration) {
     let Some(server) = ZooKeeperServer::start() else {
         return;
     };
     let place = Place::on(server.port()).await;
-    let register = ServedRegister::start().await;
-    let mut seeded = Seeded::new(seed);
+    let register = RegisterServer::start().await;
+    let mut rng = Rng::new(seed);
     let plan = Plan {
         program: env!("CARGO_BIN_EXE_lock-probe").into(),
         url: place.url("PORT", LEASE),
         names: NAMES.map(str::to_owned).to_vec(),
         register_port: register.port(),
     };
-    let mut workers = Workers::spawn(server.port(), plan, seeded.number()).await;
-    let mut sea = Sea {
+    let mut workers = Workers::spawn(server.port(), plan, rng.number()).await;
+    let mut cluster = Cluster {
         server,
-        weather: Weather::new(seeded),
+        nemesis: Nemesis::new(rng),
     };
 
     let start = Instant::now();
     while start.elapsed() < length {
-        sea.strike(&mut workers).await;
+        cluster.inject(&mut workers).await;
     }
-    sea.weather.clear(&mut workers);
+    cluster.nemesis.clear(&mut workers);
     let (history, refused_to_holders) = workers.finish().await;
 
-    storm::tell(seed, &history, register.register(), &sea.weather);
-    storm::broke_nothing(&history, &refused_to_holders);
-    storm::was_one(&history, 10, &sea.weather);
+    nemesis::report(seed, &history, register.register(), &cluster.nemesis);
+    nemesis::assert_exclusive(&history, &refused_to_holders);
+    nemesis::assert_progress(&history, 10, &cluster.nemesis);
     nothing_is_left(&place).await;
     let provider = place.provider().await;
     for name in NAMES {

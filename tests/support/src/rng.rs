@@ -1,19 +1,19 @@
-//! Choices that a seed repeats.
+//! Random choices that a seed repeats.
 
 use std::ops::Range;
 use std::time::Duration;
 
 /// A sequence of choices, the same for the same seed (SplitMix64).
 #[derive(Debug, Clone)]
-pub struct Seeded(u64);
+pub struct Rng(u64);
 
-impl Seeded {
-    /// The sequence of this seed.
+impl Rng {
+    /// Begins the sequence of this seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// The next number, of all there are.
+    /// Returns a number, of all there are.
     pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -22,19 +22,24 @@ impl Seeded {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number of this range.
+    /// Returns a number of this range.
     pub fn within(&mut self, range: Range<u64>) -> u64 {
         range.start + self.number() % (range.end - range.start)
     }
 
-    /// So many milliseconds.
+    /// Returns a number of milliseconds of this range.
     pub fn millis(&mut self, range: Range<u64>) -> Duration {
         Duration::from_millis(self.within(range))
     }
 
-    /// One of these.
+    /// Returns one of these.
     pub fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[self.within(0..choices.len() as u64) as usize]
+        choices[self.below(choices.len())]
+    }
+
+    /// Returns a number below this one.
+    pub fn below(&mut self, bound: usize) -> usize {
+        self.within(0..bound as u64) as usize
     }
 }
 
@@ -45,8 +50,8 @@ mod tests {
     #[test]
     fn a_seed_repeats_its_choices() {
         let choices = |seed| {
-            let mut seeded = Seeded::new(seed);
-            (0..100).map(|_| seeded.within(3..9)).collect::<Vec<_>>()
+            let mut rng = Rng::new(seed);
+            (0..100).map(|_| rng.within(3..9)).collect::<Vec<_>>()
         };
         assert_eq!(choices(1), choices(1));
         assert_ne!(choices(1), choices(2));

@@ -1,66 +1,68 @@
-//! Everything at once: processes contend for a few locks while the network, the server and the
-//! processes themselves fail. Afterwards an overlap checker and a fenced register judge.
+//! Everything at once: processes contend for a few locks while a nemesis makes the network, the
+//! server and the processes themselves fail. An overlap checker and a fenced register judge them.
 //!
-//! There are two. In the first, everything fails but no session ends at once while its holder goes
-//! on, and nothing may overlap. In the second, sessions are ended under their holders, who can only
-//! know it when they hear of it: that must be soon, and long before their leases end.
+//! There are two scenarios. In the first, everything fails, but no session ends at once while its
+//! holder goes on; nothing may overlap. In the second, sessions are ended under their holders, who
+//! know it only when they hear of it: that must be soon, and long before their leases end.
 //!
-//! The environment says for how long (8 seconds), how often and with which seeds: see
-//! [`lock_tests::storm`].
+//! It lasts 8 seconds with one seed, unless the environment says otherwise: see
+//! [`lock_tests::nemesis`].
 
-mod weather;
+mod cluster;
 
 use std::time::{Duration, Instant};
 
+use lock_tests::nemesis::{self, Nemesis};
 use lock_tests::postgres::PostgresOptions;
-use lock_tests::storm::{self, Weather};
 use lock_tests::workers::{Plan, Workers};
-use lock_tests::{History, Seeded, ServedRegister, eventually};
+use lock_tests::{History, RegisterServer, Rng, eventually};
 
 use crate::common::{BOUND, Server, connected, take};
-use weather::{Blow, SLOW, SUDDEN, Sea};
+use cluster::{Cluster, Fault, SLOW, SUDDEN};
 
 const NAMES: [&str; 3] = ["anchor", "bridge", "customer-order:4711"];
-/// What a storm may take besides its own time.
+/// What one seed may take besides the time in which faults are injected.
 const AROUND: Duration = Duration::from_secs(60);
 
-/// What fails, and how soon a holder knows.
+/// What fails, and how soon a holder must know that its session has ended.
 #[derive(Clone, Copy)]
-struct Storm {
-    blows: &'static [Blow],
+struct Scenario {
+    faults: &'static [Fault],
     lease: Duration,
     notice: Duration,
 }
 
 #[test]
-fn nothing_overlaps_in_a_storm() {
-    all_of(Storm {
-        blows: &SLOW,
+fn nothing_overlaps_under_random_faults() {
+    all_seeds(Scenario {
+        faults: &SLOW,
         lease: Duration::from_secs(1),
         notice: Duration::ZERO,
     });
 }
 
 #[test]
-fn sessions_that_end_in_a_storm_are_missed_soon() {
-    all_of(Storm {
-        blows: &SUDDEN,
+fn sessions_that_end_at_random_are_missed_soon() {
+    all_seeds(Scenario {
+        faults: &SUDDEN,
         lease: Duration::from_secs(20),
         notice: Duration::from_secs(1),
     });
 }
 
-fn all_of(storm: Storm) {
-    storm::for_each_seed(8, AROUND, move |seed, length| storm.rage(seed, length));
+fn all_seeds(scenario: Scenario) {
+    nemesis::for_each_seed(8, AROUND, move |seed, length| {
+        scenario.survive(seed, length)
+    });
 }
 
-impl Storm {
-    async fn rage(self, seed: u64, length: Duration) {
+impl Scenario {
+    async fn survive(self, seed: u64, length: Duration) {
         let Some(process) = PostgresOptions::default().start() else {
             return;
         };
-        let register = ServedRegister::start().await;
-        let mut seeded = Seeded::new(seed);
+        let register = RegisterServer::start().await;
+        let mut rng = Rng::new(seed);
         let lease = self.lease.as_millis();
         let plan = Plan {
             program: env!("CARGO_BIN_EXE_lock-probe").into(),
@@ -68,29 +70,29 @@ impl Storm {
             names: NAMES.map(str::to_owned).to_vec(),
             register_port: register.port(),
         };
-        let mut workers = Workers::spawn(process.port(), plan, seeded.number()).await;
-        let mut sea = Sea {
+        let mut workers = Workers::spawn(process.port(), plan, rng.number()).await;
+        let mut cluster = Cluster {
             server: process,
-            weather: Weather::new(seeded),
-            blows: self.blows,
+            nemesis: Nemesis::new(rng),
+            faults: self.faults,
         };
 
         let start = Instant::now();
         while start.elapsed() < length {
-            sea.strike(&mut workers).await;
+            cluster.inject(&mut workers).await;
         }
-        sea.clear(&mut workers).await;
+        cluster.clear(&mut workers).await;
         let (history, refused_to_holders) = workers.finish().await;
 
-        let Sea {
+        let Cluster {
             server: process,
-            weather,
+            nemesis,
             ..
-        } = sea;
+        } = cluster;
         let server = Server::of(process).await;
-        storm::tell(seed, &history, register.register(), &weather);
+        nemesis::report(seed, &history, register.register(), &nemesis);
         self.judge(&history, &refused_to_holders);
-        storm::was_one(&history, 20, &weather);
+        nemesis::assert_progress(&history, 20, &nemesis);
         // Everybody is gone. What they could not give back ends with its lease.
         server.until_free(self.lease + BOUND).await;
         eventually("no session is left", self.lease + BOUND, || async {

@@ -13,13 +13,13 @@ use crate::register::FencedRegister;
 
 /// A [`FencedRegister`] on a loopback port, until it is dropped.
 #[derive(Debug)]
-pub struct ServedRegister {
+pub struct RegisterServer {
     register: Arc<FencedRegister>,
     port: u16,
     accepting: JoinHandle<()>,
 }
 
-impl ServedRegister {
+impl RegisterServer {
     /// Starts serving an empty register.
     pub async fn start() -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
@@ -56,7 +56,7 @@ impl ServedRegister {
     }
 }
 
-impl Drop for ServedRegister {
+impl Drop for RegisterServer {
     fn drop(&mut self) {
         self.accepting.abort();
     }
@@ -80,7 +80,7 @@ async fn serve(client: TcpStream, register: Arc<FencedRegister>) -> io::Result<(
     Ok(())
 }
 
-/// The writing side of a [`ServedRegister`], one for each task that writes.
+/// The writing side of a [`RegisterServer`], one for each task that writes.
 #[derive(Debug)]
 pub struct RemoteRegister {
     answers: Lines<BufReader<OwnedReadHalf>>,
@@ -116,14 +116,14 @@ mod tests {
     #[test]
     fn two_writers_share_it() {
         crate::run(std::time::Duration::from_secs(30), async {
-            let served = ServedRegister::start().await;
-            let mut first = RemoteRegister::connect(served.port()).await.unwrap();
-            let mut second = RemoteRegister::connect(served.port()).await.unwrap();
+            let server = RegisterServer::start().await;
+            let mut first = RemoteRegister::connect(server.port()).await.unwrap();
+            let mut second = RemoteRegister::connect(server.port()).await.unwrap();
             assert!(first.write("a", 1).await.unwrap());
             assert!(second.write("a", 2).await.unwrap());
             assert!(!first.write("a", 1).await.unwrap());
-            assert_eq!(served.register().accepted(), 2);
-            assert_eq!(served.register().refused(), 1);
+            assert_eq!(server.register().accepted(), 2);
+            assert_eq!(server.register().refused(), 1);
         });
     }
 }

@@ -1,22 +1,22 @@
-//! Everything at once: processes contend for a few locks while the network, the server and the
-//! processes themselves fail. Afterwards an overlap checker and a fenced register judge.
+//! Everything at once: processes contend for a few locks while a nemesis makes the network, the
+//! server and the processes themselves fail. An overlap checker and a fenced register judge them.
 //!
-//! The environment says for how long (8 seconds), how often and with which seeds: see
-//! [`lock_tests::storm`].
+//! It lasts 8 seconds with one seed, unless the environment says otherwise: see
+//! [`lock_tests::nemesis`].
 
-mod weather;
+mod cluster;
 
 use std::time::{Duration, Instant};
 
+use lock_tests::nemesis::{self, Nemesis};
 use lock_tests::redis::RedisOptions;
-use lock_tests::storm::{self, Weather};
 use lock_tests::workers::{LEASES, Plan, Workers};
-use lock_tests::{Seeded, ServedRegister, eventually};
+use lock_tests::{RegisterServer, Rng, eventually};
 
 use crate::common::{BOUND, Raw, Server, connected, take};
-use weather::Sea;
+use cluster::Cluster;
 
-/// What is contended for, in one storm.
+/// What the workers contend for with one seed.
 #[derive(Clone, Copy)]
 struct Locks {
     prefix: &'static str,
@@ -24,11 +24,11 @@ struct Locks {
 }
 
 impl Locks {
-    /// Braces decide which keys stand beside a lock, so some have them.
-    fn any(seeded: &mut Seeded) -> Self {
+    /// Chooses names, some with braces, which decide the keys that stand beside a lock.
+    fn any(rng: &mut Rng) -> Self {
         Self {
-            prefix: seeded.one_of(&["storm:", "", "{storm}"]),
-            names: seeded.one_of(&[
+            prefix: rng.one_of(&["storm:", "", "{storm}"]),
+            names: rng.one_of(&[
                 ["anchor", "bridge", "cargo"],
                 ["anchor", "{anchor}", "{{anchor}}"],
                 ["anchor", "}an{ch}or{", "{}anchor"],
@@ -42,22 +42,22 @@ impl Locks {
 }
 
 const LONGEST: Duration = LEASES[2];
-/// What a storm may take besides its own time.
+/// What one seed may take besides the time in which faults are injected.
 const AROUND: Duration = Duration::from_secs(60);
 
 #[test]
-fn nothing_is_broken_by_a_storm() {
-    storm::for_each_seed(8, AROUND, rage);
+fn nothing_breaks_under_random_faults() {
+    nemesis::for_each_seed(8, AROUND, survive);
 }
 
-async fn rage(seed: u64, length: Duration) {
+async fn survive(seed: u64, length: Duration) {
     // What a server has answered it still knows after a restart; without that, two can hold a lock.
     let Some(server) = RedisOptions::default().persistent().start() else {
         return;
     };
-    let register = ServedRegister::start().await;
-    let mut seeded = Seeded::new(seed);
-    let locks = Locks::any(&mut seeded);
+    let register = RegisterServer::start().await;
+    let mut rng = Rng::new(seed);
+    let locks = Locks::any(&mut rng);
     let prefix = locks.prefix;
     let plan = Plan {
         program: env!("CARGO_BIN_EXE_lock-probe").into(),
@@ -65,29 +65,29 @@ async fn rage(seed: u64, length: Duration) {
         names: locks.names.map(str::to_owned).to_vec(),
         register_port: register.port(),
     };
-    let mut workers = Workers::spawn(server.port(), plan, seeded.number()).await;
-    let mut sea = Sea {
+    let mut workers = Workers::spawn(server.port(), plan, rng.number()).await;
+    let mut cluster = Cluster {
         server,
-        weather: Weather::new(seeded),
+        nemesis: Nemesis::new(rng),
         counter: locks.counter(),
     };
 
     let start = Instant::now();
     while start.elapsed() < length {
-        sea.strike(&mut workers).await;
+        cluster.inject(&mut workers).await;
     }
-    sea.weather.clear(&mut workers);
+    cluster.nemesis.clear(&mut workers);
     let (history, refused_to_holders) = workers.finish().await;
 
-    let Sea {
-        server, weather, ..
-    } = sea;
+    let Cluster {
+        server, nemesis, ..
+    } = cluster;
     let server = Server::of(server).await;
     let names = locks.names.map(|name| format!("{}{name}", locks.prefix));
     let what = format!("{seed} over {names:?}");
-    storm::tell(what, &history, register.register(), &weather);
-    storm::broke_nothing(&history, &refused_to_holders);
-    storm::was_one(&history, 20, &weather);
+    nemesis::report(what, &history, register.register(), &nemesis);
+    nemesis::assert_exclusive(&history, &refused_to_holders);
+    nemesis::assert_progress(&history, 20, &nemesis);
     nothing_is_left(&server.raw, locks).await;
     calm_again(&server, locks).await;
 }
