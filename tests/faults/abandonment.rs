@@ -8,7 +8,7 @@ use lock_runtime::{AcquireRequest, LockError, LockErrorKind, LockProvider, distr
 use lock_tests::{eventually, poll_once};
 
 use crate::common::{BOUND, connected, lock, take, with_server};
-use crate::watch::calls;
+use crate::server_stats::calls;
 
 /// Tasks hold guards when their runtime is shut down.
 #[test]

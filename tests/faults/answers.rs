@@ -8,7 +8,7 @@ use lock_tests::proxy::Flow;
 
 use crate::common::{BOUND, connected, lock, take, with_server};
 use crate::network::{builder_behind, count, proxy_of};
-use crate::watch::{calls, life, until_lost_and_gone};
+use crate::server_stats::{calls, life, until_lost_and_gone};
 
 /// Long enough for what is delayed on purpose and by a busy machine.
 const PATIENT: Duration = Duration::from_secs(20);

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::common::{BOUND, Server, connected, lock, take, with_server};
 use crate::network::{builder_behind, proxy_of};
-use crate::watch::calls;
+use crate::server_stats::calls;
 
 const ROUNDS: u32 = 50;
 /// What the network takes each way.

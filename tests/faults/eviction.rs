@@ -8,7 +8,7 @@ use lock_tests::eventually;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::common::{BOUND, Raw, connected, take, with_server};
-use crate::watch::life;
+use crate::server_stats::life;
 
 /// The warnings of this process.
 #[derive(Clone, Default)]

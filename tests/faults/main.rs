@@ -8,8 +8,8 @@
 mod common;
 
 mod network;
+mod server_stats;
 mod servers;
-mod watch;
 
 mod abandonment;
 mod answers;
@@ -17,16 +17,16 @@ mod cancellation;
 mod clocks;
 mod eviction;
 mod failover;
-mod frozen;
-mod handover;
+mod failover_hand_over;
+mod foreign_client;
+mod hand_over;
+mod loss;
 mod nemesis;
-mod outages;
+mod outage;
 mod passwords;
 mod reconnecting;
 mod renewals;
-mod restarts;
+mod restart;
 mod scripts;
-mod swap;
 mod table;
 mod unanswered;
-mod witness;

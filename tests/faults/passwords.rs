@@ -6,7 +6,7 @@ use lock_runtime::{LockErrorKind, RedisProvider};
 use lock_tests::redis::RedisOptions;
 
 use crate::common::{BOUND, DEADLINE, Server, connected, lock, take};
-use crate::watch::{calls, until_lost_and_gone};
+use crate::server_stats::{calls, until_lost_and_gone};
 
 #[test]
 fn a_changed_password_is_a_loss_when_the_connection_ends_and_no_storm() {

@@ -13,8 +13,8 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::common::{BOUND, connected, lock, take, with_server};
 use crate::network::{builder_behind, count, proxy_of};
+use crate::server_stats::{calls, life};
 use crate::servers::{Servers, with_servers};
-use crate::watch::{calls, life};
 
 /// So long that no renewal is due while a test runs.
 const LEASE: Duration = Duration::from_secs(600);

@@ -9,7 +9,7 @@ use lock_tests::proxy::Flow;
 
 use crate::common::{BOUND, connected, lock, take, with_server};
 use crate::network::{builder_behind, count, proxy_of, swallow_all};
-use crate::watch::{calls, life, scripts_about, until_lost_and_gone, write_down_all};
+use crate::server_stats::{calls, life, scripts_about, until_lost_and_gone, write_down_all};
 
 #[test]
 fn a_few_failed_renewals_are_no_loss() {

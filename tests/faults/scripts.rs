@@ -6,7 +6,7 @@ use lock_runtime::LockErrorKind;
 use lock_tests::eventually;
 
 use crate::common::{BOUND, Raw, connected, lock, take, with_server};
-use crate::watch::{calls, forgotten_scripts, life};
+use crate::server_stats::{calls, forgotten_scripts, life};
 
 /// Makes the server forget all scripts, and returns how often one was missed so far.
 async fn flush(raw: &Raw) -> u64 {

@@ -58,7 +58,7 @@ impl Servers {
     }
 
     /// From here on the old one takes no writes, and these addresses are those of the new one.
-    pub(crate) async fn swap(&self, moved: &[&FaultProxy]) {
+    pub(crate) async fn fail_over(&self, moved: &[&FaultProxy]) {
         self.new.raw.ask::<String>("REPLICAOF NO ONE").await;
         for address in moved {
             address.lead_to(self.new.process.port());

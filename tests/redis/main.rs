@@ -6,7 +6,7 @@ mod common;
 
 mod addresses;
 mod connecting;
-mod examples;
+mod example;
 mod exclusion;
 mod faults;
 mod min_hold;

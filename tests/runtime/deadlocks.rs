@@ -96,7 +96,7 @@ fn a_body_polled_by_a_destructor_of_the_thread_s_data_runs() {
     impl Drop for PollsWhenDropped {
         fn drop(&mut self) {
             let locks = shared(lock_runtime::InProcessProvider::new());
-            let ran = crate::polled::block_on(holding(&locks, async { 7 }));
+            let ran = crate::dropped_at_every_poll::block_on(holding(&locks, async { 7 }));
             RAN.fetch_add(
                 ran.expect("it is free"),
                 std::sync::atomic::Ordering::SeqCst,
@@ -111,13 +111,13 @@ fn a_body_polled_by_a_destructor_of_the_thread_s_data_runs() {
     std::thread::spawn(|| {
         FIRST.with(|_| {});
         let locks = shared(lock_runtime::InProcessProvider::new());
-        crate::polled::block_on(holding(&locks, async {})).expect("it is free");
+        crate::dropped_at_every_poll::block_on(holding(&locks, async {})).expect("it is free");
     })
     .join()
     .expect("no panic");
     std::thread::spawn(|| {
         let locks = shared(lock_runtime::InProcessProvider::new());
-        crate::polled::block_on(holding(&locks, async {})).expect("it is free");
+        crate::dropped_at_every_poll::block_on(holding(&locks, async {})).expect("it is free");
         FIRST.with(|_| {});
     })
     .join()

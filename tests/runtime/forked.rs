@@ -6,8 +6,8 @@ use fork::Fork;
 use lock_runtime::testing::TestProvider;
 use lock_runtime::{DistributedLock, InProcessProvider, LockErrorKind};
 
-use crate::isolated::isolated;
-use crate::polled::block_on;
+use crate::dropped_at_every_poll::block_on;
+use crate::own_process::in_own_process;
 use crate::{lock_on, shared};
 
 /// What the child found, as the code with which it ends.
@@ -37,7 +37,7 @@ fn in_the_child(lock: &DistributedLock, own: &DistributedLock) -> i32 {
 
 #[test]
 fn a_child_of_fork_is_told() {
-    isolated("forked::a_child_of_fork_is_told", &[], || {
+    in_own_process("forked::a_child_of_fork_is_told", &[], || {
         let provider = TestProvider::new();
         let lock = lock_on(&provider, "before");
         let own = DistributedLock::on(shared(InProcessProvider::new()), "own");

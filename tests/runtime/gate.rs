@@ -8,7 +8,7 @@ use lock_runtime::{DistributedLock, InProcessProvider, LockError, LockErrorKind}
 use lock_tests::{eventually, poll_once};
 use tokio::sync::mpsc;
 
-use crate::isolated::isolated;
+use crate::own_process::in_own_process;
 use crate::{BOUND, lock_on, nothing_held, run, shared};
 
 /// Starts waiters one after another, each queued before the next one, and returns the order in
@@ -58,7 +58,7 @@ fn waiters_are_served_in_arrival_order() {
 
 #[test]
 fn a_million_names_leave_the_table_empty() {
-    isolated("gate::a_million_names_leave_the_table_empty", &[], || {
+    in_own_process("gate::a_million_names_leave_the_table_empty", &[], || {
         run(async {
             let provider = shared(InProcessProvider::new());
             for number in 0..1_000_000 {
@@ -309,6 +309,7 @@ fn the_user_s_runtime_needs_no_timers_and_no_tokio() {
         assert!(waited.expect("contention is no error").is_none());
         guard.release().await.expect("it was held");
     });
-    let guard = crate::polled::block_on(lock.acquire_for(Duration::from_secs(5)));
-    crate::polled::block_on(guard.expect("the lock is free").release()).expect("it was held");
+    let guard = crate::dropped_at_every_poll::block_on(lock.acquire_for(Duration::from_secs(5)));
+    crate::dropped_at_every_poll::block_on(guard.expect("the lock is free").release())
+        .expect("it was held");
 }

@@ -12,7 +12,7 @@ use lock_runtime::{
     LockGuard, LockProvider, Timestamp,
 };
 
-use crate::polled::block_on;
+use crate::dropped_at_every_poll::block_on;
 use crate::{lock_on, nothing_held, run};
 
 const LEASE: Duration = Duration::from_millis(300);

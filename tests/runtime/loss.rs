@@ -11,8 +11,8 @@ use lock_tests::poll_once;
 
 use tracing::Level;
 
-use crate::isolated::isolated;
 use crate::log::Log;
+use crate::own_process::in_own_process;
 use crate::{BOUND, nothing_held, run, shared};
 
 /// Notes when it is dropped, and whether its lock was held then.
@@ -202,7 +202,7 @@ async fn lost_in_its_last_poll(
 
 #[test]
 fn a_loss_in_the_last_poll_is_said_once_and_the_result_is_kept() {
-    isolated(
+    in_own_process(
         "loss::a_loss_in_the_last_poll_is_said_once_and_the_result_is_kept",
         &[],
         || {

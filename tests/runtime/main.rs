@@ -1,26 +1,26 @@
 //! The core of the runtime: gate, keeper, guard, loss, registry, shutdown.
 
 mod by_hand;
+mod custom_providers;
 mod deadlocks;
+mod dropped_at_every_poll;
 mod forked;
 mod gate;
 mod hand_over;
-mod isolated;
 mod keeper;
 mod leases;
 mod log;
 mod loss;
 mod min_hold;
 mod nemesis;
-mod observed;
-mod polled;
+mod own_process;
 mod process;
 mod registering;
 mod resting;
 mod sharing;
+mod telemetry;
 mod timeouts;
 mod wakers;
-mod wrapping;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -9,7 +9,7 @@ use lock_runtime::{
 };
 use lock_tests::{Scratch, poll_once};
 
-use crate::isolated::isolated;
+use crate::own_process::in_own_process;
 use crate::{BOUND, lock_on, nothing_held, run, shared};
 
 const MIN_HOLD: Duration = Duration::from_millis(400);
@@ -179,7 +179,7 @@ fn zero_is_none_and_a_day_is_the_most() {
 
 #[test]
 fn a_shutdown_frees_what_is_kept() {
-    isolated("min_hold::a_shutdown_frees_what_is_kept", &[], || {
+    in_own_process("min_hold::a_shutdown_frees_what_is_kept", &[], || {
         run(async {
             let provider = TestProvider::new();
             let lock = lock_on(&provider, "shut-down").min_hold(BOUND);

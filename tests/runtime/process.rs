@@ -12,9 +12,9 @@ use lock_runtime::{
 use lock_tests::poll_once;
 use tracing::Level;
 
-use crate::isolated::isolated;
+use crate::dropped_at_every_poll::block_on;
 use crate::log::Log;
-use crate::polled::block_on;
+use crate::own_process::in_own_process;
 use crate::{lock_on, run, shared};
 
 #[distributed_lock(name = "annotated:{number}")]
@@ -29,7 +29,7 @@ async fn on_named() -> Result<(), LockError> {
 
 #[test]
 fn the_fallback_warns_once_and_can_be_replaced() {
-    isolated(
+    in_own_process(
         "process::the_fallback_warns_once_and_can_be_replaced",
         &[],
         || {
@@ -68,7 +68,7 @@ fn the_fallback_warns_once_and_can_be_replaced() {
 #[test]
 fn the_fallback_warns_loudly_where_replicas_run() {
     let environment = [("KUBERNETES_SERVICE_HOST", "10.0.0.1")];
-    isolated(
+    in_own_process(
         "process::the_fallback_warns_loudly_where_replicas_run",
         &environment,
         || {
@@ -81,7 +81,7 @@ fn the_fallback_warns_loudly_where_replicas_run() {
 
 #[test]
 fn a_forbidden_fallback_is_an_error() {
-    isolated("process::a_forbidden_fallback_is_an_error", &[], || {
+    in_own_process("process::a_forbidden_fallback_is_an_error", &[], || {
         forbid_in_process_fallback();
         let error = block_on(on_default(1)).unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::NoProvider);
@@ -98,7 +98,7 @@ fn a_forbidden_fallback_is_an_error() {
 
 #[test]
 fn named_providers_are_found_by_their_name() {
-    isolated(
+    in_own_process(
         "process::named_providers_are_found_by_their_name",
         &[],
         || {
@@ -123,7 +123,7 @@ fn named_providers_are_found_by_their_name() {
 
 #[test]
 fn shutdown_releases_what_is_held_and_fails_who_waits() {
-    isolated(
+    in_own_process(
         "process::shutdown_releases_what_is_held_and_fails_who_waits",
         &[],
         || {
@@ -173,7 +173,7 @@ fn shutdown_releases_what_is_held_and_fails_who_waits() {
 
 #[test]
 fn shutdown_with_nothing_held_is_done_at_once() {
-    isolated(
+    in_own_process(
         "process::shutdown_with_nothing_held_is_done_at_once",
         &[],
         || {
@@ -250,7 +250,7 @@ fn leases_and_names_are_checked() {
 
 #[test]
 fn shutdown_waits_for_bodies_to_be_dropped() {
-    isolated(
+    in_own_process(
         "process::shutdown_waits_for_bodies_to_be_dropped",
         &[],
         || {
@@ -283,7 +283,7 @@ fn shutdown_waits_for_bodies_to_be_dropped() {
 
 #[test]
 fn shutdown_does_not_wait_for_ever() {
-    isolated("process::shutdown_does_not_wait_for_ever", &[], || {
+    in_own_process("process::shutdown_does_not_wait_for_ever", &[], || {
         run(async {
             let provider = TestProvider::new();
             let guard = lock_on(&provider, "kept")

@@ -7,13 +7,13 @@ use lock_runtime::{DistributedLock, LockErrorKind};
 use lock_tests::poll_once;
 use tracing::Level;
 
-use crate::isolated::isolated;
 use crate::log::Log;
+use crate::own_process::in_own_process;
 use crate::run;
 
 #[test]
 fn a_provider_does_not_come_between_a_lock_and_its_holder() {
-    isolated(
+    in_own_process(
         "registering::a_provider_does_not_come_between_a_lock_and_its_holder",
         &[],
         || {
@@ -52,7 +52,7 @@ fn a_provider_does_not_come_between_a_lock_and_its_holder() {
 
 #[test]
 fn a_lock_that_is_kept_counts_as_held() {
-    isolated(
+    in_own_process(
         "registering::a_lock_that_is_kept_counts_as_held",
         &[],
         || {
@@ -68,7 +68,7 @@ fn a_lock_that_is_kept_counts_as_held() {
 
 #[test]
 fn racing_threads_never_hold_one_name_on_both() {
-    isolated(
+    in_own_process(
         "registering::racing_threads_never_hold_one_name_on_both",
         &[],
         || {
@@ -76,7 +76,7 @@ fn racing_threads_never_hold_one_name_on_both() {
             static HELD: AtomicUsize = AtomicUsize::new(0);
             let provider = TestProvider::new();
             let work = || {
-                crate::polled::block_on(async {
+                crate::dropped_at_every_poll::block_on(async {
                     for _ in 0..2_000 {
                         // As by the attribute: looked up at each call.
                         match DistributedLock::new("raced").acquire().await {
@@ -104,7 +104,7 @@ fn racing_threads_never_hold_one_name_on_both() {
 
 #[test]
 fn what_locks_are_on_is_said_once() {
-    isolated("registering::what_locks_are_on_is_said_once", &[], || {
+    in_own_process("registering::what_locks_are_on_is_said_once", &[], || {
         let log = Log::install(Level::INFO);
         lock_runtime::register(TestProvider::new()).expect("it is the first");
         lock_runtime::register_named("other", TestProvider::new()).expect("it is the first");
@@ -115,7 +115,7 @@ fn what_locks_are_on_is_said_once() {
 
 #[test]
 fn locks_of_the_process_alone_are_said_louder() {
-    isolated(
+    in_own_process(
         "registering::locks_of_the_process_alone_are_said_louder",
         &[],
         || {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use lock_runtime::testing::TestProvider;
 use lock_runtime::{DistributedLock, InProcessProvider, LockError, LockErrorKind, LockGuard};
 
-use crate::isolated::isolated;
+use crate::own_process::in_own_process;
 use crate::{BOUND, lock_on, run, shared};
 
 struct Panics;
@@ -43,7 +43,7 @@ fn poll(future: &mut Acquiring, waker: &Waker) -> Poll<Result<LockGuard, LockErr
 
 #[test]
 fn a_waker_that_panics_keeps_nobody_else_from_being_woken() {
-    isolated(
+    in_own_process(
         "wakers::a_waker_that_panics_keeps_nobody_else_from_being_woken",
         &[],
         || {

@@ -10,7 +10,7 @@ use lock_tests::proxy::Flow;
 use lock_tests::{History, boot_nanos, eventually};
 
 use crate::common::{BOUND, LONG, break_off, keep_off, lock, take, token, waiting, with_server};
-use crate::thief::close_session;
+use crate::session_takeover::close_session;
 
 const SHORT: Duration = Duration::from_millis(500);
 

@@ -9,8 +9,8 @@ use lock_tests::proxy::Flow;
 use lock_tests::{FaultProxy, Probe, ZooKeeperServer, boot_nanos, eventually};
 
 use crate::common::{BOUND, DEADLINE, LONG, Place, connected, silence, take, token, with_server};
-use crate::thief::close_session;
-use crate::trial::Trial;
+use crate::loss_scenario::LossScenario;
+use crate::session_takeover::close_session;
 
 const LEASE: Duration = Duration::from_secs(4);
 const PROBE: &str = env!("CARGO_BIN_EXE_lock-probe");
@@ -19,14 +19,14 @@ const PROBE: &str = env!("CARGO_BIN_EXE_lock-probe");
 fn the_network_fails(fault: impl FnOnce(&FaultProxy) + Send + 'static) {
     with_server(|place| async move {
         let (proxy, holder) = place.behind_proxy(|builder| builder.lease(LEASE)).await;
-        let trial = Trial::begin(&place, holder).await;
+        let scenario = LossScenario::begin(&place, holder).await;
         let start = boot_nanos();
         fault(&proxy);
-        let trial = trial.lost_within(LEASE, start).await;
+        let scenario = scenario.lost_within(LEASE, start).await;
         let counts = proxy.counts();
         let broken = counts.broken.load(std::sync::atomic::Ordering::Relaxed);
         assert!(broken + proxy.swallowed() > 0, "the network failed");
-        trial.end().await;
+        scenario.end().await;
     });
 }
 
@@ -68,36 +68,36 @@ fn a_silent_connection() {
 fn a_connection_that_is_silent_towards_the_client() {
     with_server(|place| async move {
         let (proxy, holder) = place.behind_proxy(|builder| builder.lease(LEASE)).await;
-        let trial = Trial::begin(&place, holder).await;
+        let scenario = LossScenario::begin(&place, holder).await;
         let start = boot_nanos();
         proxy.set(|fault| fault.to_client = Flow::Swallow);
-        let trial = trial.lost_within(LEASE, start).await;
+        let scenario = scenario.lost_within(LEASE, start).await;
         assert!(proxy.swallowed() > 0, "bytes vanished");
         proxy.heal();
-        trial.end().await;
+        scenario.end().await;
     });
 }
 
 #[test]
 fn a_session_that_another_client_closes() {
     with_server(|place| async move {
-        let trial = Trial::begin(&place, place.provider().await).await;
-        let (_, session) = trial.node().await;
+        let scenario = LossScenario::begin(&place, place.provider().await).await;
+        let (_, session) = scenario.node().await;
         let start = boot_nanos();
         close_session(place.port, session);
         // By evidence: the deadline is far away.
-        trial.lost_within(LONG / 8, start).await.end().await;
+        scenario.lost_within(LONG / 8, start).await.end().await;
     });
 }
 
 #[test]
 fn a_node_that_another_client_deletes() {
     with_server(|place| async move {
-        let trial = Trial::begin(&place, place.provider().await).await;
-        let (path, _) = trial.node().await;
+        let scenario = LossScenario::begin(&place, place.provider().await).await;
+        let (path, _) = scenario.node().await;
         let start = boot_nanos();
         place.raw.delete(&path, None).await.unwrap();
-        trial.lost_within(LONG / 8, start).await.end().await;
+        scenario.lost_within(LONG / 8, start).await.end().await;
     });
 }
 
@@ -110,12 +110,12 @@ fn a_server_that_is_killed_and_started_again() {
         };
         let place = Place::on(server.port()).await;
         let holder = connected(place.builder().lease(LEASE)).await;
-        let trial = Trial::begin(&place, holder).await;
+        let scenario = LossScenario::begin(&place, holder).await;
         let start = boot_nanos();
         server.kill();
-        let trial = trial.lost_within(LEASE, start).await;
+        let scenario = scenario.lost_within(LEASE, start).await;
         server.start_again();
-        trial.end().await;
+        scenario.end().await;
     });
 }
 

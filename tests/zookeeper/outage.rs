@@ -8,7 +8,7 @@ use lock_tests::{BlackHole, ZooKeeperServer};
 use tokio::net::TcpListener;
 
 use crate::common::{DEADLINE, Place, connected, keep_off, lock, take, with_server};
-use crate::thief::close_session;
+use crate::session_takeover::close_session;
 
 const SHORT: Duration = Duration::from_millis(500);
 

@@ -9,7 +9,7 @@ use lock_tests::{ZooKeeperServer, eventually};
 use tokio::task::JoinSet;
 
 use crate::common::{BOUND, DEADLINE, Place, connected, lock, take, token, waiting, with_server};
-use crate::thief::close_session;
+use crate::session_takeover::close_session;
 
 #[test]
 fn a_thousand_locks_are_held_on_one_session() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use lock_tests::{FaultProxy, Probe, ZooKeeperServer};
 
 use crate::common::{BOUND, DEADLINE, Place, break_off};
-use crate::thief::close_session;
+use crate::session_takeover::close_session;
 
 const LEASE: Duration = Duration::from_secs(30);
 const PROCESSES: usize = 3;

@@ -7,8 +7,8 @@ use lock_runtime::{LockError, LockProvider, distributed_lock};
 use tracing::Level;
 use tracing_subscriber::fmt::format::FmtSpan;
 
-use crate::isolated::isolated;
 use crate::log::Log;
+use crate::own_process::in_own_process;
 use crate::{BOUND, lock_on, nothing_held, run, shared};
 
 #[distributed_lock(name = "observed:{id}", provider = locks)]
@@ -24,67 +24,71 @@ async fn skips(locks: &Arc<dyn LockProvider>, id: u32) {
 
 #[test]
 fn a_call_is_one_span_with_its_outcome() {
-    isolated("observed::a_call_is_one_span_with_its_outcome", &[], || {
-        let log = Log::install_with(Level::DEBUG, FmtSpan::CLOSE);
-        run(async move {
-            let provider = TestProvider::new();
-            let locks = shared(provider.clone());
-            observed(&locks, 7).await.expect("the lock is free");
-            let closed = log.line_with("close");
-            for field in [
-                "distributed_lock{",
-                "template=\"observed:{id}\"",
-                "lock=observed:7",
-                "provider=\"test\"",
-                "outcome=\"completed\"",
-                "waited_ms=",
-                "held_ms=",
-                "fencing_token=1",
-            ] {
-                assert!(closed.contains(field), "no {field} in {closed}");
-            }
-            assert_eq!(log.lines_with(": acquired"), 1);
-            assert_eq!(log.lines_with(": released"), 1);
+    in_own_process(
+        "telemetry::a_call_is_one_span_with_its_outcome",
+        &[],
+        || {
+            let log = Log::install_with(Level::DEBUG, FmtSpan::CLOSE);
+            run(async move {
+                let provider = TestProvider::new();
+                let locks = shared(provider.clone());
+                observed(&locks, 7).await.expect("the lock is free");
+                let closed = log.line_with("close");
+                for field in [
+                    "distributed_lock{",
+                    "template=\"observed:{id}\"",
+                    "lock=observed:7",
+                    "provider=\"test\"",
+                    "outcome=\"completed\"",
+                    "waited_ms=",
+                    "held_ms=",
+                    "fencing_token=1",
+                ] {
+                    assert!(closed.contains(field), "no {field} in {closed}");
+                }
+                assert_eq!(log.lines_with(": acquired"), 1);
+                assert_eq!(log.lines_with(": released"), 1);
 
-            let elsewhere = lock_on(&provider, "observed:8").acquire().await;
-            let elsewhere = elsewhere.expect("the lock is free");
-            skips(&locks, 8).await;
-            assert!(
-                log.line_with("lock=observed:8")
-                    .contains("outcome=Contended")
-            );
-            drop(elsewhere);
-            nothing_held(&provider).await;
-            assert_eq!(
-                log.lines_with("ERROR") + log.lines_with("WARN"),
-                0,
-                "nothing went wrong"
-            );
+                let elsewhere = lock_on(&provider, "observed:8").acquire().await;
+                let elsewhere = elsewhere.expect("the lock is free");
+                skips(&locks, 8).await;
+                assert!(
+                    log.line_with("lock=observed:8")
+                        .contains("outcome=Contended")
+                );
+                drop(elsewhere);
+                nothing_held(&provider).await;
+                assert_eq!(
+                    log.lines_with("ERROR") + log.lines_with("WARN"),
+                    0,
+                    "nothing went wrong"
+                );
 
-            provider.fail_next(Operation::Acquire, 1);
-            skips(&locks, 9).await;
-            assert_eq!(log.lines_with("ERROR"), 1, "a failure is skipped, and said");
+                provider.fail_next(Operation::Acquire, 1);
+                skips(&locks, 9).await;
+                assert_eq!(log.lines_with("ERROR"), 1, "a failure is skipped, and said");
 
-            provider.fail_next(Operation::Release, 1);
-            observed(&locks, 11).await.expect("the body ran to its end");
-            assert_eq!(log.lines_with("could not release"), 1);
+                provider.fail_next(Operation::Release, 1);
+                observed(&locks, 11).await.expect("the body ran to its end");
+                assert_eq!(log.lines_with("could not release"), 1);
 
-            let lost = lock_on(&provider, "observed:10")
-                .acquire()
-                .await
-                .expect("it is free");
-            provider.lose("observed:10");
-            lost.lost().await;
-            let said = || async { log.lines_with("lost a lock") == 1 };
-            lock_tests::eventually("the loss is said", BOUND, said).await;
-        });
-    });
+                let lost = lock_on(&provider, "observed:10")
+                    .acquire()
+                    .await
+                    .expect("it is free");
+                provider.lose("observed:10");
+                lost.lost().await;
+                let said = || async { log.lines_with("lost a lock") == 1 };
+                lock_tests::eventually("the loss is said", BOUND, said).await;
+            });
+        },
+    );
 }
 
 #[test]
 fn a_renewal_that_fails_is_said_at_once_and_then_quietly() {
-    isolated(
-        "observed::a_renewal_that_fails_is_said_at_once_and_then_quietly",
+    in_own_process(
+        "telemetry::a_renewal_that_fails_is_said_at_once_and_then_quietly",
         &[],
         || {
             let log = Log::install(Level::WARN);
@@ -111,8 +115,8 @@ fn a_renewal_that_fails_is_said_at_once_and_then_quietly() {
 
 #[test]
 fn a_name_with_a_line_break_forges_no_line() {
-    isolated(
-        "observed::a_name_with_a_line_break_forges_no_line",
+    in_own_process(
+        "telemetry::a_name_with_a_line_break_forges_no_line",
         &[],
         || {
             let log = Log::install_with(Level::DEBUG, FmtSpan::CLOSE);
@@ -156,7 +160,7 @@ fn a_name_with_a_line_break_forges_no_line() {
 fn metrics_count_by_template() {
     use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 
-    isolated("observed::metrics_count_by_template", &[], || {
+    in_own_process("telemetry::metrics_count_by_template", &[], || {
         let recorder = DebuggingRecorder::new();
         let snapshotter = recorder.snapshotter();
         recorder.install().expect("there is none yet");

@@ -37,7 +37,7 @@ async fn endless(
 }
 
 /// A body under the lock, the one that gets the lock after it, and their judges.
-pub(crate) struct Trial {
+pub(crate) struct LossScenario {
     place: Place,
     history: History,
     register: FencedRegister,
@@ -47,7 +47,7 @@ pub(crate) struct Trial {
     from: u64,
 }
 
-impl Trial {
+impl LossScenario {
     pub(crate) async fn begin(place: &Place, holder: Arc<dyn LockProvider>) -> Self {
         let (sender, mut told) = unbounded_channel();
         let running = tokio::spawn(endless(holder, sender));

@@ -6,7 +6,7 @@ const CHILD: &str = "LOCK_TESTS_ISOLATED";
 
 /// Runs `test` in a process of its own, with these variables in its environment. `path` is the
 /// test's own name.
-pub(crate) fn isolated(path: &str, environment: &[(&str, &str)], test: impl FnOnce()) {
+pub(crate) fn in_own_process(path: &str, environment: &[(&str, &str)], test: impl FnOnce()) {
     if std::env::var_os(CHILD).is_some() {
         return test();
     }

@@ -13,8 +13,8 @@ use lock_tests::{eventually, poll_once};
 use tracing::Level;
 
 use super::double::{Double, Fault, LEASE};
-use crate::isolated::isolated;
 use crate::log::Log;
+use crate::own_process::in_own_process;
 use crate::{BOUND, lock_on, run, shared};
 
 const UNAVAILABLE: LockErrorKind = LockErrorKind::ProviderUnavailable;
@@ -29,8 +29,8 @@ async fn take(lock: &DistributedLock) -> LockGuard {
 
 #[test]
 fn grants_that_come_late_are_not_asked_for_in_a_loop() {
-    isolated(
-        "wrapping::misbehaving::grants_that_come_late_are_not_asked_for_in_a_loop",
+    in_own_process(
+        "custom_providers::misbehaving::grants_that_come_late_are_not_asked_for_in_a_loop",
         &[],
         || {
             let log = Log::install(Level::WARN);
@@ -261,8 +261,8 @@ fn a_release_that_is_never_answered_is_given_up_with_its_lease() {
 
 #[test]
 fn an_acquisition_that_hangs_is_bounded_and_said() {
-    isolated(
-        "wrapping::misbehaving::an_acquisition_that_hangs_is_bounded_and_said",
+    in_own_process(
+        "custom_providers::misbehaving::an_acquisition_that_hangs_is_bounded_and_said",
         &[],
         || {
             let log = Log::install(Level::WARN);
@@ -296,8 +296,8 @@ fn an_acquisition_that_hangs_is_bounded_and_said() {
 
 #[test]
 fn tokens_that_do_not_grow_are_not_handed_out() {
-    isolated(
-        "wrapping::misbehaving::tokens_that_do_not_grow_are_not_handed_out",
+    in_own_process(
+        "custom_providers::misbehaving::tokens_that_do_not_grow_are_not_handed_out",
         &[],
         || {
             let log = Log::install(Level::WARN);
@@ -338,8 +338,8 @@ fn a_pass_on_that_panics_frees_the_lock() {
 
 #[test]
 fn a_provider_that_blocks_is_named() {
-    isolated(
-        "wrapping::misbehaving::a_provider_that_blocks_is_named",
+    in_own_process(
+        "custom_providers::misbehaving::a_provider_that_blocks_is_named",
         &[],
         || {
             let log = Log::install(Level::WARN);
@@ -362,8 +362,9 @@ fn a_provider_that_blocks_is_named() {
 
 #[test]
 fn a_provider_that_blocks_delays_neither_timeouts_nor_the_news_of_a_loss() {
-    isolated(
-        "wrapping::misbehaving::a_provider_that_blocks_delays_neither_timeouts_nor_the_news_of_a_loss",
+    in_own_process(
+        "custom_providers::misbehaving::\
+         a_provider_that_blocks_delays_neither_timeouts_nor_the_news_of_a_loss",
         &[],
         || {
             run(async {

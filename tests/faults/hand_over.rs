@@ -9,7 +9,7 @@ use lock_tests::{Probe, eventually};
 
 use crate::common::{BOUND, DEADLINE, connected, lock, take, with_server};
 use crate::network::{builder_behind, count, proxy_of};
-use crate::watch::{calls, take_as_foreigner};
+use crate::server_stats::{calls, take_as_foreigner};
 
 #[test]
 fn a_grant_whose_message_vanished_is_found() {

@@ -8,7 +8,7 @@ use lock_tests::boot_nanos;
 use lock_tests::zookeeper::Ensemble;
 
 use crate::common::{BOUND, Place, connected, lock, take, token};
-use crate::trial::Trial;
+use crate::loss_scenario::LossScenario;
 
 const DEADLINE: Duration = Duration::from_secs(240);
 /// An election with a frozen server, on a loaded machine.
@@ -117,13 +117,13 @@ fn a_holder_at_a_leader_that_is_cut_off_is_lost_in_time() {
         let leader = ensemble.leader_but(None).expect("one leads");
         let holder = provider(&ensemble, [leader], lease).await;
         let place = place(&ensemble, (leader + 1) % 3).await;
-        let trial = Trial::begin(&place, holder).await;
+        let scenario = LossScenario::begin(&place, holder).await;
         let start = boot_nanos();
         ensemble.cut_off(leader);
         another_leads(&ensemble, leader).await;
         assert!(ensemble.servers[leader].leads(), "two believe to lead");
-        let trial = trial.lost_within(lease, start).await;
+        let scenario = scenario.lost_within(lease, start).await;
         assert!(ensemble.servers[leader].leads(), "it still believes so");
-        trial.end().await;
+        scenario.end().await;
     });
 }
