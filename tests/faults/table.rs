@@ -1,13 +1,3 @@
 //! The table of faults in `README.md` names tests that exist.
 
-use std::path::Path;
-
-const TABLE: &str = include_str!("README.md");
-const BINARIES: [&str; 4] = ["conformance", "faults", "redis", "runtime"];
-
-#[test]
-fn every_test_of_the_table_exists() {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let count = lock_tests::fault_table::check(TABLE, tests, &BINARIES);
-    assert!(count > 50, "{count} tests in the table");
-}
+lock_tests::check_fault_table!(more_than 50);
