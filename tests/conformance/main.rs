@@ -6,6 +6,7 @@ mod suite;
 
 mod cases;
 mod fixture;
+mod table;
 
 #[cfg(feature = "file")]
 mod file_only;
