@@ -69,8 +69,8 @@ impl TcpProvider {
             })
     }
 
-    /// A lost answer may have been "granted". Nobody will use that grant, so it is given back, for
-    /// as long as it could last. It has an owner of its own: nobody else's lock is in danger.
+    /// Gives back a grant whose answer was lost, for as long as it could last, since nobody will
+    /// use it. It has an owner of its own, so nobody else's lock is in danger.
     fn take_back(&self, name: &LockName, owner: OwnerId, lease: Duration) {
         let provider = self.clone();
         let release = format!("release {owner} {}", encode(name));
@@ -149,8 +149,8 @@ impl LockProvider for TcpProvider {
     }
 }
 
-/// What an acquisition was answered: the first fencing token, or `None` if somebody else holds the
-/// lock.
+/// Reads the answer to an acquisition: the first fencing token, or `None` if somebody else holds
+/// the lock.
 fn granted(answer: &str) -> Result<Option<FencingToken>, LockError> {
     match answer.split_once(' ') {
         Some(("granted", first)) => match first.parse() {
@@ -162,7 +162,7 @@ fn granted(answer: &str) -> Result<Option<FencingToken>, LockError> {
     }
 }
 
-/// What a renewal or a release was answered.
+/// Reads the answer to a renewal or a release.
 fn done(answer: &str) -> Result<(), LockError> {
     match answer {
         "done" => Ok(()),
@@ -176,7 +176,7 @@ fn strange(answer: &str) -> LockError {
         .with_detail(format!("the lock server answered `{answer}`"))
 }
 
-/// A name may contain anything, spaces and line ends too; here it is one word.
+/// Writes a name as one word. A name may contain anything, spaces and line ends too.
 fn encode(name: &LockName) -> String {
     let bytes = name.as_str().bytes();
     bytes.map(|byte| format!("{byte:02x}")).collect()
@@ -326,7 +326,7 @@ impl Service {
     }
 }
 
-/// On the default provider.
+/// Runs on the default provider.
 #[distributed_lock(name = "nightly report", timeout = "10s")]
 async fn report() -> Result<(), LockError> {
     Ok(())
@@ -353,7 +353,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Two services with a provider each, as two processes would have, and several tasks in both.
+/// Runs two services with a provider each, as two processes would have, and several tasks in both.
 async fn exclude(connect: impl Fn() -> TcpProvider) -> Result<(), Box<dyn Error>> {
     let shared = Arc::new(Shared::default());
     let mut tasks = JoinSet::new();
@@ -385,7 +385,7 @@ async fn exclude(connect: impl Fn() -> TcpProvider) -> Result<(), Box<dyn Error>
     Ok(())
 }
 
-/// The library renews, so a lock is held for longer than its lease.
+/// Holds a lock for longer than its lease, which the library renews.
 async fn renew(connect: impl Fn() -> TcpProvider) -> Result<(), Box<dyn Error>> {
     let lease = Duration::from_millis(500);
     let lock = DistributedLock::on(Arc::new(connect()), "long work").lease(lease);
@@ -402,7 +402,7 @@ async fn renew(connect: impl Fn() -> TcpProvider) -> Result<(), Box<dyn Error>> 
     Ok(())
 }
 
-/// A client that takes a lock and is never heard of again.
+/// Takes a lock with a client that is never heard of again, and waits until the lock is free.
 async fn outlive_a_crash(provider: TcpProvider) -> Result<(), Box<dyn Error>> {
     let lease = Duration::from_millis(500);
     let began = Timestamp::now();
@@ -415,7 +415,8 @@ async fn outlive_a_crash(provider: TcpProvider) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The server grants, and its answer is lost: the caller must not hold, and neither may the server.
+/// Loses the answer to a grant. The caller must not hold the lock then, and neither may the server
+/// keep it.
 async fn survive_a_lost_answer(server: &Server) -> Result<(), Box<dyn Error>> {
     server.loses_answer.store(true, Ordering::Relaxed);
     let error = report().await.err().ok_or("the answer should be lost")?;

@@ -34,7 +34,7 @@ const DEPOSITS: u64 = 250;
 struct Service {
     /// A real service calls `lock_runtime::register` in `main` instead.
     locks: Arc<dyn LockProvider>,
-    /// So that two runs of this example do not wait for each other.
+    /// Keeps two runs of this example from waiting for each other.
     run: u32,
     balance: Arc<Balance>,
 }
@@ -82,8 +82,9 @@ impl Service {
         Ok((acquired, Instant::now()))
     }
 
-    /// Whoever comes while the other is at it goes on without. One that came later would run it again:
-    /// where clocks differ, `min_hold` is for that, as in the README.
+    /// Sends the report, unless the other instance is at it: then the caller goes on without. An
+    /// instance that came later would run it again; where clocks differ, `min_hold` prevents that,
+    /// as the README says.
     #[distributed_lock(
         name = "nightly-report:{self.run}",
         on_unavailable = "skip",

@@ -30,7 +30,7 @@ const LOCAL: &str = "redis://127.0.0.1:6379";
 const REPLICAS: usize = 3;
 const TICKS: usize = 8;
 const PERIOD: Duration = Duration::from_millis(500);
-/// Who does this tick is killed while at it.
+/// The tick whose worker is killed while it is at it.
 const FATAL_TICK: usize = 4;
 /// How long a killed holder keeps the lock at most. A live one renews it every third of it.
 const LEASE: Duration = Duration::from_secs(2);
@@ -41,7 +41,7 @@ const DELAY: Duration = Duration::from_millis(1_500);
 
 struct Replica {
     number: usize,
-    /// So that two runs of this example do not wait for each other.
+    /// Keeps two runs of this example from waiting for each other.
     run: String,
     /// Stands for a table in the database: a line for each tick that was done.
     record: PathBuf,

@@ -1,8 +1,8 @@
 //! One of several replicas leads. When it steps down, the next one in the queue does, and what the
 //! first one writes too late is refused.
 //!
-//! Each replica is a provider with a session of its own, as it would be in a process of its own. The
-//! replicas queue at the ensemble in the order in which they came, and each is woken by the one
+//! Each replica is a provider with a session of its own, as it would be in a process of its own.
+//! The replicas queue at the ensemble in the order in which they came. Each is woken by the one
 //! before it. The fencing token says whose term it is.
 //!
 //! Needs a ZooKeeper ensemble, 3.5 or newer: that of `ZOOKEEPER_URL`, by default the server on this
@@ -36,7 +36,7 @@ struct Replica {
     number: usize,
     /// A real service calls `lock_runtime::register` in `main` instead.
     locks: Arc<dyn LockProvider>,
-    /// So that two runs of this example do not wait for each other.
+    /// Keeps two runs of this example from waiting for each other.
     run: u32,
     record: Arc<Record>,
 }
@@ -107,7 +107,8 @@ async fn main() -> ExitCode {
             Err(error) => {
                 eprintln!("error: {error}");
                 eprintln!(
-                    "This example needs a ZooKeeper server: start one, or name yours in ZOOKEEPER_URL."
+                    "This example needs a ZooKeeper server: start one, \
+                     or name yours in ZOOKEEPER_URL."
                 );
                 return ExitCode::FAILURE;
             }

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-/// Says that this is such a process, and where the servers are.
+/// The variable that makes this program such a process. It says where the servers are.
 pub(crate) const SERVERS: &str = "LOCK_BENCH_PROCESS_SERVERS";
 
 /// A process that does what it is told. It ends with whoever has started it.

@@ -28,11 +28,11 @@ const OPERATIONS: u64 = 80_000;
 const TASKS: u64 = 8;
 const WORKERS: usize = 2;
 
-/// A name as services use them, and what it is made of.
+/// A name as services use them.
 const NAME: &str = "invoice:1234567";
 const NUMBER: u64 = 1_234_567;
-/// Another one: a prepared lock keeps the library's state of its name, and whoever used the same
-/// name beside it would find that ready-made.
+/// The name of the prepared lock. A prepared lock keeps the library's state of its name, which
+/// another contender with the same name would find ready-made.
 const PREPARED: &str = "invoice:7654321";
 
 fn main() {
@@ -87,7 +87,7 @@ fn main() {
     }
 }
 
-/// Some use of a lock, and who competes in it. The first contender is the floor.
+/// Some use of a lock, and the contenders that compete in it. The first contender is the floor.
 struct Work {
     title: &'static str,
     contenders: Vec<Contender>,
@@ -102,7 +102,7 @@ struct Targets {
 
 struct Contender {
     run: Box<dyn Fn(u64) -> Duration>,
-    /// Nanoseconds an operation.
+    /// The nanoseconds that an operation takes.
     row: Row,
 }
 
@@ -295,7 +295,7 @@ impl Lock for LockPool<String> {
     }
 }
 
-/// What people write by hand. It keeps every name that was ever used.
+/// The map of mutexes that people write by hand. It keeps every name that was ever used.
 #[derive(Default)]
 struct MapOfMutexes(Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lock_runtime::DistributedLock;
 
-/// As this library's default.
+/// The lease of every contender: this library's default.
 pub(crate) const LEASE: Duration = Duration::from_secs(30);
 
 /// One lock, as one task uses it.

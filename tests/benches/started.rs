@@ -1,16 +1,16 @@
-//! How a bench with servers is started.
+//! The ways in which a bench with servers is started.
 
 use std::process::ExitCode;
 
 use tokio::runtime::{Builder, Runtime};
 
-/// Whether figures are wanted: `cargo bench` says so; `cargo test --benches` only wants to see that
-/// it runs.
+/// Tells whether figures are wanted. `cargo bench` wants them; `cargo test --benches` only wants to
+/// see that the bench runs.
 pub(crate) fn measures() -> bool {
     std::env::args().any(|argument| argument == "--bench")
 }
 
-/// Without a server there are no figures, and nothing to see.
+/// Ends the bench where a server is missing: there are no figures then, and nothing to see.
 pub(crate) fn without_server() -> ExitCode {
     if measures() {
         ExitCode::FAILURE
@@ -19,7 +19,8 @@ pub(crate) fn without_server() -> ExitCode {
     }
 }
 
-/// Whether work of this title is to be done: arguments are parts of titles; without any, all is.
+/// Tells whether work of this title is to be done. Arguments are parts of titles; without any, all
+/// work is.
 pub(crate) fn wants(title: &str) -> bool {
     let mut parts = std::env::args().skip(1).filter(|it| !it.starts_with("--"));
     let Some(first) = parts.next() else {

@@ -1,6 +1,7 @@
-//! The table that a bench prints: medians of rounds, ratios to a floor, and whether targets are met.
+//! The table that a bench prints: medians of rounds, ratios to a floor, and whether targets are
+//! met.
 
-/// One line: what was measured, a sample a round.
+/// One line: what was measured, and a sample for each round.
 pub(crate) struct Row {
     pub(crate) what: String,
     pub(crate) target: Option<Target>,
@@ -33,8 +34,8 @@ pub(crate) fn print_header() {
     );
 }
 
-/// The rows of one kind of work; the first one is what the others are compared with, round by
-/// round.
+/// Prints the rows of one kind of work. The first one is what the others are compared with, round
+/// by round.
 pub(crate) fn print_rows<'a>(work: &str, rows: impl IntoIterator<Item = &'a Row>) {
     let mut floor: Option<&Row> = None;
     for row in rows {

@@ -53,8 +53,8 @@ impl Place {
     }
 }
 
-/// Another program's lock, made as the wire format says and without any of our code: the handle of
-/// .NET is open for reading only, and its file goes before its lock.
+/// Another program's lock, made as the wire format says and without any of our code. Its handle is
+/// open for reading only, as in .NET, and its file goes before its lock.
 struct Foreign(File, PathBuf);
 
 impl Foreign {
@@ -159,8 +159,8 @@ fn another_program_excludes_and_is_excluded() {
     });
 }
 
-/// A process is stopped wherever it is; if that is between opening the file and locking it, the
-/// file that it locks when it goes on is another one than its path names.
+/// A process is stopped wherever it is. If that is between opening the file and locking it, the
+/// path names another file than the one that it locks when it goes on.
 #[test]
 fn a_removed_file_is_not_the_lock() {
     run(DEADLINE, async {
@@ -272,7 +272,7 @@ fn held(holder: &str, from: u64, token: Option<u64>) -> Held {
     }
 }
 
-/// As after a crash, with a note in it that is long past or far in the future.
+/// The file is there as after a crash, with a note in it that is long past or far in the future.
 #[test]
 fn a_file_that_was_left_is_no_obstacle() {
     run(DEADLINE, async {
@@ -298,8 +298,8 @@ fn a_file_that_was_left_is_no_obstacle() {
     });
 }
 
-/// Somebody deletes the file, and another program takes the lock that seems free: we have lost it,
-/// and our release leaves theirs alone.
+/// Somebody deletes the file, and another program takes the lock that seems free. Our holder has
+/// lost it, and its release leaves the other program's lock alone.
 #[test]
 fn a_release_touches_no_other_file() {
     run(DEADLINE, async {
@@ -347,7 +347,7 @@ fn tokens_survive_lost_and_broken_counters() {
     });
 }
 
-/// A process that is stopped while it counts. The lock itself is free afterwards.
+/// A process is stopped while it counts. The lock itself is free afterwards.
 #[test]
 fn a_stuck_counter_is_reported() {
     run(DEADLINE, async {
@@ -390,7 +390,8 @@ fn a_stuck_counter_is_reported() {
     });
 }
 
-/// More waiters than a pool of threads has threads: the holder must still be able to release.
+/// There are more waiters than a pool of threads has threads; the holder must still be able to
+/// release.
 #[test]
 fn many_waiters_block_nobody() {
     const NAMES: usize = 600;

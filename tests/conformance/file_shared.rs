@@ -12,7 +12,7 @@ use lock_tests::{Probe, Scratch, run};
 
 use crate::file_only::{BOUND, DEADLINE, Place, take, token};
 
-/// The holder of a lost file hears of it so soon: files are looked at twice a second.
+/// The time within which the holder of a lost file hears of it: files are looked at twice a second.
 const TOLD_WITHIN: Duration = Duration::from_millis(1_500);
 
 async fn loses_by(what: impl FnOnce(&Place)) {
@@ -64,7 +64,7 @@ fn a_renamed_directory_is_a_loss() {
     );
 }
 
-/// What is no file holds no lock, and never will be one.
+/// A path that is no file holds no lock, and never will.
 #[test]
 fn what_is_no_file_is_refused_at_once() {
     run(DEADLINE, async {
@@ -134,7 +134,7 @@ fn mode_of(path: &Path) -> u32 {
     path.metadata().unwrap().permissions().mode() & 0o7777
 }
 
-/// The program of another process, where another user can run it.
+/// Copies the program of another process to where another user can run it.
 fn probe_in(scratch: &Scratch) -> PathBuf {
     std::fs::set_permissions(scratch.path(), Permissions::from_mode(0o777)).unwrap();
     let program = scratch.join("lock-probe");
@@ -170,7 +170,7 @@ fn another_process_has_the_lock_of_a_removed_file() {
     });
 }
 
-/// A process that is stopped holds its lock on, as the kernel sees it: there is no lease.
+/// A process that is stopped keeps its lock, as the kernel sees it: there is no lease.
 #[test]
 fn a_stopped_holder_is_a_holder() {
     run(DEADLINE, async {
@@ -268,7 +268,7 @@ fn tokens_start_above_the_floor() {
     });
 }
 
-/// Whoever does not get a lock that nobody holds is not told that somebody does.
+/// A task that does not get a lock which nobody holds is not told that somebody does.
 #[test]
 fn many_free_names_are_never_held_elsewhere() {
     const TASKS: usize = 2_000;

@@ -1,4 +1,4 @@
-//! What a case gets: a provider, and how to reach the same locks from elsewhere.
+//! The fixture of a case: a provider, and how to reach the same locks from elsewhere.
 
 use std::any::Any;
 use std::path::Path;
@@ -17,19 +17,19 @@ use lock_tests::redis::{LEAST_PRIVILEGE, RedisOptions};
 use lock_tests::zookeeper::SharedServer;
 use lock_tests::{Probe, Scratch, unique};
 
-/// A test takes no longer, whatever happens.
+/// The time that no test exceeds.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A provider under test, with locks that no other test sees.
 pub(crate) struct Fixture {
-    /// Where another process finds the same locks; `None` if none can.
+    /// The URL at which another process finds the same locks; `None` if none can.
     url: Option<String>,
     provider: Arc<dyn LockProvider>,
     /// The shortest lease that this provider's server keeps reliably, for cases about leases.
     short_lease: Duration,
-    /// How long it may take, on a loaded machine, until a lock that was given up is taken.
+    /// The time until a lock that was given up is taken, on a loaded machine.
     bound: Duration,
-    /// What must live as long as the provider, such as its server.
+    /// The things that must live as long as the provider, such as its server.
     resources: Vec<Box<dyn Any + Send + Sync>>,
 }
 
@@ -44,7 +44,7 @@ impl Fixture {
         }
     }
 
-    /// A provider that every process can connect to by this URL.
+    /// Makes the fixture of a provider that every process can connect to by this URL.
     async fn connect(url: String) -> Self {
         let provider = lock_runtime::connect(&url)
             .await
@@ -77,7 +77,7 @@ impl Fixture {
         DistributedLock::on(self.provider.clone(), name)
     }
 
-    /// A second provider for the same locks, if there can be one.
+    /// Returns a second provider for the same locks, if there can be one.
     pub(crate) async fn second_provider(&self) -> Option<Arc<dyn LockProvider>> {
         let url = self.url.as_ref()?;
         Some(
@@ -87,7 +87,7 @@ impl Fixture {
         )
     }
 
-    /// Another process for the lock of this name.
+    /// Starts another process for the lock of this name.
     pub(crate) fn probe(&self, name: &str) -> Probe {
         let url = self
             .url
@@ -139,7 +139,7 @@ where
     });
 }
 
-/// A provider that can do something is tested for it.
+/// Checks that a provider is tested for everything that it can do.
 pub(crate) fn check_groups(fixture: fn() -> BoxFixture, groups: &'static [&'static str]) {
     run(fixture, move |fixture| async move {
         let capabilities = fixture.provider.capabilities();
@@ -178,8 +178,8 @@ pub(crate) fn file() -> BoxFixture {
     })
 }
 
-/// A server for all tests, names that no other test has, and a lease so short that a case may
-/// outlive it.
+/// Uses one server for all tests, names that no other test has, and a lease so short that a case
+/// may outlive it.
 #[cfg(feature = "postgres")]
 pub(crate) fn postgres() -> BoxFixture {
     Box::pin(async {
@@ -189,7 +189,7 @@ pub(crate) fn postgres() -> BoxFixture {
     })
 }
 
-/// A server for each test, and a lease so short that a case may outlive it.
+/// Starts a server for each test, with a lease so short that a case may outlive it.
 #[cfg(feature = "redis")]
 pub(crate) fn redis() -> BoxFixture {
     Box::pin(async {
@@ -214,7 +214,8 @@ pub(crate) fn redis_least_privilege() -> BoxFixture {
     })
 }
 
-/// One server for all tests, since a Java machine takes long to start, and a directory for each.
+/// Uses one server for all tests, since a Java machine takes long to start, and a directory for
+/// each test.
 #[cfg(feature = "zookeeper")]
 pub(crate) fn zookeeper() -> BoxFixture {
     Box::pin(async {

@@ -1,8 +1,10 @@
 //! The list of cases, by what a provider must be able to do for them to apply.
 
-/// Makes the tests of one provider, named `provider::case`: the cases for all, and the groups of
-/// cases that are named. The function that sets it up has the same name, in `fixture`. A case of its own checks that the groups
-/// are those that the provider's capabilities call for.
+/// Makes the tests of one provider, named `provider::case`: the cases for all providers, and the
+/// groups of cases that are named.
+///
+/// The function that sets the provider up has the same name, in `fixture`. One more case checks
+/// that the groups are those that the provider's capabilities call for.
 macro_rules! conformance {
     ($provider:ident: $($group:ident),*) => {
         mod $provider {

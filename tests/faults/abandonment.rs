@@ -10,7 +10,7 @@ use lock_tests::{eventually, poll_once};
 use crate::common::{BOUND, connected, lock, take, with_server};
 use crate::server_stats::calls;
 
-/// Tasks hold guards when their runtime is shut down.
+/// Tasks hold guards while their runtime is shut down.
 #[test]
 fn two_hundred_runtimes_leave_no_lock() {
     const RUNTIMES: usize = 200;
@@ -72,7 +72,7 @@ fn a_body_that_hangs_gives_the_lock_back() {
     });
 }
 
-/// A call that is polled no more cannot drop its body; but it does not hold the lock for ever.
+/// A call that is polled no more cannot drop its body, but it does not hold the lock for ever.
 #[test]
 fn a_forgotten_call_gives_the_lock_back() {
     with_server(|server| async move {
@@ -94,8 +94,8 @@ fn a_forgotten_call_gives_the_lock_back() {
     });
 }
 
-/// A guard that was forgotten is renewed, as if it were held, until the process ends: from outside
-/// nobody can tell. Its name goes to nobody else meanwhile.
+/// A guard that was forgotten is renewed until the process ends, as if it were held, since nobody
+/// can tell from outside. Nobody else gets its name meanwhile.
 #[test]
 fn a_forgotten_guard_is_a_held_one() {
     with_server(|server| async move {
@@ -111,7 +111,7 @@ fn a_forgotten_guard_is_a_held_one() {
     });
 }
 
-/// A provider may be called from any runtime, and by hand; one that ends with a call half-way
+/// A provider may be called from any runtime, and by hand. A runtime that ends with a call half-way
 /// leaves the connection, or the attempt to make one, to the others.
 #[test]
 fn a_runtime_that_ends_takes_no_connection_with_it() {

@@ -1,4 +1,4 @@
-//! Answers that are lost, late, or come to a question that was asked twice.
+//! Answers that are lost or late, and questions that are asked twice.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::common::{BOUND, connected, lock, take, with_server};
 use crate::network::{builder_behind, count, proxy_of};
 use crate::server_stats::{calls, life, until_lost_and_gone};
 
-/// Long enough for what is delayed on purpose and by a busy machine.
+/// A timeout that is long enough for what is delayed on purpose and by a busy machine.
 const PATIENT: Duration = Duration::from_secs(20);
 const LEASE: Duration = Duration::from_secs(6);
 
@@ -54,7 +54,8 @@ fn a_request_that_is_sent_twice_is_granted_once() {
     });
 }
 
-/// What was asked twice takes the lock once more when nobody is there any more who knows of it.
+/// A repeated request comes when its first grant was released already. It takes the lock once more,
+/// and nobody is there any more who knows of it.
 #[test]
 fn a_request_that_comes_after_the_release_leaves_no_holder() {
     with_server(|server| async move {
@@ -213,7 +214,7 @@ fn refused_acquisitions_are_no_storm() {
     });
 }
 
-/// A key that is no queue refuses a wait half-way; it is undone, once.
+/// A key that is no queue refuses a wait half-way; the wait is undone, once.
 #[test]
 fn waits_that_are_refused_half_way_are_no_storm() {
     with_server(|server| async move {

@@ -1,4 +1,4 @@
-//! Futures that are dropped at any moment of their way.
+//! Acquisitions and waits that are dropped at any moment.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -15,11 +15,13 @@ use crate::network::{builder_behind, proxy_of};
 use crate::server_stats::calls;
 
 const ROUNDS: u32 = 50;
-/// What the network takes each way.
+/// The time that the network takes each way.
 const AWAY: Duration = Duration::from_millis(1);
 
 /// Drops fifty acquisitions, each a little later than the one before: in the gate, on the way to
-/// the server and back, after the answer. Returns how many were dropped before they were done.
+/// the server and back, after the answer.
+///
+/// Returns how many were dropped before they were done.
 async fn drop_at_every_moment(server: &Server, proxy: &FaultProxy, name: &str) -> u32 {
     let builder = builder_behind(proxy).lease(Duration::from_secs(600));
     let provider = connected(builder).await;
@@ -86,7 +88,7 @@ fn waits_dropped_at_any_moment_leave_no_entry() {
     });
 }
 
-/// Work that outlives its body: the body gives its token to a task.
+/// A body gives its token to a task that goes on after it.
 #[distributed_lock(name = "order", provider = locks, timeout = "10s", guard = guard)]
 async fn starts_a_task(
     locks: &Arc<dyn LockProvider>,

@@ -6,13 +6,13 @@ use std::time::Duration;
 use lock_runtime::Timestamp;
 use lock_tests::skip;
 
-/// In the child: what the library's clock says, in seconds.
+/// The variable that makes this process the child, which prints what the library's clock says.
 const CHILD: &str = "LOCK_TESTS_CLOCK";
-/// For how long the machine seems to have slept.
+/// The time for which the machine seems to have slept.
 const SLEPT: Duration = Duration::from_secs(1_000_000);
 
-/// Suspend is the only difference between the system's two clocks, and in a time namespace of its own a process sees
-/// one as large as one likes.
+/// Suspend is the only difference between the system's two clocks. A process in a time namespace of
+/// its own sees one as large as one likes.
 #[test]
 #[cfg(target_os = "linux")]
 fn suspend_counts() {
@@ -48,7 +48,7 @@ fn suspend_counts() {
     assert!((slept..slept + 600).contains(&ahead), "{ahead} s ahead");
 }
 
-/// The seconds of `Timestamp(123.456s)`.
+/// Reads the seconds of `Timestamp(123.456s)`.
 fn seconds_of(timestamp: &str) -> u64 {
     let digits = timestamp.trim_start_matches("Timestamp(");
     let digits = digits.split('.').next().unwrap_or_default();

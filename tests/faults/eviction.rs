@@ -10,7 +10,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::common::{BOUND, Raw, connected, take, with_server};
 use crate::server_stats::life;
 
-/// The warnings of this process.
+/// Collects the warnings of this process.
 #[derive(Clone, Default)]
 struct Warnings(Arc<Mutex<Vec<u8>>>);
 
@@ -59,7 +59,7 @@ async fn limit(raw: &Raw, policy: &str, bytes: u64) {
         .await;
 }
 
-/// This is the one test here that connects to a server that can evict.
+/// No other test here connects to a server that can evict, so the warnings are this one's.
 #[test]
 fn a_server_that_evicts_is_warned_of() {
     let warnings = Warnings::collect();

@@ -1,5 +1,5 @@
-//! Another server behind the same address: the old one is demoted, as by a sentinel or an operator,
-//! and its connections stay open.
+//! Another server takes its place behind the same address. The old one is demoted, as by a sentinel
+//! or an operator, and its connections stay open.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ fn token(guard: &LockGuard) -> u64 {
     guard.fencing_token().expect("Redis gives tokens").get()
 }
 
-/// Says for how long the guard was known to be valid.
+/// Watches a guard, and returns for how long it was known to be valid.
 fn watch(guard: LockGuard, holder: &'static str) -> JoinHandle<Held> {
     let name = guard.name().as_str().to_owned();
     let token = guard.fencing_token().map(|token| token.get());
@@ -104,8 +104,9 @@ fn a_holder_that_stays_behind_is_lost_before_the_new_server_gives_its_lock_away(
     });
 }
 
-/// As after any failover that loses the last writes: who finds the new server first has the lock.
-/// The holder learns it with its next renewal, and what the lock protects refuses its token.
+/// The failover loses the last writes, so a client that finds the new server first has the lock.
+/// The holder learns that with its next renewal. The register that the lock protects refuses its
+/// token.
 #[test]
 fn a_lock_that_the_new_server_never_heard_of_is_a_loss_and_fenced_off() {
     with_servers(|servers| async move {
@@ -145,7 +146,8 @@ fn a_lock_that_the_new_server_never_heard_of_is_a_loss_and_fenced_off() {
     });
 }
 
-/// The new server's counter is behind, and who was connected to it all the time raises nothing.
+/// The new server's counter is behind, and a client that was connected to it all the time does not
+/// raise it.
 #[test]
 fn tokens_grow_over_a_failover_that_some_see_late() {
     with_servers(|servers| async move {

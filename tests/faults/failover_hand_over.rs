@@ -1,4 +1,5 @@
-//! Hand-over across a failover: who listens to the server that grants, and who listens elsewhere.
+//! Hand-over across a failover: some clients listen to the server that grants, and others
+//! elsewhere.
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use crate::common::{BOUND, DEADLINE, Raw, Server, connected, lock, take};
 use crate::server_stats::calls;
 use crate::servers::{Servers, with_servers};
 
-/// Any client that listens to a channel.
+/// A client of any kind that listens to a channel.
 struct Listener {
     heard: UnboundedReceiver<PushInfo>,
     _connection: MultiplexedConnection,
@@ -32,7 +33,7 @@ impl Listener {
         }
     }
 
-    /// The next message of the channel.
+    /// Waits for the next message of the channel.
     async fn hears(&mut self) -> String {
         loop {
             let push = tokio::time::timeout(BOUND, self.heard.recv()).await;
@@ -49,7 +50,8 @@ async fn listeners(raw: &Raw, channel: &str) -> u64 {
     answer.1
 }
 
-/// What the new server grants, the old one passes on, since it follows. Its listeners do not count.
+/// The old server follows the new one, and so passes on what that one grants. Its listeners do not
+/// count.
 #[test]
 fn a_waiter_that_listens_to_the_old_server_is_granted_nothing_and_comes_to_the_new_one() {
     with_servers(|servers| async move {
@@ -128,8 +130,8 @@ fn a_listener_at_a_replica_makes_no_waiter_pass_for_alive() {
     });
 }
 
-/// It is frozen and replaced, and goes on later, on connections that were given up and are open
-/// still: for what it says then, the new server may have granted to somebody else.
+/// The old server is frozen and replaced. It goes on later, on connections that were given up and
+/// are still open. What it grants then, the new server may have granted to somebody else.
 #[test]
 fn a_server_that_is_not_asked_any_more_grants_nothing() {
     with_servers(|servers| async move {

@@ -13,11 +13,11 @@ const BOUND: Duration = Duration::from_secs(50);
 const TURNS: usize = 6;
 const ROUNDS: usize = 15;
 const FOREIGN_ROUNDS: usize = 3;
-/// As Redis's documentation has it.
+/// The script for a release that Redis's documentation shows.
 const COMPARE_AND_DELETE: &str = "if redis.call('get',KEYS[1]) == ARGV[1] then \
     return redis.call('del',KEYS[1]) else return 0 end";
 
-/// The foreign client: it takes the lock, counts, and gives it back.
+/// The foreign client. It takes the lock, counts, and gives the lock back.
 struct Foreigner {
     program: PathBuf,
     port: u16,

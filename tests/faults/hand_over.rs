@@ -1,4 +1,5 @@
-//! Grants that get lost or come late on their way to a waiter, and waiters that are not there.
+//! Grants that get lost or come late on their way to a waiter, and waiters that are gone or
+//! stopped.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -44,7 +45,7 @@ fn a_grant_whose_message_vanished_is_found() {
     });
 }
 
-/// The grant is on its way for longer than it lasts. When it comes, somebody else holds the lock.
+/// The grant is on its way for longer than it lasts. When it arrives, somebody else holds the lock.
 #[test]
 fn a_grant_that_comes_too_late_is_none() {
     with_server(|server| async move {
@@ -90,7 +91,7 @@ fn a_grant_that_comes_too_late_is_none() {
     });
 }
 
-/// The grant reaches a process that does not run: it costs the others one lease, and the process
+/// The grant reaches a process that does not run. It costs the others one lease, and the process
 /// does not believe in it afterwards.
 #[test]
 fn a_frozen_waiter_costs_a_lease() {
@@ -152,8 +153,8 @@ fn a_crowd_costs_no_more_commands_per_hand_over() {
             waiter.await.unwrap().unwrap();
         }
         let scripts = asked(server.raw.clone()).await - before;
-        // One would do; a process whose tasks are late queues again. If all looked whenever the lock
-        // changes hands, it would be 40 times 40.
+        // One would do; a process whose tasks are late queues again. If all looked whenever the
+        // lock changes hands, it would be 40 times 40.
         assert!(
             scripts >= PROCESSES as u64 && scripts <= 4 * PROCESSES as u64,
             "{scripts} scripts"

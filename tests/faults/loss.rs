@@ -1,4 +1,4 @@
-//! A holder that does not run: stopped by a signal, for longer than its lease.
+//! A holder that is stopped by a signal for longer than its lease.
 
 use std::path::Path;
 use std::time::Duration;

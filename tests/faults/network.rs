@@ -16,7 +16,7 @@ pub(crate) fn builder_behind(proxy: &FaultProxy) -> RedisProviderBuilder {
     RedisProvider::builder(format!("redis://127.0.0.1:{}", proxy.port()))
 }
 
-/// Nothing comes through any more, in either direction, and nobody is told.
+/// Lets nothing come through any more, in either direction, without telling either end.
 pub(crate) fn swallow_all(proxy: &FaultProxy) {
     proxy.set(|fault| {
         fault.to_server = Flow::Swallow;

@@ -1,4 +1,4 @@
-//! Servers that are out of reach for a while, and who puts up with it.
+//! Servers that are out of reach for a while, and clients that put up with it.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::network::{builder_behind, count, proxy_of};
 
 const CONNECTING: Duration = Duration::from_millis(100);
 
-/// How long an outage may last and how long it takes to connect are two things.
+/// The time that an outage may last and the time that connecting may take are two settings.
 #[test]
 fn a_waiter_bears_an_outage_for_the_failover_timeout() {
     with_server(|server| async move {
@@ -41,7 +41,7 @@ fn a_waiter_bears_an_outage_for_the_failover_timeout() {
     });
 }
 
-/// That there is no connection any more is known before an attempt to make one has failed.
+/// The loss of a connection is known before an attempt to make a new one has failed.
 #[test]
 fn a_timeout_in_the_first_moments_of_an_outage_is_not_contention() {
     with_server(|server| async move {

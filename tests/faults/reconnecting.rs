@@ -1,4 +1,4 @@
-//! Holders after a new connection: who they find there, and what became of their locks.
+//! Holders that have a new connection: the server that they find, and what became of their locks.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use crate::network::{builder_behind, count, proxy_of};
 use crate::server_stats::{calls, life};
 use crate::servers::{Servers, with_servers};
 
-/// So long that no renewal is due while a test runs.
+/// A lease so long that no renewal is due while a test runs.
 const LEASE: Duration = Duration::from_secs(600);
-/// Far less than the third of a lease after which a renewal is due, and more than a busy machine
-/// needs.
+/// A bound far below the third of a lease after which a renewal is due, and above what a busy
+/// machine needs.
 const AT_ONCE: Duration = Duration::from_secs(3);
 
 async fn told_at_once(guard: &LockGuard, since: Instant) {
@@ -93,7 +93,8 @@ fn locks_that_a_failover_has_kept_are_renewed_at_once() {
     });
 }
 
-/// Also where nothing but a lock that is held wants a connection; and not where nothing does.
+/// A connection is made anew also where only a lock that is held wants one, and not where nothing
+/// does.
 #[test]
 fn a_broken_connection_is_made_anew_for_whoever_holds_a_lock() {
     with_server(|server| async move {
@@ -117,7 +118,7 @@ fn a_broken_connection_is_made_anew_for_whoever_holds_a_lock() {
 }
 
 /// Stands before a server, takes connections, and closes each that asks for the lock `order`.
-/// Answers its port, and counts the connections.
+/// Returns its port, and counts the connections.
 async fn closes_when_asked(server: u16, connections: Arc<AtomicU64>) -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -168,7 +169,7 @@ fn connections_that_break_when_they_are_used_are_no_storm() {
     });
 }
 
-/// The same while connections are of use for something else.
+/// The connections break in the same way while others use them for something else.
 #[test]
 fn connections_that_one_lock_breaks_and_others_use_are_no_storm() {
     with_server(|server| async move {

@@ -80,7 +80,7 @@ fn a_renewal_on_its_way_does_not_outlive_the_release() {
     });
 }
 
-/// Its answer comes when the lock is no longer held: nothing goes on from there.
+/// The renewal is answered when the lock is no longer held, and no other renewal follows.
 #[test]
 fn a_renewal_that_is_answered_after_the_release_is_the_last() {
     const LEASE: Duration = Duration::from_secs(9);
@@ -162,7 +162,7 @@ fn a_release_after_the_lease_touches_nobody_elses_lock() {
     });
 }
 
-/// A peer that is gone without a word is found out by the system: an idle connection is probed.
+/// The system probes an idle connection, and so finds out about a peer that is gone without a word.
 #[test]
 #[cfg(target_os = "linux")]
 fn idle_connections_are_probed() {
@@ -190,7 +190,7 @@ fn idle_connections_are_probed() {
     });
 }
 
-/// And one whose bytes are not taken is given up in time for another one to renew the lock.
+/// A connection whose bytes are not taken is given up in time for another one to renew the lock.
 #[test]
 #[cfg(target_os = "linux")]
 fn connections_are_given_up_before_the_lease_is_over() {
@@ -230,7 +230,7 @@ fn connections_are_given_up_before_the_lease_is_over() {
     });
 }
 
-/// Those that are due together are renewed together, whatever their leases.
+/// Locks that are due together are renewed together, whatever their leases.
 #[test]
 fn each_lock_is_renewed_for_its_own_lease_and_in_the_time_of_the_shortest() {
     with_server(|server| async move {

@@ -1,4 +1,5 @@
-//! Servers that restart, with their data or without, and clients that let them grow old first.
+//! Servers that restart, with their data or without, and clients that wait until they have run for
+//! a while.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use crate::network::{builder_behind, proxy_of, swallow_all};
 
 const LEASE: Duration = Duration::from_secs(5);
 
-/// A holder that hears nothing counts on what is left of its lease. The server has forgotten it.
+/// The holder hears nothing, and counts on what is left of its lease. The server has forgotten it.
 #[test]
 fn a_restart_without_data_grants_a_lock_twice_unless_there_is_a_delay() {
     with_server(|mut server| async move {
@@ -29,7 +30,8 @@ fn a_restart_without_data_grants_a_lock_twice_unless_there_is_a_delay() {
     });
 }
 
-/// A server that started just before its clock's second turned calls itself a second old at once.
+/// A server that started just before its clock's second turned says at once that it is a second
+/// old.
 #[test]
 fn a_delay_is_not_shorter_for_a_server_that_started_late_in_a_second() {
     with_server(|mut server| async move {

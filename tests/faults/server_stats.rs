@@ -1,4 +1,4 @@
-//! What a server has counted, and whether a guard and its key agree.
+//! Numbers that a server has counted, and checks that a guard and its key agree.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use lock_tests::eventually;
 
 use crate::common::{BOUND, Raw};
 
-/// How often a command was called, inside scripts too.
+/// Returns how often a command was called, inside scripts too.
 pub(crate) async fn calls(raw: &Raw, command: &str) -> u64 {
     field(raw, &format!("cmdstat_{command}:calls=")).await
 }
 
-/// How often a script was asked for that the server did not know.
+/// Returns how often a script was asked for that the server did not know.
 pub(crate) async fn forgotten_scripts(raw: &Raw) -> u64 {
     field(raw, "errorstat_NOSCRIPT:count=").await
 }
@@ -27,15 +27,17 @@ async fn field(raw: &Raw, start: &str) -> u64 {
     digits.map_or(0, |digits| digits.parse().expect("a number"))
 }
 
-/// From here on the server writes down what it is asked.
+/// Makes the server write down what it is asked from here on.
 pub(crate) async fn write_down_all(raw: &Raw) {
     raw.ask::<()>("CONFIG SET slowlog-max-len 100000").await;
     raw.ask::<()>("CONFIG SET slowlog-log-slower-than 0").await;
 }
 
-/// The scripts that were asked for with this key or argument, the latest first: when, by whom, and
-/// with what. An owner is better than a key: ports of servers that have ended are used again, and
-/// another test's provider may still be looking for its lock of the same name there.
+/// Returns the scripts that were asked for with this key or argument, the latest first: when, by
+/// whom, and with what.
+///
+/// An owner is a better argument than a key. Ports of servers that have ended are used again, and
+/// another test's provider may still look for its lock of the same name there.
 pub(crate) async fn scripts_about(raw: &Raw, text: &str) -> Vec<String> {
     type Entry = (u64, u64, u64, Vec<String>, String, String);
     let log: Vec<Entry> = raw.ask("SLOWLOG GET 100000").await;
@@ -46,12 +48,12 @@ pub(crate) async fn scripts_about(raw: &Raw, text: &str) -> Vec<String> {
         .collect()
 }
 
-/// What is left of a key's life; negative where it has none.
+/// Returns what is left of a key's life. It is negative where the key has none.
 pub(crate) async fn life(raw: &Raw, key: &str) -> i64 {
     raw.ask(&format!("PTTL {key}")).await
 }
 
-/// Waits until the server gives the key up. The guard must be lost by then, however late this
+/// Waits until the server gives the key up. The guard must be lost by then, however late this task
 /// looks.
 pub(crate) async fn until_lost_and_gone(guard: &LockGuard, raw: &Raw, key: &str, bound: Duration) {
     eventually("the key is gone", bound, || async {

@@ -32,7 +32,7 @@ impl Servers {
         })
     }
 
-    /// The holder's side has the lock, and the other one stands in the queue for it.
+    /// Takes the lock on the holder's side, and queues for it on the waiter's.
     pub(crate) async fn hold_and_wait(&self) -> (LockGuard, JoinHandle<LockGuard>) {
         let holder = connected(self.client(&self.holders)).await;
         let waiter = connected(self.client(&self.waiters)).await;
@@ -57,7 +57,8 @@ impl Servers {
             .failover_timeout(patience)
     }
 
-    /// From here on the old one takes no writes, and these addresses are those of the new one.
+    /// Makes the new server the primary, which the moved addresses lead to. The old one follows it,
+    /// and takes no writes any more.
     pub(crate) async fn fail_over(&self, moved: &[&FaultProxy]) {
         self.new.raw.ask::<String>("REPLICAOF NO ONE").await;
         for address in moved {

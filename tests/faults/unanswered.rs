@@ -1,4 +1,4 @@
-//! A server that says nothing, or only errors, is not a lock that somebody holds, and costs nobody
+//! A server that says nothing, or only errors, is not a lock that somebody holds. It costs nobody
 //! more than the timeout that was asked for.
 
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::common::{BOUND, DEADLINE, connected, lock, take, with_server};
 use crate::network::{builder_behind, count, proxy_of};
 
-/// How long a try may wait for its answer.
+/// The time that a try may wait for its answer.
 const ANSWER: Duration = Duration::from_millis(600);
-/// What a busy machine may add to a timeout.
+/// The time that a busy machine may add to a timeout.
 const BUSY: Duration = Duration::from_millis(250);
 const LEASE: Duration = Duration::from_secs(600);
 
@@ -56,7 +56,7 @@ async fn skipped_later(provider: &Provider, key: &str) -> Result<Option<()>, Loc
     Ok(Some(()))
 }
 
-/// How an attempt ended, and that it took no longer than this.
+/// Returns how an attempt ended, and checks that it took no longer than this.
 async fn ended<T>(
     limit: Duration,
     attempt: impl Future<Output = Result<T, LockError>>,
@@ -68,7 +68,8 @@ async fn ended<T>(
     result
 }
 
-/// All locks are free, and nobody can tell; all at once, each with a name of its own.
+/// Asks for many free locks at once, each with a name of its own. Nobody can tell whether they are
+/// free.
 async fn nobody_can_tell(provider: &Arc<RedisProvider>, key: &str) {
     let shared: Provider = provider.clone();
     let [none, brief_wait, wait] = [0, 300, 1_500].map(Duration::from_millis);
@@ -167,8 +168,8 @@ fn a_slow_server_is_no_holder() {
     });
 }
 
-/// A server that agrees to be connected to, and answers every script with this error once it is
-/// told to.
+/// Starts a server that agrees to be connected to. It answers every script with this error once it
+/// is told to.
 async fn erring(error: &'static str, errs: Arc<AtomicBool>) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -264,7 +265,7 @@ fn a_lock_that_is_held_is_still_contended() {
     });
 }
 
-/// What a process has left behind, and takes back, is not held elsewhere.
+/// A lock that a process has left behind, and takes back, is not held elsewhere.
 #[test]
 fn a_release_that_was_lost_is_no_holder() {
     with_server(|server| async move {
@@ -291,7 +292,7 @@ fn a_release_that_was_lost_is_no_holder() {
     });
 }
 
-/// A place in the queue that was given up, and to which the lock is handed while nobody can say so.
+/// A place in the queue is given up, and the lock is handed to it while nobody can say so.
 #[test]
 fn a_place_that_was_left_behind_is_no_holder() {
     with_server(|server| async move {

@@ -1,4 +1,4 @@
-//! Every form of function that the attribute goes on.
+//! Functions of every form that the attribute goes on.
 
 use std::borrow::Cow;
 use std::fmt::{Debug, Display};
@@ -251,7 +251,7 @@ async fn not_send_output(count: u32) -> Option<Box<dyn Iterator<Item = impl Disp
     (!lock.is_lost()).then(|| Box::new(0..count) as _)
 }
 
-/// Without a bound that its output is `Send`.
+/// Nothing says that the output is `Send`.
 #[distributed_lock(name = "forms:unknown-output")]
 async fn unknown_output<T: Clone>(value: &T) -> Result<T, LockError> {
     Ok(value.clone())

@@ -57,7 +57,7 @@ fn call<'a>(
     hold_for(lock, log, time, in_part, witness("unused"))
 }
 
-/// Everything was dropped, and all of it under the lock.
+/// Checks that everything was dropped, and all of it under the lock.
 fn assert_under_the_lock(log: &Log) {
     let mut log = log.take();
     log.sort_unstable();

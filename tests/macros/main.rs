@@ -1,4 +1,4 @@
-//! The attribute at work: what it makes of functions, run over the in-process provider.
+//! The attribute at work: the functions that it makes run over the in-process provider.
 
 mod forms;
 mod fragments;

@@ -19,7 +19,10 @@ macro_rules! templates {
                     #![proptest_config(config())]
 
                     #[test]
-                    fn never_gives_one_name_to_two(one in triple($template), other in triple($template)) {
+                    fn never_gives_one_name_to_two(
+                        one in triple($template),
+                        other in triple($template)
+                    ) {
                         let name = |(a, b, c): &Triple| run(super::$function(a, b, c));
                         check(&texts($template), &one, &other, name)?;
                     }
@@ -53,7 +56,7 @@ fn config() -> ProptestConfig {
     }
 }
 
-/// The literal text before, between and after the placeholders.
+/// Returns the literal text before, between and after the placeholders.
 fn texts(template: &str) -> Vec<String> {
     let escaped = template
         .replace("{{{", "\u{1}{")
@@ -66,7 +69,7 @@ fn texts(template: &str) -> Vec<String> {
         .collect()
 }
 
-/// Values of few characters, so that many look like the template's text and its encoding.
+/// Makes values of few characters, so that many look like the template's text and its encoding.
 fn triple(template: &'static str) -> impl Strategy<Value = Triple> {
     let characters: Vec<char> = format!("{}%25~7EC3A9a", texts(template).concat())
         .chars()
@@ -78,8 +81,8 @@ fn triple(template: &'static str) -> impl Strategy<Value = Triple> {
     (value(), value(), value())
 }
 
-/// Compares the name of `one` with the name of `other`, and with those of all values that could be
-/// read out of it by taking it apart at the template's text.
+/// Compares the name of `one` with the name of `other`, and with those of other values. These are
+/// all that could be read out of `one` by taking it apart at the template's text.
 fn check(
     texts: &[String],
     one: &Triple,
@@ -133,7 +136,7 @@ async fn formatted(a: u16, b: u16, c: i16) -> Result<String, LockError> {
 proptest! {
     #![proptest_config(config())]
 
-    /// Text that is padded or cut may well coincide, which is the user's doing; numbers do not.
+    /// Text that is padded or cut may well coincide, which is the user's doing; numbers must not.
     #[test]
     fn formatted_numbers(one in any::<(u8, u8, i8)>(), other in any::<(u8, u8, i8)>()) {
         let name = |(a, b, c): (u8, u8, i8)| run(formatted(a.into(), b.into(), c.into()));

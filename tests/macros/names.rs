@@ -1,4 +1,4 @@
-//! What a name is made of, and when.
+//! The parts of a name, and the moment at which it is made.
 
 use std::cell::Cell;
 use std::fmt;
@@ -18,7 +18,10 @@ impl Order {
         self.key.0
     }
 
-    #[distributed_lock(name = "{self.key.1}/{self.id():04}/{other.key.0}/{other.id():>3x}", guard = lock)]
+    #[distributed_lock(
+        name = "{self.key.1}/{self.id():04}/{other.key.0}/{other.id():>3x}",
+        guard = lock
+    )]
     async fn merge(&self, other: &Order) -> Name {
         Ok(lock.name().to_string())
     }
@@ -114,7 +117,7 @@ async fn a_name_is_rendered_once_and_before_the_wait() {
     drop(held);
 }
 
-/// Polling makes it count, as a name's expression does.
+/// Counts how often it is called, as a name's expression is.
 fn counted(count: &Cell<u32>) -> String {
     count.set(count.get() + 1);
     format!("names:counted:{}", count.get())

@@ -1,4 +1,4 @@
-//! Every option of the attribute.
+//! All options of the attribute.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -124,7 +124,10 @@ impl Service {
         Ok(is_held("options:provider").await)
     }
 
-    #[distributed_lock(name = "options:provider", provider = if true { &self.locks } else { &self.shared })]
+    #[distributed_lock(
+        name = "options:provider",
+        provider = if true { &self.locks } else { &self.shared }
+    )]
     async fn on_block(&self) -> Result<bool, LockError> {
         Ok(is_held("options:provider").await)
     }

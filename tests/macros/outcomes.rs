@@ -1,4 +1,4 @@
-//! `on_unavailable`: what the caller gets when the body did not run.
+//! The option `on_unavailable`, which says what the caller gets when the body did not run.
 
 use std::cell::Cell;
 

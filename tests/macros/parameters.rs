@@ -27,7 +27,7 @@ impl Drop for Noted {
     }
 }
 
-/// The provider of those that name one.
+/// The provider of the functions that name one.
 static ELSEWHERE: LazyLock<Arc<dyn LockProvider>> =
     LazyLock::new(|| Arc::new(InProcessProvider::new()));
 
@@ -62,8 +62,8 @@ struct Order {
     wait: Duration,
 }
 
-/// Makes a module with each function bare and annotated, in which `$lock` is the lock's name, and a
-/// test that compares them.
+/// Makes a module with each function bare and annotated, and a test that compares them. `$lock` is
+/// the lock's name there.
 macro_rules! shapes {
     ($($(#[$option:meta])* $shape:ident($lock:ident; $($parameters:tt)*) $body:tt
         called with ($($argument:expr),*);)*) => {
@@ -296,7 +296,7 @@ shapes! {
     } called with (Noted("x", lock), Noted("y", lock));
 }
 
-/// Moved by the name, which has nothing left of it.
+/// The name moves this parameter, so nothing is left of it to drop.
 #[distributed_lock(name = name)]
 async fn moved_by_the_name(name: LockName, _x: Noted) -> Result<(), LockError> {
     Ok(())

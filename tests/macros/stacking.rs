@@ -1,4 +1,4 @@
-//! Together with other attributes, in either order.
+//! The attribute together with other attributes, in either order.
 
 use std::sync::{Arc, Mutex};
 
@@ -221,7 +221,7 @@ struct NotDebug {
     id: u32,
 }
 
-/// What an attribute below this one sees is the signature as it was written.
+/// An attribute below this one sees the signature as it was written.
 #[distributed_lock(name = "stacking:pattern-below:{id}")]
 #[tracing::instrument(fields(twice = id * 2))]
 async fn pattern_below(

@@ -1,11 +1,11 @@
-//! What these tests share.
+//! Helpers that these tests share.
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use lock_runtime::{DistributedLock, LockErrorKind, LockGuard};
 
-/// Whether somebody holds this lock of the default provider; perhaps the body that asks.
+/// Tells whether somebody holds this lock of the default provider; that may be the body that asks.
 pub(crate) async fn is_held(name: &str) -> bool {
     match DistributedLock::new(name).try_acquire().await {
         Ok(guard) => guard.is_none(),
@@ -21,7 +21,7 @@ pub(crate) async fn hold(name: &str) -> LockGuard {
         .expect("in process")
 }
 
-/// Polls once.
+/// Polls a future once.
 pub(crate) fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
     pin!(future).poll(&mut Context::from_waker(Waker::noop()))
 }

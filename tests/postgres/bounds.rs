@@ -1,4 +1,4 @@
-//! How much of the server the library uses, which belongs to applications too.
+//! The share of the server that the library uses: the rest belongs to applications.
 
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ fn the_lease_of_the_caller_bounds_the_validity() {
     });
 }
 
-/// Six busy processes, and a server with few connections.
+/// Six busy processes use a server with few connections.
 #[test]
 fn applications_can_connect_at_any_moment() {
     let options = PostgresOptions::default().config("max_connections = 30");
@@ -134,7 +134,7 @@ fn more_locks_than_the_server_can_do_with_are_refused() {
     });
 }
 
-/// Somebody else has filled it.
+/// Somebody else has filled the server's table of locks.
 #[test]
 fn a_full_table_of_locks_is_left_alone_for_a_while() {
     let options = PostgresOptions::default()
@@ -178,8 +178,8 @@ fn a_full_table_of_locks_is_left_alone_for_a_while() {
     });
 }
 
-/// Something between closes all connections again and again, and does not tell the server of it
-/// in time.
+/// Something between client and server closes all connections again and again, and does not tell
+/// the server of it in time.
 #[test]
 fn connections_that_are_closed_again_and_again_leave_few_sessions_behind() {
     with_server(|server| async move {

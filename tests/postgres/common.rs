@@ -1,4 +1,4 @@
-//! A server and an eye on it.
+//! A server of a test's own, and a client that looks at it from outside.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,9 +9,9 @@ use lock_tests::postgres::PostgresOptions;
 use lock_tests::{FaultProxy, PostgresServer, Probe, eventually};
 use tokio_postgres::{Client, NoTls};
 
-/// No test takes longer.
+/// The time that no test exceeds.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
-/// What must happen soon happens within this time, on a loaded machine too.
+/// The time within which everything happens that must happen soon, on a loaded machine too.
 pub(crate) const BOUND: Duration = Duration::from_secs(10);
 
 /// Runs a test with a server of its own, where one is installed.
@@ -55,12 +55,12 @@ impl Server {
         connected(self.builder()).await
     }
 
-    /// A number that a query answers.
+    /// Returns the number that a query answers.
     pub(crate) async fn count(&self, sql: &str) -> i64 {
         self.raw.query_one(sql, &[]).await.unwrap().get(0)
     }
 
-    /// How many sessions the library has open.
+    /// Returns how many sessions the library has open.
     pub(crate) async fn sessions(&self) -> i64 {
         let of_ours = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'";
         self.count(of_ours).await
@@ -72,7 +72,7 @@ impl Server {
         self.raw.batch_execute(&sql).await.unwrap();
     }
 
-    /// How many advisory locks are held, or waited for.
+    /// Returns how many advisory locks are held, or waited for.
     pub(crate) async fn locks(&self, granted: bool) -> i64 {
         let sql = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted = ";
         self.count(&format!("{sql}{granted}")).await
@@ -100,7 +100,7 @@ impl Server {
     }
 }
 
-/// Any client.
+/// Connects any client.
 pub(crate) async fn raw(server: &PostgresServer) -> Client {
     try_raw(server).await.expect("the server answers")
 }
@@ -112,7 +112,7 @@ async fn try_raw(server: &PostgresServer) -> Result<Client, tokio_postgres::Erro
     Ok(client)
 }
 
-/// Any client of a server that is coming back by itself.
+/// Connects any client, as soon as a server that is coming back by itself takes it.
 pub(crate) async fn raw_soon(server: &PostgresServer) -> Client {
     let start = Instant::now();
     loop {
@@ -124,7 +124,7 @@ pub(crate) async fn raw_soon(server: &PostgresServer) -> Client {
     }
 }
 
-/// A provider that reaches the server through a proxy.
+/// Makes a provider that reaches the server through a proxy.
 pub(crate) async fn proxied(
     server: &PostgresServer,
     lease: Duration,
@@ -139,7 +139,7 @@ pub(crate) fn through(proxy: &FaultProxy) -> PostgresProviderBuilder {
     PostgresProvider::builder(url)
 }
 
-/// Another process on this lock.
+/// Starts another process on this lock.
 pub(crate) fn probe(server: &PostgresServer, lease: Duration, name: &str) -> Probe {
     let url = format!("{}?lease={}ms", server.url(), lease.as_millis());
     let program = env!("CARGO_BIN_EXE_lock-probe");

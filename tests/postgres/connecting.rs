@@ -1,4 +1,4 @@
-//! What a server must be, what a URL may say, and the errors that tell.
+//! The servers that the provider takes, the words of a URL, and the errors that name a mistake.
 
 use std::time::Duration;
 
@@ -133,7 +133,8 @@ fn a_pooler_that_exchanges_sessions_is_refused() {
     });
 }
 
-/// Two sessions on the server, served in turn: each client's next request but one meets the same again.
+/// Two sessions on the server are served in turn, so each client's next request but one meets the
+/// same again.
 #[test]
 fn a_pooler_that_exchanges_sessions_in_turn_is_refused() {
     with_server(|server| async move {
@@ -203,7 +204,7 @@ fn what_answers_is_named() {
     });
 }
 
-/// Something that says the same to every client, and hangs up.
+/// A peer that says the same to every client, and hangs up.
 struct Impostor {
     port: u16,
     accepting: tokio::task::JoinHandle<()>,
@@ -238,7 +239,7 @@ impl Drop for Impostor {
     }
 }
 
-/// What a server of this version says to a user who needs no password.
+/// Returns what a server of this version says to a user who needs no password.
 fn greeting(version: &str) -> Vec<u8> {
     let message = |kind: u8, body: &[u8]| {
         let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();

@@ -1,4 +1,4 @@
-//! The same locks by other programs, and many at once.
+//! Other programs and we exclude each other on the same locks, also on many at once.
 
 use lock_runtime::postgres::{AdvisoryKey, advisory_key};
 
@@ -47,7 +47,7 @@ fn psql_excludes_and_is_excluded() {
     });
 }
 
-/// A witness that holds it first is waited for, in the server's queue.
+/// A witness that holds the lock first is waited for, in the server's queue.
 #[test]
 fn what_psql_holds_is_waited_for() {
     with_server(|server| async move {
@@ -71,7 +71,7 @@ fn what_psql_holds_is_waited_for() {
     });
 }
 
-/// A session would let us take it twice.
+/// The server would let a session take one key twice.
 #[test]
 fn two_names_of_one_key_exclude_each_other() {
     with_server(|server| async move {

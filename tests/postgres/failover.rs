@@ -1,5 +1,5 @@
-//! A name that leads to another server from one connection to the next. Connections that are there
-//! stay: only the name changes, as with DNS, a virtual address or a proxy.
+//! A name that leads to another server from one connection to the next. Open connections stay: only
+//! the name changes, as with DNS, a virtual address or a proxy.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +10,8 @@ use lock_tests::{FaultProxy, PostgresServer, eventually};
 use crate::common::{BOUND, Server, connected, lock, raw, take, through, with_server};
 
 const LEASE: Duration = Duration::from_secs(2);
-/// From the change of the name on, nothing is held or granted on the old server for longer.
+/// The time after the change of the name at which nothing is held or granted on the old server any
+/// more.
 const OVERLAP: Duration = LEASE.saturating_mul(3).checked_div(2).unwrap();
 
 /// A primary, a standby of it, and a name that leads to the primary.
@@ -38,7 +39,7 @@ impl Pair {
     }
 }
 
-/// The old primary lives and answers those who are connected to it.
+/// The old primary lives and answers clients that are connected to it.
 #[test]
 fn a_replaced_primary_holds_and_grants_nothing_for_long() {
     with_server(|server| async move {
@@ -86,7 +87,7 @@ fn a_replaced_primary_holds_and_grants_nothing_for_long() {
     });
 }
 
-/// It is gone when its standby takes over.
+/// The old primary is gone when its standby takes over.
 #[test]
 fn a_stopped_primary_is_left_at_once() {
     with_server(|server| async move {
@@ -110,7 +111,7 @@ fn a_stopped_primary_is_left_at_once() {
     });
 }
 
-/// It answers nobody, and those who were connected to it do not hear of that.
+/// The old primary answers nobody, and clients that were connected to it do not hear of the change.
 #[test]
 fn a_frozen_primary_holds_nothing_after_its_standby_was_promoted() {
     with_server(|server| async move {
@@ -130,7 +131,8 @@ fn a_frozen_primary_holds_nothing_after_its_standby_was_promoted() {
     });
 }
 
-/// Sessions of one process on two servers: a process's number on one means nothing on the other.
+/// The sessions of one process are on two servers: a process's number on one means nothing on the
+/// other.
 #[test]
 fn a_waiter_is_not_looked_for_on_another_server() {
     with_server(|server| async move {
@@ -153,7 +155,7 @@ fn a_waiter_is_not_looked_for_on_another_server() {
     });
 }
 
-/// A cluster that has nothing to do with the one before.
+/// The name goes over to a cluster that has nothing to do with the one before.
 #[test]
 fn a_name_that_leads_to_another_cluster_is_followed() {
     with_server(|server| async move {
@@ -175,7 +177,7 @@ fn a_name_that_leads_to_another_cluster_is_followed() {
     });
 }
 
-/// A machine that dies without a word and comes back: connections to it are half-open.
+/// A machine dies without a word and comes back; connections to it are half-open.
 #[test]
 fn a_server_that_comes_back_is_known_to_have_lost_its_locks() {
     with_server(|mut server| async move {

@@ -1,4 +1,4 @@
-//! More contended names than places in the server's queues.
+//! More names are contended than there are places in the server's queues.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ fn no_name_starves_however_many_there_are() {
     });
 }
 
-/// A place in the queue is for those who wait.
+/// A place in the queue is for a waiter, not for a holder.
 #[test]
 fn holders_use_up_no_place() {
     with_server(|server| async move {

@@ -12,7 +12,8 @@ use lock_tests::{FencedRegister, eventually};
 use crate::common::{BOUND, lock, proxied, take, token, with_server};
 
 const LEASE: Duration = Duration::from_secs(2);
-/// 50 ms are promised; a loaded machine takes longer to let everybody run.
+/// The bound for what must happen at once. 50 ms are promised; a loaded machine takes longer to let
+/// everybody run.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
 #[test]
@@ -130,7 +131,7 @@ fn a_lost_answer_is_undone() {
     });
 }
 
-/// The word of the grant is lost, and nobody else on that connection would tell.
+/// The word of the grant is lost, and nothing else on that connection would tell.
 #[test]
 fn a_waiter_whose_connection_is_dead_waits_on_another() {
     with_server(|server| async move {

@@ -13,7 +13,7 @@ use crate::common::{BOUND, lock, probe, proxied, take, token, with_server};
 const LEASE: Duration = Duration::from_secs(2);
 const LONG: Duration = Duration::from_secs(600);
 
-/// What became of a holder, and of the one after it.
+/// The judges of a holder, and of the one after it.
 struct Judges {
     history: History,
     register: FencedRegister,
@@ -49,7 +49,8 @@ fn number(word: &str) -> u64 {
     word.parse().unwrap()
 }
 
-/// It believes to hold it up to its end, and no longer: not either when it wakes.
+/// The holder believes that it holds the lock up to the end of its lease, and no longer, not even
+/// when it wakes.
 #[test]
 fn a_frozen_holder_frees_the_lock_within_its_lease() {
     with_server(|server| async move {
@@ -85,11 +86,11 @@ fn a_holder_that_is_killed_frees_the_lock_at_once() {
     });
 }
 
-/// What fails, the holder's lease, and how it is done.
+/// The name of a fault, the holder's lease, and what makes the fault.
 type Case = (&'static str, Duration, fn(&mut NetworkFault));
 
-/// Whichever direction fails, and whether it is closed or goes silent; a holder whose connection is
-/// closed knows at once, and one that hears nothing any more by its lease.
+/// Either direction fails, or both, closed or silent. A holder whose connection is closed knows at
+/// once; one that hears nothing any more knows by the end of its lease.
 #[test]
 fn a_holder_that_is_cut_off_knows_before_it_is_anothers() {
     let faults: [Case; 6] = [
@@ -202,7 +203,7 @@ fn a_late_answer_makes_no_longer_lease() {
     });
 }
 
-/// However late every answer is: what counts is when it was asked for.
+/// All answers are late, which matters to nobody: what counts is when each was asked for.
 #[test]
 fn answers_that_are_late_all_the_time_are_no_loss() {
     const LEASE: Duration = Duration::from_secs(6);
@@ -221,7 +222,7 @@ fn answers_that_are_late_all_the_time_are_no_loss() {
     });
 }
 
-/// Sessions let their own process in twice; the library does not.
+/// The server lets a session take one lock twice; the library lets only one of two tasks have it.
 #[test]
 fn two_tasks_of_a_process_do_not_both_hold() {
     with_server(|server| async move {

@@ -1,22 +1,22 @@
-//! A model of waiting: two processes, three names, two places in the server's queues. Every
-//! interleaving of their steps is walked through, with sessions that are killed and notices that
-//! are lost. What each party does is in ARCHITECTURE.md, "Waiting on PostgreSQL".
+//! A model of waiting: two processes, three names, and two places in the server's queues. It walks
+//! through every interleaving of their steps, with sessions that are killed and notices that are
+//! lost. ARCHITECTURE.md says what each party does, in "Waiting on PostgreSQL".
 //!
-//! Nobody polls in it: whoever would be served by a poll alone is found as stuck, unless a session
-//! was killed or a notice lost, where polls are what helps.
+//! Nobody polls in the model. A waiter that only a poll would serve is found as stuck, unless a
+//! session was killed or a notice lost, where polls are what helps.
 
 use std::collections::{HashSet, VecDeque};
 
 const PROCESSES: usize = 2;
 const NAMES: usize = 3;
 const PLACES: usize = 1;
-/// How often each process wants each name.
+/// The number of times that each process wants each name.
 const ROUNDS: [u8; NAMES] = [2, 1, 1];
 
-/// How a process stands to a name.
+/// The step of a process on its way to a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Step {
-    /// It wants nothing, or nothing any more.
+    /// It does not want the lock, or not any more.
     Idle,
     /// It has not tried yet, or goes back to the start after a session of its own ended.
     Wants,
@@ -26,14 +26,14 @@ enum Step {
     Queued,
     /// It listens, but is not seen yet.
     Listens,
-    /// It was refused, and is not seen yet: only by mistake.
+    /// It was refused, and is not seen yet; only a planted mistake leads here.
     Tried,
     /// It is seen, and tries next.
     TriesSeen,
     /// It is seen, and hears.
     Hears,
     Holds,
-    /// It holds, and has looked for waiters: only by mistake.
+    /// It holds, and has looked for waiters; only a planted mistake leads here.
     Looked {
         seen: bool,
     },
@@ -43,27 +43,27 @@ enum Step {
 struct State {
     step: [[Step; NAMES]; PROCESSES],
     rounds: [[u8; NAMES]; PROCESSES],
-    /// Notices on their way.
+    /// The notices that are on their way.
     notices: [[bool; NAMES]; PROCESSES],
-    /// In the order of arrival.
+    /// The waiters in the server's queue, in the order of their arrival.
     queues: [Vec<usize>; NAMES],
-    /// Of sessions that may be killed, and notices that may be lost.
+    /// The number of sessions that may still be killed, and notices that may still be lost.
     faults: u8,
-    /// Somebody may be served by a poll alone.
+    /// Whether a poll alone may be what serves somebody.
     faulty: [bool; NAMES],
 }
 
-/// What is planted.
+/// The mistake that is planted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mistake {
     None,
     /// Waiters try before they are seen, and not after it.
     TriesBeforeItIsSeen,
-    /// Whoever releases looks for waiters before the lock is free.
+    /// A process that releases looks for waiters before the lock is free.
     LooksBeforeItUnlocks,
-    /// Whoever releases tells nobody.
+    /// A process that releases tells nobody.
     TellsNobody,
-    /// Whoever releases and wants it again tries at once.
+    /// A process that releases, and wants the lock again, tries at once.
     TriesAtOnce,
 }
 
@@ -89,7 +89,7 @@ impl State {
         holder
     }
 
-    /// Whether somebody else is seen to wait for a notice.
+    /// Tells whether another process is seen to wait for a notice.
     fn is_watched(&self, name: usize, but: usize) -> bool {
         let is_seen =
             |process: usize| matches!(self.step[process][name], Step::TriesSeen | Step::Hears);
@@ -101,7 +101,7 @@ impl State {
         steps.filter(|step| **step == Step::Queued).count()
     }
 
-    /// The lock is free: the server gives it to the first in its queue.
+    /// Frees the lock: the server gives it to the first in its queue.
     fn free(&mut self, name: usize) {
         if !self.queues[name].is_empty() {
             let next = self.queues[name].remove(0);
@@ -126,7 +126,7 @@ impl State {
         next
     }
 
-    /// What may happen next.
+    /// Returns the states that may come next.
     fn next(&self, mistake: Mistake) -> Vec<Self> {
         let mut all = Vec::new();
         for process in 0..PROCESSES {
@@ -193,7 +193,8 @@ impl State {
         }
     }
 
-    /// It is done, or wants it again; `seen` says whether somebody waits for a notice.
+    /// Releases the lock: the process is done, or wants it again. `seen` says whether somebody
+    /// waits for a notice.
     fn releases(&self, mistake: Mistake, process: usize, name: usize, seen: bool) -> Self {
         let is_last = self.rounds[process][name] <= 1;
         let done = self.with(|next| {
@@ -218,7 +219,7 @@ impl State {
         }
     }
 
-    /// A session is killed, or a notice lost.
+    /// Adds the states in which a session is killed, or a notice lost.
     fn fail(&self, process: usize, name: usize, all: &mut Vec<Self>) {
         let failed = |change: &dyn Fn(&mut Self)| {
             self.with(|next| {
@@ -248,14 +249,16 @@ impl State {
         }
     }
 
-    /// Those who wait for a lock that nobody holds, in a state that nothing leads out of.
+    /// Tells whether somebody waits for a lock that nobody holds, in a state that nothing leads out
+    /// of.
     fn is_stuck(&self, name: usize) -> bool {
         let waits = |process: usize| self.step[process][name] != Step::Idle;
         self.holder(name).is_none() && (0..PROCESSES).any(waits)
     }
 }
 
-/// Walks through all states; how many there are, and the first that is stuck without a fault.
+/// Walks through all states. Returns how many there are, and the first that is stuck without a
+/// fault.
 fn walk(mistake: Mistake, faults: u8) -> (usize, Option<State>) {
     let start = State::new(faults);
     let mut seen = HashSet::from([start.clone()]);
@@ -280,7 +283,7 @@ fn walk(mistake: Mistake, faults: u8) -> (usize, Option<State>) {
     (seen.len(), None)
 }
 
-/// Nobody meets, nobody is stuck, whatever comes after what.
+/// Two never hold a name and nobody is stuck, whatever comes after what.
 #[test]
 fn every_waiter_is_served_in_every_interleaving() {
     for faults in [0, 1] {
@@ -303,8 +306,8 @@ fn planted_mistakes_are_found() {
     }
 }
 
-/// Whoever tries at once after a release keeps those out who were told: one of them is told, tries,
-/// and is refused, as often as one likes.
+/// A process that tries at once after a release keeps out those that were told. One of them is
+/// told, tries, and is refused, as often as one likes.
 #[test]
 fn who_tries_at_once_can_keep_others_out() {
     let passes = |mistake| {

@@ -38,7 +38,8 @@ fn a_timeout_while_the_server_is_out_of_reach_is_not_contention() {
     });
 }
 
-/// The one that times out first leaves while another waits on; the last one takes the request back.
+/// The waiter that times out first leaves while another waits on; the last one takes the request
+/// back.
 #[test]
 fn a_server_that_freezes_while_waited_for_is_not_contention() {
     with_server(|server| async move {
@@ -96,8 +97,8 @@ fn a_waiter_outlasts_a_short_outage() {
     });
 }
 
-/// Its connection is dead in a way that the server does not see, so that the request would stand in
-/// the queue for as long as the lock is held.
+/// The waiter's connection is dead in a way that the server does not see. The request would stand
+/// in the queue for as long as the lock is held.
 #[test]
 fn a_request_that_cannot_be_taken_back_is_ended_from_another_session() {
     with_server(|server| async move {

@@ -1,5 +1,5 @@
-//! Requests without an answer: what they did is settled soon, by a session that works, and what is
-//! left of this process is nobody else's lock.
+//! Requests without an answer. A session that works soon settles what they did, and what is left of
+//! this process is nobody else's lock.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::common::{BOUND, connected, lock, proxied, take, through, with_server}
 const LEASE: Duration = Duration::from_secs(60);
 const RESPONSE: Duration = Duration::from_secs(2);
 
-/// Whatever became of the request: it never arrived, or only its answer was lost.
+/// The lock is free soon, whether the request never arrived, or only its answer was lost.
 #[test]
 fn a_lock_whose_request_was_not_answered_is_free_soon() {
     with_server(|server| async move {
@@ -75,7 +75,7 @@ fn other_locks_of_a_deaf_session_are_left_alone() {
     });
 }
 
-/// Sessions break in a row while others of this process try: nobody is told of another holder.
+/// Sessions break in a row while other tasks of this process try; none is told of another holder.
 #[test]
 fn what_a_process_left_behind_is_no_other_holder() {
     with_server(|server| async move {
@@ -106,7 +106,7 @@ fn what_a_process_left_behind_is_no_other_holder() {
     });
 }
 
-/// A pooler that goes over to another mode behind the same name.
+/// A pooler goes over to another mode behind the same name.
 #[test]
 fn a_pooler_that_begins_to_exchange_sessions_is_noticed() {
     with_server(|server| async move {
@@ -154,7 +154,8 @@ fn a_pooler_that_begins_to_exchange_sessions_is_noticed() {
     });
 }
 
-/// Half-open since before it was set up: the server forgets it all the same.
+/// The connection is half-open since before its session was set up. The server forgets it all the
+/// same.
 #[test]
 fn a_session_that_was_never_set_up_is_forgotten() {
     with_server(|server| async move {

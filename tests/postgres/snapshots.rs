@@ -1,4 +1,4 @@
-//! What a wait costs the database, and what waiters cost that do not live.
+//! The cost of a wait to the database, and of dead waiters to the others.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use lock_tests::eventually;
 
 use crate::common::{BOUND, connected, lock, probe, take, with_server};
 
-/// The oldest snapshot of the library's, in milliseconds; zero if there is none.
+/// The query for the age of the library's oldest snapshot, in milliseconds; zero if there is none.
 const OLDEST: &str = "SELECT coalesce(max(extract(epoch FROM clock_timestamp() - query_start) \
                       * 1000), 0)::int8 FROM pg_stat_activity \
                       WHERE usename = 'app' AND backend_xmin IS NOT NULL";
@@ -58,7 +58,7 @@ fn no_waiter_keeps_a_snapshot_for_long() {
     });
 }
 
-/// Each costs the time to show that it lives, and not a lease.
+/// Each dead waiter costs the time to show that it does not live, and not a lease.
 #[test]
 fn dead_waiters_cost_seconds() {
     with_server(|server| async move {

@@ -17,12 +17,12 @@ use crate::common::{
 
 const LEASE: Duration = Duration::from_secs(60);
 
-/// A server that writes what nobody waits for so late that a crash forgets it.
+/// Returns options of a server that writes what nobody waits for so late that a crash forgets it.
 fn forgetful() -> PostgresOptions {
     PostgresOptions::default().config("wal_writer_delay = 10s")
 }
 
-/// Grants, and then a transaction number.
+/// Takes the lock some times, and returns a transaction number then.
 async fn take_some(server: &Server, provider: &Arc<PostgresProvider>, last: &mut u64) -> i64 {
     for _ in 0..20 {
         let next = token(&take(provider, "order").await);
@@ -58,7 +58,7 @@ fn tokens_grow_over_processes_and_connections() {
     });
 }
 
-/// All processes of the server start again then, but it does not count as a start.
+/// All processes of the server start again then, but that does not count as a start of the server.
 #[test]
 fn tokens_grow_over_the_crash_of_one_process_of_the_server() {
     with_server_of(forgetful(), |mut server| async move {
@@ -149,8 +149,8 @@ fn tokens_grow_over_the_take_over_by_a_standby() {
     });
 }
 
-/// It does not tell when it forgets transaction numbers. There is only the word that it is of that
-/// version; all else is this server's.
+/// Version 14 does not tell when it forgets transaction numbers. Only its word that it is of that
+/// version is played here; all else is this server's.
 #[test]
 fn version_14_gives_no_tokens() {
     with_server(|server| async move {
@@ -176,7 +176,7 @@ fn version_14_gives_no_tokens() {
     });
 }
 
-/// Passes on everything but the server's version, which becomes 14.
+/// Starts a proxy that passes on everything but the server's version, which becomes 14.
 async fn ages(server: u16) -> u16 {
     const VERSION: &[u8] = b"server_version\0";
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -207,7 +207,7 @@ async fn ages(server: u16) -> u16 {
     port
 }
 
-/// Somebody resets the server's statistics, by whose time a crash is known.
+/// Somebody resets the server's statistics, whose time tells of a crash.
 #[test]
 fn tokens_grow_over_a_reset_of_statistics() {
     with_server(|server| async move {

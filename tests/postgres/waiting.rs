@@ -1,4 +1,4 @@
-//! Waiting in the server's queue, and leaving it.
+//! Waiters in the server's queue, and waiters that leave it.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -37,21 +37,21 @@ fn waiters_are_served_by_the_server_in_order() {
     });
 }
 
-/// A server that writes down what it is asked.
+/// Returns options of a server that writes down what it is asked.
 fn talkative() -> PostgresOptions {
     PostgresOptions::default()
         .config("log_statement = all")
         .config("log_line_prefix = '%u '")
 }
 
-/// What the library has asked, without what waiters ask to see whether they still wait.
+/// Counts what the library has asked, without what waiters ask to see whether they still wait.
 fn asked(server: &Server) -> usize {
     let log = server.process.process().log();
     let of_ours = log.lines().filter(|line| line.starts_with("app LOG:  "));
     of_ours.filter(|line| !line.contains("wait_event")).count()
 }
 
-/// 200 waiters of one process are one on the server, and each hand-over a statement or two.
+/// 200 waiters of one process are one on the server, and each hand-over costs a statement or two.
 #[test]
 fn a_crowd_asks_the_server_once_a_hand_over() {
     with_server_of(talkative(), |server| async move {
@@ -77,7 +77,7 @@ fn a_crowd_asks_the_server_once_a_hand_over() {
     });
 }
 
-/// Nobody is woken but the next one.
+/// A hand-over wakes the next waiter and nobody else.
 #[test]
 fn a_crowd_of_processes_asks_the_server_once_a_hand_over() {
     with_server_of(talkative(), |server| async move {
@@ -110,8 +110,8 @@ fn a_crowd_of_processes_asks_the_server_once_a_hand_over() {
     });
 }
 
-/// Dropped a little later each time, while a proxy keeps every step of opening a session, trying,
-/// waiting and leaving under way for a while.
+/// An acquisition is dropped, a little later each time. A proxy keeps every step of opening a
+/// session, trying, waiting and leaving under way for a while.
 #[test]
 fn an_acquisition_can_be_dropped_at_every_step() {
     with_server(|server| async move {
@@ -181,7 +181,7 @@ fn a_waiter_that_gives_up_leaves_the_queue() {
     });
 }
 
-/// Cancelled about when the grant comes: held by nobody afterwards.
+/// A wait is cancelled about when the grant comes, and nobody holds the lock afterwards.
 #[test]
 fn a_cancellation_that_meets_the_grant_leaves_nothing() {
     with_server(|server| async move {
@@ -203,7 +203,7 @@ fn a_cancellation_that_meets_the_grant_leaves_nothing() {
     });
 }
 
-/// Without a session of its own, who waits looks now and then.
+/// A waiter without a session of its own looks now and then.
 #[test]
 fn waiters_without_a_session_are_served_too() {
     with_server(|server| async move {
@@ -328,7 +328,7 @@ fn a_long_wait_keeps_its_session() {
     });
 }
 
-/// A server that takes no more sessions holds locks all the same.
+/// A server holds locks also when it takes no more sessions.
 #[test]
 fn waiters_without_a_place_on_the_server_are_served_too() {
     with_server(|server| async move {
@@ -345,7 +345,7 @@ fn waiters_without_a_place_on_the_server_are_served_too() {
     });
 }
 
-/// Nobody can ask about it, but its connection works.
+/// No session can ask about the waiter, but its connection works.
 #[test]
 fn a_waiter_keeps_its_place_when_no_other_session_is_to_be_had() {
     with_server(|server| async move {
@@ -374,7 +374,7 @@ fn a_waiter_keeps_its_place_when_no_other_session_is_to_be_had() {
 
 const PATIENCE: Duration = Duration::from_secs(1);
 const WAITS: &str = "SELECT pid::int8 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
-/// When whoever waits began to.
+/// The query for the moment at which the waiter began to wait.
 const BEGAN: &str = "SELECT (extract(epoch FROM query_start) * 1000000)::int8 \
                      FROM pg_locks JOIN pg_stat_activity USING (pid) \
                      WHERE locktype = 'advisory' AND NOT granted";
@@ -401,7 +401,7 @@ fn a_waiting_request_that_somebody_cancels_is_made_again() {
     });
 }
 
-/// What a waiter asks the server meanwhile takes none of a lease of its own.
+/// A waiter's questions to the server take no session of a lease of their own.
 #[test]
 fn a_wait_with_another_lease_opens_no_session_again_and_again() {
     with_server(|server| async move {

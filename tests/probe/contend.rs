@@ -1,4 +1,4 @@
-//! Contending for a few locks and writing to a fenced register under them, until told to stop.
+//! Contends for a few locks and writes to a fenced register under them, until it is told to stop.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,10 +9,10 @@ use lock_tests::{RemoteRegister, Rng, boot_nanos};
 
 use crate::say;
 
-/// Tasks for each lock.
+/// The number of tasks for each lock.
 const TASKS: u64 = 2;
 
-/// The tasks that contend, and how they are told to end.
+/// The tasks that contend, and the flag that ends them.
 #[derive(Default)]
 pub(crate) struct Contention {
     stopped: Arc<AtomicBool>,
@@ -41,7 +41,7 @@ impl Contention {
         }
     }
 
-    /// Ends them, and says so.
+    /// Ends the tasks, and says so.
     pub(crate) async fn stop(&mut self) {
         self.stopped.store(true, Ordering::Relaxed);
         for task in self.tasks.drain(..) {
@@ -76,7 +76,7 @@ impl Contender {
         }
     }
 
-    /// Waits for a while; or not at all; or is dropped half-way.
+    /// Waits for a while, or not at all, or is dropped half-way.
     async fn acquire(&mut self) -> Result<Option<LockGuard>, LockError> {
         let timeout = self.rng.millis(1..3_000);
         match self.rng.within(0..8) {
@@ -93,7 +93,7 @@ impl Contender {
         }
     }
 
-    /// Writes under the lock, and says for how long it was known to be held.
+    /// Writes under the lock, and says for how long the lock was known to be held.
     async fn hold(&mut self, guard: LockGuard, register: &mut RemoteRegister) {
         let name = self.lock.name().as_str();
         let token = guard.fencing_token().expect("a token").get();

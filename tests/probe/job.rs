@@ -1,4 +1,4 @@
-//! A job that every replica's scheduler calls, and one is to run.
+//! A job that every replica's scheduler calls, and that one of them is to run.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,8 @@ use std::time::Duration;
 use lock_runtime::{LockError, LockProvider, distributed_lock};
 use lock_tests::boot_nanos;
 
-/// The moment at which it ran, if it did. With zero, the lock is free when it has ended.
+/// Returns the moment at which it ran, if it did. With a `min_hold` of zero, the lock is free when
+/// it has ended.
 #[distributed_lock(
     name = name,
     on_unavailable = "skip",

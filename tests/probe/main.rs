@@ -1,4 +1,5 @@
-//! `lock-probe URL NAME`: takes a lock as its standard input says; see `lock_tests::Probe`.
+//! The program `lock-probe URL NAME`, which takes a lock as its standard input says; see
+//! `lock_tests::Probe`.
 
 mod contend;
 mod job;
@@ -33,7 +34,8 @@ async fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The lines of the standard input. When it ends, so does the process: whoever started it is gone.
+/// Reads the lines of the standard input. When that ends, so does the process, since the test that
+/// started it is gone.
 fn commands() -> UnboundedReceiver<String> {
     let (sender, commands) = unbounded_channel();
     std::thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! How a server may be named: schemes, Unix sockets, and what is told of those that are not
+//! The ways to name a server: schemes and Unix sockets, and what is told of those that are not
 //! supported.
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! A server and an eye on it.
+//! A server of a test's own, and a client that looks at it from outside.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,9 +8,9 @@ use lock_tests::{FaultProxy, RedisServer, eventually};
 use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, cmd};
 
-/// No test takes longer.
+/// The time that no test exceeds.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
-/// What must happen soon happens within this time, on a loaded machine too.
+/// The time within which everything happens that must happen soon, on a loaded machine too.
 pub(crate) const BOUND: Duration = Duration::from_secs(10);
 
 /// Runs a test with a server of its own, where one is installed.
@@ -41,7 +41,7 @@ impl Server {
         RedisProvider::builder(self.process.url())
     }
 
-    /// Its clock in microseconds.
+    /// Reads the server's clock in microseconds.
     pub(crate) async fn clock(&self) -> u64 {
         let (seconds, micros): (u64, u64) = self.raw.ask("TIME").await;
         seconds * 1_000_000 + micros
@@ -51,7 +51,7 @@ impl Server {
         connected(self.builder()).await
     }
 
-    /// With a lease so long that nothing in the test is settled by its end.
+    /// Makes a provider with a lease so long that its end settles nothing in the test.
     pub(crate) async fn provider_with_long_lease(&self) -> Arc<RedisProvider> {
         connected(self.builder().lease(Duration::from_secs(600))).await
     }
@@ -90,7 +90,7 @@ pub(crate) async fn take(provider: &Arc<RedisProvider>, name: &str) -> LockGuard
         .expect("free soon")
 }
 
-/// Any Redis client.
+/// A connection of any Redis client.
 #[derive(Clone)]
 pub(crate) struct Raw(MultiplexedConnection);
 
@@ -120,7 +120,7 @@ impl Raw {
         command.query_async(&mut self.0.clone()).await
     }
 
-    /// `SET key owner NX PX ms`, as every client of this kind takes a lock.
+    /// Sends `SET key owner NX PX ms`, as every client of this kind takes a lock.
     pub(crate) async fn set_nx(&self, key: &str, owner: &str) -> bool {
         let answer: Option<String> = self.ask(&format!("SET {key} {owner} NX PX 60000")).await;
         answer.is_some()
@@ -130,7 +130,7 @@ impl Raw {
         self.ask(&format!("GET {key}")).await
     }
 
-    /// How many wait for the lock of this key, which has no hash tag of its own.
+    /// Returns how many wait for the lock of this key, which has no hash tag of its own.
     pub(crate) async fn waiting(&self, key: &str) -> usize {
         self.ask(&format!("LLEN {{{key}}}:lk1:waiters")).await
     }
@@ -149,7 +149,7 @@ impl Raw {
         .await
     }
 
-    /// One number of `INFO`.
+    /// Returns one number of `INFO`.
     pub(crate) async fn info(&self, name: &str) -> u64 {
         let text: String = self.ask("INFO everything").await;
         let line = text

@@ -1,4 +1,4 @@
-//! What a server must be, what a URL may say, and the errors that tell.
+//! The servers that the provider takes, the words of a URL, and the errors that name a mistake.
 
 use std::time::Duration;
 
@@ -87,8 +87,8 @@ fn wrong_settings_are_named() {
     });
 }
 
-/// A server of an age or kind that is not at hand: what it answers to each command of its one client.
-/// Where it listens.
+/// Starts a server of an age or kind that is not at hand, which answers this to each command of its
+/// one client. Returns where it listens.
 async fn answering(answer: impl Fn(&str) -> String + Send + 'static) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -118,7 +118,7 @@ fn what_is_no_redis_is_said() {
     });
 }
 
-/// Proxies have words of their own for a command that they do not take.
+/// A proxy has words of its own for a command that it does not take.
 #[test]
 fn no_words_of_a_server_show_the_password() {
     lock_tests::run(DEADLINE, async {
@@ -160,7 +160,7 @@ fn an_unreachable_server_is_said() {
     });
 }
 
-/// Says this in answer to `HELLO`, and agrees to everything else.
+/// Starts a server that answers `HELLO` with this, and agrees to everything else.
 async fn pretending(hello: &'static [&'static str]) -> String {
     let mut map = format!("%{}\r\n", hello.len() / 2);
     for text in hello {
@@ -187,7 +187,7 @@ fn what_is_too_old_or_of_another_kind_is_refused() {
     });
 }
 
-/// What a server does not know it repeats in its answer, and the password with it.
+/// A server repeats in its answer what it does not know, and the password with it.
 #[test]
 fn a_server_without_hello_is_too_old_and_tells_no_password() {
     lock_tests::run(DEADLINE, async {

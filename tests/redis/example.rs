@@ -7,8 +7,8 @@ use crate::common::with_server;
 
 const VARIABLE: &str = "REDIS_URL";
 
-/// The words of a line such as `1.52 s  tick 3: replica 2 is at it (fencing token 17…)`: the tick,
-/// the replica and the token.
+/// Returns the tick, the replica and the token of a line such as `1.52 s tick 3: replica 2 is at it
+/// (fencing token 17…)`.
 fn at_it(line: &str) -> Option<(usize, usize, u64)> {
     let (_, rest) = line.split_once("  tick ")?;
     let (tick, rest) = rest.split_once(": replica ")?;

@@ -1,4 +1,4 @@
-//! Whoever does `SET NX PX` and compare-and-delete on the same key excludes us, and we them.
+//! Clients that do `SET NX PX` and compare-and-delete on the same key exclude us, and we them.
 
 use std::pin::pin;
 use std::time::{Duration, Instant};

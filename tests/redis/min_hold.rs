@@ -1,4 +1,4 @@
-//! A lock that stays for a while after its body: the server sees to it.
+//! A lock stays for a while after its body, and the server sees to it.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use lock_tests::{FaultProxy, Probe, eventually};
 use crate::common::{BOUND, Raw, Server, connected, lock, take, with_server};
 
 const MIN_HOLD: Duration = Duration::from_millis(1_500);
-/// What a busy machine may add.
+/// The time that a busy machine may add.
 const BUSY: Duration = Duration::from_millis(300);
 
 fn probe(server: &Server, name: &str) -> Probe {
@@ -114,7 +114,7 @@ fn the_next_in_line_looks_when_the_head_leaves() {
     });
 }
 
-/// Whatever is still on its way from the holder.
+/// Requests of the holder are still on their way when its body has ended.
 #[test]
 fn late_requests_of_the_holder_change_nothing() {
     with_server(|server| async move {
@@ -201,7 +201,7 @@ fn a_lock_that_is_gone_is_not_kept() {
     });
 }
 
-/// Two replicas whose clocks differ, and whose job ends before the second one's clock strikes.
+/// The clocks of two replicas differ, and the job ends before the second one's clock strikes.
 #[test]
 fn a_nightly_job_runs_once_a_night() {
     with_server(|server| async move {

@@ -1,4 +1,4 @@
-//! What others have put under the keys of a lock and is none.
+//! Values that others have put under the keys of a lock and that are no locks.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Users and what they may do.
+//! Users of the server and their rights.
 
 use std::path::Path;
 use std::time::Duration;
@@ -71,8 +71,8 @@ fn the_documented_rights_are_enough() {
     });
 }
 
-/// A service whose user has the rights that were enough once: nobody is passed over, and whoever is
-/// dead stops nobody.
+/// The service's user has the rights that were enough once. Nobody is passed over, and a dead
+/// waiter stops nobody.
 #[test]
 fn without_the_right_to_count_listeners_waiters_come_for_the_lock() {
     with_users(|server| async move {

@@ -7,14 +7,14 @@ use lock_runtime::{LockErrorKind, LockGuard, RedisProvider};
 
 use crate::common::{BOUND, DEADLINE, connected, lock, take, with_server};
 
-/// Where PostgreSQL's are, and so above every clock.
+/// A floor where PostgreSQL's tokens are, and so above every clock.
 const FLOOR: u64 = 2_343_400_000_000_000;
 
 fn token(guard: &LockGuard) -> u64 {
     guard.fencing_token().expect("a token").get()
 }
 
-/// Higher than any before.
+/// Checks that the token is higher than any before.
 fn grows(last: &AtomicU64, guard: &LockGuard, when: &str) {
     let before = last.fetch_max(token(guard), Ordering::Relaxed);
     assert!(

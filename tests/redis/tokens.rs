@@ -63,8 +63,8 @@ fn tokens_grow_when_the_counter_is_deleted() {
     });
 }
 
-/// One holds the lock, as many tasks of another process wait for it, each once; how far the counter
-/// goes meanwhile.
+/// Holds the lock while as many tasks of another process wait for it, each once. Returns how far
+/// the counter goes meanwhile.
 async fn hand_over(server: &Server, providers: &[Arc<RedisProvider>; 2], waiters: u32) -> u64 {
     let before: u64 = server.raw.ask("GET lk1:fence").await;
     let guard = take(&providers[0], "order").await;
@@ -111,7 +111,7 @@ fn blocks_of_tokens_stay_below_the_clock() {
     });
 }
 
-/// What is left in the counter's place, by accident or by another program.
+/// Values that another program, or an accident, has left in the counter's place.
 const NO_COUNTERS: [&str; 8] = [
     "RPUSH lk1:fence 1700000000000000",
     "HSET lk1:fence counter 1700000000000000",
@@ -168,7 +168,8 @@ fn what_is_no_counter_is_replaced_by_the_clock() {
     });
 }
 
-/// As where the clock was set back: what was given out before may be above it.
+/// The counter is above the clock, as where the clock was set back. A token that was given out
+/// before may be above the clock, too.
 #[test]
 fn a_counter_above_the_clock_goes_on_from_there() {
     with_server(|server| async move {

@@ -285,7 +285,7 @@ fn locks_that_differ_in_braces_alone_do_not_share_their_waiters() {
     });
 }
 
-/// No script looks through it, as the server would do nothing else meanwhile.
+/// No script looks through the queue, since the server would do nothing else meanwhile.
 #[test]
 fn a_long_queue_costs_the_server_little() {
     with_server(|server| async move {
@@ -327,7 +327,7 @@ fn a_long_queue_costs_the_server_little() {
     });
 }
 
-/// Also where it looks often, or looks for an entry that is not there.
+/// The server looks often, or looks for an entry that is not there, and that costs it as little.
 #[test]
 fn a_long_queue_behind_its_head_costs_the_server_little() {
     with_server(|server| async move {
@@ -361,7 +361,7 @@ fn a_long_queue_behind_its_head_costs_the_server_little() {
             .await;
             raw.ask::<u32>("SLOWLOG LEN").await
         };
-        // Scripts are slow readers: 20 ms for so many entries. What is slow otherwise is the machine.
+        // A script that reads so many entries takes 20 ms. What is slow otherwise is the machine.
         let slow = slow_of_ten().await;
         assert!(slow < 5, "{slow} of ten looks of the head");
         let entry: String = raw.ask(&format!("LINDEX {QUEUE} 0")).await;
@@ -384,7 +384,7 @@ fn a_long_queue_behind_its_head_costs_the_server_little() {
     });
 }
 
-/// As when a request and its repetition come to the server in the same millisecond.
+/// A request and its repetition come to the server in the same millisecond.
 #[test]
 fn an_entry_that_is_there_twice_costs_no_neighbour_its_place() {
     const QUEUE: &str = "{order}:lk1:waiters";

@@ -1,4 +1,4 @@
-//! Bodies that are run by hand, and what tells of the end of a grant.
+//! Bodies that are run by hand, and the signals that tell of the end of a grant.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -174,7 +174,8 @@ fn the_end_of_a_grant_is_told_in_both_cases() {
     });
 }
 
-/// A grant that was passed on inside the process ended in good order, whatever happens to it then.
+/// A grant that was passed on inside the process has ended in good order, whatever happens to it
+/// later.
 #[test]
 fn a_later_loss_is_not_the_first_holder_s() {
     run(async {

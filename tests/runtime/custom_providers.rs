@@ -1,4 +1,4 @@
-//! Providers from outside the crate: wrappers, and ones that misbehave.
+//! Providers from outside the crate: wrappers, and providers that misbehave.
 
 mod double;
 mod misbehaving;

@@ -1,4 +1,4 @@
-//! `WouldDeadlock`: told of every wait for oneself, and of none for another task.
+//! `WouldDeadlock` is told of every wait of a task for itself, and of none for another task.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -22,7 +22,7 @@ async fn holding<T>(
 
 type Waiting = std::pin::Pin<Box<dyn Future<Output = Result<(), lock_runtime::LockError>>>>;
 
-/// Runs what may not be sent to other threads.
+/// Runs a future that may not be sent to other threads.
 fn here(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     runtime.expect("it can be built").block_on(test);

@@ -1,4 +1,4 @@
-//! A child that was made by `fork`: it has none of the threads of its parent.
+//! A child that was made by `fork` has none of the threads of its parent.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::dropped_at_every_poll::block_on;
 use crate::own_process::in_own_process;
 use crate::{lock_on, shared};
 
-/// What the child found, as the code with which it ends.
+/// Returns what the child found, as the code with which it ends.
 fn in_the_child(lock: &DistributedLock, own: &DistributedLock) -> i32 {
     let start = Instant::now();
     let bounded = block_on(lock.acquire_for(Duration::from_millis(100)));

@@ -1,4 +1,4 @@
-//! Renewal, and releases that happen where nobody can wait for them.
+//! Renewals, and releases that happen where nobody can wait for them.
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,4 +1,4 @@
-//! Leases that differ: they cost no more than equal ones.
+//! Leases that differ cost no more than equal ones.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,7 +10,8 @@ use lock_tests::poll_once;
 
 use crate::{lock_on, nothing_held, run, shared};
 
-/// How many sections 16 tasks get done on one name in half a second, for each call of the server.
+/// Measures how many sections 16 tasks get done on one name in half a second, for each call of the
+/// server.
 async fn sections_a_call(lease_of: impl Fn(u64) -> Duration) -> f64 {
     let provider = TestProvider::new();
     let (stop, done) = (
@@ -171,7 +172,7 @@ impl LockProvider for Renewals {
     }
 }
 
-/// Their provider stands for itself, however it is shared.
+/// Both locks are on one provider, which counts as one however it is shared.
 #[test]
 fn a_default_lease_is_as_good_as_one_that_is_named() {
     run(async {

@@ -15,7 +15,7 @@ impl Log {
         Self::install_with(level, FmtSpan::NONE)
     }
 
-    /// With lines for what becomes of spans, too.
+    /// Collects lines for what becomes of spans, too.
     pub(crate) fn install_with(level: Level, spans: FmtSpan) -> Self {
         let log = Self::default();
         tracing_subscriber::fmt()
@@ -43,7 +43,7 @@ impl Log {
         log.lines().filter(|line| line.starts_with(text)).count()
     }
 
-    /// The last line with this text.
+    /// Returns the last line with this text.
     pub(crate) fn line_with(&self, text: &str) -> String {
         let bytes = self.0.lock().expect("no panic");
         let log = String::from_utf8_lossy(&bytes);

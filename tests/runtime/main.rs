@@ -28,7 +28,7 @@ use std::time::Duration;
 use lock_runtime::testing::TestProvider;
 use lock_runtime::{DistributedLock, LockProvider};
 
-/// No test here takes nearly as long.
+/// The time that no test here comes near.
 const BOUND: Duration = Duration::from_secs(60);
 
 fn run(test: impl Future<Output = ()> + Send + 'static) {
@@ -43,7 +43,7 @@ fn shared(provider: impl LockProvider) -> Arc<dyn LockProvider> {
     Arc::new(provider)
 }
 
-/// Waits until the server has nothing more.
+/// Waits until the server holds no lock any more.
 async fn nothing_held(provider: &TestProvider) {
     lock_tests::eventually("every lock is released", BOUND, || async {
         provider.held() == 0

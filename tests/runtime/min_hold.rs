@@ -1,4 +1,4 @@
-//! `min_hold`: the lock stays for a while after its body.
+//! The option `min_hold`: the lock stays for a while after its body.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,15 +13,15 @@ use crate::own_process::in_own_process;
 use crate::{BOUND, lock_on, nothing_held, run, shared};
 
 const MIN_HOLD: Duration = Duration::from_millis(400);
-/// Machines that test are busy.
+/// The time that a busy machine may add.
 const SLACK: Duration = Duration::from_millis(200);
 
-/// Whether so much time has passed, and hardly more.
+/// Tells whether so much time has passed, and hardly more.
 fn is_about(passed: Duration, expected: Duration) -> bool {
     (expected..expected + SLACK).contains(&passed)
 }
 
-/// The same lock, as this process sees it and, where that can be, as another one does.
+/// Checks that the lock stays, as this process sees it and, where that can be, as another one does.
 async fn stays_on(provider: Arc<dyn LockProvider>, elsewhere: Arc<dyn LockProvider>) {
     let lock = DistributedLock::on(provider, "stays");
     let kept = lock.clone().min_hold(MIN_HOLD);

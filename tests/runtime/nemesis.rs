@@ -1,5 +1,5 @@
-//! Everything at once, by seeds: callers wait, try, leave and are cancelled, while the provider fails,
-//! delays, loses and forgets.
+//! Everything at once, by seeds: callers wait, try, leave and are cancelled, while the provider
+//! fails, delays, loses and forgets.
 
 use std::collections::HashMap;
 use std::pin::pin;

@@ -1,4 +1,4 @@
-//! Tests of what a process has one of, each in a process of its own.
+//! Tests of something that a process has one of: each runs in a process of its own.
 
 use std::process::Command;
 

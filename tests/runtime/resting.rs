@@ -1,4 +1,4 @@
-//! Futures that rest: they were polled, are kept, and are not polled any more.
+//! Futures that were polled, are kept, and are not polled any more.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -91,7 +91,8 @@ fn who_takes_its_grant_late_keeps_it_renewed() {
     });
 }
 
-/// The losing arm of a `select!` over a borrowed future.
+/// A future rests as the losing arm of a `select!` over a borrowed one, and in a task that nobody
+/// wakes.
 #[test]
 fn every_kind_of_resting_future_lets_others_go_on() {
     run(async {

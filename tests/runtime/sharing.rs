@@ -1,4 +1,5 @@
-//! Those who try share the answer to the call under way, also when another one takes its place.
+//! Tasks that only try share the answer to the call under way, also when another call takes its
+//! place.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +18,8 @@ use crate::run;
 const LEASE: Duration = Duration::from_secs(1);
 const LONGER: Duration = Duration::from_millis(1_100);
 
-/// Refuses the longer lease when it is told to, and says of the other that somebody holds the lock.
+/// A provider that refuses the longer lease when it is told to. Of the other lease it says that
+/// somebody holds the lock.
 struct Picky {
     inner: TestProvider,
     granted: AtomicBool,

@@ -1,4 +1,4 @@
-//! What operators see: spans, events, metrics.
+//! Spans, events and metrics, as operators see them.
 
 use std::sync::Arc;
 

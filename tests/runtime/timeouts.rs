@@ -1,4 +1,4 @@
-//! A timeout is a bound, and says that somebody holds the lock only where somebody was seen to.
+//! A timeout is a bound. It says that somebody holds the lock only where a holder was seen.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ fn kind<T>(result: Result<T, LockError>) -> LockErrorKind {
     result.map(drop).unwrap_err().kind()
 }
 
-/// How late the call came back; at its best, since machines that test are busy.
+/// Measures how late the call comes back, at its best, since machines that test are busy.
 async fn late<F: Future>(timeout: Duration, call: impl Fn() -> F) -> Duration {
     let mut best = Duration::MAX;
     for _ in 0..3 {
@@ -163,7 +163,7 @@ fn a_try_takes_one_answer_at_most() {
     });
 }
 
-/// Says how long its answers take.
+/// A provider that says how long its answers take.
 struct Quick(TestProvider, Duration);
 
 impl LockProvider for Quick {
@@ -187,7 +187,8 @@ impl LockProvider for Quick {
     }
 }
 
-/// Waits as the contract says, and reports nothing: written before that could be.
+/// A provider that waits as the contract says, and reports nothing: it was written before that
+/// could be.
 struct Silent(TestProvider);
 
 impl LockProvider for Silent {

@@ -1,4 +1,4 @@
-//! Wakers are code of others: they panic, and they hold what they should not.
+//! Wakers are code of others, which panics and holds what it should not.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -36,7 +36,7 @@ fn acquiring(lock: &DistributedLock) -> Acquiring {
     Box::pin(async move { lock.acquire().await })
 }
 
-/// Polls once with this waker.
+/// Polls a future once with this waker.
 fn poll(future: &mut Acquiring, waker: &Waker) -> Poll<Result<LockGuard, LockError>> {
     future.as_mut().poll(&mut Context::from_waker(waker))
 }

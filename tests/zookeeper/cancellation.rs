@@ -1,5 +1,5 @@
-//! Acquisitions that nobody wants any more, at every await of the provider's: nothing is left on the
-//! server, as a client of its own sees.
+//! Acquisitions that are abandoned at every await of the provider's. They leave nothing on the
+//! server, as a client of the test's own sees.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -12,7 +12,7 @@ use lock_tests::proxy::Flow;
 
 use crate::common::{BOUND, LONG, break_off, lock, take, with_server};
 
-/// Polls as often, each time the future asks for it; `None` if it is not done by then.
+/// Polls so many times, each time when the future asks for it. `None` if it is not done by then.
 async fn polled<F: Future>(mut future: Pin<&mut F>, times: usize) -> Option<F::Output> {
     let mut count = 0;
     poll_fn(|context| {
@@ -26,8 +26,8 @@ async fn polled<F: Future>(mut future: Pin<&mut F>, times: usize) -> Option<F::O
     .await
 }
 
-/// Asks for the lock, and wants it no more after so many polls. Answers whether it was granted
-/// before; then it is released.
+/// Asks for the lock, and abandons the acquisition after so many polls. Tells whether it was
+/// granted before; then it is released.
 async fn abandoned_after(
     provider: &ZooKeeperProvider,
     name: &str,
@@ -89,7 +89,7 @@ fn an_abandoned_wait_leaves_nothing() {
     });
 }
 
-/// The one before it goes at the moment at which it is abandoned.
+/// The holder releases the lock at the moment at which the wait is abandoned.
 #[test]
 fn an_abandoned_wait_at_a_hand_over_leaves_nothing() {
     with_server(|place| async move {
@@ -121,7 +121,8 @@ fn an_abandoned_wait_at_a_hand_over_leaves_nothing() {
     });
 }
 
-/// Dropped by callers, in the gate, on the way to the server and back, and when just granted.
+/// Callers drop acquisitions in the gate, on the way to the server and back, and when they are just
+/// granted.
 #[test]
 fn acquisitions_dropped_at_any_moment_leave_nothing() {
     const ROUNDS: u32 = 60;
@@ -152,7 +153,7 @@ fn acquisitions_dropped_at_any_moment_leave_nothing() {
     });
 }
 
-/// Its creation was never answered, and it has no connection either when it gives up.
+/// The creation was never answered, and there is no connection either when the waiter gives up.
 #[test]
 fn a_wait_abandoned_without_a_connection_is_taken_back_later() {
     with_server(|place| async move {

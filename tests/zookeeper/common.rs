@@ -1,4 +1,4 @@
-//! A directory of a test's own on a server, and an eye on it.
+//! A directory of a test's own on a server, and a client that looks at it from outside.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,9 +10,9 @@ use lock_tests::zookeeper::SharedServer;
 use lock_tests::{FaultProxy, eventually, unique};
 use zookeeper_client::{Acls, Client, CreateMode, Error, Stat};
 
-/// No test takes longer.
+/// The time that no test exceeds.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
-/// What must happen soon happens within this time, on a loaded machine too.
+/// The time within which everything happens that must happen soon, on a loaded machine too.
 pub(crate) const BOUND: Duration = Duration::from_secs(20);
 /// A lease that nothing in a test outlasts.
 pub(crate) const LONG: Duration = Duration::from_secs(120);
@@ -52,7 +52,7 @@ impl Place {
         self.builder_at(self.port)
     }
 
-    /// The same locks through another port.
+    /// Makes a builder for the same locks through another port.
     pub(crate) fn builder_at(&self, port: u16) -> ZooKeeperProviderBuilder {
         ZooKeeperProvider::builder(format!("zookeeper://127.0.0.1:{port}"))
             .directory(&self.directory)
@@ -63,7 +63,7 @@ impl Place {
         connected(self.builder()).await
     }
 
-    /// The URL of these locks through another port.
+    /// Returns the URL of these locks through another port.
     pub(crate) fn url(&self, port: &str, lease: Duration) -> String {
         let lease = lease.as_millis();
         format!(
@@ -72,7 +72,7 @@ impl Place {
         )
     }
 
-    /// A provider behind a proxy.
+    /// Makes a provider behind a proxy.
     pub(crate) async fn behind_proxy(
         &self,
         change: impl FnOnce(ZooKeeperProviderBuilder) -> ZooKeeperProviderBuilder,
@@ -86,7 +86,8 @@ impl Place {
         format!("{}/{name}", self.directory)
     }
 
-    /// The children of a lock's node in the order of their creation; none if it is not there.
+    /// Returns the children of a lock's node in the order of their creation; none if the node is
+    /// not there.
     pub(crate) async fn children(&self, name: &str) -> Vec<String> {
         match self.raw.list_children(&self.node(name)).await {
             Ok(mut children) => {
@@ -106,18 +107,18 @@ impl Place {
         self.children(name).await
     }
 
-    /// Where the child of a lock's node is.
+    /// Returns the path of a child of a lock's node.
     pub(crate) fn path(&self, name: &str, child: &str) -> String {
         format!("{}/{child}", self.node(name))
     }
 
-    /// Data and state of the child of a lock's node.
+    /// Returns the data and the state of a child of a lock's node.
     pub(crate) async fn child(&self, name: &str, child: &str) -> (Vec<u8>, Stat) {
         let read = self.raw.get_data(&self.path(name, child)).await;
         read.expect("the child is there")
     }
 
-    /// The session that the child of a lock's node belongs to.
+    /// Returns the session that a child of a lock's node belongs to.
     pub(crate) async fn session_of(&self, name: &str, child: &str) -> i64 {
         self.child(name, child).await.1.ephemeral_owner
     }
@@ -157,7 +158,7 @@ pub(crate) async fn keep_off(proxy: &FaultProxy) {
     .await;
 }
 
-/// Breaks the connections, with what is under way on them, and lets new ones pass only then.
+/// Breaks the connections, with what is under way on them. New ones pass only after that.
 pub(crate) async fn break_off(proxy: &FaultProxy) {
     let broken = proxy.counts().broken.load(Ordering::Relaxed);
     proxy.set(|fault| fault.refuse = true);
@@ -169,7 +170,7 @@ pub(crate) async fn break_off(proxy: &FaultProxy) {
     proxy.heal();
 }
 
-/// From now on the proxy's client neither hears nor is heard.
+/// Silences the proxy: from now on its client neither hears nor is heard.
 pub(crate) fn silence(proxy: &FaultProxy) {
     proxy.set(|fault| {
         fault.to_server = Flow::Swallow;

@@ -8,7 +8,8 @@ use zookeeper_client::{Acl, Acls, AuthId, Client, CreateMode, Error, Permission}
 
 use crate::common::{BOUND, connected, lock, take, waiting, with_server};
 
-/// base64(sha1("reader:secret")), as `DigestAuthenticationProvider` makes it.
+/// The identity of `reader:secret`: `base64(sha1("reader:secret"))`, as
+/// `DigestAuthenticationProvider` makes it.
 const READER: &str = "reader:TwMYkJISsEPORbrSYGWeRLjeNEk=";
 
 #[test]
@@ -24,7 +25,8 @@ fn the_server_has_the_last_word_on_the_lease() {
 fn everything_can_be_said_in_the_url() {
     with_server(|place| async move {
         let url = format!(
-            "zookeeper://127.0.0.1:{}{}/deep/er?key_prefix=App:&lease=9s&connect_timeout=8s&acl=open",
+            "zookeeper://127.0.0.1:{}{}/deep/er\
+             ?key_prefix=App:&lease=9s&connect_timeout=8s&acl=open",
             place.port, place.directory
         );
         let provider = lock_runtime::connect(&url).await.unwrap();
@@ -75,7 +77,7 @@ fn only_its_creator_sees_the_lock() {
     });
 }
 
-/// What the server has refused has left nothing, and so it is not looked for.
+/// A refused creation has left nothing, so the provider does not look for it.
 #[test]
 fn a_refusal_is_the_end() {
     with_server(|place| async move {
@@ -99,7 +101,7 @@ fn a_refusal_is_the_end() {
     });
 }
 
-/// As the README says.
+/// The README says which rights those are.
 #[test]
 fn creating_and_deleting_in_the_directory_is_all_that_is_needed() {
     with_server(|place| async move {

@@ -11,11 +11,11 @@ use crate::common::{BOUND, Place, connected, lock, take, token};
 use crate::loss_scenario::LossScenario;
 
 const DEADLINE: Duration = Duration::from_secs(240);
-/// An election with a frozen server, on a loaded machine.
+/// The time that an election with a frozen server takes on a loaded machine.
 const ELECTION: Duration = Duration::from_secs(90);
 const ALL: std::ops::Range<usize> = 0..3;
 
-/// The locks of an ensemble, as a client of this server sees them.
+/// Returns the locks of an ensemble, as a client of this server sees them.
 async fn place(ensemble: &Ensemble, server: usize) -> Place {
     let mut place = Place::on(ensemble.servers[server].port()).await;
     place.directory = "/locks".to_owned();
@@ -31,7 +31,8 @@ async fn provider(
     connected(ZooKeeperProvider::builder(url).lease(lease)).await
 }
 
-/// Waits until another one leads than this one. Asks seldom, since the servers have an election to hold.
+/// Waits until another server leads than this one. It asks seldom, since the servers have an
+/// election to hold.
 async fn another_leads(ensemble: &Ensemble, old: usize) {
     let elected = async {
         while tokio::task::block_in_place(|| ensemble.leader_but(Some(old))).is_none() {
@@ -42,7 +43,7 @@ async fn another_leads(ensemble: &Ensemble, old: usize) {
     assert!(elected.is_ok(), "no other one leads:\n{}", ensemble.logs());
 }
 
-/// The leader fails while somebody holds a lock and somebody waits for it.
+/// Makes the leader fail while somebody holds a lock and somebody waits for it.
 async fn a_lock_outlives(fail: impl FnOnce(&mut Ensemble, usize)) {
     let Some(mut ensemble) = Ensemble::start(3, 10).await else {
         return;
@@ -104,8 +105,8 @@ fn a_lock_outlives_a_frozen_leader() {
     );
 }
 
-/// A leader that is cut off from the others goes on answering its clients' pings and reads. Those
-/// others have another one, which gives the lock away in time.
+/// A leader that is cut off from the others goes on answering its clients' pings and reads. The
+/// others have a new leader, which gives the lock away in time.
 #[test]
 fn a_holder_at_a_leader_that_is_cut_off_is_lost_in_time() {
     lock_tests::run(DEADLINE, async {

@@ -109,7 +109,8 @@ fn a_creation_that_nobody_wants_any_more_is_undone() {
     });
 }
 
-/// The node of a session that has ended, or of anybody else who says the same, is not one's own.
+/// The node of a session that has ended, or of another client that says the same, is not the
+/// provider's own.
 #[test]
 fn a_node_of_another_session_is_not_adopted() {
     with_server(|place| async move {
@@ -160,8 +161,8 @@ fn a_release_whose_answer_is_lost_touches_nobody_else() {
     });
 }
 
-/// Somebody removes the holder's node, the lock's node goes too, and another one gets a node of the
-/// same name, while the holder hears nothing of it.
+/// Somebody removes the holder's node, and the lock's node goes too. Another client gets a node of
+/// the same name, while the holder hears nothing of it.
 #[test]
 fn a_release_leaves_another_one_s_node_of_the_same_name_alone() {
     with_server(|place| async move {
@@ -208,7 +209,7 @@ fn a_release_leaves_another_one_s_node_of_the_same_name_alone() {
     });
 }
 
-/// The same, to a waiter: when its turn comes, the first node has its name and is another one's.
+/// A waiter's turn comes when the first node has its name and is another client's.
 #[test]
 fn a_waiter_is_not_granted_another_one_s_node_of_the_same_name() {
     with_server(|place| async move {

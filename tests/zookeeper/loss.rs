@@ -1,5 +1,5 @@
-//! Every way to lose a lock. Its body is dropped before anybody else gets it, and what it writes late
-//! is refused; an overlap checker and a fenced register judge.
+//! Every way to lose a lock. Its body is dropped before anybody else gets the lock, and a write
+//! that comes late is refused. An overlap checker and a fenced register judge.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::session_takeover::close_session;
 const LEASE: Duration = Duration::from_secs(4);
 const PROBE: &str = env!("CARGO_BIN_EXE_lock-probe");
 
-/// The network fails for good.
+/// Makes the network fail for good while a body holds the lock.
 fn the_network_fails(fault: impl FnOnce(&FaultProxy) + Send + 'static) {
     with_server(|place| async move {
         let (proxy, holder) = place.behind_proxy(|builder| builder.lease(LEASE)).await;
@@ -63,7 +63,7 @@ fn a_silent_connection() {
     the_network_fails(silence);
 }
 
-/// Only what the server says is lost: it hears the client's signs of life, and keeps the session.
+/// Only the server's answers are lost. It hears the client's signs of life, and keeps the session.
 #[test]
 fn a_connection_that_is_silent_towards_the_client() {
     with_server(|place| async move {
@@ -101,7 +101,7 @@ fn a_node_that_another_client_deletes() {
     });
 }
 
-/// It comes back with the session, and ends it only after its whole timeout.
+/// The server comes back with the session, and ends it only after its whole timeout.
 #[test]
 fn a_server_that_is_killed_and_started_again() {
     lock_tests::run(DEADLINE, async {

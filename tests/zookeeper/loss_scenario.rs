@@ -36,7 +36,7 @@ async fn endless(
     std::future::pending().await
 }
 
-/// A body under the lock, the one that gets the lock after it, and their judges.
+/// A body under the lock, the holder that gets the lock after it, and their judges.
 pub(crate) struct LossScenario {
     place: Place,
     history: History,
@@ -66,14 +66,14 @@ impl LossScenario {
         }
     }
 
-    /// The one node, and the session that it belongs to.
+    /// Returns the path of the one node, and the session that it belongs to.
     pub(crate) async fn node(&self) -> (String, i64) {
         let children = self.place.children("order").await;
         let session = self.place.session_of("order", &children[0]).await;
         (self.place.path("order", &children[0]), session)
     }
 
-    /// The body must have been dropped by the time at which somebody else can have the lock.
+    /// Takes the lock as another holder, and checks that the body was dropped before that.
     pub(crate) async fn end(mut self) {
         let next = take(&self.place.provider().await, "order").await;
         let from = boot_nanos();
@@ -100,7 +100,7 @@ impl LossScenario {
         self.place.until_gone("order").await;
     }
 
-    /// Waits until the body is dropped; the judges get to know when.
+    /// Waits until the body is dropped, and tells the judges when.
     pub(crate) async fn lost_within(mut self, bound: Duration, start: u64) -> Self {
         let dropped = tokio::time::timeout(bound + BOUND, self.told.recv()).await;
         let dropped = dropped.expect("the body is dropped").expect("it says when");

@@ -1,4 +1,4 @@
-//! What stands on the server, and what other programs do there.
+//! The nodes on the server, and what other programs do there.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -108,7 +108,7 @@ fn other_primitives_on_the_same_node_are_not_in_the_way() {
     });
 }
 
-/// A node is its owner's by who created it, whatever stands in it.
+/// A node belongs to the session that created it, whatever stands in it.
 #[test]
 fn a_node_that_somebody_writes_into_is_still_its_owner_s() {
     with_server(|place| async move {
@@ -136,7 +136,7 @@ fn a_node_that_somebody_writes_into_is_still_its_owner_s() {
     });
 }
 
-/// ZooKeeper's own command line sees the node, and what it creates excludes.
+/// ZooKeeper's own command line sees the node, and a node that it creates excludes us.
 #[test]
 fn the_command_line_is_a_witness() {
     with_server(|place| async move {

@@ -1,4 +1,4 @@
-//! An ensemble that is out of reach: who tries, and who waits, is told so, and in time.
+//! An ensemble that is out of reach. Tries and waiters are told so, and in time.
 
 use std::time::{Duration, Instant};
 
@@ -34,8 +34,8 @@ fn a_wait_says_that_the_ensemble_is_gone() {
     });
 }
 
-/// Bytes stand still, as they do when the server is frozen: what was asked has no answer; then who
-/// only waits hears nothing either; and at last nobody can connect.
+/// Bytes stand still, as they do when the server is frozen. First a request has no answer; then a
+/// waiter hears nothing either; and at last nobody can connect.
 #[test]
 fn a_timeout_while_the_ensemble_is_out_of_reach_is_not_contention() {
     with_server(|place| async move {
@@ -83,8 +83,8 @@ fn a_timeout_while_the_ensemble_is_out_of_reach_is_not_contention() {
     });
 }
 
-/// An attempt to connect that somebody else has begun is not waited for until it ends, and then
-/// another one for as long.
+/// A try does not wait for the end of another caller's attempt to connect, and then for an attempt
+/// of its own.
 #[test]
 fn a_try_answers_within_one_connect_timeout() {
     with_server(|place| async move {
@@ -117,8 +117,8 @@ fn a_try_answers_within_one_connect_timeout() {
     });
 }
 
-/// It queues behind the release of a guard that was dropped in the outage, and behind the removal of
-/// its own node.
+/// The try queues behind the release of a guard that was dropped in the outage, and behind the
+/// removal of its own node.
 #[test]
 fn a_try_does_not_wait_for_what_is_removed_later() {
     with_server(|place| async move {
@@ -210,7 +210,7 @@ fn nobody_listening_is_an_error_at_once() {
     });
 }
 
-/// It takes connections and says nothing, or hangs up, or does not even exist.
+/// The peer takes connections and says nothing, or hangs up, or does not even exist.
 #[test]
 fn what_is_no_server_is_named_with_the_reason() {
     lock_tests::run(DEADLINE, async {
@@ -240,7 +240,7 @@ fn what_is_no_server_is_named_with_the_reason() {
     });
 }
 
-/// A frozen one takes connections: its kernel does.
+/// A frozen host takes connections, since its kernel does.
 #[test]
 fn a_silent_host_among_two_does_not_keep_others_from_connecting() {
     const ATTEMPTS: usize = 40;

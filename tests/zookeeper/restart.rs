@@ -40,8 +40,8 @@ fn locks_waiters_and_tokens_outlive_a_restart() {
 
 const LEASE: Duration = Duration::from_secs(30);
 
-/// A server that comes back empty: a holder is told long before its lease ends, and processes that
-/// were connected before take locks again.
+/// A server comes back empty. A holder is told long before its lease ends, and processes that were
+/// connected before take locks again.
 #[test]
 fn a_restart_without_the_data_is_a_loss() {
     lock_tests::run(DEADLINE, async {
@@ -82,7 +82,7 @@ fn a_restart_without_the_data_is_a_loss() {
     });
 }
 
-/// What a process has left behind in an outage is nobody else's lock.
+/// A lock that a process has left behind in an outage is nobody else's lock.
 #[test]
 fn a_restart_makes_nobody_another_holder() {
     lock_tests::run(DEADLINE, async {

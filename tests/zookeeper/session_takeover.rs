@@ -43,7 +43,7 @@ pub(crate) fn close_session(port: u16, id: i64) {
     panic!("the session was taken back again and again");
 }
 
-/// The password of a session, as `ZooKeeperServer.generatePasswd` makes it.
+/// Computes the password of a session, as `ZooKeeperServer.generatePasswd` makes it.
 fn password(id: i64) -> [u8; 16] {
     const MULTIPLIER: u64 = 0x5_DEEC_E66D;
     const MASK: u64 = (1 << 48) - 1;
@@ -56,7 +56,7 @@ fn password(id: i64) -> [u8; 16] {
     password
 }
 
-/// `None` if the connection is lost.
+/// Receives one message. `None` if the connection is lost.
 fn receive(stream: &mut TcpStream) -> Option<Vec<u8>> {
     let mut length = [0; 4];
     stream.read_exact(&mut length).ok()?;

@@ -1,4 +1,4 @@
-//! One session for many locks, and what ends with it.
+//! One session holds many locks, and they end with it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -43,8 +43,8 @@ fn a_thousand_locks_are_held_on_one_session() {
     });
 }
 
-/// What a session has an eye on must fit into one request of a client that connects again, and so
-/// locks with long names live on several sessions.
+/// The watches of a session must fit into one request of a client that connects again. So locks
+/// with long names live on several sessions.
 #[test]
 fn a_thousand_locks_with_long_names_outlive_their_connections() {
     const LOCKS: usize = 1_000;
@@ -231,7 +231,7 @@ fn the_session_ends_with_the_provider() {
     });
 }
 
-/// Its holder can no longer do so.
+/// The server removes it, since its holder can no longer do so.
 #[test]
 fn the_server_removes_the_lock_s_node_after_the_end_of_a_session() {
     lock_tests::run(DEADLINE, async {

@@ -1,4 +1,4 @@
-//! Fencing tokens grow, whoever asks and whatever happens in between.
+//! Fencing tokens grow, whichever client asks and whatever happens in between.
 
 use std::path::Path;
 use std::time::Duration;

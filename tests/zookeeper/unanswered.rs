@@ -1,4 +1,5 @@
-//! Free locks on an ensemble that freezes, cannot be reached or is slow; and nodes that hold none.
+//! Free locks on an ensemble that freezes, cannot be reached or is slow, and nodes that hold no
+//! lock.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use zookeeper_client::{Acls, CreateMode};
 
 use crate::common::{BOUND, DEADLINE, Place, connected, lock, take, with_server};
 
-/// What a try takes at most here.
+/// The time that a try takes at most here.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[distributed_lock(name = "skips", provider = locks, timeout = "300ms", on_unavailable = "skip")]
@@ -114,7 +115,7 @@ fn a_node_that_is_no_lock_is_refused_at_once() {
     });
 }
 
-/// Somebody before us has a node that we may not read.
+/// A client before us has a node that we may not read.
 #[test]
 fn a_node_that_may_not_be_read_is_waited_for() {
     with_server(|place| async move {
@@ -158,7 +159,8 @@ fn a_limit_of_connections_is_named() {
     });
 }
 
-/// Far more than it can do in that time: nobody is told of another holder, and some are served.
+/// The server is asked for far more than it can do in that time. Nobody is told of another holder,
+/// and some are served.
 #[test]
 fn many_free_names_are_never_held_elsewhere() {
     run(DEADLINE, async {

@@ -129,7 +129,7 @@ impl Usage for Repeat {
 }
 
 impl<S: Future<Output = ()> + Send> Usage for Once<S> {
-    /// When it was acquired, and when its release began.
+    /// The moments at which the lock was acquired and at which its release began.
     type Outcome = (u64, u64);
 
     async fn run<L: Lock>(self, mut lock: L) -> (u64, u64) {
@@ -157,19 +157,19 @@ impl Clients {
         }
     }
 
-    /// Sections a second, one after another, of a lock that nobody else wants.
+    /// Measures the sections a second, one after another, of a lock that nobody else wants.
     pub(crate) async fn rate(&self, kind: Kind, number: u64, window: Duration) -> f64 {
         // Connects and prepares.
         self.with(kind, number, Once(ready(()))).await;
         self.with(kind, number, Repeat(window)).await
     }
 
-    /// When the lock was acquired.
+    /// Acquires the lock, and returns the moment at which it was acquired.
     pub(crate) async fn held_at(&self, kind: Kind, number: u64) -> u64 {
         self.with(kind, number, Once(ready(()))).await.0
     }
 
-    /// When the release began, of a lock that is held for the section.
+    /// Holds the lock for the section, and returns the moment at which its release began.
     pub(crate) async fn hold(
         &self,
         kind: Kind,

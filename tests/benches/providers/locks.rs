@@ -8,7 +8,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::lock::Lock;
 
-/// This library's, on any provider.
+/// Makes a lock of this library, on any provider.
 pub(crate) fn ours(provider: &Arc<dyn LockProvider>, number: u64) -> DistributedLock {
     DistributedLock::on(Arc::clone(provider), format!("bench:{number}"))
 }

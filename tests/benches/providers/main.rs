@@ -6,9 +6,9 @@
 //! LOCK_BENCH_ROUNDS=21 cargo bench --bench providers --all-features -- postgres
 //! ```
 //!
-//! It starts servers of its own. Machines differ, so ratios count: every round measures every
-//! contender once, one right after another, and takes its ratio to the first one of the same work;
-//! the table shows medians. Arguments are parts of the titles to measure, instead of all.
+//! The bench starts servers of its own. Machines differ, so ratios count. Every round measures
+//! every contender once, one right after another, and takes its ratio to the first one of the same
+//! work; the table shows medians. Arguments are parts of the titles to measure, instead of all.
 
 #[path = "../child.rs"]
 mod child;
@@ -56,8 +56,8 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The life of another process: each line names a kind of lock and its number. It waits for that
-/// lock, and answers when it had it.
+/// Serves as another process, until its input ends. Each line names a kind of lock and its number.
+/// The process waits for that lock, and answers with the moment at which it had the lock.
 fn serve(runtime: &Runtime, urls: Urls) {
     let clients = Clients::new(urls);
     for line in std::io::stdin().lines() {

@@ -50,7 +50,7 @@ impl RawPostgres {
         }))
     }
 
-    /// Whose grants have `token`s.
+    /// Makes a lock, whose grants have a `token` if that is wanted.
     pub(crate) fn lock(&self, number: u64, token: bool) -> impl Lock {
         RawLock {
             raw: self.clone(),

@@ -10,18 +10,18 @@ pub(crate) struct Servers {
     files: Scratch,
 }
 
-/// Where they are.
+/// The URLs of the servers.
 #[derive(Clone)]
 pub(crate) struct Urls {
     pub(crate) redis: String,
     pub(crate) postgres: String,
     pub(crate) zookeeper: String,
-    /// A directory.
+    /// The directory of the file provider.
     pub(crate) files: String,
 }
 
 impl Servers {
-    /// `None` where one of them is not installed.
+    /// Starts the servers. `None` where one of them is not installed.
     pub(crate) fn start() -> Option<Self> {
         Some(Self {
             redis: RedisServer::start_plain()?,

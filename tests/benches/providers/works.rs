@@ -1,4 +1,4 @@
-//! What is measured, who competes in it, and what this project demands of itself.
+//! The kinds of work, the contenders in each, and what this project demands of itself.
 
 use std::time::Duration;
 
@@ -10,19 +10,19 @@ use crate::kinds::{Clients, Kind};
 use crate::servers::Urls;
 use crate::table::{self, Row, Target, median};
 
-/// Before a hand-over the lock is held for at least this long, until the waiter waits.
+/// The time for which the lock is held at least before a hand-over, until the waiter waits.
 const QUIET: Duration = Duration::from_millis(20);
 
 /// How much is measured.
 pub(crate) struct Scale {
     rounds: usize,
     hand_overs: u32,
-    /// That work is repeated for at least this long.
+    /// The time for which the work is repeated at least.
     window: Duration,
 }
 
 impl Scale {
-    /// Enough for figures.
+    /// Measures enough for figures.
     pub(crate) fn full() -> Self {
         let rounds = match std::env::var("LOCK_BENCH_ROUNDS") {
             Ok(number) => number.parse().expect("LOCK_BENCH_ROUNDS is a number"),
@@ -35,7 +35,7 @@ impl Scale {
         }
     }
 
-    /// Enough to see that it runs.
+    /// Measures enough to see that the bench runs.
     pub(crate) fn quick() -> Self {
         Self {
             rounds: 1,
@@ -85,7 +85,7 @@ const GROUPS: [Group; 4] = [
 ];
 
 const OURS: [Kind; 4] = [Kind::File, Kind::Redis, Kind::Postgres, Kind::ZooKeeper];
-/// Who waits for a lock.
+/// The contenders that can wait for a lock.
 const WAIT: [Kind; 6] = [
     Kind::File,
     Kind::Redis,
@@ -164,7 +164,8 @@ impl Bench {
         self.runtime.block_on(rate)
     }
 
-    /// From the beginning of a release to the moment when a waiter in another process has the lock.
+    /// Measures the time from the beginning of a release to the moment when a waiter in another
+    /// process has the lock.
     fn hand_overs(&mut self, kind: Kind) -> Vec<f64> {
         let mut times = Vec::new();
         for at in 0..=self.scale.hand_overs {
@@ -187,7 +188,7 @@ impl Bench {
         times
     }
 
-    /// Of a name that was not used before.
+    /// Returns the number of a name that was not used before.
     fn next_number(&mut self) -> u64 {
         self.last_number += 1;
         self.last_number

@@ -21,10 +21,10 @@ pub(crate) const TASKS: u64 = 64;
 pub(crate) const PROCESSES: usize = 8;
 pub(crate) const TASKS_EACH: u64 = 8;
 
-/// Before a hand-over the lock is held quietly, since a round trip after a while of quiet costs
-/// several times what it costs in a row.
+/// The time for which the lock is held before a hand-over. A round trip after a while of quiet
+/// costs several times what it costs in a row.
 const QUIET: Duration = Duration::from_millis(5);
-/// What polls takes its time.
+/// The number of hand-overs of a contender that polls, which takes its time.
 const HAND_OVERS_OF_POLLING: u64 = 12;
 
 pub(crate) struct Bench {
@@ -33,7 +33,7 @@ pub(crate) struct Bench {
     clients: Clients,
     processes: Vec<Process>,
     last_number: u64,
-    /// As counted when the processes competed last.
+    /// The requests that were counted when the processes competed last.
     requests: BTreeMap<Kind, f64>,
     rng: Rng,
 }
@@ -55,7 +55,7 @@ impl Bench {
         }
     }
 
-    /// The pause between two attempts with which this kind does most.
+    /// Finds the pause between two attempts with which this kind does most.
     pub(crate) fn best(&mut self, kind: Kind, measure: fn(&mut Self, Way) -> f64) -> Way {
         let mut best = (0.0, kind.usual());
         for pause in self.scale.pauses_in_ms {
@@ -68,12 +68,12 @@ impl Bench {
         best.1
     }
 
-    /// One task, one lock, nobody else.
+    /// Measures one task with one lock that nobody else wants.
     pub(crate) fn alone(&mut self, way: Way) -> f64 {
         self.repeat(way, 1, self.scale.operations)
     }
 
-    /// Many tasks that do not compete.
+    /// Measures many tasks that do not compete.
     pub(crate) fn apart(&mut self, way: Way) -> f64 {
         self.repeat(way, TASKS, self.scale.operations / 16)
     }
@@ -88,7 +88,7 @@ impl Bench {
         (tasks * operations) as f64 / took.as_secs_f64()
     }
 
-    /// Many tasks that compete.
+    /// Measures many tasks that compete.
     pub(crate) fn tasks(&mut self, way: Way) -> f64 {
         let (mut sections, mut took) = (0, Duration::ZERO);
         while took < self.scale.window {
@@ -102,7 +102,7 @@ impl Bench {
         sections as f64 / took.as_secs_f64()
     }
 
-    /// Many processes that compete.
+    /// Measures many processes that compete.
     pub(crate) fn processes(&mut self, way: Way) -> f64 {
         // Connects.
         self.crowd(way, 1);
@@ -117,7 +117,7 @@ impl Bench {
         sections as f64 / took.as_secs_f64()
     }
 
-    /// What was counted in the course of that.
+    /// Returns the requests that were counted in the course of that.
     pub(crate) fn requests(&mut self, way: Way) -> f64 {
         if !self.requests.contains_key(&way.kind) {
             self.processes(way);
@@ -138,8 +138,8 @@ impl Bench {
         began.elapsed()
     }
 
-    /// Requests that clients of this kind have sent. The server counts commands, whether a client
-    /// sent them or a script called them; but no script calls those that are counted here.
+    /// Counts the requests that clients of this kind have sent. The server counts commands, whether
+    /// a client sent them or a script called them; but no script calls those that are counted here.
     fn sent(&mut self, kind: Kind) -> f64 {
         let clients = &self.clients;
         let info = self.runtime.block_on(async {
@@ -157,8 +157,9 @@ impl Bench {
             .sum()
     }
 
-    /// The median of the time from the beginning of a release to the moment when a waiter in
-    /// another process holds the lock; for the raw commands, from a publication to its arrival.
+    /// Measures the median time from the beginning of a release to the moment when a waiter in
+    /// another process holds the lock. For the raw commands, it is the time from a publication to
+    /// its arrival.
     pub(crate) fn hand_over(&mut self, way: Way) -> f64 {
         let polls = !way.retry.is_zero();
         let count = if polls {
@@ -210,7 +211,7 @@ impl Bench {
         (from, process.answer()[0])
     }
 
-    /// Many leases held, each kind in a new process; ours first, alone.
+    /// Measures many leases that are held, each kind in a new process; ours is the first, alone.
     pub(crate) fn leases(&mut self) -> Vec<(&'static str, Vec<Row>)> {
         // They would be idle, but not quite.
         self.processes.clear();
@@ -251,7 +252,7 @@ impl Bench {
             .collect()
     }
 
-    /// Names that were not used before.
+    /// Returns numbers of names that were not used before.
     fn numbers(&mut self, count: u64) -> std::ops::Range<u64> {
         let first = self.last_number + 1;
         self.last_number += count;

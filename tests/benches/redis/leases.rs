@@ -10,17 +10,18 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::locks::{Clients, Kind};
 
-/// How many are acquired at a time.
+/// The number of leases that are acquired at a time.
 const TOGETHER: u64 = 100;
 
-/// Of all leases the number lost; of one core the per cent used; of memory the bytes for each.
+/// The cost of the leases: how many of them were lost, the per cent of one core used, and the bytes
+/// of memory for each.
 pub(crate) struct Cost {
     pub(crate) lost: f64,
     pub(crate) cpu: f64,
     pub(crate) bytes: f64,
 }
 
-/// Holds so many for three lease times.
+/// Holds so many leases for three lease times.
 pub(crate) async fn hold(clients: &Clients, kind: Kind, count: u64, lease: Duration) -> Cost {
     match kind {
         Kind::Prepared => {
@@ -92,7 +93,7 @@ async fn acquire_all<G>(numbers: std::ops::Range<u64>, acquire: &impl AsyncFn(u6
     guards
 }
 
-/// User's and system's, of all threads.
+/// Returns the processor time of all threads, the user's and the system's.
 fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)

@@ -23,7 +23,8 @@ pub(crate) enum Kind {
     Prepared,
     Rslock,
     AsyncRedisLock,
-    /// Does not wait, whatever the timeout, so the bench tries again.
+    /// The crate `distributed-lock`. It does not wait, whatever the timeout, so the bench tries
+    /// again.
     DistributedLock,
 }
 
@@ -55,7 +56,8 @@ impl Kind {
         named.map(|(kind, _)| *kind)
     }
 
-    /// The commands that its clients send; the others in the server's statistics are its scripts'.
+    /// Lists the commands that its clients send. The others in the server's statistics are its
+    /// scripts'.
     pub(crate) fn commands(self) -> &'static [&'static str] {
         match self {
             Self::Rslock | Self::DistributedLock | Self::Raw => &["set", "eval", "evalsha"],
@@ -63,7 +65,7 @@ impl Kind {
         }
     }
 
-    /// Never pauses, or as long as the crate does by default.
+    /// Polls without a pause, or with the crate's own pause where it has one.
     pub(crate) fn usual(self) -> Way {
         let retry = match self {
             Self::Rslock => Duration::from_millis(200),
@@ -93,7 +95,7 @@ impl Way {
     }
 }
 
-/// What is done with locks of any kind, each in a task of its own.
+/// Some use of locks of any kind, each in a task of its own.
 pub(crate) trait Usage {
     type Outcome;
     fn run<L: Lock>(self, locks: Vec<L>) -> impl Future<Output = Self::Outcome>;
@@ -121,7 +123,7 @@ impl Clients {
         }
     }
 
-    /// Uses the locks of these numbers.
+    /// Hands the locks of these numbers to a usage.
     pub(crate) async fn with_locks<U: Usage>(
         &self,
         way: Way,
@@ -201,7 +203,7 @@ impl Clients {
         self.async_redis_lock.get_or_init(connect).await
     }
 
-    /// The first call decides on the lease.
+    /// Returns the client, whose lease the first call decides on.
     pub(crate) async fn distributed_lock(&self, lease: Duration) -> &RedisLockProvider {
         let connect = || async {
             let provider = RedisLockProvider::builder()

@@ -43,18 +43,18 @@ pub(crate) struct Scale {
     rounds: usize,
     operations: u64,
     hand_overs: u64,
-    /// Of each task that competes.
+    /// The sections of each task that competes.
     sections: u64,
-    /// That work is repeated for at least this long.
+    /// The time for which the work is repeated at least.
     window: Duration,
-    /// Tried with everything that polls.
+    /// The pauses that are tried with every contender that polls.
     pauses_in_ms: &'static [u64],
     leases: u64,
     lease: Duration,
 }
 
 impl Scale {
-    /// Enough for figures.
+    /// Measures enough for figures.
     fn full() -> Self {
         let number = |variable: &str, default| match std::env::var(variable) {
             Ok(number) => number
@@ -74,7 +74,7 @@ impl Scale {
         }
     }
 
-    /// Enough to see that it runs.
+    /// Measures enough to see that the bench runs.
     fn quick() -> Self {
         Self {
             rounds: 1,

@@ -1,4 +1,4 @@
-//! What another process that competes does.
+//! Another process that competes.
 
 use std::future::ready;
 use std::process::ExitCode;
@@ -13,10 +13,10 @@ use crate::locks::{Clients, Kind, Way};
 use crate::raw::Channel;
 use crate::usage::{Crowd, Hold};
 
-/// What raw messages are published to.
+/// The channel to which raw messages are published.
 pub(crate) const CHANNEL: &str = "raw:channel";
 
-/// The whole life of such a process; none if this is not one.
+/// Serves as such a process until its input ends. `None` if this process is not one.
 pub(crate) fn serve(runtime: &Runtime) -> Option<ExitCode> {
     let url = std::env::var(SERVERS).ok()?;
     let clients = Clients::new(url);
@@ -31,7 +31,7 @@ pub(crate) fn serve(runtime: &Runtime) -> Option<ExitCode> {
     Some(ExitCode::SUCCESS)
 }
 
-/// Answers with numbers.
+/// Obeys one line, and answers with numbers.
 async fn obey(clients: &Clients, channel: &mut Option<Channel>, words: &[&str]) -> Vec<f64> {
     match words {
         ["hold", way @ .., number] => {

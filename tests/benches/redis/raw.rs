@@ -71,7 +71,7 @@ impl Raw {
         (raw, pushes)
     }
 
-    /// Whose grants are `counts`ed.
+    /// Makes a lock, whose grants are counted if `counts` says so.
     pub(crate) fn lock(&self, number: u64, counts: bool) -> impl Lock {
         RawLock {
             raw: self.clone(),

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use crate::lock::Lock;
 use crate::locks::Usage;
 
-/// Every task takes its lock so many times. The answer is how long all of it took.
+/// Every task takes its lock so many times. The answer is how long all of them took.
 pub(crate) struct Repeat(pub(crate) u64);
 
 impl Usage for Repeat {
@@ -32,10 +32,10 @@ impl Usage for Repeat {
     }
 }
 
-/// Every task takes the one lock so many times. The answer is how long all of it took.
+/// Every task takes the one lock so many times. The answer is how long all of them took.
 ///
-/// A number of sections and not a span of time: what polls would do most in a span if one task
-/// kept the lock to itself while the others pause.
+/// The number of sections is given and not a span of time. In a span, a contender that polls would
+/// do most if one task kept the lock to itself while the others pause.
 pub(crate) struct Crowd(pub(crate) u64);
 
 impl Usage for Crowd {

@@ -1,4 +1,4 @@
-//! What is measured, who competes in it, and what this project demands of itself.
+//! The kinds of work, the contenders in each, and what this project demands of itself.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub(crate) struct Work {
     pub(crate) title: String,
     measure: fn(&mut Bench, Way) -> f64,
     contenders: Vec<(Way, Row)>,
-    /// Who polls does it with the pause that suits it best.
+    /// Whether a contender that polls works with the pause that suits it best.
     at_best: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Taking a lock, giving it back, and nobody else meanwhile.
+//! A lock is taken and given back, and nobody else has it meanwhile.
 
 use super::Shared;
 
@@ -52,7 +52,8 @@ pub(crate) async fn two_names_do_not_clash(fixture: Shared) {
     other.release().await.unwrap();
 }
 
-/// Two values made apart, on two connections where there can be two.
+/// Two lock values that were made apart exclude each other, on two connections where there can be
+/// two.
 pub(crate) async fn two_locks_of_one_name_exclude(fixture: Shared) {
     let first = fixture.lock("lock");
     let second = match fixture.second_provider().await {

@@ -6,7 +6,7 @@ use lock_tests::poll_once;
 
 use super::Shared;
 
-/// More polls than any acquisition here needs when nothing is in its way.
+/// The polls that an acquisition is given: more than any here needs when nothing is in its way.
 const POLLS: usize = 50;
 
 pub(crate) async fn dropped_waiter_leaves_nothing(fixture: Shared) {
@@ -70,7 +70,8 @@ pub(crate) async fn aborted_task(fixture: Shared) {
     }
 }
 
-/// Dropped about when the grant arrives: before it, after it, or with it unseen.
+/// An acquisition is dropped about when its grant arrives: before it, after it, or with the grant
+/// unseen.
 pub(crate) async fn dropped_when_just_granted(fixture: Shared) {
     let lock = fixture.lock("lock");
     for round in 0..POLLS {

@@ -32,7 +32,7 @@ pub(crate) async fn busy_runtime_keeps_the_lock(fixture: Shared) {
     guard.release().await.expect("held to the end");
 }
 
-/// By default no lease can be, and then every guard is lost at the end of its first.
+/// By default a provider can renew no lease, and every guard is lost at the end of its first.
 pub(crate) async fn leases_can_be_renewed(fixture: Shared) {
     let provider = fixture.provider();
     let (request, _interest) =

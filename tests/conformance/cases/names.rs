@@ -1,4 +1,4 @@
-//! Every name of the rule works, unchanged; every other one is refused.
+//! Every name that keeps the rule works, unchanged; every other one is refused.
 
 use lock_runtime::LockErrorKind;
 
@@ -11,7 +11,7 @@ pub(crate) async fn case_sensitivity(fixture: Shared) {
     fixture.assert_held(&fixture.lock("lock name")).await;
 }
 
-/// Held all at once, so any two that the provider takes for one would clash.
+/// All of them are held at once, so two that the provider takes for one would clash.
 pub(crate) async fn odd_names_are_distinct(fixture: Shared) {
     let mut names: Vec<String> = [
         "/",

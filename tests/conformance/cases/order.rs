@@ -1,4 +1,4 @@
-//! Many tasks: one at a time, in the order in which they came.
+//! Many tasks hold the lock one at a time, in the order in which they came.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::Shared;
 
-/// One grant, judged by the history and by a counter that only one may touch.
+/// Holds the lock once; the history and a counter that only one task may touch judge that.
 async fn hold(lock: &DistributedLock, who: String, inside: &AtomicU32, history: &History) {
     let guard = lock.acquire().await.unwrap();
     let from = boot_nanos();
@@ -35,8 +35,7 @@ async fn hold(lock: &DistributedLock, who: String, inside: &AtomicU32, history: 
     guard.release().await.unwrap();
 }
 
-/// Tasks with a lock of their own each, half of them on a provider of their own where there can
-/// be one.
+/// Tasks have a lock of their own each, half of them on a second provider where there can be one.
 pub(crate) async fn mutual_exclusion(fixture: Shared) {
     let (inside, history) = (Arc::<AtomicU32>::default(), Arc::<History>::default());
     let mut tasks = JoinSet::new();
@@ -96,7 +95,7 @@ pub(crate) async fn hundred_tasks(fixture: Shared) {
     fixture.assert_free(&lock).await;
 }
 
-/// All held at once, so none waits for another one's name.
+/// All of them are held at once, so none waits for another one's name.
 pub(crate) async fn hundred_names(fixture: Shared) {
     let all_inside = Arc::new(tokio::sync::Barrier::new(100));
     let mut tasks = JoinSet::new();

@@ -1,4 +1,4 @@
-//! Other processes: they exclude, and when they end, however they end, others go on.
+//! Other processes exclude, and when they end, however they end, others go on.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,8 @@ use tokio::sync::Mutex;
 
 use super::Shared;
 
-/// For a lock whose holder is gone: nothing else can free a lease before it ends.
+/// Returns how long a lock may stay taken whose holder is gone: nothing else can free a lease
+/// before it ends.
 fn after_a_death(fixture: &Shared) -> Duration {
     fixture.provider().capabilities().lease.unwrap_or_default() + fixture.bound()
 }
@@ -213,7 +214,7 @@ pub(crate) async fn names_exclude_across_processes(fixture: Shared) {
     }
 }
 
-/// In a process of its own, since all tests of this one share its table of keys.
+/// This runs in a process of its own, since all tests of this one share its table of keys.
 pub(crate) async fn nothing_stays_in_the_process(fixture: Shared) {
     let mut other = fixture.probe("lock");
     for _ in 0..3 {

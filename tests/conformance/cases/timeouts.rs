@@ -1,4 +1,4 @@
-//! How long an acquisition waits, and what it says when it gives up.
+//! An acquisition waits as long as it is told to, and says why it gives up.
 
 use std::time::{Duration, Instant};
 
@@ -100,7 +100,7 @@ pub(crate) async fn timed_out_waiter_stops_nobody(fixture: Shared) {
     .await;
 }
 
-/// Who holds it is elsewhere, if the provider reaches as far, so that only the server can tell.
+/// The holder is elsewhere, if the provider reaches as far, so that only the server can tell.
 pub(crate) async fn a_timeout_is_exact(fixture: Shared) {
     let holder = match fixture.second_provider().await {
         Some(provider) => DistributedLock::on(provider, "lock"),
@@ -125,7 +125,8 @@ pub(crate) async fn a_timeout_is_exact(fixture: Shared) {
     guard.release().await.unwrap();
 }
 
-/// Under a load that the provider may not be able to carry within the timeout.
+/// Free names are asked for under a load that the provider may be unable to carry within the
+/// timeout.
 pub(crate) async fn free_names_are_never_held_elsewhere(fixture: Shared) {
     let mut tasks = tokio::task::JoinSet::new();
     for task in 0..400 {
@@ -146,7 +147,7 @@ pub(crate) async fn free_names_are_never_held_elsewhere(fixture: Shared) {
     tasks.join_all().await;
 }
 
-/// Also after the body's end, and then the next one has it at once.
+/// The lock stays taken after the body's end; when its time is over, the next one has it at once.
 pub(crate) async fn min_hold_outlasts_the_guard(fixture: Shared) {
     let min_hold = Duration::from_secs(1);
     let lock = fixture.lock("job").min_hold(min_hold);

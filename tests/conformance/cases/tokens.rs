@@ -41,7 +41,7 @@ pub(crate) async fn tokens_grow(fixture: Shared) {
     );
 }
 
-/// Waiters of one process, served in runs from one grant where the provider can.
+/// Waiters of one process are served in runs from one grant, where the provider can do that.
 pub(crate) async fn tokens_grow_in_a_crowd(fixture: Shared) {
     let lock = fixture.lock("lock");
     let tokens = Arc::new(Mutex::new(Vec::new()));

@@ -12,7 +12,7 @@ use lock_runtime::{
 
 pub(super) const LEASE: Duration = Duration::from_millis(300);
 
-/// What a provider does that it must not.
+/// The way in which a provider breaks its contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
     /// A grant comes when its validity is over.
@@ -21,9 +21,9 @@ pub(super) enum Fault {
     DatesGrantsAhead,
     /// `renew` answers the end of the new validity and not its beginning.
     RenewsWithTheEnd,
-    /// `acquire` answers what only the library can know.
+    /// `acquire` answers with a kind that only the library can know.
     Says(LockErrorKind),
-    /// `capabilities` panics once it has been asked so often.
+    /// `capabilities` panics once it has been asked so many times.
     PanicsInCapabilities(usize),
     /// The renewal of the lock `bad` panics.
     OneRenewalPanics,

@@ -1,4 +1,4 @@
-//! Providers of others that break their contract: each harms its own locks alone, and none in
+//! Providers of others that break their contract. Each harms its own locks alone, and none in
 //! silence.
 
 use std::sync::Arc;
@@ -74,7 +74,8 @@ fn dates_in_the_future_are_not_believed() {
     });
 }
 
-/// Grants are dated ahead and renewals go to the test provider, which delays them.
+/// Makes a lock whose grants are dated ahead. Its renewals go to the test provider, which delays
+/// them.
 fn lock_on_ahead(provider: &Arc<Double>) -> DistributedLock {
     struct RenewsHonestly(Arc<Double>);
     impl LockProvider for RenewsHonestly {

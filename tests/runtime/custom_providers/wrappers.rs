@@ -33,7 +33,7 @@ impl Counting {
         self.calls[which].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Acquisitions, renewals and releases.
+    /// Returns the numbers of acquisitions, renewals and releases.
     fn calls(&self) -> [usize; 3] {
         [0, 1, 2].map(|which| self.calls[which].load(Ordering::Relaxed))
     }
@@ -97,7 +97,7 @@ fn two_wrappers_of_one_space_each_serve_their_own() {
     });
 }
 
-/// Forwards nothing but what it must, and the new methods through `Arc`.
+/// The provider has methods that are not required of one; an `Arc` forwards them all.
 #[test]
 fn an_arc_forwards_every_method() {
     struct Says;

@@ -1,4 +1,4 @@
-//! Certificates of a test's own.
+//! Makes certificates for a test.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,8 +22,10 @@ fn openssl(directory: &Path, arguments: &str) -> bool {
     command.output().is_ok_and(|output| output.status.success())
 }
 
-/// In this directory: the authorities `ca.pem` and `other.pem`, and a certificate by the first for
-/// 127.0.0.1, `server.pem`. `None` without a program `openssl` that can make them.
+/// Makes two authorities in this directory, `ca.pem` and `other.pem`, and `server.pem`, a
+/// certificate for 127.0.0.1 by the first.
+///
+/// `None` where no program `openssl` can make them.
 pub fn make(directory: &Path) -> Option<Tls> {
     let names = "subjectAltName=IP:127.0.0.1\n";
     std::fs::write(directory.join("names"), names).expect("the directory is writable");
@@ -51,8 +53,8 @@ pub fn make(directory: &Path) -> Option<Tls> {
     })
 }
 
-/// The certificate and its key in one file, as Java takes them, under this password. `None` if
-/// `openssl` cannot do that.
+/// Makes one file of the certificate and its key, as Java takes them, under this password. `None`
+/// if `openssl` cannot do that.
 pub fn key_store(tls: &Tls, password: &str) -> Option<PathBuf> {
     let directory = tls.certificate.parent().expect("a file in a directory");
     let made = openssl(

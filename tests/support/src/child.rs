@@ -6,21 +6,22 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
-/// A child process whose output goes to a log file. Dropping it kills it, and shows the log's end
-/// if the test is failing.
+/// A child process whose output goes to a log file.
+///
+/// Dropping it kills the process, and shows the end of the log if the test is failing.
 #[derive(Debug)]
 pub struct ChildProcess {
     child: Child,
     log: PathBuf,
 }
 
-/// Ends a process when this one ends, however it does: a server that several tests share is in a
-/// static, which nobody drops.
+/// Ends a process when this one ends, however that happens. A server that several tests share is in
+/// a static, which nobody drops.
 #[derive(Debug)]
 pub struct Watchdog(Child);
 
 impl Watchdog {
-    /// For the process with this id.
+    /// Watches over the process with this id.
     pub fn over(id: u32) -> std::io::Result<Self> {
         let mut command = Command::new("sh");
         command
@@ -34,14 +35,14 @@ impl Watchdog {
 }
 
 impl Drop for Watchdog {
-    /// The process is left alone, since its id may soon be another one's.
+    /// Leaves the process alone, since its id may soon be another one's.
     fn drop(&mut self) {
         end(&mut self.0);
     }
 }
 
 impl ChildProcess {
-    /// Starts the command; output is appended to the log.
+    /// Starts the command, whose output is appended to the log.
     pub fn spawn(mut command: Command, log: &Path) -> std::io::Result<Self> {
         let file = File::options().create(true).append(true).open(log)?;
         command
@@ -54,25 +55,25 @@ impl ChildProcess {
         })
     }
 
-    /// Its process id.
+    /// Returns its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// What it has printed.
+    /// Returns what it has printed.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// How it ended, if it has.
+    /// Returns how it ended, if it has.
     pub fn exit_status(&mut self) -> Option<ExitStatus> {
         self.child
             .try_wait()
             .expect("a child can be asked for its state")
     }
 
-    /// Stops it with `SIGSTOP`, and returns when it has stopped: connections stay open, nothing
-    /// answers.
+    /// Stops it with `SIGSTOP`, and returns when it has stopped. Its connections stay open, and
+    /// nothing answers.
     pub fn freeze(&self) {
         freeze(&self.child);
     }

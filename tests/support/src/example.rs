@@ -1,4 +1,4 @@
-//! Running the examples, as a person would.
+//! Runs the examples, as a person would.
 
 use std::process::{Command, Output};
 
@@ -9,11 +9,11 @@ pub fn run(program: &str, arguments: &[&str], (variable, url): (&str, &str)) -> 
     command.output().expect("the example runs")
 }
 
-/// What it prints.
+/// Runs an example that must succeed, and returns what it prints.
 ///
 /// # Panics
 ///
-/// If it fails.
+/// If the example fails.
 pub async fn printed(
     program: &'static str,
     arguments: &'static [&'static str],

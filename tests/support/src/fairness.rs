@@ -1,4 +1,4 @@
-//! How processes share locks that they contend for.
+//! Measures how processes share locks that they contend for.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,33 +10,33 @@ use tokio::task::JoinSet;
 const TASKS_A_NAME: usize = 2;
 const WORK: Duration = Duration::from_millis(5);
 
-/// `LOCK_TESTS_FAIRNESS_SECONDS` says for how long processes contend; by default 4 s.
+/// Returns for how long processes contend: `LOCK_TESTS_FAIRNESS_SECONDS`, or 4 s by default.
 pub fn length() -> Duration {
     let seconds = std::env::var("LOCK_TESTS_FAIRNESS_SECONDS").ok();
     let seconds = seconds.map_or(4, |seconds| seconds.parse().expect("a number of seconds"));
     Duration::from_secs(seconds)
 }
 
-/// What a test of it may take, with so much besides.
+/// Returns the time that a test of fairness may take, with so much besides.
 pub fn bound(besides: Duration) -> Duration {
     besides + 4 * length()
 }
 
-/// How some names were shared.
+/// The shares that processes had of some names.
 #[derive(Debug)]
 pub struct Shares {
     /// The longest wait of all.
     pub worst_wait: Duration,
     /// The sections of the process and name that had the fewest.
     pub fewest: u64,
-    /// Those of the one that had the most.
+    /// The sections of the process and name that had the most.
     pub most: u64,
-    /// All sections.
+    /// The number of all sections.
     pub sections: u64,
 }
 
-/// Has tasks of these providers, which are processes to each other, contend for so many names, two
-/// tasks a name and provider with 5 ms of work.
+/// Has tasks of these providers contend for so many names. The providers are processes to each
+/// other. Two tasks of each contend for a name, with 5 ms of work.
 ///
 /// # Panics
 ///
@@ -84,11 +84,12 @@ pub async fn contend(
     }
 }
 
-/// Has two providers contend for 16, for 40 and for 100 names, and prints how they shared them.
+/// Checks that nobody starves. Two providers contend for 16, for 40 and for 100 names, and the test
+/// prints how they shared them.
 ///
 /// # Panics
 ///
-/// If somebody starves: the worst wait with many names is more than ten times that with few.
+/// If the worst wait with many names is more than ten times that with few.
 pub async fn nobody_starves(providers: &[Arc<dyn LockProvider>]) {
     let few = contend(providers, 16, length()).await;
     println!("16 names: {few:?}");

@@ -1,4 +1,4 @@
-//! A holder that does not run: stopped by a signal, for longer than its lease.
+//! A holder that is stopped by a signal for longer than its lease.
 
 use std::time::{Duration, Instant};
 
@@ -7,9 +7,11 @@ use lock_runtime::LockGuard;
 use crate::history::Held;
 use crate::{FencedRegister, History, Probe, boot_nanos};
 
-/// Freezes a process that takes the lock for three leases, while others `take` it, and lets it go
-/// on. It must know that it holds the lock no more, and is fenced off; the history and a fenced
-/// register judge. Answers the guard of the last one, who has it still.
+/// Freezes a process that holds the lock for three leases, while others `take` it, and lets it go
+/// on.
+///
+/// It must know then that it holds the lock no more, and is fenced off; the history and a fenced
+/// register judge. Returns the guard of the last of the others, which still holds the lock.
 ///
 /// # Panics
 ///

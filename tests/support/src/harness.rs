@@ -1,4 +1,4 @@
-//! Running a test within bounds, and waiting for conditions.
+//! Runs a test within bounds, and waits for conditions.
 
 use std::future::poll_fn;
 use std::panic::resume_unwind;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 ///
 /// # Panics
 ///
-/// If the test does, or when the deadline passes.
+/// If the test panics, or when the deadline passes.
 pub fn run(deadline: Duration, test: impl Future<Output = ()> + Send + 'static) {
     let (sender, done) = channel::<()>();
     let name = std::thread::current().name().unwrap_or("test").to_owned();
@@ -36,7 +36,7 @@ pub fn run(deadline: Duration, test: impl Future<Output = ()> + Send + 'static) 
 ///
 /// # Panics
 ///
-/// If it does not hold within the bound.
+/// If the condition does not hold within the bound.
 pub async fn eventually<F: Future<Output = bool>>(
     what: &str,
     bound: Duration,
@@ -50,7 +50,7 @@ pub async fn eventually<F: Future<Output = bool>>(
     start.elapsed()
 }
 
-/// Polls a future once, and answers what it returned.
+/// Polls a future once, and returns its output if it completed.
 pub async fn poll_once<T>(mut future: Pin<&mut (impl Future<Output = T> + ?Sized)>) -> Option<T> {
     poll_fn(|context| {
         Poll::Ready(match future.as_mut().poll(context) {

@@ -1,10 +1,10 @@
-//! Who held what when, and whether two held it at once.
+//! The grants of a test, and the check that no two overlapped.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// Now, in nanoseconds since the machine started, on the one clock that all its processes share
+/// Returns the nanoseconds since the machine started. The clock is the one that all processes share
 /// and that also counts suspend.
 pub fn boot_nanos() -> u64 {
     #[cfg(target_os = "linux")]
@@ -18,13 +18,14 @@ pub fn boot_nanos() -> u64 {
 /// One grant as its holder saw it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
-    /// Which lock.
+    /// The name of the lock.
     pub name: String,
-    /// Who, for the message.
+    /// The holder, for the message.
     pub holder: String,
-    /// Read after the acquisition answered.
+    /// The time that was read after the acquisition answered.
     pub from: u64,
-    /// Read before the release was asked for, or when the holder was told of the loss.
+    /// The time that was read before the release was asked for, or when the holder was told of the
+    /// loss.
     pub until: u64,
     /// The fencing token, where there is one.
     pub token: Option<u64>,
@@ -43,17 +44,17 @@ impl History {
             .push(held);
     }
 
-    /// How many grants there were.
+    /// Returns how many grants there were.
     pub fn len(&self) -> usize {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Whether there was none, which a test should not call proof of anything.
+    /// Tells whether there was no grant, which a test should not call proof of anything.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How often the lock went from one holder to another one, over all names.
+    /// Returns how often the lock went from one holder to another one, over all names.
     pub fn changes_of_holder(&self) -> usize {
         let by_name = self.by_name();
         let changes = |grants: &Vec<Held>| {
@@ -69,23 +70,23 @@ impl History {
     ///
     /// # Panics
     ///
-    /// With the two grants, if not.
+    /// If two did, or a token did not grow. The message shows the two grants.
     pub fn check(&self) {
         self.check_but_for(Duration::ZERO);
     }
 
-    /// The same, where a holder may hear this late that its grant has ended.
+    /// Checks the same where a holder may hear this late that its grant has ended.
     ///
     /// # Panics
     ///
-    /// As [`check`](Self::check).
+    /// As [`check`](Self::check) does.
     pub fn check_but_for(&self, notice: Duration) {
         if let Err(why) = self.judge(notice.as_nanos() as u64) {
             panic!("{why}");
         }
     }
 
-    /// When the first grant with a later token began, if there was one.
+    /// Returns when the first grant with a later token began, if there was one.
     pub fn next_after(&self, name: &str, token: u64) -> Option<u64> {
         let grants = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let later = grants

@@ -1,5 +1,5 @@
-//! What the tests of this workspace share: scratch space, real servers, faults, other processes,
-//! and judges of what happened.
+//! The library that the tests of this workspace share: scratch space, real servers, faults, other
+//! processes, and judges of what happened.
 
 pub mod certificates;
 pub mod child;

@@ -1,9 +1,9 @@
 //! The part of every nemesis that is the same for all servers: seeds, faults of processes and of
 //! the network, the report and the judgement.
 //!
-//! Three variables control it. `LOCK_STORM_SECONDS` says how long it injects faults with each seed,
-//! `LOCK_STORM_SEEDS` how many seeds there are (1), and `LOCK_STORM_SEED` which one is the first
-//! (1). A seed repeats the choices, though not the timing.
+//! Three variables control it. `LOCK_STORM_SECONDS` says how long it injects faults with each seed.
+//! `LOCK_STORM_SEEDS` says how many seeds there are (1), and `LOCK_STORM_SEED` which one is the
+//! first (1). A seed repeats the choices, though not the timing.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;

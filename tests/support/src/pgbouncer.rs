@@ -24,8 +24,8 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// Starts one in this mode, `session`, `transaction` or `statement`, with these further lines of
-    /// configuration; `None` where none is installed, see [`skip`].
+    /// Starts a pooler in this mode, `session`, `transaction` or `statement`, with these further
+    /// lines of configuration. `None` where none is installed, see [`skip`].
     pub fn start(server: &PostgresServer, mode: &str, lines: &str) -> Option<Self> {
         let programs = ["pgbouncer", "/usr/sbin/pgbouncer"];
         let program = skip::find_server("pgbouncer", PROGRAM, &programs)?;
@@ -62,12 +62,12 @@ impl PgBouncer {
         panic!("pgbouncer did not start in five attempts; its log is above");
     }
 
-    /// Where it listens on the loopback address.
+    /// Returns the port on which it listens on the loopback address.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The URL of the server through the pooler, without parameters.
+    /// Returns the URL of the server through the pooler, without parameters.
     pub fn url(&self) -> String {
         format!("postgres://app@127.0.0.1:{}/postgres", self.port)
     }

@@ -16,18 +16,18 @@ use crate::scratch::{Scratch, free_port};
 use crate::skip;
 use crate::unprivileged::{give, unprivileged};
 
-/// Names another program than `postgres`; `initdb` and `psql` stand beside it.
+/// The variable that names another program than `postgres`. `initdb` and `psql` stand beside it.
 pub const PROGRAM: &str = "LOCK_TESTS_POSTGRES";
 
 const START_BOUND: Duration = Duration::from_secs(30);
 
-/// Who gets in: `postgres`, who may everything, and `app`, who may nothing, without a password;
-/// `service` with the password `secret`.
+/// The lines that say who may connect. `postgres`, who may do everything, and `app`, who may do
+/// nothing, need no password. `service` needs the password `secret`.
 const ACCESS: &str = "host all,replication postgres,app 127.0.0.1/32 trust\n\
                       host all all 127.0.0.1/32 scram-sha-256\n";
 const ROLES: &str = "CREATE ROLE app LOGIN; CREATE ROLE service LOGIN PASSWORD 'secret'";
 
-/// How to start a [`PostgresServer`].
+/// Options for the start of a [`PostgresServer`].
 #[derive(Debug, Clone, Default)]
 pub struct PostgresOptions {
     config: Vec<String>,
@@ -49,8 +49,7 @@ impl PostgresOptions {
         self
     }
 
-    /// Starts the server and waits until it answers; `None` where none is installed, see
-    /// [`skip`].
+    /// Starts the server and waits until it answers. `None` where none is installed, see [`skip`].
     pub fn start(self) -> Option<PostgresServer> {
         let installed = installed("postgres");
         let programs: Vec<_> = installed.iter().map(String::as_str).collect();
@@ -78,7 +77,7 @@ impl PostgresOptions {
     }
 }
 
-/// A server of a test's own, or of several, which ends with them.
+/// A server of a test's own, or of several tests, which ends with them.
 #[derive(Debug)]
 pub struct PostgresServer {
     process: Option<ChildProcess>,
@@ -88,7 +87,7 @@ pub struct PostgresServer {
 }
 
 impl PostgresServer {
-    /// The server of all the tests that run at this time, for those that harm nobody else; `None`
+    /// Returns the server of all tests that run at this time, for tests that do it no harm. `None`
     /// where none is installed.
     pub fn shared() -> Option<Arc<Self>> {
         static SHARED: Mutex<Weak<PostgresServer>> = Mutex::new(Weak::new());
@@ -101,34 +100,34 @@ impl PostgresServer {
         Some(server)
     }
 
-    /// Where it listens on the loopback address.
+    /// Returns the port on which it listens on the loopback address.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Its URL for a user who needs no password and has no rights, without parameters.
+    /// Returns its URL for a user who needs no password and has no rights, without parameters.
     pub fn url(&self) -> String {
         format!("postgres://app@127.0.0.1:{}/postgres", self.port)
     }
 
-    /// The running process, which is the parent of those that serve sessions.
+    /// Returns the running process, which is the parent of those that serve sessions.
     ///
     /// # Panics
     ///
-    /// After [`kill`](Self::kill).
+    /// If the server was [killed](Self::kill).
     pub fn process(&self) -> &ChildProcess {
         self.process.as_ref().expect("the server was killed")
     }
 
-    /// Kills it: what it has not written is lost, and its other processes end as they notice.
+    /// Kills it. What it has not written is lost, and its other processes end when they notice.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.kill();
         }
     }
 
-    /// Stops the processes that serve sessions, and all others of the server, with `SIGSTOP`:
-    /// connections stay open, nothing answers.
+    /// Stops all processes of the server with `SIGSTOP`. Connections stay open, and nothing
+    /// answers.
     pub fn freeze(&self) {
         self.process().freeze();
         // Their parent starts no others any more.
@@ -228,7 +227,7 @@ impl PostgresServer {
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
-    /// The command that [`psql`](Self::psql) runs.
+    /// Returns the command that [`psql`](Self::psql) runs.
     pub fn psql_command(&self, user: &str, sql: &str) -> Command {
         let mut command = Command::new(self.beside("psql"));
         command.args(["-X", "-q", "-t", "-A", "-v", "ON_ERROR_STOP=1"]);
@@ -251,7 +250,8 @@ impl PostgresServer {
         std::fs::write(data.join("pg_hba.conf"), ACCESS)?;
         let mut config = format!(
             "listen_addresses = '127.0.0.1'\nport = {}\nunix_socket_directories = ''\n\
-             max_connections = 300\nshared_buffers = 16MB\nfsync = off\nlog_line_prefix = '%m %p '\n",
+             max_connections = 300\nshared_buffers = 16MB\nfsync = off\n\
+             log_line_prefix = '%m %p '\n",
             self.port
         );
         if let Some(tls) = &options.tls {
@@ -326,7 +326,8 @@ fn children_of(parent: u32) -> Vec<Pid> {
     pids.filter(is_child).collect()
 }
 
-/// A program of PostgreSQL: on the search path, or where Debian keeps the versions, newest first.
+/// Lists where a program of PostgreSQL may be: on the search path, or where Debian keeps the
+/// versions, newest first.
 fn installed(program: &str) -> Vec<String> {
     let mut found = vec![program.to_owned()];
     let versions = std::fs::read_dir("/usr/lib/postgresql")

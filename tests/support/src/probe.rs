@@ -12,26 +12,30 @@ use crate::child::{end, freeze, signal};
 use crate::history::Held;
 use crate::unprivileged::unprivileged;
 
-/// A process that takes one lock of a provider, line by line as the test tells it. Dropping it
-/// kills it.
+/// A process that takes one lock of a provider, line by line as the test tells it.
 ///
-/// | command | answers |
-/// |---|---|
-/// | `acquire`, `acquire-for MS`, `try` | `acquired NANOS TOKEN`, or `failed KIND MESSAGE` |
-/// | `hammer` | `acquired NANOS -` when it has the lock, after trying again and again without a pause |
-/// | `job MS` | `job ran NANOS` or `job skipped`: a job with this `min_hold`, skipped where the lock is held |
-/// | `release` | `releasing NANOS`, then `released` or `failed KIND MESSAGE` |
-/// | `drop` | `dropped`: the guard was dropped, not released |
-/// | `is-lost` | `lost NANOS` or `valid NANOS` |
-/// | `watch` | `lost NANOS` when the loss is signalled |
-/// | `work ROUNDS FILE` | adds one to the number in the file so many times, without any other protection; `held FROM UNTIL TOKEN` each time, then `done` |
-/// | `contend PORT SEED` | contends for each of the locks whose names stand in `NAME`, separated by commas, and writes to the [`RegisterServer`](crate::RegisterServer) at the port; `contending`, then `grant NAME FROM UNTIL TOKEN` for each, and `refused NAME TOKEN NANOS` if a write was refused under a lock that is not lost |
-/// | `stop` | `done` when it contends no more |
-/// | `child` | `child PID`: starts a process that outlives the probe |
-/// | `keys` | `keys N`: keys in use in its process |
-/// | `exit` | ends at once, without releasing |
+/// Dropping it kills the process. These are the commands, and what it answers:
 ///
-/// `NANOS` are those of [`boot_nanos`](crate::boot_nanos), a missing token is 0.
+/// - `acquire`, `acquire-for MS` and `try`: `acquired NANOS TOKEN`, or `failed KIND MESSAGE`.
+/// - `hammer`: `acquired NANOS -` when it has the lock. It tries again and again without a pause.
+/// - `job MS`: `job ran NANOS` or `job skipped`. It calls a job with this `min_hold`, which is
+///   skipped where the lock is held.
+/// - `release`: `releasing NANOS`, then `released` or `failed KIND MESSAGE`.
+/// - `drop`: `dropped`. The guard is dropped, not released.
+/// - `is-lost`: `lost NANOS` or `valid NANOS`.
+/// - `watch`: `lost NANOS` when the loss is signalled.
+/// - `work ROUNDS FILE`: `held FROM UNTIL TOKEN` for each round, then `done`. It adds one to the
+///   number in the file in each round, without any other protection.
+/// - `contend PORT SEED`: `contending`, then `grant NAME FROM UNTIL TOKEN` for each grant. It
+///   contends for each of the locks in `NAME`, which are separated by commas. It writes to the
+///   [`RegisterServer`](crate::RegisterServer) at the port; `refused NAME TOKEN NANOS` follows where
+///   a write was refused under a lock that is not lost.
+/// - `stop`: `done` when it contends no more.
+/// - `child`: `child PID`. It starts a process that outlives the probe.
+/// - `keys`: `keys N`, the number of keys in use in its process.
+/// - `exit`: nothing. It ends at once, without releasing.
+///
+/// `NANOS` are those of [`boot_nanos`](crate::boot_nanos), and a missing token is 0.
 #[derive(Debug)]
 pub struct Probe {
     child: Child,
@@ -46,7 +50,7 @@ impl Probe {
         Self::run(Command::new(program), url, name)
     }
 
-    /// The same as another user, where the tests run as root.
+    /// Starts the program as another user, where the tests run as root.
     pub fn start_unprivileged(program: &Path, url: &str, name: &str) -> Self {
         Self::run(unprivileged(Command::new(program)), url, name)
     }
@@ -75,12 +79,12 @@ impl Probe {
         }
     }
 
-    /// Its process id.
+    /// Returns its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Whether it has not ended.
+    /// Tells whether it has not ended.
     pub fn is_running(&mut self) -> bool {
         let status = self.child.try_wait();
         status
@@ -94,7 +98,7 @@ impl Probe {
         writeln!(input, "{command}").expect("the probe takes commands");
     }
 
-    /// The next line, split at blanks; its first word must be this one.
+    /// Waits for the next line, and returns its words. The first word must be this one.
     ///
     /// # Panics
     ///
@@ -109,7 +113,7 @@ impl Probe {
         words
     }
 
-    /// A line that has come and was not asked for.
+    /// Returns a line that has come and was not asked for.
     pub fn surprise(&mut self) -> Option<String> {
         self.lines.try_recv().ok()
     }
@@ -120,7 +124,8 @@ impl Probe {
         self.expect(word, bound).await
     }
 
-    /// The lines up to one that consists of this word, or up to the end of a probe that was killed.
+    /// Waits for a line that consists of this word, or for the end of a probe that was killed.
+    /// Returns the lines before.
     pub async fn lines_until(&mut self, last: &str, bound: Duration) -> Vec<String> {
         let all = async {
             let mut lines = Vec::new();
@@ -136,7 +141,7 @@ impl Probe {
         lines.unwrap_or_else(|_| panic!("expected `{last}` within {bound:?}"))
     }
 
-    /// The grants of a `work` command, up to its `done`.
+    /// Waits for the `done` of a `work` command, and returns the grants.
     pub async fn finish_work(&mut self, bound: Duration) -> Vec<Held> {
         let all = async {
             let mut grants = Vec::new();

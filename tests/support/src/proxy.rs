@@ -1,4 +1,4 @@
-//! A TCP proxy that breaks connections on command, and counts, so that a test can show that the
+//! A TCP proxy that breaks connections on command. It counts, so that a test can show that the
 //! fault happened.
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// What happens to the bytes of one direction.
+/// The treatment of the bytes of one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Flow {
     /// They pass.
@@ -20,33 +20,35 @@ pub enum Flow {
     Pass,
     /// They pass, each piece after this long.
     Delay(Duration),
-    /// They vanish; the connection stays open. Once something of a connection has vanished, nothing
-    /// passes on it in this direction any more, whatever the flow: TCP loses no part of a stream.
+    /// They vanish, and the connection stays open. Once something of a connection has vanished,
+    /// nothing passes on it in this direction any more, whatever the flow: TCP loses no part of a
+    /// stream.
     Swallow,
     /// They wait in front of the proxy until the flow is changed.
     Hold,
-    /// This direction is closed, in the orderly way; the other one goes on.
+    /// This direction is closed, in the orderly way, and the other one goes on.
     Cut,
 }
 
-/// What the proxy does now.
+/// The fault that the proxy makes now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct NetworkFault {
-    /// From the client to the server.
+    /// The flow from the client to the server.
     pub to_server: Flow,
-    /// From the server to the client.
+    /// The flow from the server to the client.
     pub to_client: Flow,
-    /// New connections are closed as soon as they are accepted.
+    /// Whether new connections are closed as soon as they are accepted.
     pub refuse: bool,
-    /// When one end closes a connection, the other one is not told, as if that were lost too.
+    /// Whether the other end is not told when one end closes a connection, as if that were lost
+    /// too.
     pub hides_close: bool,
-    /// Raised to reset every open connection.
+    /// A number that is raised to reset every open connection.
     resets: u64,
-    /// Raised to strand every open connection.
+    /// A number that is raised to strand every open connection.
     strandings: u64,
 }
 
-/// Bytes and connections since the proxy started.
+/// The bytes and connections since the proxy started.
 #[derive(Debug, Default)]
 pub struct Counts {
     /// Bytes that reached the server.
@@ -102,13 +104,13 @@ impl FaultProxy {
         }
     }
 
-    /// Where it listens.
+    /// Returns the port on which it listens.
     pub fn port(&self) -> u16 {
         self.address.port()
     }
 
-    /// Passes new connections on to this loopback port, as an address that moves to another server.
-    /// Those that are counted in [`Counts::connections`] stay with theirs.
+    /// Passes new connections on to this loopback port, as an address that moves to another server
+    /// does. Those that are counted in [`Counts::connections`] stay with theirs.
     pub fn lead_to(&self, server_port: u16) {
         self.server_port.store(server_port, Ordering::Relaxed);
     }
@@ -134,18 +136,19 @@ impl FaultProxy {
         self.set(|fault| fault.resets += 1);
     }
 
-    /// Strands every connection that is counted in [`Counts::connections`]: nothing passes on it any
-    /// more in either direction, and neither end is told when the other one closes it. New ones work.
+    /// Strands every connection that is counted in [`Counts::connections`]. Nothing passes on it
+    /// any more in either direction, and neither end is told when the other one closes it. New
+    /// connections work.
     pub fn strand(&self) {
         self.set(|fault| fault.strandings += 1);
     }
 
-    /// What has passed so far.
+    /// Returns what has passed so far.
     pub fn counts(&self) -> &Counts {
         &self.counts
     }
 
-    /// How many bytes have vanished.
+    /// Returns how many bytes have vanished.
     pub fn swallowed(&self) -> u64 {
         self.counts.swallowed.load(Ordering::Relaxed)
     }

@@ -12,17 +12,17 @@ use crate::child::ChildProcess;
 use crate::scratch::{Scratch, free_port};
 use crate::skip;
 
-/// Names another program than `redis-server` or `valkey-server`.
+/// The variable that names another program than `redis-server` or `valkey-server`.
 pub const PROGRAM: &str = "LOCK_TESTS_REDIS_SERVER";
 
-/// What a service may do with the key prefix `MyApp1:`, as the README says it: all that is needed.
+/// The rights that a service with the key prefix `MyApp1:` needs, as the README says them.
 pub const LEAST_PRIVILEGE: &str = "resetchannels ~MyApp1:* ~{MyApp1:* &MyApp1:lk1:grants:* \
     +hello +eval +evalsha +subscribe +publish +pubsub|numsub +time +get +set +del +exists \
     +pexpire +pttl +lpop +rpush +lpos +lrange +lindex +lset +lrem";
 
 const START_BOUND: Duration = Duration::from_secs(10);
 
-/// How to start a [`RedisServer`].
+/// Options for the start of a [`RedisServer`].
 #[derive(Debug, Clone, Default)]
 pub struct RedisOptions {
     persistent: bool,
@@ -60,8 +60,7 @@ impl RedisOptions {
         self
     }
 
-    /// Starts the server and waits until it answers; `None` where none is installed, see
-    /// [`skip`].
+    /// Starts the server and waits until it answers. `None` where none is installed, see [`skip`].
     pub fn start(self) -> Option<RedisServer> {
         let program = skip::find_server("redis", PROGRAM, &["redis-server", "valkey-server"])?;
         for _ in 0..5 {
@@ -94,31 +93,31 @@ pub struct RedisServer {
 }
 
 impl RedisServer {
-    /// A server without persistence, password or TLS; `None` where none is installed.
+    /// Starts a server without persistence, password or TLS. `None` where none is installed.
     pub fn start_plain() -> Option<Self> {
         RedisOptions::default().start()
     }
 
-    /// Where it listens on the loopback address.
+    /// Returns the port on which it listens on the loopback address.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Where it listens with TLS.
+    /// Returns the port on which it listens with TLS.
     pub fn tls_port(&self) -> Option<u16> {
         self.tls_port
     }
 
-    /// Its URL, without credentials or parameters.
+    /// Returns its URL, without credentials or parameters.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// The running process.
+    /// Returns the running process.
     ///
     /// # Panics
     ///
-    /// After [`kill`](Self::kill).
+    /// If the server was [killed](Self::kill).
     pub fn process(&self) -> &ChildProcess {
         self.process.as_ref().expect("the server was killed")
     }
@@ -202,7 +201,7 @@ impl RedisServer {
     }
 }
 
-/// Whether a server answers a `PING` here: with `+PONG`, or by asking for a password.
+/// Tells whether a server answers a `PING` here: with `+PONG`, or by asking for a password.
 fn answers(port: u16) -> bool {
     let ask = || {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;

@@ -1,9 +1,9 @@
-//! A resource that fences: it refuses a write with an older token than one it has seen.
+//! A resource that fences: it refuses a write with an older token than one that it has seen.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-/// Registers by name, each accepting a write only with a token that is not below the highest one
+/// Registers by name. Each accepts a write only with a token that is not below the highest one that
 /// it has accepted.
 #[derive(Debug, Default)]
 pub struct FencedRegister(Mutex<State>);
@@ -16,7 +16,7 @@ struct State {
 }
 
 impl FencedRegister {
-    /// Tries a write and answers whether it was accepted.
+    /// Tries a write, and tells whether it was accepted.
     pub fn write(&self, name: &str, token: u64) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let highest = state.highest.entry(name.to_owned()).or_insert(0);
@@ -29,7 +29,7 @@ impl FencedRegister {
         accepted
     }
 
-    /// How many writes were accepted.
+    /// Returns how many writes were accepted.
     pub fn accepted(&self) -> u64 {
         self.0
             .lock()
@@ -37,7 +37,7 @@ impl FencedRegister {
             .accepted
     }
 
-    /// How many writes came with an old token.
+    /// Returns how many writes came with an old token.
     pub fn refused(&self) -> u64 {
         self.0
             .lock()

@@ -45,12 +45,12 @@ impl RegisterServer {
         }
     }
 
-    /// Where it listens.
+    /// Returns the port on which it listens.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// What was written.
+    /// Returns the register, with what was written.
     pub fn register(&self) -> &FencedRegister {
         &self.register
     }
@@ -62,7 +62,8 @@ impl Drop for RegisterServer {
     }
 }
 
-/// Each line is a name and a token; the answer says whether the write was accepted.
+/// Serves a client. Each line is a name and a token; the answer says whether the write was
+/// accepted.
 async fn serve(client: TcpStream, register: Arc<FencedRegister>) -> io::Result<()> {
     client.set_nodelay(true)?;
     let (input, mut output) = client.into_split();
@@ -99,7 +100,7 @@ impl RemoteRegister {
         })
     }
 
-    /// Tries a write and answers whether it was accepted.
+    /// Tries a write, and tells whether it was accepted.
     pub async fn write(&mut self, name: &str, token: u64) -> io::Result<bool> {
         self.output
             .write_all(format!("{name} {token}\n").as_bytes())

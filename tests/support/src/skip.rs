@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-/// Names the servers that must be there, separated by commas, or says `all`.
+/// The variable that names the servers that must be there, separated by commas, or says `all`.
 pub const REQUIRE: &str = "LOCK_TESTS_REQUIRE";
 
 /// Tells whether a missing server is a failure, by the environment.

@@ -6,15 +6,17 @@ use lock_runtime::{DistributedLock, LockErrorKind};
 
 use crate::unique;
 
-/// What a loaded machine may need beyond a limit.
+/// The time that a loaded machine may need beyond a limit.
 const SLACK: Duration = Duration::from_millis(500);
-/// What is promised beyond a limit; the best of some rounds shows it, whatever the machine does.
+/// The time that is promised beyond a limit. The best of some rounds shows it, whatever the machine
+/// does.
 const EXACTLY: Duration = Duration::from_millis(50);
 const ROUNDS: usize = 4;
 
-/// Asks for free locks, with timeouts from zero up, of a server that does not answer. Nobody was
-/// seen to hold one, so each call fails as `ProviderUnavailable`, and at its timeout; one that does
-/// not wait, when an answer is overdue.
+/// Asks for free locks, with timeouts from zero up, of a server that does not answer.
+///
+/// Nobody was seen to hold one, so each call fails as `ProviderUnavailable`, at its timeout. A call
+/// that does not wait fails when an answer is overdue.
 ///
 /// # Panics
 ///

@@ -1,4 +1,4 @@
-//! Running a server as somebody else where the tests run as root.
+//! Runs a server as another user where the tests run as root.
 
 use std::io;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -6,7 +6,8 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-/// Servers of this kind refuse to run as root: there they run as the user their package makes.
+/// Makes a command run as the user that the server's package makes, where the tests run as root:
+/// servers of this kind refuse that.
 pub(crate) fn unprivileged(mut command: Command) -> Command {
     if let Some((user, group)) = other_user() {
         command.uid(user).gid(group);
@@ -14,7 +15,7 @@ pub(crate) fn unprivileged(mut command: Command) -> Command {
     command
 }
 
-/// Makes a file or directory one that [`unprivileged`] processes own.
+/// Gives a file or directory to the user whose processes are [`unprivileged`].
 pub(crate) fn give(path: &Path, mode: u32) -> io::Result<()> {
     if let Some((user, group)) = other_user() {
         chown(path, Some(user), Some(group))?;

@@ -7,13 +7,14 @@ use crate::history::Held;
 use crate::{FaultProxy, History, Probe, Rng};
 
 const WORKERS: usize = 4;
-/// One of these is the lease of a process; another one's may be longer or shorter.
+/// The leases of the processes. One of these is the lease of a process; another one's may be longer
+/// or shorter.
 pub const LEASES: [Duration; 3] = [
     Duration::from_millis(700),
     Duration::from_secs(1),
     Duration::from_millis(2_500),
 ];
-/// A process starts within this time, and has ended its last attempt by then.
+/// The time within which a process starts, and has ended its last attempt after it was told to.
 const BOUND: Duration = Duration::from_secs(30);
 
 /// What the workers contend for, and where.
@@ -21,18 +22,19 @@ const BOUND: Duration = Duration::from_secs(30);
 pub struct Plan {
     /// The program `lock-probe`.
     pub program: PathBuf,
-    /// The provider's URL, with `PORT` where the port belongs, and `LEASE` where one of [`LEASES`] does.
+    /// The provider's URL, with `PORT` where the port belongs. It may have `LEASE` where one of
+    /// [`LEASES`] belongs.
     pub url: String,
     /// The locks to contend for.
     pub names: Vec<String>,
-    /// Where a [`RegisterServer`](crate::RegisterServer) listens.
+    /// The port of a [`RegisterServer`](crate::RegisterServer).
     pub register_port: u16,
 }
 
 /// The processes, until they [`finish`](Self::finish).
 #[derive(Debug)]
 pub struct Workers {
-    /// Those that contend now.
+    /// The processes that contend now.
     pub running: Vec<Worker>,
     plan: Plan,
     rng: Rng,
@@ -40,10 +42,10 @@ pub struct Workers {
     refused: Vec<String>,
 }
 
-/// A process and its way to the server.
+/// A process and its connection to the server.
 #[derive(Debug)]
 pub struct Worker {
-    /// What the process takes for the server.
+    /// The proxy that the process takes for the server.
     pub proxy: FaultProxy,
     /// The process.
     pub probe: Probe,
@@ -91,7 +93,7 @@ impl Workers {
         self.running[place].probe = self.start(port).await;
     }
 
-    /// Ends all, and answers what they did and which writes were refused to a holder.
+    /// Ends all of them. Returns what they did, and which writes were refused to a holder.
     pub async fn finish(mut self) -> (History, Vec<String>) {
         for place in 0..self.running.len() {
             self.running[place].probe.tell("stop");

@@ -1,4 +1,4 @@
-//! A real ZooKeeper server for a test, or for many.
+//! A real ZooKeeper server for a test, or for many tests.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -15,19 +15,20 @@ mod ensemble;
 
 pub use ensemble::Ensemble;
 
-/// Names another library than that of Debian's package.
+/// The variable that names another library than that of Debian's package.
 pub const LIBRARY: &str = "LOCK_TESTS_ZOOKEEPER_JAR";
-/// Names another program than `java`.
+/// The variable that names another program than `java`.
 pub const PROGRAM: &str = "LOCK_TESTS_JAVA";
-/// The URL of a server of this machine that was started, by this module, for all tests of a run.
+/// The variable with the URL of a server that this module started on this machine for all tests of
+/// a run.
 pub const SHARED_URL: &str = "LOCK_TESTS_ZOOKEEPER";
 
 const DEBIAN_S_LIBRARY: &str = "/usr/share/java/zookeeper.jar";
 const START_BOUND: Duration = Duration::from_secs(60);
-/// Short, so that sessions may be short too.
+/// The server's tick, which is short so that sessions may be short too.
 const TICK: Duration = Duration::from_millis(200);
 
-/// Java and ZooKeeper, as far as they are installed.
+/// Java and ZooKeeper, where they are installed.
 #[derive(Debug, Clone)]
 pub struct Installation {
     java: PathBuf,
@@ -35,7 +36,7 @@ pub struct Installation {
 }
 
 impl Installation {
-    /// `None` where something is missing; see [`skip`].
+    /// Finds both. `None` where something is missing, see [`skip`].
     pub fn find() -> Option<Self> {
         let java = skip::find_server("zookeeper", PROGRAM, &["java"])?;
         let library = skip::find_file("zookeeper", LIBRARY, Path::new(DEBIAN_S_LIBRARY))?;
@@ -63,13 +64,13 @@ impl Installation {
         command
     }
 
-    /// Debian's library names most of what it needs, but not this part of Netty.
+    /// Returns the libraries. Debian's names most of what it needs, but not this part of Netty.
     fn class_path(&self) -> String {
         let codec = self.library.with_file_name("netty-codec.jar");
         format!("{}:{}", self.library.display(), codec.display())
     }
 
-    /// ZooKeeper's own command line, for one command of it.
+    /// Returns a call of ZooKeeper's own command line, for one command of it.
     pub fn command_line(&self, port: u16, words: &[&str]) -> Command {
         let mut command = self.run("org.apache.zookeeper.ZooKeeperMain");
         command
@@ -84,12 +85,13 @@ impl Installation {
 pub struct SharedServer {
     installation: Installation,
     port: u16,
-    /// Unless another program has started it.
+    /// The server, unless another program has started it.
     _own: Option<ZooKeeperServer>,
 }
 
 impl SharedServer {
-    /// That of the whole run of tests, or else of this binary; `None` where none is installed.
+    /// Returns the server of the whole run of tests, or else of this binary. `None` where none is
+    /// installed.
     pub fn find() -> Option<&'static Self> {
         static SHARED: LazyLock<Option<SharedServer>> = LazyLock::new(|| {
             let port = std::env::var(SHARED_URL).ok().map(|url| {
@@ -114,7 +116,7 @@ impl SharedServer {
         self.port
     }
 
-    /// Java and ZooKeeper, as they were found.
+    /// Returns Java and ZooKeeper, as they were found.
     pub fn installation(&self) -> &Installation {
         &self.installation
     }
@@ -135,25 +137,25 @@ pub struct ZooKeeperServer {
 }
 
 impl ZooKeeperServer {
-    /// A server of a test's own; `None` where none is installed.
+    /// Starts a server of a test's own. `None` where none is installed.
     pub fn start() -> Option<Self> {
         Self::start_with(|_| Vec::new(), None)
     }
 
-    /// One that takes so many connections from an address.
+    /// Starts one that takes so many connections from an address.
     pub fn start_with_most_connections(most: usize) -> Option<Self> {
         Self::start_with(|_| vec![format!("maxClientCnxns={most}")], None)
     }
 
-    /// One that looks this often for empty container nodes, which it removes.
+    /// Starts one that looks this often for empty container nodes, which it removes.
     pub fn start_with_container_check(every: Duration) -> Option<Self> {
         let every = every.as_millis();
         let option = format!("-Dznode.container.checkIntervalMs={every}");
         Self::start_with(|_| Vec::new(), Some(option))
     }
 
-    /// One that listens with TLS too, by a key store in PKCS #12 format and, for the certificates of
-    /// clients, an authority in PEM format.
+    /// Starts one that listens with TLS too. It takes a key store in PKCS #12 format, and an
+    /// authority in PEM format for the certificates of clients.
     pub fn start_with_tls(keys: &Path, password: &str, authority: &Path) -> Option<Self> {
         let settings = |port| {
             vec![
@@ -209,21 +211,21 @@ impl ZooKeeperServer {
         self.port
     }
 
-    /// Its URL, without parameters.
+    /// Returns its URL, without parameters.
     pub fn url(&self) -> String {
         format!("zookeeper://127.0.0.1:{}", self.port)
     }
 
-    /// Its loopback port with TLS, if it was [started](Self::start_with_tls) with it.
+    /// Returns its loopback port with TLS, if it was [started](Self::start_with_tls) with it.
     pub fn tls_port(&self) -> u16 {
         self.tls_port
     }
 
-    /// The running process.
+    /// Returns the running process.
     ///
     /// # Panics
     ///
-    /// After [`kill`](Self::kill).
+    /// If the server was [killed](Self::kill).
     pub fn process(&self) -> &ChildProcess {
         &self.process.as_ref().expect("the server was killed").0
     }
@@ -244,7 +246,7 @@ impl ZooKeeperServer {
         self.until_serving().expect("the server serves again");
     }
 
-    /// The same without its data.
+    /// Starts it again in the same way, without its data.
     pub fn start_empty(&mut self) {
         let data = self.scratch.join("version-2");
         if data.exists() {
@@ -253,7 +255,7 @@ impl ZooKeeperServer {
         self.start_again();
     }
 
-    /// The answer to one of the commands of four letters.
+    /// Returns the answer to one of the commands of four letters.
     pub fn ask(&self, command: &str) -> std::io::Result<String> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
@@ -266,7 +268,7 @@ impl ZooKeeperServer {
         }
     }
 
-    /// What it has printed since it was last started.
+    /// Returns what it has printed since it was last started.
     pub fn log(&self) -> String {
         let process = self.process.as_ref();
         process
@@ -274,7 +276,7 @@ impl ZooKeeperServer {
             .unwrap_or_default()
     }
 
-    /// Whether it leads the ensemble.
+    /// Tells whether it leads the ensemble.
     pub fn leads(&self) -> bool {
         self.ask("srvr")
             .is_ok_and(|answer| answer.contains("Mode: leader"))

@@ -61,8 +61,8 @@ async fn survive(seed: u64, length: Duration) {
     }
 }
 
-/// Everybody is gone. What they could not give back ends with their sessions; that the server then
-/// removes a lock's node, which is not ephemeral, is up to who comes next.
+/// Waits until nobody queues. What the processes could not give back ends with their sessions. A
+/// lock's node is not ephemeral, and who comes next removes it.
 async fn nothing_is_left(place: &Place) {
     for name in NAMES {
         eventually("nobody queues", LEASE * 2 + BOUND, || async {
