@@ -1,5 +1,5 @@
-//! What a lock costs inside one process, beside the mutex that everybody knows and beside other
-//! ways to lock by name.
+//! Measures a lock inside one process, beside the mutex that everybody knows and beside other ways
+//! to lock by name.
 //!
 //! ```text
 //! cargo bench --bench in_process

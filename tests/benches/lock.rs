@@ -1,4 +1,4 @@
-//! What every contender can do.
+//! The interface of every contender.
 
 use std::future::Future;
 use std::time::Duration;

@@ -8,7 +8,7 @@ pub(crate) struct Row {
     pub(crate) samples: Vec<f64>,
 }
 
-/// What this project demands of itself.
+/// A target that this project sets itself.
 #[derive(Clone, Copy)]
 #[allow(dead_code, reason = "no bench uses all of them")]
 pub(crate) enum Target {

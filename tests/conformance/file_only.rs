@@ -1,4 +1,5 @@
-//! What only locks in files can get wrong: the files, and whoever else uses them.
+//! Mistakes that only locks in files can make: the files themselves, and other programs that use
+//! them.
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};

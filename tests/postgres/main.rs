@@ -1,6 +1,6 @@
-//! What is PostgreSQL's own: the keys and who else may take them, sessions and how many of them
-//! there are, and faults of server and network. What every provider must do alike is in the
-//! conformance suite.
+//! Tests of what only PostgreSQL has: the keys and who else may take them, sessions and how many of
+//! them there are, and faults of server and network. The conformance suite has what every provider
+//! must do alike.
 
 mod common;
 

@@ -1,6 +1,6 @@
-//! What is Redis's own: the protocol between clients and what they leave on the server, other
-//! programs on the same keys, and faults of server, network and rights. What every provider must
-//! do alike is in the conformance suite.
+//! Tests of what only Redis has: the protocol between clients and what they leave on the server,
+//! other programs on the same keys, and faults of server, network and rights. The conformance suite
+//! has what every provider must do alike.
 
 mod common;
 

@@ -1,7 +1,8 @@
-//! What the attribute refuses, and in which words: a mistake a file in `fail`, with what the
-//! compiler prints beside it. What it must take without a warning is in `pass`.
+//! The mistakes that the attribute refuses, and its words for them. Each file in `fail` makes one
+//! mistake, and what the compiler prints is beside it. Code that the attribute must take without a
+//! warning is in `pass`.
 //!
-//! `TRYBUILD=overwrite cargo test --test ui` writes the expected output anew.
+//! Running `TRYBUILD=overwrite cargo test --test ui` writes the expected output anew.
 
 #[test]
 fn fail() {

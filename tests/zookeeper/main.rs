@@ -1,6 +1,6 @@
-//! What is ZooKeeper's own: the nodes that clients leave there, other programs on the same nodes,
-//! and faults of server, network and session. What every provider must do alike is in the
-//! conformance suite.
+//! Tests of what only ZooKeeper has: the nodes that clients leave there, other programs on the same
+//! nodes, and faults of server, network and session. The conformance suite has what every provider
+//! must do alike.
 
 mod common;
 

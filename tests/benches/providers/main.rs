@@ -1,4 +1,4 @@
-//! What a lock costs on each provider, beside the raw round trips that it needs, and beside other
+//! Measures a lock on each provider, beside the raw round trips that it needs, and beside other
 //! crates on the same server.
 //!
 //! ```text

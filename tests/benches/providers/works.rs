@@ -13,7 +13,7 @@ use crate::table::{self, Row, Target, median};
 /// The time for which the lock is held at least before a hand-over, until the waiter waits.
 const QUIET: Duration = Duration::from_millis(20);
 
-/// How much is measured.
+/// The amount that is measured.
 pub(crate) struct Scale {
     rounds: usize,
     hand_overs: u32,

@@ -1,5 +1,5 @@
-//! The operations that the recipe needs at least, on a session that is driven, as this library's
-//! is, by a runtime of another thread: two flights, of the creations and of the removals.
+//! The operations that the recipe needs at least, in two flights: the creations and the removals. A
+//! runtime of another thread drives the session, as it drives this library's.
 
 use std::future::{Future, pending};
 use std::thread;

@@ -1,4 +1,4 @@
-//! How each kind of work is measured.
+//! Measures each kind of work.
 
 use std::collections::BTreeMap;
 use std::iter::{once, repeat_n};

@@ -1,4 +1,4 @@
-//! What it costs a process to keep many leases for a while.
+//! Measures what many leases cost a process that keeps them for a while.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! What a lock on Redis costs, beside the raw commands that any lock needs and beside other crates.
+//! Measures a lock on Redis, beside the raw commands that any lock needs and beside other crates.
 //!
 //! ```text
 //! cargo bench --bench redis --features redis
@@ -38,7 +38,7 @@ use bench::Bench;
 /// The title of what is measured last.
 const LEASES: &str = "leases";
 
-/// How much is measured.
+/// The amount that is measured.
 pub(crate) struct Scale {
     rounds: usize,
     operations: u64,

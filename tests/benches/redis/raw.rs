@@ -1,5 +1,5 @@
-//! The commands that any lock on Redis needs at least, on the kind of connection that this library
-//! uses: a multiplexed one, RESP3, whose driver runs on a runtime of another thread.
+//! The commands that any lock on Redis needs at least. The connection is of the kind that this
+//! library uses: a multiplexed one, RESP3, whose driver runs on a runtime of another thread.
 
 use std::future::{Future, pending};
 use std::thread;

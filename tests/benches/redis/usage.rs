@@ -1,4 +1,4 @@
-//! What the contenders are made to do inside one process.
+//! The work that the contenders do inside one process.
 
 use std::future::{Future, ready};
 use std::sync::Arc;

@@ -6,8 +6,8 @@ use lock_tests::{FencedRegister, boot_nanos};
 
 use super::Shared;
 
-/// A holder that is stopped has lost the lock by the time another one gets it, knows it at once
-/// when it goes on, and what it writes then is refused.
+/// A holder that is stopped has lost the lock by the time another one gets it. It knows that at
+/// once when it goes on, and what it writes then is refused.
 pub(crate) async fn frozen_holder_is_lost(fixture: Shared) {
     let default = fixture
         .provider()

@@ -80,7 +80,7 @@ pub(crate) async fn endless_timeout(fixture: Shared) {
     assert!(granted.unwrap().is_some());
 }
 
-/// Whoever queues behind a waiter that gives up is served all the same.
+/// A waiter that queues behind one that gives up is served all the same.
 pub(crate) async fn timed_out_waiter_stops_nobody(fixture: Shared) {
     let lock = fixture.lock("lock");
     let guard = lock.acquire().await.unwrap();

@@ -16,7 +16,7 @@ use lock_tests::{RegisterServer, Rng, eventually};
 use crate::common::{BOUND, Raw, Server, connected, take};
 use cluster::Cluster;
 
-/// What the workers contend for with one seed.
+/// The locks that the workers contend for with one seed.
 #[derive(Clone, Copy)]
 struct Locks {
     prefix: &'static str,
@@ -42,7 +42,7 @@ impl Locks {
 }
 
 const LONGEST: Duration = LEASES[2];
-/// What one seed may take besides the time in which faults are injected.
+/// The time that one seed may take besides the time in which faults are injected.
 const AROUND: Duration = Duration::from_secs(60);
 
 #[test]

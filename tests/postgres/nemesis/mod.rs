@@ -21,10 +21,10 @@ use crate::common::{BOUND, Server, connected, take};
 use cluster::{Cluster, Fault, SLOW, SUDDEN};
 
 const NAMES: [&str; 3] = ["anchor", "bridge", "customer-order:4711"];
-/// What one seed may take besides the time in which faults are injected.
+/// The time that one seed may take besides the time in which faults are injected.
 const AROUND: Duration = Duration::from_secs(60);
 
-/// What fails, and how soon a holder must know that its session has ended.
+/// The faults, and the time within which a holder must know that its session has ended.
 #[derive(Clone, Copy)]
 struct Scenario {
     faults: &'static [Fault],

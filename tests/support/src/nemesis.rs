@@ -87,7 +87,7 @@ pub fn assert_exclusive(history: &History, refused_to_holders: &[String]) {
 pub struct Nemesis {
     /// Makes the choices, also those about faults of the server.
     pub rng: Rng,
-    /// How often each fault was injected.
+    /// The number of times that each fault was injected.
     injected: BTreeMap<&'static str, u64>,
     /// The faults that end by themselves: when, which one, and whose.
     temporary: Vec<(Instant, Temporary, usize)>,

@@ -17,7 +17,7 @@ pub const LEASES: [Duration; 3] = [
 /// The time within which a process starts, and has ended its last attempt after it was told to.
 const BOUND: Duration = Duration::from_secs(30);
 
-/// What the workers contend for, and where.
+/// The locks that the workers contend for, and where.
 #[derive(Debug)]
 pub struct Plan {
     /// The program `lock-probe`.

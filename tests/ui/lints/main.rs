@@ -10,7 +10,7 @@ use serde_json::Value;
 
 const SHAPES: &str = include_str!("shapes.rs.txt");
 
-/// What every shape may use.
+/// The items that every shape may use.
 const PRELUDE: &str = "
     #[allow(unused_imports)]
     use std::{
@@ -85,7 +85,7 @@ fn no_lint_more(edition: &str) {
     );
 }
 
-/// The shapes, each with its name.
+/// Lists the shapes, each with its name.
 fn shapes() -> impl Iterator<Item = (&'static str, &'static str)> {
     SHAPES
         .split("// shape: ")
@@ -93,7 +93,8 @@ fn shapes() -> impl Iterator<Item = (&'static str, &'static str)> {
         .filter_map(|shape| shape.split_once('\n'))
 }
 
-/// What the scratch crate calls the runtime; the attribute finds it under another name, too.
+/// Returns what the scratch crate calls the runtime; the attribute finds it under another name,
+/// too.
 fn dependency(edition: &str) -> &'static str {
     match edition {
         "2021" => "locks",
@@ -179,7 +180,7 @@ fn without_attributes(code: &str) -> String {
     kept
 }
 
-/// Does not touch a file that is as it should be, which would be built again.
+/// Writes a file, unless it has that text already: a file that is written is built again.
 fn write(path: &Path, text: &str) {
     if std::fs::read_to_string(path).ok().as_deref() != Some(text) {
         std::fs::write(path, text).expect("the target directory is writable");
@@ -227,7 +228,7 @@ fn lint(directory: &Path) -> Vec<Lint> {
     lints
 }
 
-/// The lints and the groups of rustc that are not on by themselves.
+/// Lists the lints and the groups of rustc that are not on by themselves.
 fn rustc_lints() -> Vec<String> {
     let help = Command::new("rustc")
         .args(["-W", "help"])

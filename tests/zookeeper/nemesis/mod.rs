@@ -17,7 +17,7 @@ use cluster::Cluster;
 
 const NAMES: [&str; 3] = ["anchor", "bridge", "cargo"];
 const LEASE: Duration = Duration::from_secs(2);
-/// What one seed may take besides the time in which faults are injected.
+/// The time that one seed may take besides the time in which faults are injected.
 const AROUND: Duration = Duration::from_secs(90);
 
 #[test]
