@@ -6,11 +6,12 @@
 //! cargo bench --bench redis --features redis -- hand-over 'one name'
 //! ```
 //!
-//! It starts a server of its own. Machines differ, so ratios count: every round measures every
-//! contender once, one right after another, and takes its ratio to the first one of the same work;
-//! the table shows medians. Who polls for one name is measured with the pause that suits it best,
-//! which is found out before. At the end processes of their own hold many leases for three times
-//! `LOCK_BENCH_LEASE` seconds. Arguments are parts of the titles to measure, instead of all.
+//! The bench starts a server of its own. Machines differ, so ratios count. Every round measures
+//! every contender once, one right after another, and takes its ratio to the first one of the same
+//! work; the table shows medians. A contender that polls for one name is measured with the pause
+//! that suits it best, which the bench finds before. At the end processes of their own hold many
+//! leases for three times `LOCK_BENCH_LEASE` seconds. Arguments are parts of the titles to measure,
+//! instead of all.
 
 mod bench;
 #[path = "../child.rs"]
