@@ -8,6 +8,7 @@ mod addresses;
 mod connecting;
 mod example;
 mod exclusion;
+mod fairness;
 mod faults;
 mod min_hold;
 mod no_locks;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use lock_runtime::LockErrorKind;
 use lock_tests::eventually;
 
-use crate::common::{BOUND, DEADLINE, connected, lock, take, with_server};
+use crate::common::{BOUND, connected, lock, take, with_server};
 
 #[test]
 fn processes_are_served_in_arrival_order() {
@@ -413,18 +413,5 @@ fn an_entry_that_is_there_twice_costs_no_neighbour_its_place() {
         for waiter in waiting {
             waiter.await.unwrap().release().await.unwrap();
         }
-    });
-}
-
-#[test]
-fn no_name_starves_however_many_there_are() {
-    lock_tests::run(lock_tests::fairness::bound(DEADLINE), async {
-        let Some(process) = lock_tests::RedisServer::start_plain() else {
-            return;
-        };
-        let server = crate::common::Server::of(process).await;
-        let (one, other) = (server.provider().await, server.provider().await);
-        let providers: [Arc<dyn lock_runtime::LockProvider>; 2] = [one, other];
-        lock_tests::fairness::nobody_starves(&providers).await;
     });
 }

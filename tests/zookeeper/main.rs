@@ -8,6 +8,7 @@ mod cancellation;
 mod connecting;
 mod example;
 mod failover;
+mod fairness;
 mod faults;
 mod loss;
 mod loss_scenario;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use lock_runtime::{LockErrorKind, LockProvider};
+use lock_runtime::LockErrorKind;
 use lock_tests::{ZooKeeperServer, eventually};
 use tokio::task::JoinSet;
 
@@ -299,19 +299,5 @@ fn a_hand_over_costs_the_same_however_many_wait() {
         assert!(each <= 10, "{each} requests a hand-over");
         let tokens: std::collections::BTreeSet<_> = done.iter().map(|(token, _)| token).collect();
         assert_eq!(tokens.len(), done.len());
-    });
-}
-
-#[test]
-fn no_name_starves_however_many_there_are() {
-    lock_tests::run(lock_tests::fairness::bound(DEADLINE), async {
-        // Its load would be the others'.
-        let Some(server) = ZooKeeperServer::start() else {
-            return;
-        };
-        let place = Place::on(server.port()).await;
-        let (one, other) = (place.provider().await, place.provider().await);
-        let providers: [Arc<dyn LockProvider>; 2] = [one, other];
-        lock_tests::fairness::nobody_starves(&providers).await;
     });
 }
