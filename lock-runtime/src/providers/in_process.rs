@@ -10,6 +10,7 @@ use crate::error::{LockError, LockErrorKind};
 use crate::future::{First, first_of};
 use crate::gate::{self, Wanted};
 use crate::guard::LockGuard;
+use crate::providers::kit::error::invalid;
 use crate::provider::{AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, LockSpace};
 use crate::source::Source;
 use crate::token::FencingToken;
@@ -107,7 +108,7 @@ pub(crate) async fn connect(url: String) -> Result<Arc<dyn LockProvider>, LockEr
             );
             Ok(Arc::new(InProcessProvider::new()))
         }
-        _ => Err(super::invalid(
+        _ => Err(invalid(
             "expected `memory:` and nothing behind it but, perhaps, `?key_prefix=`",
         )),
     }

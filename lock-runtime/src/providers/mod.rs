@@ -19,10 +19,5 @@ pub(crate) mod zookeeper;
 
 pub use connect::connect;
 
-// Where PostgreSQL and the in-process provider still look for parts of the kit.
-pub(crate) use kit::error::invalid;
-#[cfg(feature = "postgres")]
-mod pause;
 #[cfg(feature = "postgres")]
 mod sql_session;
-pub(crate) use kit::{settings as limits, url};

@@ -13,11 +13,17 @@ use crate::provider::{BoxFuture, Grant, LossReporter};
 use crate::race::all_of;
 use crate::wake::survive;
 
-/// Whether a session lives, and who has to hear of its end: that is the loss of its locks.
+/// Until when a session lives, and whose locks are lost by its end. `K` tells locks apart.
 pub(crate) struct Liveness<K> {
-    /// Set when it ends, to why.
-    ended: SetOnce<Arc<str>>,
-    held: Mutex<HashMap<K, LossReporter>>,
+    ended: SetOnce<End>,
+    /// The locks that the session holds, each with whom its loss is reported to.
+    locks: Mutex<HashMap<K, LossReporter>>,
+}
+
+struct End {
+    why: Arc<str>,
+    /// The server has ended the session, or a connection that worked told it to.
+    known_to_server: bool,
 }
 
 impl<K: Eq + Hash> Liveness<K> {
@@ -25,54 +31,75 @@ impl<K: Eq + Hash> Liveness<K> {
     pub(crate) fn new() -> Self {
         Self {
             ended: SetOnce::new(),
-            held: Mutex::default(),
+            locks: Mutex::default(),
         }
     }
 
-    /// Makes the end of the session the loss of this lock; false if it has ended already.
-    pub(crate) fn hold(&self, key: K, loss: LossReporter) -> bool {
-        let mut held = self.held();
-        // Looked at under the lock that whoever ends it takes afterwards.
+    /// Makes the end of the session the loss of this lock from now on; false if it has ended.
+    pub(crate) fn add_lock(&self, key: K, loss: LossReporter) -> bool {
+        let mut locks = self.locks();
+        // Looked at under the lock that the code which ends the session takes afterwards.
         let is_alive = !self.has_ended();
         if is_alive {
-            held.insert(key, loss);
+            locks.insert(key, loss);
         }
         is_alive
     }
 
-    /// Makes the end of the session nobody's loss, as far as this lock goes.
-    pub(crate) fn let_go(&self, key: &K) {
-        self.held().remove(key);
+    /// Makes the end of the session no loss of this lock any more.
+    pub(crate) fn remove_lock(&self, key: &K) {
+        self.locks().remove(key);
     }
 
-    /// Ends the session here, and with it all of its locks. Only the first end counts.
+    /// Tells whether the end of the session would be the loss of no lock.
+    pub(crate) fn has_no_locks(&self) -> bool {
+        self.locks().is_empty()
+    }
+
+    /// Gives the session up, and with it all of its locks. Only the first end counts. It is not
+    /// sure that the server hears of it.
     pub(crate) fn end(&self, why: &str) {
-        if self.ended.set(why.into()).is_err() {
+        self.set_end(why, false);
+    }
+
+    /// Notes that the server has ended the session.
+    pub(crate) fn end_by_server(&self, why: &str) {
+        self.set_end(why, true);
+    }
+
+    fn set_end(&self, why: &str, known_to_server: bool) {
+        let end = End {
+            why: why.into(),
+            known_to_server,
+        };
+        if self.ended.set(end).is_err() {
             return;
         }
-        let held = std::mem::take(&mut *self.held());
-        for loss in held.into_values() {
-            // It wakes whoever waits for it, and the others must hear of it all the same.
+        let locks = std::mem::take(&mut *self.locks());
+        for loss in locks.into_values() {
+            // A report wakes waiting tasks, which may panic. The others must hear of the loss all
+            // the same.
             survive(|| loss.report(why));
         }
     }
 
+    /// Tells whether the session has ended.
     pub(crate) fn has_ended(&self) -> bool {
         self.ended.initialized()
     }
 
-    /// Returns why it has ended, if it has.
+    /// Returns why the session has ended, if it has.
     pub(crate) fn why_ended(&self) -> Option<&str> {
-        self.ended.get().map(|why| &**why)
+        self.ended.get().map(|end| &*end.why)
     }
 
-    /// Waits until it has ended.
-    pub(crate) async fn ended(&self) {
-        self.ended.wait().await;
+    /// Waits until the session has ended, and tells whether the server knows that.
+    pub(crate) async fn ended(&self) -> bool {
+        self.ended.wait().await.known_to_server
     }
 
-    fn held(&self) -> MutexGuard<'_, HashMap<K, LossReporter>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn locks(&self) -> MutexGuard<'_, HashMap<K, LossReporter>> {
+        self.locks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -137,12 +164,12 @@ mod tests {
     fn the_end_of_a_session_is_the_loss_of_its_locks() {
         let (one, other, late) = (request(), request(), request());
         let liveness = Liveness::new();
-        assert!(liveness.hold(1, one.loss_reporter()) && liveness.hold(2, other.loss_reporter()));
-        liveness.let_go(&2);
+        assert!(liveness.add_lock(1, one.loss_reporter()) && liveness.add_lock(2, other.loss_reporter()));
+        liveness.remove_lock(&2);
         liveness.end("the first reason");
         liveness.end("another reason");
         assert_eq!(liveness.why_ended(), Some("the first reason"));
-        assert!(!liveness.hold(3, late.loss_reporter()));
+        assert!(!liveness.add_lock(3, late.loss_reporter()));
         let is_lost = |it: &AcquireRequest| it.loss_reporter().signal().get().is_some();
         assert!(is_lost(&one) && !is_lost(&other) && !is_lost(&late));
     }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::provider::PostgresProvider;
-use super::settings::{Choices, Settings};
-use super::tls::Identity;
+use super::settings::{Options, OwnOptions, Settings};
 use super::url;
 use crate::LockError;
 use crate::provider::LockProvider;
+use crate::providers::kit::settings::{CommonOptions, common_setters};
 
 /// Settings of a [`PostgresProvider`]; made by [`PostgresProvider::builder`].
 ///
@@ -17,7 +17,8 @@ use crate::provider::LockProvider;
 #[must_use = "a builder does nothing until `connect` is called and awaited"]
 pub struct PostgresProviderBuilder {
     url: String,
-    choices: Choices,
+    common: CommonOptions,
+    own: OwnOptions,
 }
 
 impl PostgresProvider {
@@ -48,44 +49,35 @@ impl PostgresProvider {
     pub fn builder(url: impl Into<String>) -> PostgresProviderBuilder {
         PostgresProviderBuilder {
             url: url.into(),
-            choices: Choices::default(),
+            common: CommonOptions::default(),
+            own: OwnOptions::default(),
         }
     }
 }
 
 impl PostgresProviderBuilder {
-    /// Puts this before every name, as it stands: `MyApp1:` and `order` make the key
-    /// `MyApp1:order`, of which the advisory lock is then made
-    /// ([`advisory_key`](super::advisory_key)). By default nothing is put there. URL parameter
-    /// `key_prefix`.
-    pub fn key_prefix(mut self, prefix: impl Into<String>) -> Self {
-        self.choices.key_prefix = Some(prefix.into());
-        self
-    }
+    common_setters! {
+        /// Puts this before every name, as it stands: `MyApp1:` and `order` make the key
+        /// `MyApp1:order`, of which the advisory lock is then made
+        /// ([`advisory_key`](super::advisory_key)). By default nothing is put there. URL parameter
+        /// `key_prefix`.
+        key_prefix;
 
-    /// Sets how long a lock outlives a holder that does not answer, where the caller names no
-    /// lease: 100 ms to 24 h, by default 30 s. It is the `idle_session_timeout` of the session. The
-    /// session of a live holder is never idle for longer than a third of it. URL parameter `lease`.
-    pub fn lease(mut self, lease: Duration) -> Self {
-        self.choices.lease = Some(lease);
-        self
-    }
+        /// Sets how long a lock outlives a holder that does not answer, where the caller names no
+        /// lease: 100 ms to 24 h, by default 30 s. It is the `idle_session_timeout` of the session. The
+        /// session of a live holder is never idle for longer than a third of it. URL parameter `lease`.
+        lease;
 
-    /// Sets how long opening a session may take, and for how long a waiter puts up with a server
-    /// that is gone. By default it is a third of the lease, at least 1 s and at most 5 s. URL
-    /// parameter `connect_timeout`, where a plain number counts seconds, as in other clients.
-    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.choices.connect_timeout = Some(timeout);
-        self
-    }
+        /// Sets how long opening a session may take, and for how long a waiter puts up with a server
+        /// that is gone. By default it is a third of the lease, at least 1 s and at most 5 s. URL
+        /// parameter `connect_timeout`, where a plain number counts seconds, as in other clients.
+        connect_timeout;
 
-    /// Sets how long the server may take to answer a request; by default 2 s, and in no case more
-    /// than a quarter of the lease. After that the request's outcome counts as unknown, and what it
-    /// may have taken is released. A renewal counts however late its answer comes. URL parameter
-    /// `response_timeout`.
-    pub fn response_timeout(mut self, timeout: Duration) -> Self {
-        self.choices.response_timeout = Some(timeout);
-        self
+        /// Sets how long the server may take to answer a request; by default 2 s, and in no case more
+        /// than a quarter of the lease. After that the request's outcome counts as unknown, and what it
+        /// may have taken is released. A renewal counts however late its answer comes. URL parameter
+        /// `response_timeout`.
+        response_timeout;
     }
 
     /// Sets how many sessions may stand in the server's queues at the same time, each for one lock.
@@ -95,7 +87,7 @@ impl PostgresProviderBuilder {
     /// everybody else who waits for that lock, and the order among them is by chance. URL parameter
     /// `waiting_sessions`.
     pub fn waiting_sessions(mut self, sessions: usize) -> Self {
-        self.choices.waiting_sessions = Some(sessions);
+        self.own.waiting_sessions = Some(sessions);
         self
     }
 
@@ -106,7 +98,7 @@ impl PostgresProviderBuilder {
     /// Ten processes with the default may use up the server for everybody: give each
     /// `(max_connections - what applications need) / processes`.
     pub fn max_sessions(mut self, sessions: usize) -> Self {
-        self.choices.max_sessions = Some(sessions);
+        self.own.max_sessions = Some(sessions);
         self
     }
 
@@ -120,7 +112,7 @@ impl PostgresProviderBuilder {
     /// An acquisition beyond that fails with
     /// [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable).
     pub fn max_locks(mut self, locks: usize) -> Self {
-        self.choices.max_locks = Some(locks);
+        self.own.max_locks = Some(locks);
         self
     }
 
@@ -128,41 +120,24 @@ impl PostgresProviderBuilder {
     /// 10 s, at least 1 s. Then the session queues again, behind those that have come meanwhile. A
     /// snapshot keeps `VACUUM` from removing what has died since. URL parameter `snapshot_age`.
     pub fn snapshot_age(mut self, age: Duration) -> Self {
-        self.choices.snapshot_age = Some(age);
+        self.own.snapshot_age = Some(age);
         self
     }
 
-    /// Sets the user, in place of the URL's.
-    pub fn username(mut self, username: impl Into<String>) -> Self {
-        self.choices.username = Some(username.into());
-        self
-    }
+    common_setters! {
+        /// Sets the user, in place of the URL's.
+        username;
 
-    /// Sets the password, in place of the URL's.
-    pub fn password(mut self, password: impl Into<String>) -> Self {
-        self.choices.password = Some(password.into());
-        self
-    }
+        /// Sets the password, in place of the URL's.
+        password;
 
-    /// Sets the authorities to trust with TLS, in PEM format, in place of the system's. URL
-    /// parameter `sslrootcert`, the name of a file, or `system`.
-    pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.choices.root_certificates = Some(pem.into());
-        self
-    }
+        /// Sets the authorities to trust with TLS, in PEM format, in place of the system's. URL
+        /// parameter `sslrootcert`, the name of a file, or `system`.
+        root_certificates;
 
-    /// Sets the certificate and key, in PEM format, by which this client shows with TLS who it is.
-    /// URL parameters `sslcert` and `sslkey`, names of files.
-    pub fn client_certificate(
-        mut self,
-        certificate_pem: impl Into<Vec<u8>>,
-        key_pem: impl Into<Vec<u8>>,
-    ) -> Self {
-        self.choices.client_certificate = Some(Identity {
-            certificate: certificate_pem.into(),
-            key: key_pem.into(),
-        });
-        self
+        /// Sets the certificate and key, in PEM format, by which this client shows with TLS who it is.
+        /// URL parameters `sslcert` and `sslkey`, names of files.
+        client_certificate;
     }
 
     /// Connects, and looks whether the server can hold locks. Sessions belong to the library's own
@@ -186,23 +161,26 @@ impl PostgresProviderBuilder {
     }
 
     fn settings(self) -> Result<Settings, LockError> {
-        url::read(&self.url, self.choices)
+        let options = Options {
+            common: self.common,
+            own: self.own,
+        };
+        url::read(&self.url, options)
     }
 }
 
 impl fmt::Debug for PostgresProviderBuilder {
     /// Shows no URL and no certificate: a URL may hold a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PostgresProviderBuilder")
-            .field("key_prefix", &self.choices.key_prefix)
-            .field("lease", &self.choices.lease)
-            .field("connect_timeout", &self.choices.connect_timeout)
-            .field("response_timeout", &self.choices.response_timeout)
-            .field("waiting_sessions", &self.choices.waiting_sessions)
-            .field("max_sessions", &self.choices.max_sessions)
-            .field("max_locks", &self.choices.max_locks)
-            .field("snapshot_age", &self.choices.snapshot_age)
-            .field("username", &self.choices.username)
+        let common = &self.common;
+        common
+            .debug(f, "PostgresProviderBuilder")
+            .field("response_timeout", &common.response_timeout)
+            .field("waiting_sessions", &self.own.waiting_sessions)
+            .field("max_sessions", &self.own.max_sessions)
+            .field("max_locks", &self.own.max_locks)
+            .field("snapshot_age", &self.own.snapshot_age)
+            .field("username", &common.username)
             .finish_non_exhaustive()
     }
 }

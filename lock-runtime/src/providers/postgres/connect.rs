@@ -16,8 +16,10 @@ use super::settings::Settings;
 use super::sql::milliseconds;
 use super::tls::Encrypted;
 use crate::clock::Timestamp;
-use crate::providers::pause::jittered;
-use crate::providers::sql_session::{Liveness, SessionPermit, unanswered};
+use crate::providers::kit::backoff::jittered;
+use crate::providers::kit::fault::unanswered;
+use crate::providers::kit::session::Liveness;
+use crate::providers::sql_session::SessionPermit;
 use crate::race::{First, first_of};
 use crate::{LockError, LockErrorKind};
 
@@ -70,7 +72,7 @@ pub(super) async fn connect(
         }
     };
     let version = check_version(connection.parameter("server_version"))?;
-    let (liveness, notices) = (Liveness::new(), Arc::<Notices>::default());
+    let (liveness, notices) = (Arc::new(Liveness::new()), Arc::<Notices>::default());
     let driving = drive(connection, Arc::clone(&liveness), Arc::clone(&notices));
     tokio::spawn(async move {
         driving.await;

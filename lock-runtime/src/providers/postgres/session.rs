@@ -19,8 +19,9 @@ use super::sql::{
 use super::{pooler, setup};
 use crate::LockError;
 use crate::clock::Timestamp;
+use crate::providers::kit::session::Liveness;
 use crate::providers::sql_session::{
-    Activity, Backend, Granted, Liveness, LockSession, Opened, Refusal, Seen, Server,
+    Activity, Backend, Granted, LockSession, Opened, Refusal, Seen, Server,
     SessionPermit, SessionUse, Tried,
 };
 use crate::race::both;

@@ -7,10 +7,11 @@ use tokio::sync::Semaphore;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
-use super::tls::{Identity, Tls};
+use super::tls::Tls;
 use crate::LockError;
-use crate::providers::limits::DeadPeers;
-use crate::providers::{invalid, limits, sql_session};
+use crate::providers::kit::settings::{CommonOptions, DeadPeers};
+use crate::providers::kit::error::invalid;
+use crate::providers::sql_session;
 
 const LONGEST_DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 const DEFAULT_WAITING_SESSIONS: usize = 16;
@@ -30,59 +31,50 @@ pub(super) struct Target {
 /// What the rest of the provider goes by; all of it checked.
 pub(super) type Settings = sql_session::Settings<Target>;
 
-/// What the builder or the URL has chosen.
+/// What a builder or a URL may have set.
 #[derive(Default)]
-pub(super) struct Choices {
-    pub(super) key_prefix: Option<String>,
-    pub(super) lease: Option<Duration>,
-    pub(super) connect_timeout: Option<Duration>,
-    pub(super) response_timeout: Option<Duration>,
+pub(super) struct Options {
+    pub(super) common: CommonOptions,
+    pub(super) own: OwnOptions,
+}
+
+/// What of that is PostgreSQL's own.
+#[derive(Default)]
+pub(super) struct OwnOptions {
     pub(super) waiting_sessions: Option<usize>,
     pub(super) max_sessions: Option<usize>,
     pub(super) max_locks: Option<usize>,
     pub(super) snapshot_age: Option<Duration>,
-    pub(super) username: Option<String>,
-    pub(super) password: Option<String>,
-    pub(super) root_certificates: Option<Vec<u8>>,
-    pub(super) client_certificate: Option<Identity>,
 }
 
-impl Choices {
-    /// Checks what was chosen, and fills in what was not. `server` is what the client has read of
+impl Options {
+    /// Checks what was set, and fills in what was not. `server` is what the client has read of
     /// the URL.
     pub(super) fn settings(
         self,
         mut server: Config,
         ssl_mode: Option<SslMode>,
     ) -> Result<Settings, LockError> {
-        let lease = limits::lease(self.lease)?;
-        let response_timeout = self
-            .response_timeout
-            .unwrap_or(LONGEST_DEFAULT_RESPONSE_TIMEOUT);
-        let connect_timeout = self
-            .connect_timeout
-            .unwrap_or_else(|| limits::default_connect_timeout(lease));
-        if response_timeout.is_zero() || connect_timeout.is_zero() {
-            return Err(invalid("expected timeouts above zero"));
-        }
-        if let Some(sessions) = self.max_sessions.filter(|sessions| *sessions < 2) {
+        let (options, own) = (&self.common, &self.own);
+        let common = options.finish(|_, _| LONGEST_DEFAULT_RESPONSE_TIMEOUT)?;
+        if let Some(sessions) = own.max_sessions.filter(|sessions| *sessions < 2) {
             return Err(invalid(format!(
                 "expected `max_sessions` of at least 2, got {sessions}"
             )));
         }
-        if self.max_locks == Some(0) {
+        if own.max_locks == Some(0) {
             return Err(invalid("expected `max_locks` of at least 1"));
         }
-        let snapshot_age = self.snapshot_age.unwrap_or(DEFAULT_SNAPSHOT_AGE);
+        let snapshot_age = own.snapshot_age.unwrap_or(DEFAULT_SNAPSHOT_AGE);
         if !(SHORTEST_SNAPSHOT_AGE..=LONGEST_SNAPSHOT_AGE).contains(&snapshot_age) {
             return Err(invalid(format!(
                 "expected `snapshot_age` of 1 s to 24 h, got {snapshot_age:?}"
             )));
         }
-        if let Some(username) = &self.username {
+        if let Some(username) = &options.username {
             server.user(username);
         }
-        if let Some(password) = &self.password {
+        if let Some(password) = &options.password {
             server.password(password);
         }
         if server.get_application_name().is_none() {
@@ -92,18 +84,18 @@ impl Choices {
             server.target_session_attrs(TargetSessionAttrs::ReadWrite);
         }
         server.ssl_mode(ssl_mode.unwrap_or_else(|| default_ssl_mode(&server)));
-        notice_dead_peers(&mut server, lease);
+        notice_dead_peers(&mut server, common.lease);
         // One host that is gone without a word must not use up the time of the others.
         let hosts = server.get_hosts().len().max(1);
-        server.connect_timeout(connect_timeout / u32::try_from(hosts).unwrap_or(u32::MAX));
+        server.connect_timeout(common.connect_timeout / u32::try_from(hosts).unwrap_or(u32::MAX));
         if server.get_ssl_mode() == SslMode::Disable
-            && (self.root_certificates.is_some() || self.client_certificate.is_some())
+            && (options.root_certificates.is_some() || options.client_certificate.is_some())
         {
             return Err(invalid("certificates need TLS: expected `sslmode=require`"));
         }
         let tls = Tls::new(
-            self.root_certificates.as_deref(),
-            self.client_certificate.as_ref(),
+            options.root_certificates.as_deref(),
+            options.client_certificate.as_ref(),
         )?;
         Ok(Settings {
             server_name: server_name(&server),
@@ -113,16 +105,12 @@ impl Choices {
                 snapshot_age,
                 starts_plainly: AtomicBool::new(false),
             },
-            key_prefix: self.key_prefix.unwrap_or_default(),
-            lease,
-            connect_timeout,
-            response_timeout,
-            waiting_sessions: self
-                .waiting_sessions
+            common,
+            waiting_sessions: own.waiting_sessions
                 .unwrap_or(DEFAULT_WAITING_SESSIONS)
                 .min(Semaphore::MAX_PERMITS),
-            max_sessions: self.max_sessions,
-            max_locks: self.max_locks,
+            max_sessions: own.max_sessions,
+            max_locks: own.max_locks,
         })
     }
 }

@@ -14,8 +14,9 @@ use super::pooler::{mark, pooled};
 use super::settings::Settings;
 use super::sql::{MARK, STARTED, milliseconds};
 use crate::clock::Timestamp;
+use crate::providers::kit::session::Liveness;
 use crate::providers::sql_session::{
-    Backend, Capacity, Liveness, Server, SessionPermit, SessionUse,
+    Backend, Capacity, Server, SessionPermit, SessionUse,
 };
 use crate::{LockError, LockErrorKind};
 

@@ -14,13 +14,8 @@ use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream}
 use tokio_rustls::TlsConnector;
 
 use crate::LockError;
-use crate::providers::invalid;
-
-/// A certificate and its key, in PEM format.
-pub(super) struct Identity {
-    pub(super) certificate: Vec<u8>,
-    pub(super) key: Vec<u8>,
-}
+use crate::providers::kit::error::invalid;
+use crate::providers::kit::tls::Identity;
 
 /// Makes connections whose server shows a certificate of its host by a trusted authority.
 #[derive(Clone)]

@@ -3,11 +3,11 @@
 use tokio_postgres::config::{Host, SslMode};
 
 use super::error::text;
-use super::settings::{Choices, Settings};
-use super::tls::Identity;
+use super::settings::{Options, Settings};
 use crate::LockError;
-use crate::providers::invalid;
-use crate::providers::url::{parameters, set_duration, split, without_secrets};
+use crate::providers::kit::error::invalid;
+use crate::providers::kit::tls::Identity;
+use crate::providers::kit::url::{parameters, set_duration, split, without_secrets};
 
 const EXPECTED: &str = "expected a URL like postgres://user:password@host:5432/database";
 
@@ -32,11 +32,11 @@ const OF_THE_CLIENT: [&str; 17] = [
     "load_balance_hosts",
 ];
 
-/// Reads a URL. What was chosen already wins over what it says.
-pub(super) fn read(url: &str, mut choices: Choices) -> Result<Settings, LockError> {
+/// Reads a URL. What is set already wins over what it says.
+pub(super) fn read(url: &str, mut options: Options) -> Result<Settings, LockError> {
     let (address, parameters) = split(url)?;
     let address = with_scheme(&address)?;
-    let read = read_parameters(&mut choices, &parameters).and_then(|(rest, ssl_mode)| {
+    let read = read_parameters(&mut options, &parameters).and_then(|(rest, ssl_mode)| {
         let server: tokio_postgres::Config =
             format!("{address}?{rest}").parse().map_err(|error| {
                 // The client's error names the mistake and never the URL.
@@ -52,37 +52,34 @@ pub(super) fn read(url: &str, mut choices: Choices) -> Result<Settings, LockErro
             "expected one `@` in the URL: in a user name or password it is written as `%40`",
         ));
     }
-    choices.settings(server, ssl_mode)
+    options.settings(server, ssl_mode)
 }
 
 /// Takes what is the library's own, and returns what the client knows.
 fn read_parameters(
-    choices: &mut Choices,
+    options: &mut Options,
     query: &str,
 ) -> Result<(String, Option<SslMode>), LockError> {
     let mut rest = form_urlencoded::Serializer::new(String::new());
     let mut ssl_mode = None;
     let (mut certificate, mut certificate_key) = (None, None);
+    let Options { common, own } = options;
     for (key, value) in parameters(query)? {
         match &*key {
-            "key_prefix" => {
-                choices.key_prefix.get_or_insert_with(|| value.into_owned());
-            }
-            "lease" => set_duration(&mut choices.lease, &key, &value)?,
+            // Other clients count seconds.
             "connect_timeout" if value.bytes().all(|byte| byte.is_ascii_digit()) => {
-                set_duration(&mut choices.connect_timeout, &key, &format!("{value}s"))?;
+                common.read(&key, &format!("{value}s"))?;
             }
-            "connect_timeout" => set_duration(&mut choices.connect_timeout, &key, &value)?,
-            "response_timeout" => set_duration(&mut choices.response_timeout, &key, &value)?,
-            "waiting_sessions" => set_number(&mut choices.waiting_sessions, &key, &value)?,
-            "max_sessions" => set_number(&mut choices.max_sessions, &key, &value)?,
-            "max_locks" => set_number(&mut choices.max_locks, &key, &value)?,
-            "snapshot_age" => set_duration(&mut choices.snapshot_age, &key, &value)?,
+            _ if common.read(&key, &value)? => {}
+            "waiting_sessions" => set_number(&mut own.waiting_sessions, &key, &value)?,
+            "max_sessions" => set_number(&mut own.max_sessions, &key, &value)?,
+            "max_locks" => set_number(&mut own.max_locks, &key, &value)?,
+            "snapshot_age" => set_duration(&mut own.snapshot_age, &key, &value)?,
             "sslmode" => ssl_mode = Some(read_ssl_mode(&value)?),
             // Other clients name the system's certificates so too.
             "sslrootcert" if value == "system" => {}
-            "sslrootcert" if choices.root_certificates.is_some() => {}
-            "sslrootcert" => choices.root_certificates = Some(read_file(&key, &value)?),
+            "sslrootcert" if common.root_certificates.is_some() => {}
+            "sslrootcert" => common.root_certificates = Some(read_file(&key, &value)?),
             "sslcert" => certificate = Some(value.into_owned()),
             "sslkey" => certificate_key = Some(value.into_owned()),
             known if OF_THE_CLIENT.contains(&known) => {
@@ -100,9 +97,9 @@ fn read_parameters(
         }
     }
     match (certificate, certificate_key) {
-        _ if choices.client_certificate.is_some() => {}
+        _ if common.client_certificate.is_some() => {}
         (Some(certificate), Some(key)) => {
-            choices.client_certificate = Some(Identity {
+            common.client_certificate = Some(Identity {
                 certificate: read_file("sslcert", &certificate)?,
                 key: read_file("sslkey", &key)?,
             });

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::fault::unanswered;
+use crate::providers::kit::fault::unanswered;
 use super::held::HeldLock;
 use super::leases::LeaseInUse;
 use super::pool::Pool;
@@ -12,6 +12,7 @@ use super::session::Session;
 use super::traits::{Granted, LockSession};
 use crate::clock::Timestamp;
 use crate::provider::{AcquireRequest, Grant};
+use crate::providers::kit::outage::Outage;
 use crate::token::FencingToken;
 use crate::{LockError, LockErrorKind};
 
@@ -26,8 +27,7 @@ pub(super) struct Acquisition<'a, S: LockSession> {
     pub(super) request: &'a AcquireRequest,
     /// When a request that does not wait must have its answer.
     pub(super) deadline: Option<Timestamp>,
-    /// Since when the server has not been answering.
-    outage: Option<Timestamp>,
+    outage: Outage,
     /// Goes over to the grant.
     lease_in_use: Option<LeaseInUse>,
 }
@@ -50,7 +50,7 @@ impl<'a, S: LockSession> Acquisition<'a, S> {
             pool,
             request,
             deadline: (!request.waits()).then(|| Timestamp::now() + patience),
-            outage: None,
+            outage: Outage::new(pool.settings.connect_timeout),
             lease_in_use: Some(pool.leases.use_one(request.lease())),
         }
     }
@@ -104,20 +104,11 @@ impl<'a, S: LockSession> Acquisition<'a, S> {
 
     /// Says whether to put up with an error: only a request that waits does, and only for so long.
     pub(super) fn tolerates(&mut self, error: &LockError) -> bool {
-        let since = *self.outage.get_or_insert_with(Timestamp::now);
-        let tolerates = self.request.waits()
-            && error.is_retryable()
-            && !(since + self.pool.settings.connect_timeout).has_passed();
-        if tolerates {
-            self.request.report_trouble(Some(error.clone()));
-        }
-        tolerates
+        self.outage.tolerates(self.request, error)
     }
 
     /// Notes that the server has answered.
     pub(super) fn recovered(&mut self) {
-        if self.outage.take().is_some() {
-            self.request.report_trouble(None);
-        }
+        self.outage.is_over(self.request);
     }
 }

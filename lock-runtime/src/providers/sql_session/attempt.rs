@@ -11,7 +11,7 @@ use super::session::Session;
 use super::traits::{LockSession, Tried};
 use crate::clock::Timestamp;
 use crate::provider::Grant;
-use crate::providers::pause::jittered;
+use crate::providers::kit::backoff::jittered;
 use crate::race::{First, first_of};
 use crate::{LockError, LockErrorKind};
 

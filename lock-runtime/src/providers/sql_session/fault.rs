@@ -1,8 +1,6 @@
 //! What the errors of a database client mean for locks.
 
-use std::time::Duration;
-
-use crate::{LockError, LockErrorKind};
+use crate::LockError;
 
 /// An error of a database client.
 pub(crate) trait ClientError: Send + 'static {
@@ -26,10 +24,4 @@ pub(crate) enum Refusal {
     Lock,
     /// It answers with any other error.
     Other,
-}
-
-/// Makes the error of a request that had no answer in time.
-pub(crate) fn unanswered(patience: Duration) -> LockError {
-    LockError::new(LockErrorKind::ProviderUnavailable)
-        .with_detail(format!("the server did not answer within {patience:?}"))
 }

@@ -8,7 +8,7 @@ use super::session::Session;
 use super::traits::{BackendOf, LockSession};
 use crate::LockError;
 use crate::provider::BoxFuture;
-use crate::providers::pause::jittered;
+use crate::providers::kit::backoff::jittered;
 use crate::race::{First, first_of};
 
 /// Pauses between attempts to end a session from another one.

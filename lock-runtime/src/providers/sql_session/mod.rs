@@ -18,7 +18,6 @@
 mod activity;
 mod bounds;
 mod fault;
-mod liveness;
 mod server;
 mod settings;
 mod traits;
@@ -49,8 +48,7 @@ mod provider;
 
 pub(crate) use activity::Activity;
 pub(crate) use bounds::{Capacity, SessionPermit};
-pub(crate) use fault::{ClientError, Refusal, unanswered};
-pub(crate) use liveness::Liveness;
+pub(crate) use fault::{ClientError, Refusal};
 pub(crate) use provider::SessionProvider;
 pub(crate) use server::{Backend, Server};
 pub(crate) use settings::Settings;

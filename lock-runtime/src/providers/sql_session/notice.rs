@@ -12,7 +12,7 @@ use super::attempt::Found;
 use super::session::Session;
 use super::traits::LockSession;
 use crate::provider::Grant;
-use crate::providers::pause::jittered;
+use crate::providers::kit::backoff::jittered;
 use crate::race::{First, first_of};
 use crate::{LockError, LockErrorKind};
 

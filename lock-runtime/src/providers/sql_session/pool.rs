@@ -17,7 +17,7 @@ use super::session::Session;
 use super::traits::{BackendOf, LockSession, Opened, SessionUse, SettingsOf};
 use crate::clock::Timestamp;
 use crate::provider::BoxFuture;
-use crate::providers::pause::Attempts;
+use crate::providers::kit::backoff::ConnectBackoff;
 use crate::signal::Signal;
 use crate::{LockError, LockErrorKind, LockName};
 
@@ -58,9 +58,9 @@ struct State<S: LockSession> {
     idle: Vec<Arc<Session<S>>>,
     /// Shared sessions being opened, by lease: one attempt at a time serves all who ask.
     attempts: HashMap<Duration, Arc<Signal<Outcome<S>>>>,
-    connecting: Attempts,
+    connecting: ConnectBackoff,
     /// To open the sessions for one lock.
-    connecting_own: Attempts,
+    connecting_own: ConnectBackoff,
     crowded_until: Option<Timestamp>,
     full_until: Option<(Timestamp, LockError)>,
 }
@@ -71,8 +71,8 @@ impl<S: LockSession> State<S> {
             shared: Vec::new(),
             idle: Vec::new(),
             attempts: HashMap::new(),
-            connecting: Attempts::default(),
-            connecting_own: Attempts::default(),
+            connecting: ConnectBackoff::default(),
+            connecting_own: ConnectBackoff::default(),
             crowded_until: None,
             full_until: None,
         }
@@ -194,7 +194,7 @@ impl<S: LockSession> Pool<S> {
         if let Some(best) = of_class().min_by_key(|session| session.requests_under_way()) {
             let best = Arc::clone(best);
             let busy = best.requests_under_way() >= BUSY && count < MOST_SHARED && may_open;
-            if busy && state.connecting.are_due() {
+            if busy && state.connecting.is_due() {
                 self.start_attempt(&mut state, class, Duration::ZERO);
             }
             return Ok(Choice::Use(best));
@@ -210,7 +210,7 @@ impl<S: LockSession> Pool<S> {
                 return Ok(Choice::KeepFor(Arc::clone(other)));
             }
         }
-        let pause = state.connecting.next()?;
+        let pause = state.connecting.delay()?;
         if !self.bounds.have_room() {
             // Closing a session that has no lock makes room.
             state.idle.pop();
@@ -235,7 +235,7 @@ impl<S: LockSession> Pool<S> {
             if let Some(idle) = state.idle.pop() {
                 return Ok(Some(idle));
             }
-            if state.is_crowded() || !state.connecting_own.are_due() {
+            if state.is_crowded() || !state.connecting_own.is_due() {
                 return Ok(None);
             }
         }
@@ -245,7 +245,7 @@ impl<S: LockSession> Pool<S> {
         let lease = self.settings.lease;
         let opened = S::open(&self.settings, lease, SessionUse::OneLock, permit).await;
         let opened = opened.and_then(|opened| self.admit(&opened).map(|()| opened));
-        self.lock().connecting_own.made(&opened);
+        self.lock().connecting_own.record(&opened);
         if let Err(error) = &opened {
             self.note_error(error);
         }
@@ -306,7 +306,7 @@ impl<S: LockSession> Pool<S> {
         }
         let attempt = {
             let mut state = self.lock();
-            state.connecting.made(&outcome);
+            state.connecting.record(&outcome);
             if let Ok(session) = &outcome {
                 state.shared.retain(|session| !session.has_ended());
                 state.shared.push(Arc::clone(session));

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::acquisition::Acquisition;
-use super::fault::{ClientError, unanswered};
+use super::fault::ClientError;
 use super::reservation::Reservation;
 use super::session::Session;
 use super::traits::{Answer, LockSession, Seen};
 use crate::provider::Grant;
 use crate::race::{First, first_of};
+use crate::providers::kit::fault::unanswered;
 use crate::{LockError, LockErrorKind};
 
 /// A waiter that hears nothing makes sure this often that the server is there and still knows it to

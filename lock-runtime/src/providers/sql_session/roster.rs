@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::liveness::Liveness;
+use crate::providers::kit::session::Liveness;
 use super::server::{Known, Server, Shows, outdated};
 use super::traits::{BackendOf, LockSession, Opened};
 use crate::LockError;

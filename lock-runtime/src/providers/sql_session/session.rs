@@ -4,11 +4,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::fault::{ClientError, unanswered};
-use super::liveness::Liveness;
+use super::fault::ClientError;
+use crate::providers::kit::session::Liveness;
 use super::traits::{Answer, BackendOf, Granted, LockSession, Opened, SessionUse, Tried};
 use crate::clock::Timestamp;
 use crate::signal::Signal;
+use crate::providers::kit::fault::unanswered;
 use crate::{LockError, LockErrorKind};
 
 type Ping = Signal<Result<Timestamp, LockError>>;

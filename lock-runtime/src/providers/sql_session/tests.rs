@@ -135,7 +135,7 @@ impl LockSession for FakeSession {
                 database: Arc::clone(&settings.target),
                 number,
                 closed: Arc::default(),
-                liveness: Liveness::new(),
+                liveness: Arc::new(Liveness::new()),
                 activity: Activity::new(now),
                 _permit: permit,
             },

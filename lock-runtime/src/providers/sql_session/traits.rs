@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use super::activity::Activity;
 use super::bounds::{Capacity, SessionPermit};
 use super::fault::{ClientError, Refusal};
-use super::liveness::Liveness;
+use crate::providers::kit::session::Liveness;
 use super::server::{Backend, Server};
 use super::settings::Settings;
 use crate::LockError;

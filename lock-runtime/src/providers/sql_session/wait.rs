@@ -6,7 +6,7 @@ use super::acquisition::{Acquisition, FIRST_POLL, LAST_POLL, WaitPlace};
 use super::traits::LockSession;
 use crate::clock::Timestamp;
 use crate::provider::Grant;
-use crate::providers::pause::jittered;
+use crate::providers::kit::backoff::jittered;
 use crate::race::first_of;
 use crate::{LockError, LockErrorKind};
 

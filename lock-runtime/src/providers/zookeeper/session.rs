@@ -173,13 +173,13 @@ impl Session {
     /// Makes the end of the session the loss of this grant, unless it is
     /// [let go](Self::let_go) before.
     pub(super) fn hold(&self, owner: OwnerId, loss: &LossReporter) {
-        if !self.state.liveness.hold(owner, loss.clone()) {
+        if !self.state.liveness.add_lock(owner, loss.clone()) {
             loss.report(ENDED);
         }
     }
 
     pub(super) fn let_go(&self, owner: OwnerId) {
-        self.state.liveness.let_go(&owner);
+        self.state.liveness.remove_lock(&owner);
     }
 
     /// Takes note that a majority has carried out, for this session, a request sent at that moment

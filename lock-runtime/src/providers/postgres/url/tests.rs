@@ -3,22 +3,20 @@ use std::time::Duration;
 use super::*;
 
 fn settings(url: &str) -> Settings {
-    read(url, Choices::default()).unwrap_or_else(|error| panic!("{url}: {error}"))
+    read(url, Options::default()).unwrap_or_else(|error| panic!("{url}: {error}"))
 }
 
 fn refusal(url: &str) -> LockError {
-    read(url, Choices::default()).err().expect(url)
+    read(url, Options::default()).err().expect(url)
 }
 
 #[test]
 fn what_the_builder_says_wins_over_the_url() {
     let url =
         "postgres://localhost/db?key_prefix=A+b:&lease=5s&connect_timeout=3&options=-c%20a%3Db";
-    let choices = Choices {
-        lease: Some(Duration::from_secs(7)),
-        ..Choices::default()
-    };
-    let settings = read(url, choices).unwrap();
+    let mut options = Options::default();
+    options.common.lease = Some(Duration::from_secs(7));
+    let settings = read(url, options).unwrap();
     assert_eq!(settings.key_prefix, "A b:");
     assert_eq!(settings.lease, Duration::from_secs(7));
     assert_eq!(settings.connect_timeout, Duration::from_secs(3));
