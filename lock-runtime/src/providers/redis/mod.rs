@@ -26,6 +26,8 @@ mod reach;
 
 mod acquisition;
 
+mod waiting;
+
 mod acquire;
 mod release;
 mod renew;

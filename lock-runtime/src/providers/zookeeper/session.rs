@@ -1,6 +1,6 @@
 //! One session, the grants that live and end with it, and when it was last confirmed.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ impl Drop for Room {
 struct State {
     liveness: Liveness<OwnerId>,
     /// Before the last request was sent that a majority of the ensemble has confirmed.
-    confirmed: Mutex<Timestamp>,
+    confirmed: AtomicU64,
     /// Since when it has no connection, if it has none.
     disconnected: Mutex<Option<Timestamp>>,
 }
@@ -56,7 +56,7 @@ impl Session {
     pub(super) fn new(client: Client, silence: Duration, sent_at: Timestamp) -> Arc<Self> {
         let state = Arc::new(State {
             liveness: Liveness::new(),
-            confirmed: Mutex::new(sent_at),
+            confirmed: AtomicU64::new(sent_at.as_nanos()),
             disconnected: Mutex::default(),
         });
         tokio::spawn(watch(client.state_watcher(), Arc::clone(&state)));
@@ -185,13 +185,13 @@ impl Session {
     /// Takes note that a majority has carried out, for this session, a request sent at that moment
     /// or later.
     pub(super) fn confirmed(&self, sent_at: Timestamp) {
-        let mut confirmed = self.state.confirmed();
-        *confirmed = sent_at.max(*confirmed);
+        let confirmed = &self.state.confirmed;
+        confirmed.fetch_max(sent_at.as_nanos(), Ordering::AcqRel);
     }
 
     /// Returns when it was last confirmed, if that is not long ago.
     pub(super) fn just_confirmed(&self) -> Option<Timestamp> {
-        let at = *self.state.confirmed();
+        let at = Timestamp::from_nanos(self.state.confirmed.load(Ordering::Acquire));
         (!(at + self.validity() / 10).has_passed()).then_some(at)
     }
 
@@ -236,12 +236,6 @@ impl Room {
 }
 
 impl State {
-    fn confirmed(&self) -> MutexGuard<'_, Timestamp> {
-        self.confirmed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn disconnected(&self) -> MutexGuard<'_, Option<Timestamp>> {
         self.disconnected
             .lock()
