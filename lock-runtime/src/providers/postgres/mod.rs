@@ -1,6 +1,6 @@
 //! Locks on a PostgreSQL server: advisory locks of sessions that the library keeps.
 //!
-//! What is not PostgreSQL's own is in [`sql_session`](super::sql_session).
+//! What is not PostgreSQL's own is in `providers/sql_session`.
 
 mod error;
 mod key;
