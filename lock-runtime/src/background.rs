@@ -21,7 +21,7 @@ use tokio::time::Sleep;
 use crate::call::Panicked;
 use crate::clock::Timestamp;
 use crate::error::{LockError, LockErrorKind};
-use crate::future::{First, first_of};
+use crate::future::{First, select};
 
 /// How often a wait asks at most whether this is the process that started the threads.
 const ASKS_EVERY: Duration = Duration::from_millis(1);
@@ -191,7 +191,7 @@ pub(crate) async fn drained() {
 ///
 /// If the threads could not be started, or the future panicked.
 #[cfg_attr(not(feature = "_server"), allow(dead_code))]
-pub(crate) async fn run_on_keeper<T: Send + 'static>(
+pub(crate) async fn run_here<T: Send + 'static>(
     future: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, LockError> {
     let (answer, answered) = oneshot::channel();
@@ -217,7 +217,7 @@ pub(crate) fn sleep_until(at: Timestamp) -> Result<Sleep, LockError> {
 /// there is no timer.
 pub(crate) async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
     let timer = sleep_until(Timestamp::now() + limit).ok()?;
-    match first_of(future, timer).await {
+    match select(future, timer).await {
         First::Left(output) => Some(output),
         First::Right(()) => None,
     }

@@ -16,7 +16,7 @@ pub(crate) enum First<A, B> {
 }
 
 /// Waits for the first of two futures, and drops the other one. The left one is polled first.
-pub(crate) async fn first_of<A, B>(
+pub(crate) async fn select<A, B>(
     left: impl Future<Output = A>,
     right: impl Future<Output = B>,
 ) -> First<A, B> {
@@ -33,7 +33,7 @@ pub(crate) async fn first_of<A, B>(
 /// Waits for both futures, which are polled in this order.
 #[cfg(feature = "_server")]
 #[allow(dead_code, reason = "not every server needs it")]
-pub(crate) async fn both<A, B>(
+pub(crate) async fn join<A, B>(
     left: impl Future<Output = A>,
     right: impl Future<Output = B>,
 ) -> (A, B) {
@@ -62,7 +62,7 @@ pub(crate) async fn both<A, B>(
 }
 
 /// Waits for all futures, and returns their outputs in order.
-pub(crate) async fn all_of<T>(futures: Vec<BoxFuture<'_, T>>) -> Vec<T> {
+pub(crate) async fn join_all<T>(futures: Vec<BoxFuture<'_, T>>) -> Vec<T> {
     enum Slot<'a, T> {
         Pending(BoxFuture<'a, T>),
         Done(T),

@@ -113,10 +113,6 @@ mod outcome;
 
 mod attribute;
 
-use background as keeper;
-use future as race;
-use lease::schedule;
-
 #[cfg(feature = "testing")]
 pub mod testing;
 

@@ -34,7 +34,7 @@ use tokio::sync::Notify;
 
 use crate::clock::Timestamp;
 use crate::error::{LockError, LockErrorKind};
-use crate::future::first_of;
+use crate::future::select;
 use crate::gate;
 use crate::provider::{
     AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, LockSpace, LossReporter, OwnerId,
@@ -355,8 +355,8 @@ impl LockProvider for TestProvider {
                     return Err(LockErrorKind::Contended.into());
                 }
                 request.report_contention();
-                let freed = first_of(changed, tokio::time::sleep(free_at.remaining()));
-                first_of(request.abandoned(), freed).await;
+                let freed = select(changed, tokio::time::sleep(free_at.remaining()));
+                select(request.abandoned(), freed).await;
             }
         })
     }

@@ -12,7 +12,7 @@ use super::state::{Phase, State};
 use crate::call::{Panicked, measured};
 use crate::clock::Timestamp;
 use crate::error::{LockError, LockErrorKind};
-use crate::future::first_of;
+use crate::future::select;
 use crate::lease::Lease;
 use crate::provider::{AcquireRequest, Grant};
 use crate::source::Source;
@@ -155,7 +155,7 @@ impl SlotRef {
             let release = async { source.provider.release(&grant).await };
             let _ = measured(source.name(), "release", release).await;
         });
-        first_of(undoing, tokio::time::sleep(UNDOING)).await;
+        select(undoing, tokio::time::sleep(UNDOING)).await;
     }
 
     /// Goes on with the next waiter after a release.

@@ -13,7 +13,7 @@ use crate::background;
 use crate::call::{measured, of_grant};
 use crate::clock::Timestamp;
 use crate::error::LockErrorKind;
-use crate::future::first_of;
+use crate::future::select;
 use crate::lease::Lease;
 use crate::telemetry::spans;
 
@@ -112,7 +112,7 @@ impl SlotRef {
         }
         answers.give(Ok(()));
         lease.resume_renewals();
-        first_of(tokio::time::sleep(until.remaining()), ends.notified()).await;
+        select(tokio::time::sleep(until.remaining()), ends.notified()).await;
         let mut state = self.lock();
         if !state.phase.is_of(&lease) {
             return;

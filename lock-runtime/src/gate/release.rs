@@ -14,7 +14,7 @@ use crate::call::{measured, of_grant};
 use crate::clock::Timestamp;
 use crate::end::GrantEnd;
 use crate::error::{LockError, LockErrorKind};
-use crate::future::{First, first_of};
+use crate::future::{First, select};
 use crate::lease::{Lease, LeaseOwner};
 use crate::signal::Signal;
 use crate::telemetry::spans;
@@ -278,7 +278,7 @@ impl SlotRef {
             let release = async { source.provider.release(lease.grant()).await };
             let release = measured(source.name(), "release", release);
             let mut release = pin!(release);
-            match first_of(release.as_mut(), tokio::time::sleep(end.remaining())).await {
+            match select(release.as_mut(), tokio::time::sleep(end.remaining())).await {
                 First::Left(released) => released,
                 First::Right(()) => {
                     self.released();

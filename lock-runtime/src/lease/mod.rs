@@ -21,7 +21,7 @@ use self::margin::{Validity, margin};
 use self::plan::RenewalPlan;
 use crate::clock::Timestamp;
 use crate::error::{LockError, LockErrorKind};
-use crate::future::first_of;
+use crate::future::select;
 #[cfg(feature = "redis")]
 use crate::provider::LockSpace;
 use crate::provider::{Grant, LossListener, LossReporter};
@@ -285,7 +285,7 @@ impl Lease {
     /// Waits until the lock need not be kept on the server any more.
     pub(crate) async fn wait_until_guard_gone(&self) {
         if let Some(until) = self.retain_until.get() {
-            first_of(
+            select(
                 self.guard_gone.notified(),
                 tokio::time::sleep(until.remaining()),
             )

@@ -17,7 +17,7 @@ use super::schedule::{
 use super::{Lease, renewal, schedule};
 use crate::background;
 use crate::clock::Timestamp;
-use crate::future::first_of;
+use crate::future::select;
 use crate::provider::LossListener;
 use crate::wake::survive;
 
@@ -100,7 +100,7 @@ async fn keep() {
         match next {
             Some(next) => {
                 timer.as_mut().reset(Instant::now() + next.since(now));
-                first_of(earlier, timer.as_mut()).await;
+                select(earlier, timer.as_mut()).await;
             }
             None => earlier.await,
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::call::caught;
 use crate::clock::Timestamp;
 use crate::error::{LockError, LockErrorKind};
-use crate::future::all_of;
+use crate::future::join_all;
 use crate::token::FencingToken;
 
 pub use crate::future::BoxFuture;
@@ -195,7 +195,7 @@ pub trait LockProvider: Send + Sync + 'static {
             });
             renewal
         });
-        Box::pin(all_of(renewals.collect()))
+        Box::pin(join_all(renewals.collect()))
     }
 
     /// Releases the lock, if the grant's owner still holds it.

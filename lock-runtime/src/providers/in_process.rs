@@ -7,11 +7,11 @@ use std::time::Duration;
 use crate::acquire::Acquiring;
 use crate::clock::{Span, Timestamp};
 use crate::error::{LockError, LockErrorKind};
-use crate::future::{First, first_of};
+use crate::future::{First, select};
 use crate::gate::{self, Wanted};
 use crate::guard::LockGuard;
-use crate::providers::kit::error::invalid;
 use crate::provider::{AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, LockSpace};
+use crate::providers::kit::error::invalid;
 use crate::source::Source;
 use crate::token::FencingToken;
 
@@ -57,7 +57,7 @@ impl LockProvider for InProcessProvider {
                 template: "",
             };
             let acquiring = Acquiring::new(&mut slot, &wanted);
-            let guard = match first_of(acquiring, request.abandoned()).await {
+            let guard = match select(acquiring, request.abandoned()).await {
                 First::Left(guard) => guard?,
                 First::Right(()) => return Err(LockErrorKind::Contended.into()),
             };

@@ -10,9 +10,9 @@ use super::directory::Directory;
 use super::lock_file::{LockFile, Opened, announce};
 use super::shared::Shared;
 use super::yields::LONGEST_PAUSE;
+use crate::future::{First, select};
 use crate::provider::{AcquireRequest, Grant};
 use crate::providers::kit::error::unavailable;
-use crate::race::{First, first_of};
 use crate::{FencingToken, LockError, LockErrorKind, Timestamp};
 
 /// A waiter looks again after 1 ms at first, later after an eighth of the time it has waited, so
@@ -57,7 +57,7 @@ pub(super) async fn acquire(
         let taken_at = taken.as_ref().map_or(asked_at, |(_, since)| *since);
         // More at a time would only stand in each other's way, and whoever gives up in the queue
         // has nothing to take back.
-        let place = first_of(shared.looks.acquire(), request.abandoned()).await;
+        let place = select(shared.looks.acquire(), request.abandoned()).await;
         let place = match place {
             First::Left(place) => place,
             First::Right(()) => {

@@ -7,7 +7,7 @@ use super::blocking::blocking;
 use super::provider::FileProvider;
 use super::settings::Settings;
 use crate::LockError;
-use crate::keeper::run_on_keeper;
+use crate::background::run_here;
 use crate::provider::LockProvider;
 
 /// Settings of a [`FileProvider`]; see [`FileProvider::builder`].
@@ -85,6 +85,6 @@ pub(crate) async fn connect(url: String) -> Result<Arc<dyn LockProvider>, LockEr
     let provider = FileProvider::from_url(&url)?;
     let shared = Arc::clone(&provider.shared);
     // The caller may have another runtime, or none.
-    run_on_keeper(blocking(move || shared.directory.check())).await??;
+    run_here(blocking(move || shared.directory.check())).await??;
     Ok(Arc::new(provider))
 }

@@ -14,11 +14,12 @@ use std::fs::File;
 use std::num::NonZeroU32;
 use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::directory::Directory;
 use super::lock_file::Opened;
 use super::name::HASH_AND_EXTENSION;
+use crate::clock::since_epoch;
 use crate::{FencingToken, LockError};
 
 const STRIPES: u8 = 16;
@@ -103,9 +104,7 @@ pub(super) fn advance(file: &File, count: u64, floor: u64) -> std::io::Result<u6
         let _ = file.read_exact_at(record, place * RECORD as u64);
     }
     let [one, two] = records.map(|record| parse(&record).unwrap_or(0));
-    let clock = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |time| u64::try_from(time.as_micros()).unwrap_or(0));
+    let clock = u64::try_from(since_epoch().as_micros()).unwrap_or(0);
     let next = one.max(two).max(floor).checked_add(1);
     let first = next.map(|next| clock.max(next));
     let last = first.and_then(|first| first.checked_add(count - 1));

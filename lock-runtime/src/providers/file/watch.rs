@@ -74,7 +74,7 @@ impl Watch {
         watched.held.push(Arc::downgrade(&held));
         if !std::mem::replace(&mut watched.running, true) {
             // The caller's runtime may end before the lock does.
-            crate::keeper::spawn(look_after(Arc::clone(self)));
+            crate::background::spawn(look_after(Arc::clone(self)));
         }
         held
     }

@@ -8,6 +8,7 @@ use tokio::sync::SetOnce;
 
 use super::error::unavailable;
 use crate::LockError;
+use crate::background;
 
 type Outcome<T> = Result<T, LockError>;
 
@@ -66,7 +67,7 @@ impl<T: Send + Sync + 'static> SingleFlight<T> {
                 tokio::time::sleep(pause).await;
             }
             // A task of its own, so that even a panic in it is answered.
-            let outcome = match tokio::spawn(open).await {
+            let outcome = match background::spawn_beside(open).await {
                 Ok(outcome) => outcome,
                 Err(panicked) => {
                     Err(unavailable("the attempt to connect panicked").with_source(panicked))

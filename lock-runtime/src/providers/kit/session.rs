@@ -9,8 +9,8 @@ use tokio::sync::SetOnce;
 use crate::LockError;
 use crate::call::caught;
 use crate::clock::Timestamp;
+use crate::future::join_all;
 use crate::provider::{BoxFuture, Grant, LossReporter};
-use crate::race::all_of;
 use crate::wake::survive;
 
 /// Until when a session lives, and whose locks are lost by its end. `K` tells locks apart.
@@ -140,7 +140,7 @@ pub(crate) async fn renew_by_session<'a, S: Send + Sync + 'static>(
         });
         confirmed
     });
-    let answers = all_of(asked.collect()).await;
+    let answers = join_all(asked.collect()).await;
     let answer = |place: Option<usize>| place.map(|place| answers[place].clone());
     places.into_iter().map(answer).collect()
 }
@@ -164,7 +164,10 @@ mod tests {
     fn the_end_of_a_session_is_the_loss_of_its_locks() {
         let (one, other, late) = (request(), request(), request());
         let liveness = Liveness::new();
-        assert!(liveness.add_lock(1, one.loss_reporter()) && liveness.add_lock(2, other.loss_reporter()));
+        assert!(
+            liveness.add_lock(1, one.loss_reporter())
+                && liveness.add_lock(2, other.loss_reporter())
+        );
         liveness.remove_lock(&2);
         liveness.end("the first reason");
         liveness.end("another reason");

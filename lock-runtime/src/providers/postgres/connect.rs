@@ -15,12 +15,13 @@ use super::notices::Notices;
 use super::settings::Settings;
 use super::sql::milliseconds;
 use super::tls::Encrypted;
+use crate::background;
 use crate::clock::Timestamp;
+use crate::future::{First, select};
 use crate::providers::kit::backoff::jittered;
 use crate::providers::kit::fault::unanswered;
 use crate::providers::kit::session::Liveness;
 use crate::providers::sql_session::SessionPermit;
-use crate::race::{First, first_of};
 use crate::{LockError, LockErrorKind};
 
 /// The first version that ends a session that is idle for too long.
@@ -74,7 +75,7 @@ pub(super) async fn connect(
     let version = check_version(connection.parameter("server_version"))?;
     let (liveness, notices) = (Arc::new(Liveness::new()), Arc::<Notices>::default());
     let driving = drive(connection, Arc::clone(&liveness), Arc::clone(&notices));
-    tokio::spawn(async move {
+    background::spawn_beside(async move {
         driving.await;
         drop(permit);
     });
@@ -123,7 +124,7 @@ async fn drive(
     liveness: Arc<Liveness<Keys>>,
     notices: Arc<Notices>,
 ) {
-    match first_of(move_bytes(connection, &notices), liveness.ended()).await {
+    match select(move_bytes(connection, &notices), liveness.ended()).await {
         // Somebody between may have closed it, and the server not know.
         First::Left(Ok(())) => liveness.end("the session was closed"),
         First::Left(Err(error)) => {

@@ -19,12 +19,12 @@ use super::sql::{
 use super::{pooler, setup};
 use crate::LockError;
 use crate::clock::Timestamp;
+use crate::future::join;
 use crate::providers::kit::session::Liveness;
 use crate::providers::sql_session::{
-    Activity, Backend, Granted, LockSession, Opened, Refusal, Seen, Server,
-    SessionPermit, SessionUse, Tried,
+    Activity, Backend, Granted, LockSession, Opened, Refusal, Seen, Server, SessionPermit,
+    SessionUse, Tried,
 };
-use crate::race::both;
 
 type Answer<T> = Result<T, tokio_postgres::Error>;
 
@@ -189,7 +189,7 @@ impl LockSession for PostgresSession {
     /// lock sees the waiter in the same round trip.
     async fn register_waiter(&self, keys: Keys) -> Answer<bool> {
         let listen = format!("LISTEN {}", keys.channel());
-        let (listens, registered) = both(
+        let (listens, registered) = join(
             self.client.batch_execute(&listen),
             self.ask(REGISTER_WAITER, &[&keys.waiters]),
         )
@@ -223,7 +223,7 @@ impl LockSession for PostgresSession {
                 false => Ok(()),
             }
         };
-        let (unlistened, unregistered) = both(unlisten, unregister).await;
+        let (unlistened, unregistered) = join(unlisten, unregister).await;
         unregistered.and(unlistened)
     }
 

@@ -9,8 +9,8 @@ use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
 use super::tls::Tls;
 use crate::LockError;
-use crate::providers::kit::settings::{CommonOptions, DeadPeers};
 use crate::providers::kit::error::invalid;
+use crate::providers::kit::settings::{CommonOptions, DeadPeers};
 use crate::providers::sql_session;
 
 const LONGEST_DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -106,7 +106,8 @@ impl Options {
                 starts_plainly: AtomicBool::new(false),
             },
             common,
-            waiting_sessions: own.waiting_sessions
+            waiting_sessions: own
+                .waiting_sessions
                 .unwrap_or(DEFAULT_WAITING_SESSIONS)
                 .min(Semaphore::MAX_PERMITS),
             max_sessions: own.max_sessions,

@@ -15,9 +15,7 @@ use super::settings::Settings;
 use super::sql::{MARK, STARTED, milliseconds};
 use crate::clock::Timestamp;
 use crate::providers::kit::session::Liveness;
-use crate::providers::sql_session::{
-    Backend, Capacity, Server, SessionPermit, SessionUse,
-};
+use crate::providers::sql_session::{Backend, Capacity, Server, SessionPermit, SessionUse};
 use crate::{LockError, LockErrorKind};
 
 /// The first version that tells when it last forgot transaction numbers. Those before keep

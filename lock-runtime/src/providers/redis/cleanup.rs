@@ -11,13 +11,13 @@ use super::error::fault;
 use super::keys::Keys;
 use super::residue::Residue;
 use super::script::CLEANUP;
+use crate::background;
 use crate::clock::Timestamp;
-use crate::keeper;
+use crate::future::select;
 use crate::provider::Grant;
 use crate::providers::kit::backoff::Pauses;
 use crate::providers::kit::cleanup::{Attempt, repeat};
 use crate::providers::kit::fault::Fault;
-use crate::race::first_of;
 
 /// The pauses between one try and the next, doubled from one to the other.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -161,10 +161,10 @@ impl Cleanup {
                 }
             };
             repeat(cleanup.pauses(), cleanup.until, attempt).await;
-            tokio::spawn(cleanup.watch());
+            background::spawn_beside(cleanup.watch());
         };
-        // Without the keeper there is no connection either.
-        let _ = keeper::run(cleaning);
+        // Without the background thread there is no connection either.
+        let _ = background::run(cleaning);
     }
 
     /// Takes it back again and again, and as soon as a request that is late gets the lock.
@@ -173,7 +173,7 @@ impl Cleanup {
         let mut pauses = self.pauses();
         while !self.until.has_passed() {
             let pausing = tokio::time::sleep(pauses.advance().min(self.until.remaining()));
-            first_of(inbox.recv(), pausing).await;
+            select(inbox.recv(), pausing).await;
             self.elsewhere().await;
             let elapsed = self.lease.saturating_sub(self.until.remaining());
             pauses.at_least((elapsed / PART_OF_ELAPSED).min(LONGEST_PAUSE_IN_THE_END));

@@ -15,10 +15,11 @@ use super::script::{By, RAISE_TOKENS, Script};
 use super::settings::Settings;
 use super::tls_mismatch::unless_plain;
 use crate::LockError;
+use crate::background;
 use crate::clock::Timestamp;
+use crate::future::{First, select};
 use crate::providers::kit::error::{unavailable, unsupported};
 use crate::providers::kit::version;
-use crate::race::{First, first_of};
 
 /// The oldest version of Redis that has what the scripts need.
 const OLDEST: (u32, u32) = (6, 2);
@@ -29,7 +30,7 @@ const NOT_PLAIN: &str = "it does not answer as Redis does; for a port with TLS, 
 /// How many requests may wait to be written.
 const BACKLOG: usize = 1_024;
 
-/// A connection of the keeper's runtime. Requests and published grants share it, so a grant can
+/// A connection of the background runtime. Requests and published grants share it, so a grant can
 /// only be missed together with everything else, and then the waiter asks again.
 pub(super) struct Connection {
     requests: Arc<RequestPipeline>,
@@ -104,7 +105,7 @@ impl Connection {
             return Err(no_redis());
         }
         connection.served.store(false, Ordering::Relaxed);
-        tokio::spawn(keep_tokens_raised(
+        background::spawn_beside(keep_tokens_raised(
             Arc::downgrade(&connection),
             Arc::clone(&connection.ended),
             naming.fence.clone(),
@@ -284,7 +285,7 @@ async fn keep_tokens_raised(
     fence: String,
     ahead: u64,
 ) {
-    while let First::Right(()) = first_of(ended.wait(), tokio::time::sleep(RAISES_EVERY)).await {
+    while let First::Right(()) = select(ended.wait(), tokio::time::sleep(RAISES_EVERY)).await {
         let Some(connection) = connection.upgrade() else {
             return;
         };

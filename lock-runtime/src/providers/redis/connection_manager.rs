@@ -12,12 +12,14 @@ use super::error::fault;
 use super::keys::Naming;
 use super::notifications::Notifications;
 use super::settings::Settings;
+use crate::LockError;
+use crate::background;
+use crate::lease::schedule;
 use crate::provider::{BoxFuture, LockSpace};
 use crate::providers::kit::backoff::{ConnectBackoff, doubled};
 use crate::providers::kit::error::unavailable;
 use crate::providers::kit::fault::Fault;
 use crate::providers::kit::reconnect::{Joined, SingleFlight};
-use crate::{LockError, schedule};
 
 /// The pause before a connection that follows one of no use: the first, doubled from one to the
 /// other, and the longest.
@@ -30,7 +32,7 @@ pub(super) struct ConnectionManager {
     pub(super) settings: Settings,
     pub(super) naming: Naming,
     pub(super) notifications: Arc<Notifications>,
-    /// The keeper's: connections must not end with the runtime of whoever asked for them.
+    /// The background one: connections must not end with the runtime of whoever asked for them.
     runtime: Handle,
     state: Mutex<State>,
 }
@@ -57,7 +59,7 @@ struct State {
 }
 
 impl ConnectionManager {
-    /// Makes one without a connection. To be called on the keeper's runtime.
+    /// Makes one without a connection. To be called on the background runtime.
     pub(super) fn new(settings: Settings, naming: Naming) -> Self {
         Self {
             notifications: Arc::new(Notifications::new(settings.common.response_timeout)),
@@ -130,14 +132,16 @@ impl ConnectionManager {
                 state.current = Some(Arc::clone(connection));
                 if std::mem::replace(&mut state.connects_again, true) {
                     let (manager, connection) = (Arc::clone(&self), Arc::clone(connection));
-                    tokio::spawn(async move { manager.warn_of_eviction(&connection).await });
+                    background::spawn_beside(
+                        async move { manager.warn_of_eviction(&connection).await },
+                    );
                 }
             }
             state.attempt.end();
         }
         if let Ok(connection) = outcome {
             let manager = Arc::downgrade(&self);
-            tokio::spawn(Self::keep_connected(manager, connection.end_signal()));
+            background::spawn_beside(Self::keep_connected(manager, connection.end_signal()));
             // Behind the same address there may be another server now, or one without its data.
             schedule::renew_all(self.space());
         }

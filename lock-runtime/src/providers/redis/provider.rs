@@ -12,8 +12,8 @@ use super::release::Release;
 use super::renew::renew_all;
 use super::settings::Settings;
 
+use crate::background::run_here;
 use crate::clock::Timestamp;
-use crate::keeper::run_on_keeper;
 use crate::provider::{
     AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, LockSpace, describe,
 };
@@ -95,7 +95,7 @@ pub struct RedisProvider {
 impl RedisProvider {
     pub(super) async fn open(settings: Settings) -> Result<Self, LockError> {
         let naming = Naming::new(&settings.common.key_prefix)?;
-        let manager = run_on_keeper(async move {
+        let manager = run_here(async move {
             let manager = Arc::new(ConnectionManager::new(settings, naming));
             let connection = manager.connection().await?;
             manager.warn_of_eviction(&connection).await;

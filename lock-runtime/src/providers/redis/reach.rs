@@ -6,11 +6,11 @@ use std::time::Duration;
 use super::connection::Connection;
 use super::connection_manager::ConnectionManager;
 use crate::LockError;
+use crate::future::select;
 use crate::provider::AcquireRequest;
 use crate::providers::kit::backoff::{doubled, jittered};
 use crate::providers::kit::error::unavailable;
 use crate::providers::kit::outage::Outage;
-use crate::race::first_of;
 
 /// The pauses after an answer of no use, other than the first: doubled from one to the other.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
@@ -52,7 +52,7 @@ impl<'a> Reach<'a> {
         if self.useless > 1 {
             let pause = doubled(SHORTEST_PAUSE, self.useless - 2, LONGEST_PAUSE);
             let pausing = tokio::time::sleep(jittered(pause));
-            first_of(self.request.abandoned(), pausing).await;
+            select(self.request.abandoned(), pausing).await;
         }
     }
 
@@ -77,7 +77,7 @@ impl<'a> Reach<'a> {
             if !self.request.waits() {
                 return Err(error);
             }
-            first_of(connection.ended(), tokio::time::sleep(left)).await;
+            select(connection.ended(), tokio::time::sleep(left)).await;
             // The server was there all the time.
             self.outage.begin_again();
         }

@@ -8,8 +8,8 @@ use redis::ConnectionAddr;
 use tokio::net::TcpStream;
 
 use crate::LockError;
+use crate::future::{First, select};
 use crate::providers::kit::error::invalid;
-use crate::race::{First, first_of};
 
 /// A handshake takes no longer where all is well and near; then the server is asked.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -29,7 +29,7 @@ pub(super) async fn unless_plain<T>(
             std::future::pending::<()>().await;
         }
     };
-    match first_of(connecting, asking).await {
+    match select(connecting, asking).await {
         First::Left(outcome) => outcome,
         First::Right(()) => Err(invalid(
             "the server speaks no TLS on this port: expected its port for TLS, or `redis:` in \

@@ -15,12 +15,12 @@ use super::error::{is_wrong_type, lock_error, no_lock};
 use super::notifications::{Inbox, Notification};
 use super::reach::Reach;
 use crate::clock::Timestamp;
+use crate::future::{First, select};
 use crate::provider::Grant;
 use crate::providers::kit::backoff::jittered;
 use crate::providers::kit::deadline::Deadline;
 use crate::providers::kit::error::unavailable;
 use crate::providers::kit::fault::Fault;
-use crate::race::{First, first_of};
 use crate::{LockError, LockErrorKind};
 
 /// How long to leave a server alone that cannot do it now.
@@ -127,7 +127,7 @@ impl<'a> Waiting<'a> {
     /// Asks for the lock, on the connection in use or a new one; `None` if none was to be had.
     async fn ask(&mut self) -> Result<Option<Asked>, LockError> {
         let (request, deadline) = (self.acquisition.request, self.deadline);
-        let connecting = first_of(self.reach.connection(), request.abandoned());
+        let connecting = select(self.reach.connection(), request.abandoned());
         let connection = match deadline.keep(connecting).await {
             Ok(First::Left(Ok(connection))) => connection,
             Ok(First::Left(Err(error))) if self.reach.tolerates(&error) => {
@@ -325,9 +325,9 @@ impl<'a> Waiting<'a> {
         loop {
             let remaining = until.remaining();
             let pause = remaining.min(self.count_after);
-            let interrupted = first_of(request.abandoned(), connection.ended());
+            let interrupted = select(request.abandoned(), connection.ended());
             let pause_over = tokio::time::sleep(pause);
-            match first_of(inbox.recv(), first_of(interrupted, pause_over)).await {
+            match select(inbox.recv(), select(interrupted, pause_over)).await {
                 First::Left(Notification::Granted { first, count }) => {
                     return Woken::Granted { first, count };
                 }

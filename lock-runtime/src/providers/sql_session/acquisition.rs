@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::providers::kit::fault::unanswered;
 use super::held::HeldLock;
 use super::leases::LeaseInUse;
 use super::pool::Pool;
@@ -12,6 +11,7 @@ use super::session::Session;
 use super::traits::{Granted, LockSession};
 use crate::clock::Timestamp;
 use crate::provider::{AcquireRequest, Grant};
+use crate::providers::kit::fault::unanswered;
 use crate::providers::kit::outage::Outage;
 use crate::token::FencingToken;
 use crate::{LockError, LockErrorKind};

@@ -10,9 +10,9 @@ use super::reservation::Reservation;
 use super::session::Session;
 use super::traits::{LockSession, Tried};
 use crate::clock::Timestamp;
+use crate::future::{First, select};
 use crate::provider::Grant;
 use crate::providers::kit::backoff::jittered;
-use crate::race::{First, first_of};
 use crate::{LockError, LockErrorKind};
 
 /// How often a lock is tried again that this process itself is releasing.
@@ -53,13 +53,13 @@ impl<S: LockSession> Acquisition<'_, S> {
         mut reservation: Reservation<S::Key>,
     ) -> Result<Found<S>, LockError> {
         let look = look_before(self.pool, self.request.lease());
-        first_of(look, self.request.abandoned()).await;
+        select(look, self.request.abandoned()).await;
         let mut pause = Duration::ZERO;
         let patience = self.patience();
         let released_by = self.deadline.unwrap_or_else(|| Timestamp::now() + patience);
         loop {
             let opening = self.in_time(self.pool.shared(self.request.lease()));
-            let session = match first_of(opening, self.request.abandoned()).await {
+            let session = match select(opening, self.request.abandoned()).await {
                 First::Left(Ok(session)) => session,
                 First::Left(Err(error)) if self.tolerates(&error) => continue,
                 First::Left(Err(error)) => return Err(error),
@@ -90,7 +90,7 @@ impl<S: LockSession> Acquisition<'_, S> {
                 }
                 Err((error, None)) => return Err(error),
             }
-            first_of(
+            select(
                 tokio::time::sleep(jittered(pause)),
                 self.request.abandoned(),
             )

@@ -8,7 +8,8 @@ use super::reservation::Reservation;
 use super::session::Session;
 use super::traits::LockSession;
 use crate::LockError;
-use crate::race::first_of;
+use crate::background;
+use crate::future::select;
 
 /// Somebody may cancel these requests too, by hand.
 const ATTEMPTS: usize = 5;
@@ -26,10 +27,10 @@ pub(super) fn release_unconfirmed<S: LockSession>(
 ) {
     reservation.mark_unconfirmed(why);
     let (pool, session) = (Arc::downgrade(pool), Arc::clone(session));
-    tokio::spawn(async move {
+    background::spawn_beside(async move {
         // The left one is asked first, so that its request is on its way whatever the other finds.
         let released = unlock_again(&session, &reservation);
-        first_of(released, settle_from_another(&pool, &session, &reservation)).await;
+        select(released, settle_from_another(&pool, &session, &reservation)).await;
     });
 }
 
@@ -61,7 +62,7 @@ async fn settle_from_another<S: LockSession>(
         Some(pool) => pool.settings.patience(session.lease()) / 2,
         None => return,
     };
-    first_of(tokio::time::sleep(pause), session.liveness().ended()).await;
+    select(tokio::time::sleep(pause), session.liveness().ended()).await;
     while let Some(pool) = pool.upgrade() {
         if session.is_dispensable() {
             // Nobody loses anything by it; its heartbeat sees to it that the server ends it too.

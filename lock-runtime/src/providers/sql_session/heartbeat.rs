@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::session::Session;
 use super::traits::{BackendOf, LockSession};
 use crate::LockError;
+use crate::future::{First, select};
 use crate::provider::BoxFuture;
 use crate::providers::kit::backoff::jittered;
-use crate::race::{First, first_of};
 
 /// Pauses between attempts to end a session from another one.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -43,7 +43,7 @@ pub(super) fn heartbeat<S: LockSession>(
     async move {
         loop {
             let pause = tokio::time::sleep((lease / 4).min(LONGEST_UNUSED / 4));
-            if let First::Left(known_to_server) = first_of(liveness.ended(), pause).await {
+            if let First::Left(known_to_server) = select(liveness.ended(), pause).await {
                 if let (Some(owner), Some(session)) = (owner.upgrade(), session.upgrade()) {
                     owner.close_unneeded(&session);
                 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::pool::Pool;
 use super::traits::LockSession;
 use crate::clock::Timestamp;
-use crate::race::first_of;
+use crate::future::select;
 
 /// Looks once a lease, the shortest in use, while there is one in use.
 pub(super) async fn look_again_and_again<S: LockSession>(pool: Weak<Pool<S>>) {
@@ -19,7 +19,7 @@ pub(super) async fn look_again_and_again<S: LockSession>(pool: Weak<Pool<S>>) {
         let due = last + leases.plan(default);
         if !due.has_passed() {
             let sleep = tokio::time::sleep(due.remaining());
-            first_of(sleep, leases.shorter.notified()).await;
+            select(sleep, leases.shorter.notified()).await;
             continue;
         }
         last = Timestamp::now();

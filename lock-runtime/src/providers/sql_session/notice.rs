@@ -11,9 +11,10 @@ use super::acquisition::{Acquisition, FIRST_POLL, LAST_POLL};
 use super::attempt::Found;
 use super::session::Session;
 use super::traits::LockSession;
+use crate::background;
+use crate::future::{First, select};
 use crate::provider::Grant;
 use crate::providers::kit::backoff::jittered;
-use crate::race::{First, first_of};
 use crate::{LockError, LockErrorKind};
 
 /// A waiter for notices, until this is dropped.
@@ -42,7 +43,7 @@ impl<S: LockSession> Drop for Registration<S> {
         let (session, key, is_registered) =
             (Arc::clone(&self.session), self.key, self.is_registered);
         let notices = Arc::clone(&self.notices);
-        tokio::spawn(async move {
+        background::spawn_beside(async move {
             session.remove_listener();
             if session.has_ended() {
                 return;
@@ -67,7 +68,7 @@ impl<S: LockSession> Acquisition<'_, S> {
         after_others: bool,
     ) -> Result<Option<Grant>, LockError> {
         let opening = self.pool.shared(self.request.lease());
-        let opening = first_of(opening, self.request.abandoned());
+        let opening = select(opening, self.request.abandoned());
         let session = match opening.await {
             First::Left(Ok(session)) => session,
             First::Left(Err(error)) if self.tolerates(&error) => return Ok(None),
@@ -116,8 +117,8 @@ impl<S: LockSession> Acquisition<'_, S> {
                 }
             }
             let pause = tokio::time::sleep(jittered(poll));
-            let over = first_of(self.request.abandoned(), session.liveness().ended());
-            match first_of(registration.notices.notified(), first_of(over, pause)).await {
+            let over = select(self.request.abandoned(), session.liveness().ended());
+            match select(registration.notices.notified(), select(over, pause)).await {
                 First::Left(()) => poll = FIRST_POLL,
                 First::Right(_) => poll = (poll * 2).min(LAST_POLL),
             }

@@ -15,6 +15,7 @@ use super::roster::Roster;
 use super::server::Server;
 use super::session::Session;
 use super::traits::{BackendOf, LockSession, Opened, SessionUse, SettingsOf};
+use crate::background;
 use crate::clock::Timestamp;
 use crate::provider::BoxFuture;
 use crate::providers::kit::backoff::ConnectBackoff;
@@ -250,7 +251,7 @@ impl<S: LockSession> Pool<S> {
             self.note_error(error);
         }
         let session = Session::new(opened?, SessionUse::OneLock);
-        tokio::spawn(heartbeat(Arc::downgrade(self) as _, &session));
+        background::spawn_beside(heartbeat(Arc::downgrade(self) as _, &session));
         Ok(Some(session))
     }
 
@@ -271,7 +272,7 @@ impl<S: LockSession> Pool<S> {
         pause: Duration,
     ) -> Arc<Signal<Outcome<S>>> {
         let attempt = state.attempts.entry(lease).or_insert_with(|| {
-            tokio::spawn(Arc::clone(self).attempt(lease, pause));
+            background::spawn_beside(Arc::clone(self).attempt(lease, pause));
             Arc::new(Signal::new())
         });
         Arc::clone(attempt)
@@ -283,7 +284,7 @@ impl<S: LockSession> Pool<S> {
         }
         let pool = Arc::clone(&self);
         // A task of its own, so that even a panic in it is answered.
-        let opening = tokio::spawn(async move {
+        let opening = background::spawn_beside(async move {
             let limit = pool.settings.connect_timeout;
             let permit = tokio::time::timeout(limit, pool.bounds.permit()).await;
             let Ok(Some(permit)) = permit else {
@@ -310,7 +311,7 @@ impl<S: LockSession> Pool<S> {
             if let Ok(session) = &outcome {
                 state.shared.retain(|session| !session.has_ended());
                 state.shared.push(Arc::clone(session));
-                tokio::spawn(heartbeat(Arc::downgrade(&self) as _, session));
+                background::spawn_beside(heartbeat(Arc::downgrade(&self) as _, session));
             }
             state.attempts.remove(&lease)
         };

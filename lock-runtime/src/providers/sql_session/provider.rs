@@ -9,8 +9,9 @@ use super::pool::Pool;
 use super::release::release;
 use super::renew::renew_all;
 use super::traits::{LockSession, SettingsOf};
+use crate::background;
+use crate::background::run_here;
 use crate::clock::Timestamp;
-use crate::keeper::run_on_keeper;
 use crate::provider::{
     AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, LockSpace, describe,
 };
@@ -36,10 +37,10 @@ impl<S: LockSession> SessionProvider<S> {
     pub(crate) async fn open(settings: SettingsOf<S>) -> Result<Self, LockError> {
         let pool = Arc::new(Pool::<S>::new(settings));
         let opening = Arc::clone(&pool);
-        let gives_tokens = run_on_keeper(async move {
+        let gives_tokens = run_here(async move {
             // A pooler's sessions are left as they were, so this comes first.
             S::check_server(&opening.settings).await?;
-            tokio::spawn(look_again_and_again(Arc::downgrade(&opening)));
+            background::spawn_beside(look_again_and_again(Arc::downgrade(&opening)));
             let session = opening.shared(opening.settings.lease).await?;
             Ok::<_, LockError>(session.client.gives_tokens())
         });

@@ -9,8 +9,8 @@ use super::fault::ClientError;
 use super::reservation::Reservation;
 use super::session::Session;
 use super::traits::{Answer, LockSession, Seen};
+use crate::future::{First, select};
 use crate::provider::Grant;
-use crate::race::{First, first_of};
 use crate::providers::kit::fault::unanswered;
 use crate::{LockError, LockErrorKind};
 
@@ -67,7 +67,7 @@ impl<S: LockSession> Acquisition<'_, S> {
             self.request.report_unanswered(true);
             self.request.abandoned().await;
         };
-        let opened = first_of(opening, first_of(self.request.abandoned(), long)).await;
+        let opened = select(opening, select(self.request.abandoned(), long)).await;
         self.request.report_unanswered(false);
         match opened {
             First::Left(opened) => opened,
@@ -88,7 +88,7 @@ impl<S: LockSession> Acquisition<'_, S> {
         let every = (self.request.lease() / 3).clamp(*CHECKS.start(), *CHECKS.end());
         let error = loop {
             let pause = tokio::time::sleep(every);
-            match first_of(&mut granting, first_of(self.request.abandoned(), pause)).await {
+            match select(&mut granting, select(self.request.abandoned(), pause)).await {
                 First::Left(Ok(())) => {
                     drop(granting);
                     return self.claim(session, reservation).await;
@@ -205,7 +205,7 @@ impl<S: LockSession> Acquisition<'_, S> {
             }
             Ok(seen)
         };
-        let answer = first_of(asked, self.request.abandoned()).await;
+        let answer = select(asked, self.request.abandoned()).await;
         self.request.report_unanswered(false);
         match answer {
             First::Left(Ok(seen)) => {
@@ -235,7 +235,7 @@ impl<S: LockSession> Acquisition<'_, S> {
                 && shared.client.cancel(session.backend).await.ok()?
             {
                 let pause = tokio::time::sleep(CANCELS_EVERY);
-                if let First::Left(_) = first_of(&mut granting, pause).await {
+                if let First::Left(_) = select(&mut granting, pause).await {
                     // The cancellation may have come just after the grant. Even the statement that
                     // took the lock may fail then, and keeps it.
                     return session.client.unlock_all().await.ok();

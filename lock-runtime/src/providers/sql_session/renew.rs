@@ -22,7 +22,9 @@ pub(super) async fn renew_all<S: LockSession>(
     });
     let not_held = || Err(lost(NOT_HELD));
     let answers = answers.await.into_iter();
-    answers.map(|answer| answer.unwrap_or_else(not_held)).collect()
+    answers
+        .map(|answer| answer.unwrap_or_else(not_held))
+        .collect()
 }
 
 fn session_of<S: LockSession>(grant: &Grant) -> Option<&Arc<Session<S>>> {

@@ -2,11 +2,11 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::providers::kit::session::Liveness;
 use super::server::{Known, Server, Shows, outdated};
 use super::traits::{BackendOf, LockSession, Opened};
 use crate::LockError;
 use crate::clock::Timestamp;
+use crate::providers::kit::session::Liveness;
 
 /// Every session of a provider, until no server has it any more.
 pub(super) struct Roster<S: LockSession> {

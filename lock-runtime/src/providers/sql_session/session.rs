@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::fault::ClientError;
-use crate::providers::kit::session::Liveness;
 use super::traits::{Answer, BackendOf, Granted, LockSession, Opened, SessionUse, Tried};
+use crate::background;
 use crate::clock::Timestamp;
-use crate::signal::Signal;
 use crate::providers::kit::fault::unanswered;
+use crate::providers::kit::session::Liveness;
+use crate::signal::Signal;
 use crate::{LockError, LockErrorKind};
 
 type Ping = Signal<Result<Timestamp, LockError>>;
@@ -154,7 +155,7 @@ impl<S: LockSession> Session<S> {
         let ping = Arc::new(Ping::new());
         *slot = Some(Arc::clone(&ping));
         let (session, answered) = (Arc::clone(self), Arc::clone(&ping));
-        tokio::spawn(async move {
+        background::spawn_beside(async move {
             // An answer that takes as long as a lease is worth nothing.
             let asked = tokio::time::timeout(session.lease(), session.client.ping()).await;
             let answer = match asked {

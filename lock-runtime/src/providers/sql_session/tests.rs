@@ -14,6 +14,8 @@ use super::traits::SettingsOf;
 use super::*;
 use crate::clock::Timestamp;
 use crate::provider::{AcquireRequest, Grant, Interest, LockProvider};
+use crate::providers::kit::session::Liveness;
+use crate::providers::kit::settings::Common;
 use crate::{LockError, LockErrorKind};
 
 const LEASE: Duration = Duration::from_secs(5);
@@ -184,7 +186,7 @@ impl LockSession for FakeSession {
     async fn lock(&self, key: u64, _: Duration) -> Reply<()> {
         let (database, number) = (Arc::clone(&self.database), self.number);
         let closed = Arc::clone(&self.closed);
-        let waiting = tokio::spawn(async move {
+        let waiting = crate::background::spawn_beside(async move {
             loop {
                 let released = database.released.notified();
                 if closed.load(Ordering::SeqCst) {
@@ -234,10 +236,12 @@ async fn process(database: &Arc<Database>, waiting_sessions: usize) -> Provider 
     let settings = Settings {
         target: Arc::clone(database),
         server_name: "fake".to_owned(),
-        key_prefix: String::new(),
-        lease: LEASE,
-        connect_timeout: Duration::from_secs(2),
-        response_timeout: Duration::from_secs(2),
+        common: Common {
+            key_prefix: String::new(),
+            lease: LEASE,
+            connect_timeout: Duration::from_secs(2),
+            response_timeout: Duration::from_secs(2),
+        },
         waiting_sessions,
         max_sessions: None,
         max_locks: None,

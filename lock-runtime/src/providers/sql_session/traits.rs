@@ -11,11 +11,11 @@ use tokio::sync::Notify;
 use super::activity::Activity;
 use super::bounds::{Capacity, SessionPermit};
 use super::fault::{ClientError, Refusal};
-use crate::providers::kit::session::Liveness;
 use super::server::{Backend, Server};
 use super::settings::Settings;
 use crate::LockError;
 use crate::clock::Timestamp;
+use crate::providers::kit::session::Liveness;
 
 /// One session of a database server that has named locks. Its locks live as long as it does.
 ///

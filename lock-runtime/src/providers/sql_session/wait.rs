@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::acquisition::{Acquisition, FIRST_POLL, LAST_POLL, WaitPlace};
 use super::traits::LockSession;
 use crate::clock::Timestamp;
+use crate::future::select;
 use crate::provider::Grant;
 use crate::providers::kit::backoff::jittered;
-use crate::race::first_of;
 use crate::{LockError, LockErrorKind};
 
 /// A wait that lasted this long did not fail at once.
@@ -37,7 +37,7 @@ impl<S: LockSession> Acquisition<'_, S> {
                 false => (poll * 2).min(LAST_POLL),
             };
             let pause = tokio::time::sleep(jittered(poll));
-            first_of(self.request.abandoned(), pause).await;
+            select(self.request.abandoned(), pause).await;
         }
     }
 }

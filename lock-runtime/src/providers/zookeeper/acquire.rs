@@ -15,11 +15,11 @@ use super::session::{Room, Session};
 use super::session_pool::SessionPool;
 use super::waiting::{Known, Miss, Waiting};
 use crate::clock::Timestamp;
+use crate::future::{First, select};
 use crate::provider::{AcquireRequest, Grant};
 use crate::providers::kit::error::invalid;
 use crate::providers::kit::fault::Fault;
 use crate::providers::kit::outage::Outage;
-use crate::race::{First, first_of};
 use crate::{LockError, LockErrorKind};
 
 /// Between two attempts of a waiter to reach the ensemble.
@@ -58,7 +58,7 @@ impl<'a> Acquisition<'a> {
                     _ => self.pool.room(&self.lock).await,
                 }
             };
-            let error = match first_of(room, self.given_up()).await {
+            let error = match select(room, self.given_up()).await {
                 First::Right(Miss::Unanswered) => return Err(self.pool.about(unanswered())),
                 First::Right(_) => return Err(LockErrorKind::Contended.into()),
                 First::Left(Err(error)) => error,
@@ -106,16 +106,16 @@ impl<'a> Acquisition<'a> {
                 node: &node,
                 known: &known,
             };
-            let ended = first_of(session.ended(), self.stranded(&node, &known));
+            let ended = select(session.ended(), self.stranded(&node, &known));
             let taking = async {
-                match first_of(waiting.run(old), ended).await {
+                match select(waiting.run(old), ended).await {
                     First::Left(outcome) => outcome,
                     First::Right(First::Left(())) => Err(Miss::Ended),
                     First::Right(First::Right(())) => Err(Miss::Stranded),
                 }
             };
-            let given_up = first_of(self.given_up(), self.report_trouble(session));
-            match first_of(taking, given_up).await {
+            let given_up = select(self.given_up(), self.report_trouble(session));
+            match select(taking, given_up).await {
                 First::Left(Ok(grant)) => return Ok(grant),
                 First::Left(Err(miss)) => miss,
                 First::Right(First::Left(miss)) => miss,
@@ -186,7 +186,7 @@ impl<'a> Acquisition<'a> {
             return Miss::Abandoned;
         }
         let limit = tokio::time::sleep(self.by.remaining());
-        match first_of(self.request.abandoned(), limit).await {
+        match select(self.request.abandoned(), limit).await {
             First::Left(()) => Miss::Abandoned,
             First::Right(()) => Miss::Unanswered,
         }

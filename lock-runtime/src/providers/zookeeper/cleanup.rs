@@ -5,6 +5,7 @@ use std::time::Duration;
 use zookeeper_client::Error;
 
 use super::node::{Created, LONGEST_PAUSE, Node, PAUSE};
+use crate::background;
 use crate::clock::Timestamp;
 use crate::providers::kit::backoff::Pauses;
 use crate::providers::kit::cleanup::{Attempt, repeat};
@@ -33,7 +34,7 @@ impl Node {
     /// Takes the node back in the background, until that is certain to have worked, or until the
     /// session has ended, and all its nodes with it.
     pub(super) fn release_unconfirmed_later(self, created: Option<Created>) {
-        tokio::spawn(async move {
+        background::spawn_beside(async move {
             let attempt = || async {
                 if self.session.has_ended() {
                     return Attempt::Done;

@@ -11,9 +11,10 @@ use super::address::{DEFAULT_PORT, has_port};
 use super::error::{lock_error, unanswered};
 use super::settings::Settings;
 use crate::LockError;
+use crate::background;
 use crate::clock::Timestamp;
+use crate::future::join_all;
 use crate::provider::BoxFuture;
-use crate::race::all_of;
 
 /// The client doubles its pause after every round over its hosts, and soon sleeps as long as an
 /// outage has lasted. Hosts are repeated to make rounds of so many attempts, a second apart at
@@ -35,7 +36,7 @@ pub(super) async fn connect(settings: &Settings, began: Timestamp) -> Result<Cli
     }
     // The client keeps the reasons to itself, so they are looked for beside it.
     let left = (began + limit).remaining();
-    let why = tokio::spawn(why_not(settings.hosts.clone(), left * 3 / 4));
+    let why = background::spawn_beside(why_not(settings.hosts.clone(), left * 3 / 4));
     let outcome = match soon {
         Ok(outcome) => Ok(outcome),
         Err(_) => tokio::time::timeout(left, connecting).await,
@@ -94,5 +95,5 @@ async fn why_not(hosts: String, limit: Duration) -> String {
             }
         })
     });
-    all_of(attempts.collect()).await.join(", ")
+    join_all(attempts.collect()).await.join(", ")
 }

@@ -9,11 +9,12 @@ use zookeeper_client::{Error, EventType};
 
 use super::node::{Created, LONGEST_PAUSE, Node, PAUSE};
 use crate::LockError;
+use crate::background;
+use crate::future::{First, select};
 use crate::provider::{Grant, LossReporter, OwnerId};
 use crate::providers::kit::backoff::Pauses;
 use crate::providers::kit::error::lost;
 use crate::providers::kit::fault::Fault;
-use crate::race::{First, first_of};
 
 /// A lock held for less than this is not looked at.
 const BEFORE_WATCHING: Duration = Duration::from_millis(20);
@@ -46,7 +47,7 @@ impl Held {
             removal_seen_to: AtomicBool::new(false),
         });
         held.node.session.hold(id, loss);
-        tokio::spawn(Arc::clone(&held).watch(loss.clone()));
+        background::spawn_beside(Arc::clone(&held).watch(loss.clone()));
         held
     }
 
@@ -113,12 +114,12 @@ impl Held {
             }
         };
         let watching = async {
-            match first_of(watching, self.missed_by_another()).await {
+            match select(watching, self.missed_by_another()).await {
                 First::Left(removed) => removed.then_some(REMOVED),
                 First::Right(()) => Some(GONE),
             }
         };
-        if let First::Right(Some(why)) = first_of(self.let_go.wait(), watching).await {
+        if let First::Right(Some(why)) = select(self.let_go.wait(), watching).await {
             self.was_removed();
             self.node.session.let_go(self.id);
             loss.report(why);

@@ -10,8 +10,8 @@ use super::path::LockPath;
 use super::session::{Room, Session};
 use super::session_pool::SessionPool;
 use crate::clock::Timestamp;
+use crate::future::join;
 use crate::providers::kit::fault::Fault;
-use crate::race::both;
 
 /// The pause after an error of the server's; in the background doubled from one to the next.
 pub(super) const PAUSE: Duration = Duration::from_millis(200);
@@ -249,7 +249,7 @@ impl Node {
             .client
             .delete(&self.lock.child(&created.name), None);
         // Sent at once, too.
-        both(own, self.remove_empty_lock())
+        join(own, self.remove_empty_lock())
             .await
             .0
             .map(|()| true)

@@ -10,8 +10,8 @@ use super::release::release;
 use super::renew::renew_all;
 use super::session_pool::SessionPool;
 use super::settings::Settings;
+use crate::background::run_here;
 use crate::clock::Timestamp;
-use crate::keeper::run_on_keeper;
 use crate::provider::{
     AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, LockSpace, describe,
 };
@@ -98,7 +98,7 @@ pub struct ZooKeeperProvider {
 
 impl ZooKeeperProvider {
     pub(super) async fn open(settings: Settings) -> Result<Self, LockError> {
-        run_on_keeper(async move {
+        run_here(async move {
             let pool = Arc::new(SessionPool::new(settings));
             let lease = pool.session().await?.timeout();
             Ok(Self { pool, lease })

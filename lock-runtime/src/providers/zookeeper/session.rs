@@ -7,11 +7,12 @@ use std::time::Duration;
 use zookeeper_client::{Client, Error, MultiWriteError, SessionState, StateWatcher};
 
 use super::error::fault;
+use crate::background;
 use crate::clock::Timestamp;
+use crate::future::{First, select};
 use crate::provider::{LossReporter, OwnerId};
 use crate::providers::kit::fault::Fault;
 use crate::providers::kit::session::Liveness;
-use crate::race::{First, first_of};
 
 /// How long the paths may be, taken together, that a session has an eye on. The client tells a new
 /// connection of them in pieces of 128 KiB, and takes the answer to a second piece for an error.
@@ -59,7 +60,7 @@ impl Session {
             confirmed: AtomicU64::new(sent_at.as_nanos()),
             disconnected: Mutex::default(),
         });
-        tokio::spawn(watch(client.state_watcher(), Arc::clone(&state)));
+        background::spawn_beside(watch(client.state_watcher(), Arc::clone(&state)));
         Arc::new(Self {
             client,
             silence,
@@ -145,7 +146,7 @@ impl Session {
             }
             let since = self.disconnected_since();
             let waited = tokio::time::sleep((since + limit).remaining());
-            if let First::Left(()) = first_of(waited, watcher.changed()).await
+            if let First::Left(()) = select(waited, watcher.changed()).await
                 && self.is_out_for(limit)
             {
                 return;

@@ -10,8 +10,8 @@ use super::held::Held;
 use super::node::{Created, Node};
 use super::path::predecessor;
 use crate::clock::Timestamp;
+use crate::future::join;
 use crate::provider::{AcquireRequest, Grant};
-use crate::race::both;
 
 /// Between two looks at a node that may not be read.
 const HIDDEN: Duration = Duration::from_millis(250);
@@ -139,9 +139,9 @@ impl Waiting<'_> {
         self.request.report_unanswered(true);
         let reading = async {
             let listing = session.client.list_children(node.lock.node());
-            both(listing, session.client.check_stat(&path)).await
+            join(listing, session.client.check_stat(&path)).await
         };
-        match both(session.confirm(&path), reading).await {
+        match join(session.confirm(&path), reading).await {
             (Ok(false), _) | (_, (Err(Error::NoNode), _) | (_, Ok(None))) => return Ok(false),
             (Ok(true), (Ok(list), Ok(Some(stat)))) => {
                 if !node.is_same(&place.created, &stat) {
