@@ -5,6 +5,7 @@
 mod common;
 
 mod bounds;
+mod cancellation;
 mod connecting;
 mod example;
 mod exclusion;

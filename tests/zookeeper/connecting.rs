@@ -101,7 +101,7 @@ fn a_refusal_is_the_end() {
     });
 }
 
-/// The guide to ZooKeeper says which rights those are.
+/// The documentation names these rights.
 #[test]
 fn creating_and_deleting_in_the_directory_is_all_that_is_needed() {
     with_server(|place| async move {

@@ -28,8 +28,8 @@ use crate::unprivileged::unprivileged;
 ///   number in the file in each round, without any other protection.
 /// - `contend PORT SEED`: `contending`, then `grant NAME FROM UNTIL TOKEN` for each grant. It
 ///   contends for each of the locks in `NAME`, which are separated by commas. It writes to the
-///   [`RegisterServer`](crate::RegisterServer) at the port; `refused NAME TOKEN NANOS` follows where
-///   a write was refused under a lock that is not lost.
+///   [`RegisterServer`](crate::RegisterServer) at the port. Where a write was refused under a lock
+///   that is not lost, `refused NAME TOKEN NANOS` follows.
 /// - `stop`: `done` when it contends no more.
 /// - `child`: `child PID`. It starts a process that outlives the probe.
 /// - `keys`: `keys N`, the number of keys in use in its process.

@@ -15,7 +15,7 @@ use crate::skip;
 /// The variable that names another program than `redis-server` or `valkey-server`.
 pub const PROGRAM: &str = "LOCK_TESTS_REDIS_SERVER";
 
-/// The rights that a service with the key prefix `MyApp1:` needs, as the guide to Redis says them.
+/// The rights that a service with the key prefix `MyApp1:` needs, as they are documented.
 pub const LEAST_PRIVILEGE: &str = "resetchannels ~MyApp1:* ~{MyApp1:* &MyApp1:lk1:grants:* \
     +hello +eval +evalsha +subscribe +publish +pubsub|numsub +time +get +set +del +exists \
     +pexpire +pttl +lpop +rpush +lpos +lrange +lindex +lset +lrem";
