@@ -40,7 +40,8 @@ pub(super) async fn look_before<S: LockSession>(pool: &Pool<S>, lease: Duration)
     let looking = async {
         let _one = pool.leases.looking.lock().await;
         if !pool.leases.are_looked_at_within(lease) {
-            look(pool).await;
+            // Boxed, since every acquisition would make room for it, and hardly any needs it.
+            Box::pin(look(pool)).await;
         }
     };
     let patience = pool.settings.patience(lease);

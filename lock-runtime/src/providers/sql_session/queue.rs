@@ -186,7 +186,7 @@ impl<S: LockSession> Acquisition<'_, S> {
         }
     }
 
-    /// Looks at a session from another one, since it cannot answer while it waits. Ends the wait if
+    /// Looks at a session from a shared one, since it cannot answer while it waits. Ends the wait if
     /// somebody waits for the end of its snapshot.
     async fn look_at(&mut self, session: &Session<S>) -> Result<Seen, LockError> {
         let patience = self.pool.settings.patience(self.pool.settings.lease);
