@@ -38,13 +38,13 @@ soak NAME SECONDS="30" SEEDS="100":
     export LOCK_STORM_SECONDS={{ SECONDS }} LOCK_STORM_SEEDS={{ SEEDS }}
     case {{ NAME }} in
     gate) export LOCK_TESTS_SEEDS=1000
-        exec cargo test -p lock-tests --test runtime storm -- --nocapture ;;
+        exec cargo test -p lock-tests --test runtime nemesis -- --nocapture ;;
     redis) own=faults ;;
     postgres | zookeeper) own={{ NAME }} ;;
     *) echo "expected gate, redis, postgres or zookeeper, got {{ NAME }}" >&2; exit 2 ;;
     esac
     export LOCK_TESTS_REQUIRE={{ NAME }}
-    exec cargo test -p lock-tests --features {{ NAME }} --test "$own" storm -- --nocapture
+    exec cargo test -p lock-tests --features {{ NAME }} --test "$own" nemesis -- --nocapture
 
 # Renews the expected compile errors; read the difference.
 ui:

@@ -34,9 +34,9 @@ pub(super) enum Answer {
 
 /// What the server says of the value under the lock's key.
 pub(super) struct Holder {
-    /// Cut off after what any owner of ours has.
+    /// The server cuts it off after the length that any owner of ours has.
     value: Vec<u8>,
-    /// What is left of its lease; negative if that is not known or there is none.
+    /// What is left of its lease. It is negative if that is not known or there is none.
     remaining_ms: i64,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct Holder {
 pub(super) struct QueuePosition {
     pub(super) holder: Holder,
     place: u32,
-    /// The last token when the entry was refreshed.
+    /// The last token that was given out when the entry was refreshed.
     pub(super) last_token: u64,
     /// The entry itself.
     pub(super) entry: String,
@@ -75,7 +75,7 @@ impl Holder {
 impl QueuePosition {
     /// Returns when a waiter with this lease looks again, unless a grant comes before.
     pub(super) fn look_again_after(&self, lease: Duration, polls: &mut u32) -> Duration {
-        // Not longer than this, or the entry would expire, and the waiter pass for dead.
+        // A longer pause would let the entry expire, and the waiter pass for dead.
         let refresh = (lease / 3).min(LONGEST_WAIT);
         if self.holder.is_foreign() && self.place == 0 {
             let poll = doubled(FIRST_POLL, *polls / 4, LATER_POLLS);

@@ -51,7 +51,7 @@ impl<'a> Acquisition<'a> {
         }
     }
 
-    /// Asks for the lock; once in the queue, with the entry there.
+    /// Asks for the lock. An acquisition that is in the queue already names its entry there.
     pub(super) async fn ask(&self, connection: Arc<Connection>, entry: Option<&str>) -> Asked {
         let wanted = self.request.tokens_wanted();
         let naming = &self.manager.naming;
@@ -66,7 +66,7 @@ impl<'a> Acquisition<'a> {
         let mut args = [self.owner.as_str(), &self.lease, tokens, channel, "", ""];
         let mut count = 4;
         let script = match &self.gives_up {
-            // Once in the queue it has nothing to give up any more.
+            // An acquisition that is in the queue has nothing to give up any more.
             Some(old) if entry.is_none_or(str::is_empty) => {
                 args[count] = old;
                 count += 1;

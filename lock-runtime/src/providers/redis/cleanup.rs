@@ -40,14 +40,14 @@ pub(super) struct Cleanup {
     unconfirmed: Option<Unconfirmed>,
     /// The request to take back was refused, so that there is probably nothing.
     refused: bool,
-    /// That of the first owner in the queue, or nothing.
+    /// The entry of the first owner in the queue, or nothing.
     entry: String,
-    /// While it is taken back.
+    /// Says to others, while this is under way, that the owners are nobody any more.
     residue: Option<Residue>,
 }
 
 /// Requests that were not answered on connections other than the last: they may still come to the
-/// server. Kept with the grant, since they are harmless until it ends.
+/// server. They are kept with the grant, since they are harmless until it ends.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Unconfirmed {
     /// When what they may do has ended by itself.
@@ -144,9 +144,9 @@ impl Cleanup {
         self.refused && self.unconfirmed.is_none() && fault(error) == Fault::Refused
     }
 
-    /// Takes it back without keeping anybody waiting: on the same connection; or else, since the
-    /// lost request may still be on its way, on others until a lease has passed. Until the server
-    /// has answered once, a shutdown waits for it.
+    /// Takes it back without keeping anybody waiting: on the same connection, if that answers. Else
+    /// the lost request may still be on its way, so it is taken back on others until a lease has
+    /// passed. Until the server has answered once, a shutdown waits for it.
     pub(super) fn in_the_background(mut self) {
         self.residue
             .get_or_insert_with(|| Residue::new(&self.owners));

@@ -30,18 +30,18 @@ const NOT_PLAIN: &str = "it does not answer as Redis does; for a port with TLS, 
 /// How many requests may wait to be written.
 const BACKLOG: usize = 1_024;
 
-/// A connection of the background runtime. Requests and published grants share it, so a grant can
+/// A connection, on the background runtime. Requests and published grants share it. So a grant can
 /// only be missed together with everything else, and then the waiter asks again.
 pub(super) struct Connection {
     requests: Arc<RequestPipeline>,
     ended: Arc<SetOnce<()>>,
     served: AtomicBool,
-    /// When the server may grant locks, if it has started so shortly before that it may not yet.
+    /// When the server may grant locks, if it has started so recently that it may not yet.
     grants_from: Option<Timestamp>,
 }
 
 impl Connection {
-    /// Connects, subscribes, and raises the fencing counter: what must come before the first
+    /// Connects, subscribes, and raises the fencing counter. All this must come before the first
     /// grant.
     pub(super) async fn open(
         settings: &Settings,
@@ -184,7 +184,7 @@ impl Connection {
     /// know.
     pub(super) async fn evicts_by(&self) -> Option<String> {
         let command = redis::cmd("INFO").arg("memory").to_owned();
-        // That it answers this says nothing about its use for locks.
+        // An answer to this says nothing about the connection's use for locks.
         let answer = self.requests.ask(command).await.ok()?;
         let text = redis::from_redis_value::<String>(answer).ok()?;
         let policy = info_field(&text, "maxmemory_policy");
@@ -207,7 +207,7 @@ impl Connection {
     ) -> RedisResult<Value> {
         match self.query(script.command(By::Hash, keys, args)).await {
             Err(error) if is_forgotten(&error) => {
-                // A future of its own, so that the path that all take stays small.
+                // This is a future of its own, so that the path that all take stays small.
                 Box::pin(self.run_by_text(script, keys, args)).await
             }
             answer => answer,
@@ -231,7 +231,7 @@ impl Connection {
         answer
     }
 
-    /// Sends commands in one go; an answer each, in order.
+    /// Sends commands in one go, and returns an answer for each, in order.
     pub(super) async fn query_all(
         &self,
         commands: &redis::Pipeline,

@@ -32,7 +32,7 @@ pub(super) struct ConnectionManager {
     pub(super) settings: Settings,
     pub(super) naming: Naming,
     pub(super) notifications: Arc<Notifications>,
-    /// The background one: connections must not end with the runtime of whoever asked for them.
+    /// The background runtime: connections must not end with that of whoever asked for them.
     runtime: Handle,
     state: Mutex<State>,
 }
@@ -176,8 +176,8 @@ impl ConnectionManager {
         fault
     }
 
-    /// Warns where the server may throw locks away. It may be another one with each connection;
-    /// what was said of one is not said again at the next.
+    /// Warns where the server may throw locks away. Each connection may be to another server. What
+    /// was said of one connection is not said again of the next.
     pub(super) async fn warn_of_eviction(&self, connection: &Connection) {
         let Some(policy) = connection.evicts_by().await else {
             return;
@@ -203,7 +203,7 @@ impl ConnectionManager {
                     // The new one is looked after by itself.
                     Ok(_) => return,
                     Err(error) if error.is_retryable() => {}
-                    // The last attempt's, which comes at once for a while.
+                    // It is the last attempt's, which comes at once for a while.
                     Err(_) => {
                         drop(manager);
                         tokio::time::sleep(LONGEST_PAUSE).await;

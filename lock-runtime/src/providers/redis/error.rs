@@ -9,7 +9,7 @@ use crate::providers::kit::error::{invalid, unsupported};
 use crate::providers::kit::fault::{Fault, caused};
 use crate::{LockError, LockErrorKind};
 
-/// Says what an error says about the request and the connection.
+/// Says what an error means for the request and the connection.
 pub(super) fn fault(error: &RedisError) -> Fault {
     if error.is_timeout() {
         return Fault::Unanswered;

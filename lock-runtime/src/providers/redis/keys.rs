@@ -29,7 +29,7 @@ pub(super) struct Keys {
 
 impl Naming {
     pub(super) fn new(prefix: &str) -> Result<Self, LockError> {
-        // The scripts' texts end at one, and it keeps keys apart, below.
+        // The scripts' texts end at a NUL, and it keeps keys apart, below.
         if prefix.contains('\0') {
             return Err(invalid("expected a key prefix without NUL characters"));
         }
@@ -73,7 +73,7 @@ impl Naming {
         self.names.owner(id)
     }
 
-    /// Returns the keys that a script is told which may change who holds a lock.
+    /// Returns the keys of a script that may change who holds a lock.
     pub(super) fn of_script<'a>(&'a self, keys: &'a Keys) -> [&'a str; 3] {
         [&keys.lock, &keys.waiters, &self.fence]
     }

@@ -10,8 +10,8 @@ use tokio::sync::watch;
 
 use crate::clock::Timestamp;
 
-/// An answer and a grant that come together are read within moments of each other. Much more is for
-/// waiters that have gone away, and of them there may be many.
+/// An answer and a grant that come together are read within moments of each other. What comes much
+/// earlier is for waiters that have gone away, and there may be many of them.
 const LONGEST_UNCLAIMED: Duration = Duration::from_secs(10);
 
 /// The waiters of one provider instance, by owner.
@@ -39,7 +39,7 @@ pub(super) struct Inbox {
     notifications: Arc<Notifications>,
     owner: Arc<str>,
     sender: watch::Sender<Option<Notification>>,
-    /// Keeps the latest alone.
+    /// It keeps only the latest.
     receiver: watch::Receiver<Option<Notification>>,
 }
 
@@ -60,7 +60,7 @@ impl Notifications {
         }
     }
 
-    /// Keeps grants for this owner from here on, and the one that has just come.
+    /// Keeps what is published for this owner from here on, and what has just come.
     pub(super) fn subscribe(self: &Arc<Self>, owner: &str) -> Inbox {
         let mut inboxes = self.lock();
         inboxes.drop_old(self.keeps_unclaimed);

@@ -19,9 +19,10 @@ const TOGETHER: usize = 16;
 /// The requests that are due on a connection, and the connection.
 pub(super) struct RequestPipeline {
     connection: MultiplexedConnection,
-    /// That of the connection: a call may be polled on another, which may end before its turn.
+    /// The runtime of the connection. A call may be polled on another one, which may end before its
+    /// turn.
     runtime: Handle,
-    /// Taken from the front a few at a time, however many there are.
+    /// They are taken from the front, a few at a time, however many there are.
     due: Mutex<VecDeque<Request>>,
 }
 
@@ -59,7 +60,7 @@ impl RequestPipeline {
         answered.await.unwrap_or_else(|_| Err(gone()))
     }
 
-    /// Sends commands in one go; an answer each, in order.
+    /// Sends commands in one go, and returns an answer for each, in order.
     pub(super) async fn ask_all(
         &self,
         commands: &Pipeline,

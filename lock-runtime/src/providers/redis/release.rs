@@ -100,7 +100,7 @@ impl<'a> Release<'a> {
             let connection = self.manager.connection().await?;
             let left = milliseconds(until.remaining().max(SHORTEST));
             let args = [self.owner.as_str(), &left, &kept];
-            // By its text, since it is rare and the process may be about to end.
+            // It is sent as text, since it is rare and the process may be about to end.
             match connection.run_by_text(&RELEASE_LATER, &keys, &args).await {
                 Ok(Value::Int(1)) => return Ok(()),
                 Ok(_) => return Err(lost(GIVEN_UP)),

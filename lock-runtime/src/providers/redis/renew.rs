@@ -19,7 +19,7 @@ use crate::providers::kit::fault::Fault;
 /// Renewals sent in one go. Requests of other locks wait no longer than these take.
 const TOGETHER: usize = 200;
 
-/// Renews the grants, each for its own lease; an answer each, in order.
+/// Renews the grants, each for its own lease, and returns an answer for each, in order.
 pub(super) async fn renew_all(
     manager: &Arc<ConnectionManager>,
     grants: &[&Grant],

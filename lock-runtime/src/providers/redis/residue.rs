@@ -5,8 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use once_cell::sync::Lazy;
 
-/// All providers' together, since owners are unique: what another one of this process has left is
-/// not another process's lock either.
+/// The owners of all providers together, since they are unique. What another provider of this
+/// process has left is not another process's lock either.
 static OWNERS: Lazy<Mutex<HashSet<String>>> = Lazy::new(Mutex::default);
 
 /// Owners that nobody is any more, until this is dropped.

@@ -35,7 +35,7 @@ pub(super) struct Script {
 /// How a script is named to the server.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum By {
-    /// Which the server may have forgotten.
+    /// By its hash, which the server may have forgotten.
     Hash,
     Text,
 }

@@ -11,7 +11,8 @@ use crate::LockError;
 use crate::future::{First, select};
 use crate::providers::kit::error::invalid;
 
-/// A handshake takes no longer where all is well and near; then the server is asked.
+/// A handshake takes no longer than this where all is well and near. After that the server is
+/// asked.
 const PATIENCE: Duration = Duration::from_millis(300);
 
 /// Waits for the outcome of connecting; or, with TLS, finds that the server answers without.

@@ -28,8 +28,8 @@ const PAUSE_WHEN_BUSY: Duration = Duration::from_millis(200);
 /// Whether more tokens are wanted than the entry says is looked at after this time, then after
 /// twice that, and so on.
 const FIRST_COUNT: Duration = Duration::from_millis(4);
-/// How often in a row something is put right that ought to be so, such as a lock that this process
-/// has left behind itself.
+/// How often in a row something is put right that should not have been wrong, such as a lock that
+/// this process has left behind itself.
 const MOST_REPEATED: u32 = 4;
 /// Where an acquisition stands.
 pub(super) struct Waiting<'a> {

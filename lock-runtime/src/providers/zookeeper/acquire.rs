@@ -22,7 +22,7 @@ use crate::providers::kit::fault::Fault;
 use crate::providers::kit::outage::Outage;
 use crate::{LockError, LockErrorKind};
 
-/// Between two attempts of a waiter to reach the ensemble.
+/// The pause between two attempts of a waiter to reach the ensemble.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// One acquisition under way.
@@ -53,7 +53,7 @@ impl<'a> Acquisition<'a> {
             self.request.report_unanswered(true);
             let room = async {
                 match old {
-                    // On its session it need not wait for the old one's node to go.
+                    // On the same session it need not wait for the old one's node to go.
                     Some(old) if !old.node.session.has_ended() => Ok(Arc::clone(&old.node.room)),
                     _ => self.pool.room(&self.lock).await,
                 }

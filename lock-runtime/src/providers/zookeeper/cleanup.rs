@@ -61,11 +61,11 @@ impl Node {
         };
         match created.or(found.as_ref()) {
             Some(created) => {
-                // As far as is known here.
+                // A removal may have been asked for before, for all that is known here.
                 let mut asked = true;
                 self.remove(created, &mut asked).await?;
             }
-            // Possibly created by a lost request, for nothing.
+            // A lost request may have created the lock's node for nothing.
             None => self.remove_empty_lock().await,
         }
         Ok(())

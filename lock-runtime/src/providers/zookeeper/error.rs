@@ -6,7 +6,7 @@ use crate::providers::kit::error::unavailable;
 use crate::providers::kit::fault::{Fault, caused};
 use crate::{LockError, LockErrorKind};
 
-/// Says what an error says about the request and the session.
+/// Says what an error means for the request and the session.
 pub(super) fn fault(error: &Error) -> Fault {
     match error {
         // The custom ones are those of the socket.

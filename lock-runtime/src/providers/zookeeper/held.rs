@@ -32,7 +32,7 @@ pub(super) struct Held {
     let_go: SetOnce<()>,
     /// Somebody else has removed the node.
     removed: AtomicBool,
-    /// Its removal is done, or has been seen to.
+    /// The removal of its node is done, or has been seen to.
     removal_seen_to: AtomicBool,
 }
 
@@ -107,7 +107,7 @@ impl Held {
                     Err(error) => match self.node.session.note(&error) {
                         Fault::Interrupted | Fault::Unanswered => {}
                         Fault::Busy => tokio::time::sleep(PAUSE).await,
-                        // By its deadline alone, then.
+                        // Then its deadline alone tells of a loss.
                         _ => return false,
                     },
                 }

@@ -24,7 +24,7 @@ const LATELY: Duration = Duration::from_millis(100);
 pub(super) struct Node {
     pub(super) pool: Arc<SessionPool>,
     pub(super) session: Arc<Session>,
-    /// Kept for as long as the node may be there.
+    /// It is kept for as long as the node may be there.
     pub(super) room: Arc<Room>,
     pub(super) lock: LockPath,
     /// What stands in the node, and in no other one.
@@ -38,14 +38,14 @@ pub(super) struct Created {
     pub(super) name: String,
     /// The transaction that created it.
     pub(super) czxid: i64,
-    /// Before the last request was sent that found it there.
+    /// A moment before the last request was sent that found it there.
     pub(super) seen_at: Timestamp,
 }
 
 /// What creating it brought to light.
 pub(super) struct Queued {
     pub(super) created: Created,
-    /// Before the creation was asked for.
+    /// A moment before the creation was asked for.
     pub(super) sent_at: Timestamp,
     /// All children of the lock's node afterwards; `None` if they could not be listed.
     pub(super) children: Option<Vec<String>>,
@@ -90,8 +90,8 @@ impl Node {
             let parent = parent.await;
             let child = child.await;
             if let Some(old) = old {
-                // Not asked for twice: if its answer is lost, only a look at whose it is makes it
-                // safe.
+                // The removal is not asked for twice. If its answer is lost, only a look at whose
+                // the node is makes it safe.
                 old_is_gone = matches!(old.await, Ok(()) | Err(Error::NoNode));
             }
             let children = children.await.ok();
@@ -174,7 +174,7 @@ impl Node {
                         seen_at,
                     }));
                 }
-                // Another one's, which may be gone by now, or hidden.
+                // It is another owner's, and may be gone by now, or hidden.
                 Ok(_) | Err(Error::NoNode | Error::NoAuth) => {}
                 Err(error) => return Err(error),
             }
@@ -248,7 +248,7 @@ impl Node {
             .session
             .client
             .delete(&self.lock.child(&created.name), None);
-        // Sent at once, too.
+        // This is sent at once, too.
         join(own, self.remove_empty_lock())
             .await
             .0

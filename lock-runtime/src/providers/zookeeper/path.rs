@@ -9,7 +9,7 @@ use crate::providers::kit::error::invalid;
 /// What the children begin with that stand for holders and waiters of a mutex. Other primitives
 /// use other words, and may sit below the same node.
 const CHILD: &str = "lock-";
-/// The digits of a sequence number.
+/// How many digits a sequence number has.
 const SEQUENCE: usize = 10;
 
 /// The node below which all who want one lock queue.

@@ -17,7 +17,8 @@ pub(super) async fn release(held: &Held) -> Result<(), LockError> {
     }
     let (node, pool) = (&held.node, &held.node.pool);
     let limit = pool.settings.common.connect_timeout;
-    // In an outage others wait for this in turn, and who does not wait has one such time in all.
+    // In an outage others wait for this in turn, and one that does not wait has one such time in
+    // all.
     if !node.session.connects_within(limit / 2).await {
         if let Some(loss) = held.loss() {
             return Err(loss);

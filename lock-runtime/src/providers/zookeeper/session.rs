@@ -14,14 +14,15 @@ use crate::provider::{LossReporter, OwnerId};
 use crate::providers::kit::fault::Fault;
 use crate::providers::kit::session::Liveness;
 
-/// How long the paths may be, taken together, that a session has an eye on. The client tells a new
+/// How long the paths may be, taken together, that a session watches. The client tells a new
 /// connection of them in pieces of 128 KiB, and takes the answer to a second piece for an error.
 /// Then no connection would come about any more (`WatchManager::resend_watches` in version 0.11).
 const ROOM: usize = 100 << 10;
 
 pub(super) const ENDED: &str = "its ZooKeeper session has expired or was closed";
 
-/// A session, and the client that keeps it alive. Closed, with all its locks, when dropped.
+/// A session, and the client that keeps it alive. It is closed, with all its locks, when this is
+/// dropped.
 pub(super) struct Session {
     pub(super) client: Client,
     /// How long its connections may be silent.
@@ -31,7 +32,7 @@ pub(super) struct Session {
     taken: AtomicUsize,
 }
 
-/// A part of a session's room, for an eye on one path at a time.
+/// A part of a session's room, enough to watch one path at a time.
 pub(super) struct Room {
     session: Arc<Session>,
     length: usize,
@@ -43,10 +44,10 @@ impl Drop for Room {
     }
 }
 
-/// What outlives the client.
+/// What the task that watches the session has too.
 struct State {
     liveness: Liveness<OwnerId>,
-    /// Before the last request was sent that a majority of the ensemble has confirmed.
+    /// A moment before the last request was sent that a majority of the ensemble has confirmed.
     confirmed: AtomicU64,
     /// Since when it has no connection, if it has none.
     disconnected: Mutex<Option<Timestamp>>,

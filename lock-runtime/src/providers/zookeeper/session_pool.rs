@@ -17,7 +17,7 @@ use crate::providers::kit::holder::Names;
 use crate::providers::kit::reconnect::{Joined, SingleFlight};
 use crate::{LockError, LockName};
 
-/// Sessions of this process are known again for so many more.
+/// How many of the latest sessions of this process are remembered.
 const KNOWN_SESSIONS: usize = 1_024;
 
 type Outcome = Result<Arc<Session>, LockError>;
@@ -27,7 +27,7 @@ pub(super) struct SessionPool {
     pub(super) settings: Settings,
     pub(super) transactions: Transactions,
     names: Names,
-    /// The keeper's: sessions must not end with the runtime of whoever asked for them.
+    /// The keeper's runtime: sessions must not end with that of whoever asked for them.
     runtime: Handle,
     state: Mutex<State>,
 }
@@ -35,10 +35,10 @@ pub(super) struct SessionPool {
 #[derive(Default)]
 struct State {
     current: Option<Arc<Session>>,
-    /// Those that had no room any more. They live as long as their locks.
+    /// Sessions that had no room any more. They live as long as their locks.
     full: Vec<Weak<Session>>,
     attempt: SingleFlight<Arc<Session>>,
-    /// The ids of all sessions lately; the server may have one that is not here any more.
+    /// The ids of the latest sessions. The server may have one that is not here any more.
     ids: VecDeque<i64>,
 }
 

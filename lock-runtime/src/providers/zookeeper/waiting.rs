@@ -13,7 +13,7 @@ use crate::clock::Timestamp;
 use crate::future::join;
 use crate::provider::{AcquireRequest, Grant};
 
-/// Between two looks at a node that may not be read.
+/// The pause between two looks at a node that may not be read.
 const HIDDEN: Duration = Duration::from_millis(250);
 
 /// The owners that the server shows of a node that goes with no session: none, or a container.
@@ -35,7 +35,7 @@ pub(super) enum Miss {
     Failed(Error),
 }
 
-/// The node of an acquisition, as far as it is known, for those who look at it from beside.
+/// The node of an acquisition, as far as it is known, for what runs beside the wait.
 #[derive(Default)]
 pub(super) struct Known(Mutex<Option<Created>>);
 
@@ -102,7 +102,7 @@ impl Waiting<'_> {
 
     /// Creates the node.
     async fn queue(&self, old: Option<&Held>) -> Result<Place, Miss> {
-        // What there was is another's to remove, or gone.
+        // An earlier node is another's to remove, or gone.
         self.known.set(None);
         self.request.report_unanswered(true);
         let instead_of = old.map(|old| &old.created);
@@ -155,7 +155,7 @@ impl Waiting<'_> {
         Ok(true)
     }
 
-    /// Waits until the node before it is gone, or may be, if the request waits; what this process
+    /// Waits until the node before it is gone, or may be, if the request waits. What this process
     /// has left behind is awaited in any case.
     async fn wait(&self, path: &str) -> Result<(), Miss> {
         let client = &self.node.session.client;
@@ -168,8 +168,8 @@ impl Waiting<'_> {
                     _ => Ok(()),
                 }
             }
-            // Everybody may ask whether it exists. But servers tell nobody of its end who may not
-            // read it.
+            // Everybody may ask whether it exists. But servers do not tell of its end those who may
+            // not read it.
             Err(Error::NoAuth) => {
                 match client.check_stat(path).await {
                     Ok(Some(stat)) => self.is_seen_before(path, stat.ephemeral_owner)?,
