@@ -66,7 +66,7 @@ impl SlotRef {
         let slot = self.on_behalf_of(head);
         state.exactly = false;
         let (request, interest) = match AcquireRequest::new(self.name.clone(), asked, waits) {
-            Ok(made) => made,
+            Ok((request, interest)) => (request.made_for(self.address()), interest),
             Err(error) => return self.fail_all(state, held, &error),
         };
         interest.want_tokens(state.tokens_wanted());
@@ -103,6 +103,7 @@ impl SlotRef {
         if held.is_none() && request.waits() && !says_what_it_sees {
             // A first call that does not wait tells a lock that is held from a server that hangs.
             let (first, _) = AcquireRequest::new(self.name.clone(), request.lease(), false)?;
+            let first = first.made_for(self.address());
             match self.call(&first, None).await {
                 Err(error) if error.kind() == LockErrorKind::Contended => {
                     request.report_contention();

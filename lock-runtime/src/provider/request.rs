@@ -77,6 +77,8 @@ pub struct AcquireRequest {
     waits: bool,
     interest: Interest,
     loss: LossReporter,
+    /// The address of the slot that it is made for; zero if it is made for none.
+    slot: usize,
 }
 
 impl AcquireRequest {
@@ -107,8 +109,20 @@ impl AcquireRequest {
             waits,
             interest: interest.clone(),
             loss: LossReporter::new(),
+            slot: 0,
         };
         Ok((request, interest))
+    }
+
+    /// Says for which slot of the gate it is made.
+    pub(crate) fn made_for(mut self, slot: usize) -> Self {
+        self.slot = slot;
+        self
+    }
+
+    /// Tells whether it is made for this slot of the gate.
+    pub(crate) fn is_made_for(&self, slot: usize) -> bool {
+        self.slot == slot
     }
 
     /// Returns the lock's name, which is valid. The provider adds its own key prefix.

@@ -30,7 +30,14 @@ impl InProcessProvider {
     pub fn new() -> Self {
         Self::default()
     }
+
+    fn next_token(&self) -> FencingToken {
+        FencingToken::new(self.last_token.fetch_add(1, Ordering::Relaxed) + 1)
+    }
 }
+
+/// What a grant carries whose lock is held by the queue that asked for it.
+struct HeldByQueue;
 
 impl LockProvider for InProcessProvider {
     fn capabilities(&self) -> Capabilities {
@@ -46,7 +53,14 @@ impl LockProvider for InProcessProvider {
     ) -> BoxFuture<'a, Result<Grant, LockError>> {
         Box::pin(async move {
             let source = Source::new(Arc::new(self.clone()));
-            let mut slot = Some(gate::enter(&source, request.name())?);
+            let slot = gate::enter(&source, request.name())?;
+            if request.is_made_for(slot.address()) {
+                // The queue that asks is the lock itself. So it is where a wrapper shares the lock
+                // space, and where a caller of this provider waits behind one of a wrapper.
+                let grant = Grant::new(request, Timestamp::now()).with_state(HeldByQueue);
+                return Ok(grant.with_token(self.next_token()));
+            }
+            let mut slot = Some(slot);
             let wanted = Wanted {
                 lease: Span::NONE,
                 timeout: match request.waits() {
@@ -74,6 +88,7 @@ impl LockProvider for InProcessProvider {
         Box::pin(async move {
             match grant.state::<LockGuard>() {
                 Some(guard) => guard.release_in_place().await,
+                None if grant.state::<HeldByQueue>().is_some() => Ok(()),
                 None => Err(LockErrorKind::Lost.into()),
             }
         })
@@ -88,9 +103,7 @@ impl LockProvider for InProcessProvider {
     }
 
     fn grant_in_process(&self) -> Option<FencingToken> {
-        Some(FencingToken::new(
-            self.last_token.fetch_add(1, Ordering::Relaxed) + 1,
-        ))
+        Some(self.next_token())
     }
 }
 
