@@ -114,7 +114,7 @@ impl DistributedLock {
     /// # Errors
     ///
     /// * [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable) if the server cannot be
-    ///   reached or does not answer, after the provider's own patience. Also if
+    ///   reached or does not answer, after the provider's own patience, or if
     ///   [`shutdown`](crate::shutdown()) ends the wait.
     /// * [`WouldDeadlock`](crate::LockErrorKind::WouldDeadlock) if the calling task holds the lock
     ///   through the attribute or [`run`](Self::run). A guard that it holds is not noticed.

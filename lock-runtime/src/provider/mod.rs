@@ -200,8 +200,9 @@ pub trait LockProvider: Send + Sync + 'static {
 
     /// Releases the lock, if the grant's owner still holds it.
     ///
-    /// The library calls it exactly once for each grant that was not passed on. After a loss the
-    /// call is a precaution, whose answer is ignored.
+    /// The library calls it exactly once for each grant that was neither passed on nor left to
+    /// [`release_later`](Self::release_later). After a loss the call is a precaution, whose answer
+    /// is ignored.
     ///
     /// # Errors
     ///
