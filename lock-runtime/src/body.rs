@@ -181,7 +181,8 @@ impl<F> Drop for Body<'_, F> {
 /// The end of `max_hold`.
 struct Limit<'a> {
     max_hold: &'a Duration,
-    /// The error if there is no timer: then the body must not run, since nothing would limit it.
+    /// The timer, or why there is none. Without one the body must not run, since nothing would
+    /// limit it.
     timer: Result<Pin<Box<Sleep>>, LockError>,
 }
 

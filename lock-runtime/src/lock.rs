@@ -93,7 +93,7 @@ impl DistributedLock {
     ///   ended. After a loss there is nothing to keep.
     /// * A release of the guard does not wait for the end of `min_hold`.
     /// * On Redis the lock stays even if the process ends. Elsewhere the end of the process, or
-    ///   [`shutdown`](crate::shutdown), frees the lock.
+    ///   [`shutdown`](crate::shutdown()), frees the lock.
     /// * `min_hold` may be longer than the lease.
     #[must_use]
     pub fn min_hold(mut self, min_hold: Duration) -> Self {
@@ -114,8 +114,8 @@ impl DistributedLock {
     /// # Errors
     ///
     /// * [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable) if the server cannot be
-    ///   reached or does not answer, after the provider's own patience. Also if
-    ///   [`shutdown`](crate::shutdown) ends the wait.
+    ///   reached or does not answer, after the provider's own patience, or if
+    ///   [`shutdown`](crate::shutdown()) ends the wait.
     /// * [`WouldDeadlock`](crate::LockErrorKind::WouldDeadlock) if the calling task holds the lock
     ///   through the attribute or [`run`](Self::run). A guard that it holds is not noticed.
     /// * [`InvalidName`](crate::LockErrorKind::InvalidName),

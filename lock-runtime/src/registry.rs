@@ -159,8 +159,8 @@ pub fn register_named(
     Ok(())
 }
 
-/// Makes every acquisition fail with [`NoProvider`](LockErrorKind::NoProvider) while no provider is
-/// registered. By default, locks are then held in this process alone.
+/// Makes acquisitions on the default provider fail with [`NoProvider`](LockErrorKind::NoProvider)
+/// while none is registered. By default, their locks are then held in this process alone.
 ///
 /// It is for services of which several instances run, where a forgotten [`register`] must be
 /// noticed.

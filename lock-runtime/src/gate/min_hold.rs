@@ -18,8 +18,8 @@ use crate::lease::Lease;
 use crate::telemetry::spans;
 
 impl SlotRef {
-    /// Keeps the lock that is held until this moment. The provider is asked to do so by itself. If
-    /// it cannot, this process renews the lock until then and gives it back.
+    /// Keeps the held lock until this moment. The provider is asked to do so by itself. If it
+    /// cannot, this process renews the lock until then and gives it back.
     pub(super) fn rest(&self, state: &mut State, until: Timestamp) -> (Release, Effects) {
         let lease = match state.enter(Phase::Idle) {
             Phase::Held { lease, .. } => lease,
@@ -75,7 +75,7 @@ impl SlotRef {
         self.look_later(looked_at);
     }
 
-    /// Leaves the lock to the server until then, or else keeps it here.
+    /// Has the server keep the lock until this moment. If it cannot, keeps the lock here.
     async fn rest_on_server(
         &self,
         lease: Arc<Lease>,

@@ -200,8 +200,9 @@ pub trait LockProvider: Send + Sync + 'static {
 
     /// Releases the lock, if the grant's owner still holds it.
     ///
-    /// The library calls it exactly once for each grant that was not passed on. After a loss the
-    /// call is a precaution, whose answer is ignored.
+    /// The library calls it exactly once for each grant that was neither passed on nor left to
+    /// [`release_later`](Self::release_later). After a loss the call is a precaution, whose answer
+    /// is ignored.
     ///
     /// # Errors
     ///
@@ -260,7 +261,9 @@ pub trait LockProvider: Send + Sync + 'static {
     /// server says. Many servers let one session take its own lock twice.
     ///
     /// By default it is the provider's own address. A provider that only wraps another one must
-    /// return that one's space.
+    /// return that one's space. The exception is a wrapper of
+    /// [`InProcessProvider`](crate::InProcessProvider), which must keep its own: the inner provider
+    /// queues callers by its space, and would wait for the wrapper.
     fn lock_space(&self) -> LockSpace {
         LockSpace::of(self)
     }
