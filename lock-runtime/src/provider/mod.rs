@@ -261,9 +261,7 @@ pub trait LockProvider: Send + Sync + 'static {
     /// server says. Many servers let one session take its own lock twice.
     ///
     /// By default it is the provider's own address. A provider that only wraps another one must
-    /// return that one's space. The exception is a wrapper of
-    /// [`InProcessProvider`](crate::InProcessProvider), which must keep its own: the inner provider
-    /// queues callers by its space, and would wait for the wrapper.
+    /// return that one's space.
     fn lock_space(&self) -> LockSpace {
         LockSpace::of(self)
     }

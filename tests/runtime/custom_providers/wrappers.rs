@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use lock_runtime::testing::{Operation, TestProvider};
 use lock_runtime::{
-    AcquireRequest, BoxFuture, Capabilities, DistributedLock, Grant, LockError, LockProvider,
-    LockSpace, Timestamp,
+    AcquireRequest, BoxFuture, Capabilities, DistributedLock, Grant, InProcessProvider, LockError,
+    LockProvider, LockSpace, Timestamp,
 };
 use lock_tests::poll_once;
 
@@ -94,6 +94,71 @@ fn two_wrappers_of_one_space_each_serve_their_own() {
         assert!(renewed >= 3, "by its own lease, {renewed} times");
         assert_eq!(first.calls()[1], 0);
         assert_eq!(inner.calls(Operation::Release), 2);
+    });
+}
+
+/// Forwards what a wrapper must forward, and shares the lock space or has its own.
+struct Plain {
+    inner: InProcessProvider,
+    shares_space: bool,
+}
+
+impl LockProvider for Plain {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn acquire<'a>(
+        &'a self,
+        request: &'a AcquireRequest,
+    ) -> BoxFuture<'a, Result<Grant, LockError>> {
+        self.inner.acquire(request)
+    }
+
+    fn release<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<(), LockError>> {
+        self.inner.release(grant)
+    }
+
+    fn lock_space(&self) -> LockSpace {
+        match self.shares_space {
+            true => self.inner.lock_space(),
+            false => LockSpace::of(self),
+        }
+    }
+}
+
+/// The queue of the process is the lock itself: it must not be asked to wait for itself.
+#[test]
+fn wrappers_of_the_in_process_provider_exclude_it_and_each_other() {
+    run(async {
+        let inner = InProcessProvider::new();
+        let wrapped = |shares_space| {
+            let inner = inner.clone();
+            Arc::new(Plain {
+                inner,
+                shares_space,
+            }) as Arc<dyn LockProvider>
+        };
+        let providers = [wrapped(true), wrapped(false), Arc::new(inner.clone())];
+        let locks = providers.map(|provider| DistributedLock::on(provider, "wrapped"));
+        let second = Duration::from_secs(1);
+        let mut highest = None;
+        for holder in &locks {
+            for waiter in &locks {
+                let held = holder.acquire_for(second).await.expect("the lock is free");
+                for other in &locks {
+                    let refused = other.try_acquire().await.expect("no error");
+                    assert!(refused.is_none(), "it is held");
+                }
+                let mut waiting = Box::pin(waiter.acquire_for(second));
+                assert!(poll_once(waiting.as_mut()).await.is_none());
+                assert!(held.fencing_token() > highest, "tokens grow");
+                held.release().await.expect("it was held");
+                let taken = waiting.await.expect("it is free");
+                highest = taken.fencing_token();
+                taken.release().await.expect("it was held");
+            }
+        }
     });
 }
 
