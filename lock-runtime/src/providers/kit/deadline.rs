@@ -37,3 +37,20 @@ impl Deadline {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_request_that_does_not_wait_has_a_deadline() {
+        let limit = Duration::from_millis(10);
+        for waits in [false, true] {
+            let (request, _) = AcquireRequest::new("name", limit, waits).unwrap();
+            let deadline = Deadline::new(&request, Timestamp::now(), limit);
+            let answer = deadline.keep(tokio::time::sleep(limit * 4)).await;
+            assert_eq!(answer.is_ok(), waits);
+            assert!(deadline.keep(std::future::ready(())).await.is_ok());
+        }
+    }
+}

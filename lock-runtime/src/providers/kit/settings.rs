@@ -224,3 +224,56 @@ macro_rules! common_setters {
     };
 }
 pub(crate) use common_setters;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_builder_has_set_wins_over_a_parameter() {
+        let mut options = CommonOptions {
+            lease: Some(Duration::from_secs(9)),
+            ..CommonOptions::default()
+        };
+        for (key, value) in [
+            ("lease", "5s"),
+            ("connect_timeout", "2s"),
+            ("key_prefix", "a"),
+        ] {
+            assert!(options.read(key, value).unwrap(), "{key}");
+        }
+        assert!(!options.read("acl", "open").unwrap());
+        assert!(options.read("lease", "soon").is_err());
+        let common = options.finish(|lease, connect| lease.min(connect)).unwrap();
+        assert_eq!(common.lease, Duration::from_secs(9));
+        assert_eq!(common.response_timeout, Duration::from_secs(2));
+        assert_eq!(common.key_prefix, "a");
+        assert_eq!(
+            common.patience(common.lease / 9),
+            Duration::from_millis(250)
+        );
+    }
+
+    #[test]
+    fn what_nobody_can_keep_is_refused() {
+        let error = |options: CommonOptions| {
+            let finished = options.finish(|_, _| Duration::from_secs(1));
+            finished
+                .err()
+                .map(|error| error.to_string())
+                .unwrap_or_default()
+        };
+        let lease = |lease| CommonOptions {
+            lease: Some(lease),
+            ..CommonOptions::default()
+        };
+        assert!(error(lease(Duration::from_millis(99))).contains("a lease of 100 ms to 24 h"));
+        assert!(error(lease(*LEASES.end() + Duration::from_secs(1))).contains("a lease of"));
+        assert_eq!(error(lease(*LEASES.start())), "");
+        let no_time = CommonOptions {
+            connect_timeout: Some(Duration::ZERO),
+            ..CommonOptions::default()
+        };
+        assert!(error(no_time).contains("timeouts above zero"));
+    }
+}
