@@ -70,8 +70,8 @@ pub(crate) fn parameters(query: &str) -> Result<Parameters<'_>, LockError> {
     Ok(parameters)
 }
 
-pub(crate) const UNESCAPED: &str = "wrong URL; a `?`, `#`, `/` or `@` in a user name or password is \
-                                    written as `%3F`, `%23`, `%2F` or `%40`";
+pub(crate) const UNESCAPED: &str = "wrong URL; a `?`, `#`, `/` or `@` in a user name or password \
+                                    is written as `%3F`, `%23`, `%2F` or `%40`";
 
 /// Hides what is wrong with a query where that may be a part of a password, and would be repeated.
 pub(crate) fn without_secrets<T>(query: &str, read: Result<T, LockError>) -> Result<T, LockError> {

@@ -1,5 +1,5 @@
-//! An acquisition that has come to more than one request: queue, wait for the grant or the moment to
-//! look again, and take back whatever is left of it if it fails.
+//! An acquisition that has come to more than one request: queue, wait for the grant or the moment
+//! to look again, and take back whatever is left of it if it fails.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;

@@ -126,8 +126,8 @@ impl<'a> Acquisition<'a> {
         let error = match miss {
             Miss::Held | Miss::Abandoned => LockErrorKind::Contended.into(),
             Miss::NoLock(path) => invalid(format!(
-                "the node `{path}` stands before all locks and is not ephemeral; no lock is, and it \
-                 would hold for ever"
+                "the node `{path}` stands before all locks and is not ephemeral; no lock is, and \
+                 it would hold for ever"
             )),
             Miss::Ended => return Err(None),
             Miss::Stranded => {
