@@ -117,9 +117,10 @@ fn say(source: &Source, name: &str) {
 ///
 /// # Examples
 ///
-/// ```
+#[cfg_attr(feature = "macros", doc = "```")]
+#[cfg_attr(not(feature = "macros"), doc = "```ignore")]
 /// use std::sync::Arc;
-/// use lock_runtime::{InProcessProvider, LockError, LockProvider, distributed_lock};
+/// use lock_runtime::{LockError, LockProvider, distributed_lock};
 ///
 /// #[distributed_lock(name = "report", provider = "reports")]
 /// async fn report() -> Result<u32, LockError> {
@@ -133,7 +134,7 @@ fn say(source: &Source, name: &str) {
 /// assert_eq!(report().await?, 7);
 /// # Ok(())
 /// # }
-/// ```
+#[doc = "```"]
 pub fn register_named(
     name: impl Into<String>,
     provider: impl LockProvider,

@@ -30,7 +30,8 @@ macro_rules! cases {
         cases!($provider => timeouts:
             zero_timeout_is_contended, short_timeout, long_timeout_is_granted, waits_for_ever,
             endless_timeout, timed_out_waiter_stops_nobody, a_timeout_is_exact,
-            free_names_are_never_held_elsewhere, min_hold_outlasts_the_guard);
+            free_names_are_never_held_elsewhere, min_hold_outlasts_the_guard,
+            a_body_may_outlast_its_min_hold);
         cases!($provider => cancellation:
             dropped_waiter_leaves_nothing, dropped_at_every_poll_when_free,
             dropped_at_every_poll_when_held, aborted_task, dropped_when_just_granted);

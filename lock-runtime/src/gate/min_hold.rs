@@ -53,7 +53,7 @@ impl SlotRef {
             Err((_, job)) => {
                 let mut effects = match lease {
                     Some(lease) => self.give_back(state, lease).1,
-                    None => self.pass(state, None),
+                    None => self.pass_in_process(state),
                 };
                 effects.drop_job(job);
                 (Release::NotHeld, effects)
@@ -68,7 +68,7 @@ impl SlotRef {
             return;
         }
         state.enter(Phase::Idle);
-        let effects = self.pass(&mut state, None);
+        let effects = self.pass_in_process(&mut state);
         let looked_at = state.be_looked_at();
         drop(state);
         effects.happen();

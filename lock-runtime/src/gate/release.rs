@@ -161,7 +161,7 @@ impl SlotRef {
             self.rest(state, until).1
         } else {
             state.saw_holder = state.last_ticket;
-            self.pass(state, None)
+            self.pass_in_process(state)
         };
         let looked_at = state.be_looked_at();
         drop(guard);
@@ -187,6 +187,21 @@ impl SlotRef {
         } else {
             (Release::Done, self.start_acquiring(state, Some(lease)))
         }
+    }
+
+    /// Frees a lock of this process alone: for the head of the queue, if there is one.
+    pub(super) fn pass_in_process(&self, state: &mut State) -> Effects {
+        let Some(head) = state.queue.front() else {
+            state.set(Phase::Idle);
+            return Effects::default();
+        };
+        let source = self.source_of(head);
+        if source.ask().is_ok_and(|facts| facts.in_process) {
+            return self.pass(state, None);
+        }
+        // A wrapper's waiter is served by a call of the wrapper.
+        state.set(Phase::Idle);
+        self.start_acquiring(state, None)
     }
 
     /// Gives the lock to the head of the queue, if there is one.

@@ -9,10 +9,8 @@ use std::time::Duration;
 pub struct LockSpace(usize);
 
 impl LockSpace {
-    /// Returns the space that belongs to this very provider, for as long as the provider is not
-    /// moved. Once it is registered or in an `Arc`, it stays where it is.
-    pub fn of<P: ?Sized>(provider: &P) -> Self {
-        Self(std::ptr::from_ref(provider).cast::<()>().addr())
+    pub(super) const fn at_address(address: usize) -> Self {
+        Self(address)
     }
 
     /// Returns the space that belongs to this shared value, and so to all clones of a provider that

@@ -288,6 +288,14 @@ pub trait LockProvider: Send + Sync + 'static {
     }
 }
 
+impl LockSpace {
+    /// Returns the space that belongs to this very provider, for as long as the provider is not
+    /// moved. Once it is registered or in an `Arc`, it stays where it is.
+    pub fn of<P: LockProvider + ?Sized>(provider: &P) -> Self {
+        Self::at_address(std::ptr::from_ref(provider).cast::<()>().addr())
+    }
+}
+
 impl<P: LockProvider + ?Sized> LockProvider for Arc<P> {
     fn capabilities(&self) -> Capabilities {
         (**self).capabilities()

@@ -175,3 +175,16 @@ pub(crate) async fn min_hold_outlasts_the_guard(fixture: Shared) {
     assert!(granted.elapsed() < min_hold + fixture.bound(), "at its end");
     next.release().await.unwrap();
 }
+
+/// The end of a body that has lasted longer than its `min_hold` frees the lock at once.
+pub(crate) async fn a_body_may_outlast_its_min_hold(fixture: Shared) {
+    let min_hold = Duration::from_millis(50);
+    let lock = fixture.lock("long-job").min_hold(min_hold);
+    for _ in 0..3 {
+        let guard = lock.acquire_for(fixture.bound()).await.unwrap();
+        tokio::time::sleep(min_hold * 2).await;
+        guard.release().await.unwrap();
+        let next = fixture.lock("long-job").try_acquire().await.unwrap();
+        next.expect("it is free").release().await.unwrap();
+    }
+}

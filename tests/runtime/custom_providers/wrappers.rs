@@ -101,6 +101,7 @@ fn two_wrappers_of_one_space_each_serve_their_own() {
 struct Plain {
     inner: InProcessProvider,
     shares_space: bool,
+    acquired: Arc<AtomicUsize>,
 }
 
 impl LockProvider for Plain {
@@ -112,7 +113,11 @@ impl LockProvider for Plain {
         &'a self,
         request: &'a AcquireRequest,
     ) -> BoxFuture<'a, Result<Grant, LockError>> {
-        self.inner.acquire(request)
+        Box::pin(async {
+            let grant = self.inner.acquire(request).await?;
+            self.acquired.fetch_add(1, Ordering::Relaxed);
+            Ok(grant)
+        })
     }
 
     fn release<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<(), LockError>> {
@@ -132,11 +137,12 @@ impl LockProvider for Plain {
 fn wrappers_of_the_in_process_provider_exclude_it_and_each_other() {
     run(async {
         let inner = InProcessProvider::new();
-        let wrapped = |shares_space| {
-            let inner = inner.clone();
+        let counts: [Arc<AtomicUsize>; 2] = Default::default();
+        let wrapped = |shares_space: bool| {
             Arc::new(Plain {
-                inner,
+                inner: inner.clone(),
                 shares_space,
+                acquired: Arc::clone(&counts[usize::from(shares_space)]),
             }) as Arc<dyn LockProvider>
         };
         let providers = [wrapped(true), wrapped(false), Arc::new(inner.clone())];
@@ -153,11 +159,17 @@ fn wrappers_of_the_in_process_provider_exclude_it_and_each_other() {
                 let mut waiting = Box::pin(waiter.acquire_for(second));
                 assert!(poll_once(waiting.as_mut()).await.is_none());
                 assert!(held.fencing_token() > highest, "tokens grow");
+                highest = held.fencing_token();
                 held.release().await.expect("it was held");
                 let taken = waiting.await.expect("it is free");
+                assert!(taken.fencing_token() > highest, "each grant has a token");
                 highest = taken.fencing_token();
                 taken.release().await.expect("it was held");
             }
+        }
+        for count in &counts {
+            let acquired = count.load(Ordering::Relaxed);
+            assert_eq!(acquired, 6, "each grant is acquired through its wrapper");
         }
     });
 }

@@ -21,8 +21,12 @@ impl Outage {
 
     /// Says whether to put up with an error: only a request that waits does, and only for so long.
     pub(crate) fn tolerates(&mut self, request: &AcquireRequest, error: &LockError) -> bool {
-        self.note(request, error);
-        request.waits() && error.is_retryable() && !self.ends_at().has_passed()
+        self.since.get_or_insert_with(Timestamp::now);
+        let tolerates = request.waits() && error.is_retryable() && !self.ends_at().has_passed();
+        if tolerates {
+            self.note(request, error);
+        }
+        tolerates
     }
 
     /// Tells whoever wants the lock of the trouble; with the first error it begins.

@@ -4,23 +4,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::SetOnce;
 
 use super::error::unavailable;
 use crate::LockError;
 use crate::background;
+use crate::signal::Signal;
 
 type Outcome<T> = Result<T, LockError>;
 
 /// The attempt that is under way, if one is. It belongs to the state of a provider, under the same
 /// lock as what the attempts are for: then nobody begins another one just after the last has ended.
 pub(crate) struct SingleFlight<T> {
-    attempt: Option<Arc<SetOnce<Outcome<T>>>>,
+    attempt: Option<Arc<Signal<Outcome<T>>>>,
 }
 
 /// A place among those whom an attempt serves.
 pub(crate) struct Joined<T> {
-    attempt: Arc<SetOnce<Outcome<T>>>,
+    attempt: Arc<Signal<Outcome<T>>>,
     /// Whether it was under way before: it may have begun long ago, in an outage that is over.
     pub(crate) was_under_way: bool,
 }
@@ -59,7 +59,7 @@ impl<T: Send + Sync + 'static> SingleFlight<T> {
         open: impl Future<Output = Outcome<T>> + Send + 'static,
         ended: impl FnOnce(&Outcome<T>) + Send + 'static,
     ) -> Joined<T> {
-        let attempt = Arc::new(SetOnce::new());
+        let attempt = Arc::new(Signal::new());
         self.attempt = Some(Arc::clone(&attempt));
         let asked = Arc::clone(&attempt);
         runtime.spawn(async move {
@@ -75,7 +75,7 @@ impl<T: Send + Sync + 'static> SingleFlight<T> {
             };
             let outcome = outcome.map_err(|error| error.about(server));
             ended(&outcome);
-            let _ = asked.set(outcome);
+            asked.set(outcome);
         });
         Joined {
             attempt,

@@ -4,18 +4,17 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::SetOnce;
-
 use crate::LockError;
 use crate::call::caught;
 use crate::clock::Timestamp;
 use crate::future::join_all;
 use crate::provider::{BoxFuture, Grant, LossReporter};
+use crate::signal::Signal;
 use crate::wake::survive;
 
 /// Until when a session lives, and whose locks are lost by its end. `K` tells locks apart.
 pub(crate) struct Liveness<K> {
-    ended: SetOnce<End>,
+    ended: Signal<End>,
     /// The locks that the session holds, each with whom its loss is reported to.
     locks: Mutex<HashMap<K, LossReporter>>,
 }
@@ -30,7 +29,7 @@ impl<K: Eq + Hash> Liveness<K> {
     /// Returns that of a session which has just begun.
     pub(crate) fn new() -> Self {
         Self {
-            ended: SetOnce::new(),
+            ended: Signal::new(),
             locks: Mutex::default(),
         }
     }
@@ -72,7 +71,7 @@ impl<K: Eq + Hash> Liveness<K> {
             why: why.into(),
             known_to_server,
         };
-        if self.ended.set(end).is_err() {
+        if !self.ended.set(end) {
             return;
         }
         let locks = std::mem::take(&mut *self.locks());
@@ -85,7 +84,7 @@ impl<K: Eq + Hash> Liveness<K> {
 
     /// Tells whether the session has ended.
     pub(crate) fn has_ended(&self) -> bool {
-        self.ended.initialized()
+        self.ended.get().is_some()
     }
 
     /// Returns why the session has ended, if it has.

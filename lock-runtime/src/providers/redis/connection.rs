@@ -5,7 +5,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use redis::{AsyncConnectionConfig, ErrorKind, PushInfo, PushKind, RedisResult, Value};
-use tokio::sync::SetOnce;
 
 use super::error::{TOO_OLD, is_forgotten, lock_error, lock_error_without};
 use super::keys::Naming;
@@ -20,6 +19,7 @@ use crate::clock::Timestamp;
 use crate::future::{First, select};
 use crate::providers::kit::error::{unavailable, unsupported};
 use crate::providers::kit::version;
+use crate::signal::Signal;
 
 /// The oldest version of Redis that has what the scripts need.
 const OLDEST: (u32, u32) = (6, 2);
@@ -34,7 +34,7 @@ const BACKLOG: usize = 1_024;
 /// only be missed together with everything else, and then the waiter asks again.
 pub(super) struct Connection {
     requests: Arc<RequestPipeline>,
-    ended: Arc<SetOnce<()>>,
+    ended: Arc<Signal<()>>,
     served: AtomicBool,
     /// When the server may grant locks, if it has started so recently that it may not yet.
     grants_from: Option<Timestamp>,
@@ -48,16 +48,18 @@ impl Connection {
         naming: &Naming,
         notifications: &Arc<Notifications>,
     ) -> Result<Arc<Self>, LockError> {
-        let ended = Arc::new(SetOnce::new());
+        let ended = Arc::new(Signal::new());
         let pushed = {
             let (notifications, ended) = (Arc::clone(notifications), Arc::clone(&ended));
             move |push: PushInfo| -> Result<(), std::convert::Infallible> {
                 match push.kind {
                     // A server that is no longer asked does not grant either: behind the same
                     // address there may be another one by now.
-                    PushKind::Message if !ended.initialized() => notifications.deliver(&push.data),
+                    PushKind::Message if !ended.get().is_some() => {
+                        notifications.deliver(&push.data)
+                    }
                     PushKind::Disconnection => {
-                        let _ = ended.set(());
+                        ended.set(());
                     }
                     _ => {}
                 }
@@ -254,15 +256,15 @@ impl Connection {
 
     /// Says that it is not to be used for anything new.
     pub(super) fn end(&self) {
-        let _ = self.ended.set(());
+        self.ended.set(());
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        self.ended.initialized()
+        self.ended.get().is_some()
     }
 
     /// Returns the signal of its end, which may outlive it.
-    pub(super) fn end_signal(&self) -> Arc<SetOnce<()>> {
+    pub(super) fn end_signal(&self) -> Arc<Signal<()>> {
         Arc::clone(&self.ended)
     }
 
@@ -281,7 +283,7 @@ impl Drop for Connection {
 /// Keeps the counter alive for clients that stay connected for longer than it lives.
 async fn keep_tokens_raised(
     connection: Weak<Connection>,
-    ended: Arc<SetOnce<()>>,
+    ended: Arc<Signal<()>>,
     fence: String,
     ahead: u64,
 ) {

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use redis::RedisError;
 use tokio::runtime::Handle;
-use tokio::sync::SetOnce;
 
 use super::connection::Connection;
 use super::error::fault;
@@ -20,6 +19,7 @@ use crate::providers::kit::backoff::{ConnectBackoff, doubled};
 use crate::providers::kit::error::unavailable;
 use crate::providers::kit::fault::Fault;
 use crate::providers::kit::reconnect::{Joined, SingleFlight};
+use crate::signal::Signal;
 
 /// The pause before a connection that follows one of no use: the first, doubled from one to the
 /// other, and the longest.
@@ -193,7 +193,7 @@ impl ConnectionManager {
     }
 
     /// Connects again when the connection ends, for as long as there are locks that may be gone.
-    fn keep_connected(manager: Weak<Self>, ended: Arc<SetOnce<()>>) -> BoxFuture<'static, ()> {
+    fn keep_connected(manager: Weak<Self>, ended: Arc<Signal<()>>) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             ended.wait().await;
             while let Some(manager) = manager.upgrade()

@@ -72,8 +72,9 @@ impl<S: LockSession> Acquisition<'_, S> {
                     continue;
                 }
                 Ok(Found::Unconfirmed(_)) => {
-                    let error = LockError::new(LockErrorKind::ProviderUnavailable)
-                        .with_detail("a session that this process has given up still has the lock");
+                    let error = LockError::new(LockErrorKind::ProviderUnavailable).with_detail(
+                        "a session that this process has given up may still have the lock",
+                    );
                     return match self.tolerates(&error) {
                         true => Ok(Found::Nothing),
                         false => Err(error),
@@ -150,7 +151,10 @@ impl<S: LockSession> Acquisition<'_, S> {
         let holders = session.client.holders(key);
         match session.within(self.patience(), holders).await {
             Ok(Some(pids)) => pids.is_empty() || self.pool.roster.serve_ended_ones(&pids),
-            Ok(None) | Err(_) => false,
+            // The server cannot tell.
+            Ok(None) => false,
+            // It did not tell: nobody was seen.
+            Err(_) => true,
         }
     }
 

@@ -103,13 +103,15 @@ impl<S: LockSession> Acquisition<'_, S> {
                     return Err(LockErrorKind::Contended.into());
                 }
                 First::Right(First::Right(())) => match self.look_at(session).await {
-                    Ok(Seen { waits: true, .. }) => {
+                    // Abandoned meanwhile, which is looked at next.
+                    Ok(None) => {}
+                    Ok(Some(Seen { waits: true, .. })) => {
                         missed = false;
                         self.request.report_contention();
                     }
                     // The wait was granted or ended; if the word of it does not come soon, it is
                     // lost.
-                    Ok(_) => {
+                    Ok(Some(_)) => {
                         if std::mem::replace(&mut missed, true) {
                             session.end("the answer to a waiting request was lost");
                         }
@@ -187,8 +189,9 @@ impl<S: LockSession> Acquisition<'_, S> {
     }
 
     /// Looks at a session from a shared one, since it cannot answer while it waits. Ends the wait if
-    /// somebody waits for the end of its snapshot.
-    async fn look_at(&mut self, session: &Session<S>) -> Result<Seen, LockError> {
+    /// somebody waits for the end of its snapshot. `None` if the request is abandoned before it is
+    /// answered: then nothing was seen.
+    async fn look_at(&mut self, session: &Session<S>) -> Result<Option<Seen>, LockError> {
         let patience = self.pool.settings.patience(self.pool.settings.lease);
         self.request.report_unanswered(true);
         let asked = async {
@@ -210,14 +213,10 @@ impl<S: LockSession> Acquisition<'_, S> {
         match answer {
             First::Left(Ok(seen)) => {
                 self.recovered();
-                Ok(seen)
+                Ok(Some(seen))
             }
             First::Left(Err(error)) => Err(error),
-            // The caller looks at that next.
-            First::Right(()) => Ok(Seen {
-                waits: true,
-                is_in_the_way: false,
-            }),
+            First::Right(()) => Ok(None),
         }
     }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::SetOnce;
 use zookeeper_client::{Error, EventType};
 
 use super::node::{Created, LONGEST_PAUSE, Node, PAUSE};
@@ -15,6 +14,7 @@ use crate::provider::{Grant, LossReporter, OwnerId};
 use crate::providers::kit::backoff::Pauses;
 use crate::providers::kit::error::lost;
 use crate::providers::kit::fault::Fault;
+use crate::signal::Signal;
 
 /// A lock held for less than this is not looked at.
 const BEFORE_WATCHING: Duration = Duration::from_millis(20);
@@ -29,7 +29,7 @@ pub(super) struct Held {
     pub(super) created: Created,
     id: OwnerId,
     /// It is being released.
-    let_go: SetOnce<()>,
+    let_go: Signal<()>,
     /// Somebody else has removed the node.
     removed: AtomicBool,
     /// The removal of its node is done, or has been seen to.
@@ -42,7 +42,7 @@ impl Held {
             node,
             created,
             id,
-            let_go: SetOnce::new(),
+            let_go: Signal::new(),
             removed: AtomicBool::new(false),
             removal_seen_to: AtomicBool::new(false),
         });
@@ -78,7 +78,7 @@ impl Held {
 
     /// Makes its end nobody's loss from here on.
     pub(super) fn let_go(&self) {
-        let _ = self.let_go.set(());
+        self.let_go.set(());
         self.node.session.let_go(self.id);
     }
 
