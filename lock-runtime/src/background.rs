@@ -73,13 +73,13 @@ fn start() -> Result<Background, std::io::Error> {
     let calls = Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
-        .thread_name("lock-keeper-io")
+        .thread_name("lock-background")
         .build()?;
     let time = Builder::new_current_thread().enable_time().build()?;
     let timers = time.handle().clone();
     let (jobs, arriving) = mpsc::unbounded_channel();
     let thread = |name: &str| thread::Builder::new().name(name.to_owned());
-    thread("lock-keeper").spawn(move || calls.block_on(run_all(arriving)))?;
+    thread("lock-background").spawn(move || calls.block_on(run_all(arriving)))?;
     thread("lock-timer").spawn(move || time.block_on(std::future::pending::<()>()))?;
     Ok(Background {
         process: std::process::id(),

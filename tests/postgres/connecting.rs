@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lock_runtime::{LockErrorKind, LockProvider, PostgresProvider};
-use lock_tests::BlackHole;
+use lock_tests::ClosedPort;
 use lock_tests::pgbouncer::PgBouncer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -66,7 +66,7 @@ fn wrong_settings_are_named() {
             assert_eq!(kind, LockErrorKind::InvalidConfig, "{text}");
             assert!(text.contains(expected), "{text}");
         }
-        let black_hole = BlackHole::new();
+        let black_hole = ClosedPort::new();
         let url = format!("postgres://u:secret@{}/d", black_hole.address());
         let (kind, text) = refused(&url).await;
         assert_eq!(kind, LockErrorKind::ProviderUnavailable, "{text}");

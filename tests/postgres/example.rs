@@ -1,6 +1,6 @@
 //! The example does what it says.
 
-use lock_tests::BlackHole;
+use lock_tests::ClosedPort;
 use lock_tests::example::{printed, run};
 
 use crate::common::with_server;
@@ -22,7 +22,7 @@ fn workers_take_turns() {
 
 #[test]
 fn it_says_that_it_needs_a_server_and_no_password() {
-    let black_hole = BlackHole::new();
+    let black_hole = ClosedPort::new();
     let address = black_hole.address().to_string();
     let url = format!("postgres://user:hunter2@{address}/app");
     let output = run(PROGRAM, &[], (VARIABLE, &url));

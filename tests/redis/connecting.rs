@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lock_runtime::{LockErrorKind, LockProvider, RedisProvider};
 use lock_tests::redis::RedisOptions;
-use lock_tests::{BlackHole, unique};
+use lock_tests::{ClosedPort, unique};
 
 use crate::common::{DEADLINE, Server, take, with_server};
 
@@ -142,7 +142,7 @@ fn a_database_that_there_is_not_is_said() {
 fn an_unreachable_server_is_said() {
     lock_tests::run(DEADLINE, async {
         // Nobody listens, and nobody else can: other tests start servers meanwhile.
-        let black_hole = BlackHole::new();
+        let black_hole = ClosedPort::new();
         let (kind, text) = refused(&format!("redis://:secret@{}", black_hole.address())).await;
         assert_eq!(kind, LockErrorKind::ProviderUnavailable, "{text}");
         assert!(

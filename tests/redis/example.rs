@@ -1,6 +1,6 @@
 //! The examples that need a server do what they say.
 
-use lock_tests::BlackHole;
+use lock_tests::ClosedPort;
 use lock_tests::example::{printed, run};
 
 use crate::common::with_server;
@@ -70,7 +70,7 @@ fn two_instances_share_a_balance_and_a_report() {
 
 #[test]
 fn examples_say_that_they_need_a_server_and_no_password() {
-    let black_hole = BlackHole::new();
+    let black_hole = ClosedPort::new();
     let url = format!("redis://:secret@{}/0", black_hole.address());
     for program in [
         env!("CARGO_BIN_EXE_example-redis"),

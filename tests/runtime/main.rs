@@ -1,5 +1,6 @@
-//! The core of the runtime: gate, keeper, guard, loss, registry, shutdown.
+//! The core of the runtime: gate, background threads, guard, loss, registry, shutdown.
 
+mod background;
 mod by_hand;
 mod custom_providers;
 mod deadlocks;
@@ -7,7 +8,6 @@ mod dropped_at_every_poll;
 mod forked;
 mod gate;
 mod hand_over;
-mod keeper;
 mod leases;
 mod log;
 mod loss;

@@ -181,7 +181,9 @@ fn nothing_is_left_by_waiters_that_give_up() {
                 .acquire_for(Duration::from_millis(5))
                 .await
                 .unwrap_err();
-            assert_eq!(error.kind(), LockErrorKind::TimedOut);
+            // A server that has not answered in these 5 ms has named no holder.
+            let kinds = [LockErrorKind::TimedOut, LockErrorKind::ProviderUnavailable];
+            assert!(kinds.contains(&error.kind()), "{error}");
         }
         place.until_children("order", 1).await;
         guard.release().await.unwrap();

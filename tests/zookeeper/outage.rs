@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use lock_runtime::{LockErrorKind, ZooKeeperProvider};
 use lock_tests::proxy::Flow;
-use lock_tests::{BlackHole, ZooKeeperServer};
+use lock_tests::{ClosedPort, ZooKeeperServer};
 use tokio::net::TcpListener;
 
 use crate::common::{DEADLINE, Place, connected, keep_off, lock, take, with_server};
@@ -194,7 +194,7 @@ fn a_server_that_is_gone_is_told_within_the_connect_timeout() {
 #[test]
 fn nobody_listening_is_an_error_at_once() {
     lock_tests::run(DEADLINE, async {
-        let black_holes = [BlackHole::new(), BlackHole::new()];
+        let black_holes = [ClosedPort::new(), ClosedPort::new()];
         let hosts = black_holes
             .each_ref()
             .map(|hole| hole.address().to_string());

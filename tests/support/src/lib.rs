@@ -34,6 +34,6 @@ pub use redis::RedisServer;
 pub use register::FencedRegister;
 pub use remote_register::{RegisterServer, RemoteRegister};
 pub use rng::Rng;
-pub use scratch::{BlackHole, Scratch, free_port, unique};
+pub use scratch::{ClosedPort, Scratch, free_port, unique};
 pub use unanswered::{nobody_is_accused, nobody_is_accused_under_load};
 pub use zookeeper::ZooKeeperServer;

@@ -43,9 +43,9 @@ pub fn free_port() -> u16 {
 
 /// A loopback address at which nobody listens, and nobody else can until this is dropped.
 #[derive(Debug)]
-pub struct BlackHole(TcpSocket);
+pub struct ClosedPort(TcpSocket);
 
-impl BlackHole {
+impl ClosedPort {
     /// An address that nobody has.
     pub fn new() -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
@@ -60,7 +60,7 @@ impl BlackHole {
     }
 }
 
-impl Default for BlackHole {
+impl Default for ClosedPort {
     fn default() -> Self {
         Self::new()
     }

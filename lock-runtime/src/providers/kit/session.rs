@@ -147,6 +147,7 @@ pub(crate) async fn renew_by_session<'a, S: Send + Sync + 'static>(
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
+    use std::task::{Context, Wake, Waker};
     use std::time::Duration;
 
     use super::*;
@@ -174,6 +175,38 @@ mod tests {
         assert!(!liveness.add_lock(3, late.loss_reporter()));
         let is_lost = |it: &AcquireRequest| it.loss_reporter().signal().get().is_some();
         assert!(is_lost(&one) && !is_lost(&other) && !is_lost(&late));
+    }
+
+    /// Wakers are code of whoever polls, which may be the program of a user.
+    #[test]
+    fn a_waker_that_panics_keeps_nobody_from_hearing_of_the_end() {
+        struct Panics;
+        impl Wake for Panics {
+            fn wake(self: Arc<Self>) {
+                panic!("on purpose");
+            }
+        }
+        struct Counts(AtomicU32);
+        impl Wake for Counts {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let (held, counts) = (request(), Arc::new(Counts(AtomicU32::new(0))));
+        let liveness = Liveness::new();
+        assert!(liveness.add_lock(1, held.loss_reporter()));
+        let wakers = [
+            Waker::from(Arc::new(Panics)),
+            Waker::from(Arc::clone(&counts)),
+        ];
+        let mut waiting = [Box::pin(liveness.ended()), Box::pin(liveness.ended())];
+        for (waiting, waker) in waiting.iter_mut().zip(&wakers) {
+            let polled = waiting.as_mut().poll(&mut Context::from_waker(waker));
+            assert!(polled.is_pending());
+        }
+        liveness.end("why");
+        assert_eq!(counts.0.load(Ordering::Relaxed), 1);
+        assert!(held.loss_reporter().signal().get().is_some());
     }
 
     #[tokio::test]

@@ -55,9 +55,7 @@ impl Connection {
                 match push.kind {
                     // A server that is no longer asked does not grant either: behind the same
                     // address there may be another one by now.
-                    PushKind::Message if ended.get().is_none() => {
-                        notifications.deliver(&push.data)
-                    }
+                    PushKind::Message if ended.get().is_none() => notifications.deliver(&push.data),
                     PushKind::Disconnection => {
                         ended.set(());
                     }
