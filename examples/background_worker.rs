@@ -5,7 +5,7 @@
 //! once more. Here it looks into a record of what was done, under the same lock. Where there is no
 //! such record, `min_hold` keeps the lock for longer than clocks differ.
 //!
-//! Needs nothing but Rust. Each replica has a provider of its own on a common directory, as
+//! It needs nothing but Rust. Each replica has a provider of its own on a common directory, as
 //! separate processes would have. It ends by itself, non-zero unless every job ran exactly once.
 //!
 //! ```text

@@ -2,9 +2,9 @@
 //!
 //! The provider answers acquire, renew and release. Queueing inside the process, timeouts,
 //! cancellation, renewal in time, loss and deadlock detection come from the library. The contract
-//! between the two is on the page of `lock_runtime::provider`.
+//! between the two is on the page of the trait `LockProvider`.
 //!
-//! Needs nothing: the server is a part of the example. Two services with a provider each increment
+//! It needs nothing: the server is a part of the example. Two services with a provider each increment
 //! a number that stands for something shared. The example fails if an increment is lost, if two of
 //! them overlap, or if a lock outlives a client that crashed.
 //!

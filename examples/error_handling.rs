@@ -1,7 +1,7 @@
 //! What a caller gets when the body may not run, or may not go on: `error`, `skip` and an
 //! expression, and how to tell the reasons apart.
 //!
-//! Needs no server: the locks are on a test provider, which fails and loses on command.
+//! It needs no server: the locks are on a test provider, which fails and loses on command.
 //!
 //! ```text
 //! cargo run --example error_handling

@@ -4,7 +4,7 @@
 //! Its guard says so as soon as it runs again, and what it wrote too late is refused by a store
 //! that remembers the highest fencing token it has seen.
 //!
-//! Needs no server: the locks are on a test provider, which loses them on command.
+//! It needs no server: the locks are on a test provider, which loses them on command.
 //!
 //! ```text
 //! cargo run --example manual_guard

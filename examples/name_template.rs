@@ -1,6 +1,6 @@
 //! Every form of a name template, and how two calls are kept from meeting by accident.
 //!
-//! Needs no server: no provider is registered, so the locks are held in this process.
+//! It needs no server: no provider is registered, so the locks are held in this process.
 //!
 //! ```text
 //! cargo run --example name_template

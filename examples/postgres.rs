@@ -5,7 +5,7 @@
 //! server's queue, in the order in which they came, and the fencing token grows from one to the
 //! next. Then an annotated function takes the lock.
 //!
-//! Needs a PostgreSQL server, 14 or newer, here or where the environment says:
+//! It needs a PostgreSQL server, 14 or newer, here or where the environment says:
 //!
 //! ```text
 //! POSTGRES_URL=postgres://app@127.0.0.1/app cargo run --example postgres

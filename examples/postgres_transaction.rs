@@ -4,7 +4,7 @@
 //! written in SQL alone takes the same lock inside its own transaction, by the key that
 //! `advisory_key` gives, and neither sees the other's half-done work.
 //!
-//! Needs a PostgreSQL server, 14 or newer, which is named by the environment; without the variable
+//! It needs a PostgreSQL server, 14 or newer, which is named by the environment; without the variable
 //! it only shows the SQL. It writes nothing to the database.
 //!
 //! ```text

@@ -5,7 +5,7 @@
 //! same annotated method. In the first one no provider is registered, so that the lock is held in
 //! each process alone; in the second one each process registers the file provider.
 //!
-//! Needs nothing but Rust, and exits non-zero if an entry is missing at the end:
+//! It needs nothing but Rust, and exits non-zero if an entry is missing at the end:
 //!
 //! ```text
 //! cargo run --example quickstart

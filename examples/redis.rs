@@ -2,7 +2,7 @@
 //! both change one balance, the lock goes from one to the other by push, and a job that one is at
 //! is skipped by the other.
 //!
-//! Needs a Redis or Valkey server, 6.2 or newer: that of `REDIS_URL`, by default the one on this
+//! It needs a Redis or Valkey server, 6.2 or newer: that of `REDIS_URL`, by default the one on this
 //! machine. The two instances are two connections of one process here. It ends by itself, non-zero
 //! without a server or if anything is not as it says.
 //!

@@ -6,7 +6,7 @@
 //! the lock is killed with `SIGKILL`, and so can release nothing: the lock goes to another one as
 //! soon as its lease ends on the server.
 //!
-//! Needs a Redis or Valkey server, 6.2 or newer: that of `REDIS_URL`, by default the one on this
+//! It needs a Redis or Valkey server, 6.2 or newer: that of `REDIS_URL`, by default the one on this
 //! machine. It ends by itself, non-zero without a server or if anything is not as it says.
 //!
 //! ```text

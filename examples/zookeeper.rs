@@ -5,7 +5,7 @@
 //! The replicas queue at the ensemble in the order in which they came. Each is woken by the one
 //! before it. The fencing token says whose term it is.
 //!
-//! Needs a ZooKeeper ensemble, 3.5 or newer: that of `ZOOKEEPER_URL`, by default the server on this
+//! It needs a ZooKeeper ensemble, 3.5 or newer: that of `ZOOKEEPER_URL`, by default the server on this
 //! machine. It ends by itself, non-zero without a server or if anything is not as it says.
 //!
 //! ```text

@@ -64,7 +64,7 @@ use crate::model::LockedFn;
 ///   `impl Into<LockName>`.
 /// * **`timeout`** is the longest wait, by default `"0s"`: try once. It takes a duration, or
 ///   `"none"` to wait as long as it takes.
-/// * **`lease`** is how long a grant is valid unless it is renewed, which happens every third of
+/// * **`lease`** is how long a grant lasts unless it is renewed, which happens after each third of
 ///   that time. It takes a duration from 100 ms to 24 h. The default is the provider's, 30 s.
 /// * **`max_hold`** takes a duration above zero. The body is dropped when it has held the lock for
 ///   that time. By default there is no such limit.

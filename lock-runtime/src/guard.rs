@@ -88,8 +88,7 @@ impl LockGuard {
         self.lease.as_ref().is_some_and(|lease| lease.is_lost())
     }
 
-    /// Returns a future that resolves when the lock is lost, at most 5 ms after its lease has
-    /// ended.
+    /// Returns a future that resolves when the lock is lost, at most 5 ms after its deadline.
     ///
     /// If the guard is released before that, the future need not resolve, and a task that only
     /// awaits it may wait for ever. [`ended`](Self::ended) resolves in both cases.

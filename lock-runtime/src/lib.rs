@@ -39,6 +39,7 @@
 //! | `file`, `postgres`, `redis`, `zookeeper` | the provider of that name |
 //! | `zookeeper-tls` | `zookeeper`, with TLS |
 //! | `metrics` | metrics through the [`metrics`](https://docs.rs/metrics) facade |
+//! | `serde` | `Serialize` and `Deserialize` of [`LockName`] and [`FencingToken`] |
 //! | `testing` | a provider for tests |
 //!
 //! # Providers

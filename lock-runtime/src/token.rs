@@ -14,7 +14,7 @@ use std::fmt;
 /// # Changing providers
 ///
 /// Tokens of two providers must not be compared, since each provider counts for itself. A service
-/// that moves to another provider first stops, then resets the column of stored tokens to zero or
+/// that moves to another provider first stops. Then it sets the stored tokens' column to zero or
 /// begins a new one, and starts again. If the new provider takes a `token_floor` (Redis, files),
 /// the stored tokens can stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -20,7 +20,8 @@ pub(crate) trait Setting {
         None
     }
 
-    /// Writes the call that tells the request; nothing, if the option is not for the request.
+    /// Writes the call of the option's setter, which is a method of `attribute::run::Request` in
+    /// `lock-runtime`. Writes nothing if the request does not take the option.
     fn setter(&self, _option: &str, _private: &TokenStream) -> TokenStream {
         TokenStream::new()
     }

@@ -61,6 +61,7 @@ macro_rules! options {
     };
 }
 
+// Options are checked and evaluated by their turns, and those of one turn as they are written.
 options! {
     name "name": Name, turn 1, check name::check,
         takes "a string such as \"invoice:{id}\", or an expression that is `Into<LockName>`";

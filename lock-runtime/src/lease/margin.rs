@@ -13,6 +13,8 @@ const NEVER: u64 = Timestamp::FAR_FUTURE.as_nanos() & !OBSERVED;
 
 /// Returns the part of a lease that the holder does not count on: 1 % and 2 ms. The clocks of two
 /// machines may drift, and a server rounds to its own ticks.
+///
+/// `docs/guarantees.md` states these numbers, and the tests in `tests/runtime/keeper.rs` hold them.
 pub(super) fn margin(lease: Duration) -> Duration {
     lease / 100 + Duration::from_millis(2)
 }

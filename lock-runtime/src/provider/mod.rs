@@ -12,6 +12,7 @@ use crate::call::caught;
 use crate::clock::Timestamp;
 use crate::error::{LockError, LockErrorKind};
 use crate::future::join_all;
+use crate::telemetry::spans;
 use crate::token::FencingToken;
 
 pub use crate::future::BoxFuture;
@@ -229,7 +230,7 @@ pub trait LockProvider: Send + Sync + 'static {
             // A release that fails does not fail the acquisition, which finds out by itself whether
             // the server answers.
             if let Err(error) = self.release(grant).await {
-                tracing::warn!(name = %request.name(), %error, "could not release the lock");
+                spans::release_failed(&error.with_name(request.name().clone()));
             }
             self.acquire(request).await
         })

@@ -1,19 +1,9 @@
 //! Metrics, through the `metrics` facade and behind the feature of that name. Without the feature,
 //! these functions do nothing.
 //!
-//! | name | kind | labels |
-//! |---|---|---|
-//! | `distributed_lock_attempts_total` | counter | `template`, `provider` |
-//! | `distributed_lock_acquired_total` | counter | `template`, `provider` |
-//! | `distributed_lock_not_acquired_total` | counter | `template`, `provider`, `reason` |
-//! | `distributed_lock_lost_total` | counter | `template`, `provider` |
-//! | `distributed_lock_wait_seconds` | histogram | `template`, `provider` |
-//! | `distributed_lock_hold_seconds` | histogram | `template`, `provider` |
-//! | `distributed_lock_held` | gauge | `template`, `provider` |
-//! | `distributed_lock_renewals_total` | counter | `provider`, `result` |
-//!
-//! `template` is the name as the attribute's user wrote it, and empty for a `DistributedLock`. It
-//! never is a rendered name, since the number of those has no bound.
+//! `docs/observability.md`, which is also the page `guide::observability`, lists the metrics with
+//! their kinds and labels. The label `template` is the name as the attribute has it. It never is a
+//! rendered name, since the number of those has no bound.
 
 #[cfg(feature = "metrics")]
 pub(crate) use measured::{Meter, renewed};

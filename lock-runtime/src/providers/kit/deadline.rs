@@ -27,7 +27,7 @@ impl Deadline {
     ///
     /// # Errors
     ///
-    /// If none does.
+    /// [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable) if no answer comes in time.
     pub(crate) async fn keep<T>(self, answer: impl Future<Output = T>) -> Result<T, LockError> {
         match self.by {
             Some(by) => tokio::time::timeout(by.remaining(), answer)

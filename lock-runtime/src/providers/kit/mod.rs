@@ -1,5 +1,8 @@
 //! What several providers need. A provider of a server is written with these parts.
 //!
+//! `backoff`, `error`, `scheme` and `url` are always there. The feature `_server` adds the rest. A
+//! provider without a server switches it on too if it wants them.
+//!
 //! | part | for |
 //! |---|---|
 //! | `settings`, `url`, `tls` | what can be set, by a builder or a URL, and how it is checked |
@@ -10,11 +13,11 @@
 //! | `session` | locks that end with a session, and are renewed with it |
 //! | `cleanup` | taking back what a request may have done |
 
+pub(crate) mod backoff;
 pub(crate) mod error;
 pub(crate) mod scheme;
+pub(crate) mod url;
 
-#[cfg(feature = "_server")]
-pub(crate) mod backoff;
 #[cfg(feature = "_server")]
 pub(crate) mod cleanup;
 #[cfg(feature = "_server")]
@@ -33,7 +36,5 @@ pub(crate) mod session;
 pub(crate) mod settings;
 #[cfg(feature = "_server")]
 pub(crate) mod tls;
-#[cfg(feature = "_server")]
-pub(crate) mod url;
 #[cfg(feature = "_server")]
 pub(crate) mod version;

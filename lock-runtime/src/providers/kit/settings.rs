@@ -1,17 +1,15 @@
 //! What can be set for the provider of every server, by its builder or by a URL.
 
 use std::fmt;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::error::invalid;
 use super::tls::Identity;
 use super::url::set_duration;
 use crate::LockError;
+use crate::limits::LEASES;
 
 pub(crate) const DEFAULT_LEASE: Duration = Duration::from_secs(30);
-pub(crate) const LEASES: RangeInclusive<Duration> =
-    Duration::from_millis(100)..=Duration::from_secs(24 * 60 * 60);
 const LONGEST_DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const SHORTEST_DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -41,7 +39,8 @@ impl CommonOptions {
     ///
     /// # Errors
     ///
-    /// If its value is none.
+    /// [`InvalidConfig`](crate::LockErrorKind::InvalidConfig) if the value is not what the parameter
+    /// takes.
     pub(crate) fn read(&mut self, key: &str, value: &str) -> Result<bool, LockError> {
         match key {
             "key_prefix" => {
@@ -112,7 +111,8 @@ pub(crate) fn check_timeouts(timeouts: &[Duration]) -> Result<(), LockError> {
 ///
 /// # Errors
 ///
-/// If nobody could keep it.
+/// [`InvalidConfig`](crate::LockErrorKind::InvalidConfig) if the lease is shorter or longer than the
+/// library can keep.
 pub(crate) fn lease(set: Option<Duration>) -> Result<Duration, LockError> {
     let lease = set.unwrap_or(DEFAULT_LEASE);
     if !LEASES.contains(&lease) {

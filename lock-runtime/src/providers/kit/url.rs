@@ -10,8 +10,8 @@ use crate::LockError;
 ///
 /// # Errors
 ///
-/// If there is a fragment, which is more likely a part of a password: what comes before it would be
-/// taken for the host, and be shown.
+/// [`InvalidConfig`](crate::LockErrorKind::InvalidConfig) if the URL has a fragment. A `#` is more
+/// likely a part of a password, and what comes before it would be taken for the host and be shown.
 pub(crate) fn split(url: &str) -> Result<(String, String), LockError> {
     if url.contains('#') {
         return Err(invalid(
@@ -56,7 +56,7 @@ type Parameters<'a> = Vec<(Cow<'a, str>, Cow<'a, str>)>;
 ///
 /// # Errors
 ///
-/// If a name comes twice.
+/// [`InvalidConfig`](crate::LockErrorKind::InvalidConfig) if a parameter is given twice.
 pub(crate) fn parameters(query: &str) -> Result<Parameters<'_>, LockError> {
     let mut parameters = Parameters::new();
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {

@@ -12,9 +12,10 @@ use super::provider::RedisProvider;
 use super::settings::Settings;
 use super::token_floor::Tokens;
 use crate::LockError;
+use crate::limits::LEASES;
 use crate::provider::LockProvider;
 use crate::providers::kit::error::invalid;
-use crate::providers::kit::settings::{CommonOptions, LEASES, check_timeouts, common_setters};
+use crate::providers::kit::settings::{CommonOptions, check_timeouts, common_setters};
 use crate::providers::kit::url::{parameters, set_duration, split, without_secrets};
 
 const LONGEST_DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);

@@ -87,7 +87,8 @@ fn tcp_settings(lease: Duration) -> TcpSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::providers::kit::settings::{DEFAULT_LEASE, LEASES};
+    use crate::limits::LEASES;
+    use crate::providers::kit::settings::DEFAULT_LEASE;
 
     #[test]
     #[cfg(any(target_os = "linux", target_os = "android"))]

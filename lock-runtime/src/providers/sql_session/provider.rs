@@ -15,6 +15,7 @@ use crate::clock::Timestamp;
 use crate::provider::{
     AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, LockSpace, describe,
 };
+use crate::telemetry::spans;
 use crate::{LockError, LockErrorKind};
 
 /// Locks held by sessions. A database's own provider is made of this.
@@ -120,8 +121,7 @@ impl<S: LockSession> LockProvider for SessionProvider<S> {
             }
             _ => Box::pin(async move {
                 if let Err(error) = release(&self.pool, grant).await {
-                    let lock = request.name().shown();
-                    tracing::warn!(%lock, %error, "could not release the lock");
+                    spans::release_failed(&error.with_name(request.name().clone()));
                 }
                 acquisition.run().await
             }),
