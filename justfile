@@ -31,7 +31,7 @@ test-server NAME:
         cargo test -p lock-tests --features {{ NAME }} "${own[@]}"
     fi
 
-# The storm of one part for long: gate, redis, postgres or zookeeper.
+# Random faults at one part for long: gate, redis, postgres or zookeeper.
 soak NAME SECONDS="30" SEEDS="100":
     #!/usr/bin/env bash
     set -euo pipefail
