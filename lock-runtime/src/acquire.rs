@@ -51,6 +51,8 @@ struct Acquire {
     until: Option<Timestamp>,
     /// Made at the first wait that has an end.
     timer: Option<Pin<Box<Sleep>>>,
+    /// Its time is up, and it looks for the last time.
+    is_late: bool,
     giving_up: Option<Pin<Box<dyn Future<Output = LockError> + Send>>>,
     /// Taken when the wait ends.
     meter: Option<Meter>,
@@ -131,6 +133,10 @@ impl Acquire {
                         timer => timer.insert(Box::pin(background::sleep_until(until)?)),
                     };
                     ready!(timer.as_mut().poll(context));
+                    if !std::mem::replace(&mut self.is_late, true) {
+                        // The grant may have come since the look above.
+                        continue;
+                    }
                     self.ticket = 0;
                     if let Some(slot) = self.slot.take() {
                         self.giving_up = Some(Box::pin(give_up(slot, ticket, self.wanted)));
@@ -264,6 +270,7 @@ impl Future for Acquiring<'_> {
                     waker,
                     until,
                     timer: None,
+                    is_late: false,
                     giving_up: None,
                     meter: Some(meter),
                 });

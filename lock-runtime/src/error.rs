@@ -70,6 +70,22 @@ impl LockErrorKind {
             Self::InvalidConfig => "is configured wrongly",
         }
     }
+
+    /// Describes what happened where no lock is named, as when a provider connects.
+    const fn describe_alone(self) -> &'static str {
+        match self {
+            Self::Contended => "the lock is held elsewhere",
+            Self::TimedOut => "the lock was still held elsewhere when the timeout passed",
+            Self::ProviderUnavailable => "the provider is unavailable",
+            Self::Lost => "the lock was lost",
+            Self::MaxHoldExceeded => "the lock was held for longer than max_hold",
+            Self::WouldDeadlock => "the lock is already held by this task",
+            Self::InvalidName => "invalid name",
+            Self::NoProvider => "no provider",
+            Self::Unsupported => "not supported",
+            Self::InvalidConfig => "invalid configuration",
+        }
+    }
 }
 
 /// The error of every operation on a lock: a [kind](LockError::kind), the lock's
@@ -199,7 +215,7 @@ impl fmt::Display for LockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0.name {
             Some(name) => write!(f, "lock `{}` {}", name.shown(), self.0.kind.describe())?,
-            None => write!(f, "the lock {}", self.0.kind.describe())?,
+            None => f.write_str(self.0.kind.describe_alone())?,
         }
         match &self.0.detail {
             // Escaped, since it may quote a caller or a server.

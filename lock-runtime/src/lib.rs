@@ -143,14 +143,14 @@ pub use provider::{
 };
 pub use providers::connect;
 #[cfg(feature = "file")]
-pub use providers::file::{FileProvider, FileProviderBuilder};
-pub use providers::in_process::InProcessProvider;
+pub use providers::file::{self, FileProvider, FileProviderBuilder};
+pub use providers::in_process::{self, InProcessProvider};
 #[cfg(feature = "postgres")]
 pub use providers::postgres::{self, PostgresProvider, PostgresProviderBuilder};
 #[cfg(feature = "redis")]
-pub use providers::redis::{RedisProvider, RedisProviderBuilder};
+pub use providers::redis::{self, RedisProvider, RedisProviderBuilder};
 #[cfg(feature = "zookeeper")]
-pub use providers::zookeeper::{ZooKeeperAcl, ZooKeeperProvider, ZooKeeperProviderBuilder};
+pub use providers::zookeeper::{self, ZooKeeperAcl, ZooKeeperProvider, ZooKeeperProviderBuilder};
 pub use registry::{
     RegisterError, RegisterErrorKind, forbid_in_process_fallback, register, register_named,
 };

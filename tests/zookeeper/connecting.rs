@@ -44,7 +44,8 @@ fn only_its_creator_sees_the_lock() {
         let provider = connected(
             place
                 .builder()
-                .credentials("service", "hunter2")
+                .username("service")
+                .password("hunter2")
                 .acl(ZooKeeperAcl::Creator),
         )
         .await;
@@ -62,7 +63,7 @@ fn only_its_creator_sees_the_lock() {
 
         for builder in [
             place.builder(),
-            place.builder().credentials("service", "wrong"),
+            place.builder().username("service").password("wrong"),
         ] {
             let other = connected(builder).await;
             let error = lock(&other, "order").acquire_for(BOUND).await.unwrap_err();
@@ -70,7 +71,7 @@ fn only_its_creator_sees_the_lock() {
             assert!(error.to_string().contains("ACL"), "{error}");
             assert!(!format!("{error:?}").contains("wrong"));
         }
-        let same = connected(place.builder().credentials("service", "hunter2")).await;
+        let same = connected(place.builder().username("service").password("hunter2")).await;
         assert!(lock(&same, "order").try_acquire().await.unwrap().is_none());
         guard.release().await.unwrap();
         take(&same, "order").await.release().await.unwrap();
@@ -81,7 +82,7 @@ fn only_its_creator_sees_the_lock() {
 #[test]
 fn a_refusal_is_the_end() {
     with_server(|place| async move {
-        let service = place.builder().credentials("service", "hunter2");
+        let service = place.builder().username("service").password("hunter2");
         let guard = take(
             &connected(service.acl(ZooKeeperAcl::Creator)).await,
             "order",
@@ -111,7 +112,7 @@ fn creating_and_deleting_in_the_directory_is_all_that_is_needed() {
         let options = CreateMode::Persistent.with_acls(Acls::new(&acl));
         let made = place.raw.create(&place.directory, b"", &options).await;
         made.expect("the directory is made");
-        let provider = connected(place.builder().credentials("reader", "secret")).await;
+        let provider = connected(place.builder().username("reader").password("secret")).await;
         let guard = take(&provider, "order").await;
         assert_eq!(place.children("order").await.len(), 1);
         let waiter = waiting(&provider, "order");
@@ -128,7 +129,11 @@ fn creating_and_deleting_in_the_directory_is_all_that_is_needed() {
 fn the_acl_may_name_somebody() {
     with_server(|place| async move {
         let acl = ZooKeeperAcl::Digest(READER.to_owned());
-        let builder = place.builder().credentials("reader", "secret").acl(acl);
+        let builder = place
+            .builder()
+            .username("reader")
+            .password("secret")
+            .acl(acl);
         let provider = connected(builder).await;
         let guard = take(&provider, "order").await;
         let stranger = place.raw.list_children(&place.node("order")).await;

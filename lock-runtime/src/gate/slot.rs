@@ -150,7 +150,10 @@ impl Slot {
             ),
             _ => None,
         };
-        let saw_holder = state.sees_holder() || ticket <= state.saw_holder;
+        // A grant that comes just now is the waiter's own: it is no other holder.
+        let is_own =
+            matches!(&state.phase, Phase::Held { ticket: holder, .. } if *holder == ticket);
+        let saw_holder = (state.sees_holder() && !is_own) || ticket <= state.saw_holder;
         let error = match (trouble, &state.trouble) {
             (Some(trouble), _) => trouble,
             (None, _) if saw_holder => LockErrorKind::TimedOut.into(),
@@ -416,5 +419,31 @@ impl Deref for SlotRef {
 
     fn deref(&self) -> &Arc<Slot> {
         &self.slot
+    }
+}
+
+#[cfg(test)]
+#[cfg(feature = "testing")]
+mod tests {
+    use super::*;
+    use crate::testing::TestProvider;
+
+    /// As if the grant had come between a waiter's last look and its timeout.
+    #[test]
+    fn a_grant_of_its_own_is_no_other_holder() {
+        let source = Source::new(Arc::new(TestProvider::new()));
+        let slot = enter(&source, &LockName::from("just-granted")).unwrap();
+        let mut state = slot.lock();
+        state.last_ticket = 2;
+        state.phase = Phase::Held {
+            ticket: 1,
+            token: None,
+            lease: None,
+            taken: false,
+        };
+        drop(state);
+        let kind = |ticket| slot.timed_out(ticket, Duration::from_millis(300)).kind();
+        assert_eq!(kind(1), LockErrorKind::ProviderUnavailable);
+        assert_eq!(kind(2), LockErrorKind::TimedOut);
     }
 }

@@ -2,8 +2,8 @@
 
 mod connect;
 #[cfg(feature = "file")]
-pub(crate) mod file;
-pub(crate) mod in_process;
+pub mod file;
+pub mod in_process;
 // What not every server needs is dead without those that do.
 #[cfg_attr(
     not(all(feature = "postgres", feature = "redis", feature = "zookeeper-tls")),
@@ -13,9 +13,9 @@ mod kit;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "redis")]
-pub(crate) mod redis;
+pub mod redis;
 #[cfg(feature = "zookeeper")]
-pub(crate) mod zookeeper;
+pub mod zookeeper;
 
 pub use connect::connect;
 

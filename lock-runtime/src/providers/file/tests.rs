@@ -222,7 +222,7 @@ fn wrong_urls() {
         ("file://localhosts/share", "expected no host"),
         (
             "file:/a?lease=3s",
-            "unknown parameter `lease`; a `file:` URL knows `key_prefix`, `mode` and `token_floor`",
+            "unknown URL parameter `lease`; expected `key_prefix`, `mode`, `token_floor`",
         ),
         ("file:/a?key_prefix=a&key_prefix=b", "given twice"),
         ("file:/a?mode=rw", "octal"),

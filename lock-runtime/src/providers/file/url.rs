@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use super::settings::Settings;
 use crate::LockError;
 use crate::providers::kit::error::invalid;
+use crate::providers::kit::url::unknown_parameter;
 
-const PARAMETERS: &str = "`key_prefix`, `mode` and `token_floor`";
+const PARAMETERS: [&str; 3] = ["key_prefix", "mode", "token_floor"];
 
 /// Reads a URL.
 pub(super) fn parse(url: &str) -> Result<Settings, LockError> {
@@ -70,9 +71,7 @@ pub(super) fn parse(url: &str) -> Result<Settings, LockError> {
                     floor.map_err(|_| invalid("expected `token_floor` to be a whole number"))?;
             }
             unknown => {
-                return Err(invalid(format!(
-                    "unknown parameter `{unknown}`; a `file:` URL knows {PARAMETERS}"
-                )));
+                return Err(unknown_parameter(unknown, &PARAMETERS));
             }
         }
         given.push(key);

@@ -121,6 +121,35 @@ fn parse_duration(text: &str) -> Option<Duration> {
     (!text.is_empty()).then_some(total)
 }
 
+/// Makes the error of a parameter that is none of the known ones, and names the one that may be
+/// meant.
+pub(crate) fn unknown_parameter(unknown: &str, known: &[&str]) -> LockError {
+    let nearest = known.iter().min_by_key(|known| distance(unknown, known));
+    let nearest = nearest.filter(|known| distance(unknown, known) <= 1 + unknown.len() / 4);
+    let meant = match nearest {
+        Some(nearest) => format!(", did you mean `{nearest}`? expected"),
+        None => "; expected".to_owned(),
+    };
+    let known = known.join("`, `");
+    invalid(format!(
+        "unknown URL parameter `{unknown}`{meant} `{known}`"
+    ))
+}
+
+/// Counts the bytes that must be inserted, removed or replaced to make the one text of the other.
+fn distance(from: &str, to: &str) -> usize {
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (done, byte) in from.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], done + 1);
+        for (at, other) in to.bytes().enumerate() {
+            let replaced = diagonal + usize::from(byte != other);
+            diagonal = row[at + 1];
+            row[at + 1] = replaced.min(row[at] + 1).min(diagonal + 1);
+        }
+    }
+    row[to.len()]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,5 +207,18 @@ mod tests {
         );
         let twice = parameters("lease=5s&lease=6s").unwrap_err().to_string();
         assert!(twice.contains("`lease` is given twice"), "{twice}");
+    }
+
+    #[test]
+    fn an_unknown_parameter_is_told_with_the_one_that_is_meant() {
+        let known = ["key_prefix", "lease", "connect_timeout"];
+        let text = |unknown| unknown_parameter(unknown, &known).to_string();
+        assert_eq!(
+            text("leese"),
+            "invalid configuration: unknown URL parameter `leese`, did you mean `lease`? \
+             expected `key_prefix`, `lease`, `connect_timeout`"
+        );
+        assert!(text("conect_timeout").contains("did you mean `connect_timeout`?"));
+        assert!(text("ssl").starts_with("invalid configuration: unknown URL parameter `ssl`; "));
     }
 }

@@ -26,6 +26,7 @@ const PACKED: usize = 9;
 /// assert_eq!(sql, "SELECT pg_advisory_xact_lock(-540334498, 1558000740)");
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum AdvisoryKey {
     /// One `bigint`.
     Int8(i64),

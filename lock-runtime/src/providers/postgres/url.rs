@@ -7,12 +7,29 @@ use super::settings::{Options, Settings};
 use crate::LockError;
 use crate::providers::kit::error::invalid;
 use crate::providers::kit::tls::Identity;
-use crate::providers::kit::url::{parameters, set_duration, split, without_secrets};
+use crate::providers::kit::url::{
+    parameters, set_duration, split, unknown_parameter, without_secrets,
+};
 
 const EXPECTED: &str = "expected a URL like postgres://user:password@host:5432/database";
 
+/// The parameters that are the library's own.
+const OF_THE_LIBRARY: &[&str] = &[
+    "key_prefix",
+    "lease",
+    "connect_timeout",
+    "response_timeout",
+    "waiting_sessions",
+    "max_sessions",
+    "max_locks",
+    "snapshot_age",
+    "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+];
 /// The parameters of a URL that the client reads.
-const OF_THE_CLIENT: [&str; 17] = [
+const OF_THE_CLIENT: &[&str] = &[
     "user",
     "password",
     "dbname",
@@ -86,13 +103,10 @@ fn read_parameters(
                 rest.append_pair(&key, &value);
             }
             unknown => {
-                return Err(invalid(format!(
-                    "unknown URL parameter `{unknown}`; expected `key_prefix`, `lease`, \
-                     `connect_timeout`, `response_timeout`, `waiting_sessions`, \
-                     `max_sessions`, `max_locks`, `snapshot_age`, `sslmode`, `sslrootcert`, \
-                     `sslcert`, `sslkey`, `{}`",
-                    OF_THE_CLIENT.join("`, `")
-                )));
+                return Err(unknown_parameter(
+                    unknown,
+                    &[OF_THE_LIBRARY, OF_THE_CLIENT].concat(),
+                ));
             }
         }
     }

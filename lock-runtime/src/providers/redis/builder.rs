@@ -16,10 +16,24 @@ use crate::limits::LEASES;
 use crate::provider::LockProvider;
 use crate::providers::kit::error::invalid;
 use crate::providers::kit::settings::{CommonOptions, check_timeouts, common_setters};
-use crate::providers::kit::url::{parameters, set_duration, split, without_secrets};
+use crate::providers::kit::url::{
+    parameters, set_duration, split, unknown_parameter, without_secrets,
+};
 
 const LONGEST_DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 const DEFAULT_FAILOVER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The parameters of a URL, and those of sockets beside them.
+const PARAMETERS: &[&str] = &[
+    "key_prefix",
+    "lease",
+    "connect_timeout",
+    "response_timeout",
+    "failover_timeout",
+    "restart_delay",
+    "token_floor",
+];
+const OF_SOCKETS: &[&str] = &["db", "user", "pass"];
 
 /// Settings of a [`RedisProvider`]; made by [`RedisProvider::builder`].
 ///
@@ -220,16 +234,11 @@ impl RedisProviderBuilder {
                 }
                 common if self.common.read(common, &value)? => {}
                 unknown => {
-                    return Err(invalid(format!(
-                        "unknown URL parameter `{unknown}`; expected `key_prefix`, `lease`, \
-                         `connect_timeout`, `response_timeout`, `failover_timeout`, \
-                         `restart_delay` or `token_floor`{}",
-                        if socket {
-                            ", `db`, `user` or `pass`"
-                        } else {
-                            ""
-                        }
-                    )));
+                    let of_sockets = if socket { OF_SOCKETS } else { &[] };
+                    return Err(unknown_parameter(
+                        unknown,
+                        &[PARAMETERS, of_sockets].concat(),
+                    ));
                 }
             }
         }
@@ -277,6 +286,10 @@ impl RedisProvider {
 
     /// Connects as this client would: with its address, certificates and credentials, though with
     /// RESP3 and with TCP settings of the library's own.
+    ///
+    /// The client is that of the crate `redis` in the version that this crate depends on. A new
+    /// major version of `redis` changes this method's type with a minor version of this crate; a
+    /// URL does not.
     ///
     /// # Errors
     ///

@@ -10,6 +10,7 @@ use crate::providers::kit::error::invalid;
 /// Everybody who is to queue for the same locks needs read, create and delete rights on their
 /// nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum ZooKeeperAcl {
     /// Anybody: `world:anyone:cdrwa`, the default of ZooKeeper's own tools.
     #[default]

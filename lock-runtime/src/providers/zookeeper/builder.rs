@@ -15,9 +15,7 @@ use crate::LockError;
 use crate::provider::LockProvider;
 use crate::providers::kit::error::invalid;
 use crate::providers::kit::settings::{CommonOptions, common_setters};
-#[cfg(feature = "zookeeper-tls")]
-use crate::providers::kit::tls::Identity;
-use crate::providers::kit::url::{parameters, without_secrets};
+use crate::providers::kit::url::{parameters, unknown_parameter, without_secrets};
 
 /// The client takes the repeated hosts in any order, so the same silent one may come first several
 /// times in a row. With so many attempts in the connect timeout, one of two hosts takes them all
@@ -78,15 +76,24 @@ impl ZooKeeperProviderBuilder {
         connect_timeout;
     }
 
-    /// Shows these credentials to the server, by its scheme `digest`, in place of the URL's.
-    ///
-    /// The connection should then have TLS, since they are sent as they are. The server does not
-    /// check them; they count where an ACL names them, so a wrong password is found at the first
-    /// lock.
-    pub fn credentials(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
-        self.common.username = Some(user.into());
-        self.common.password = Some(password.into());
-        self
+    common_setters! {
+        /// Sets the user that is shown to the server, by its scheme `digest`, in place of the
+        /// URL's.
+        ///
+        /// The connection should then have TLS, since name and password are sent as they are. The
+        /// server does not check them. They count where an ACL names them, so a wrong password is
+        /// found at the first lock.
+        username;
+
+        /// Sets the password that belongs to the [`username`](Self::username), in place of the
+        /// URL's.
+        password;
+    }
+
+    /// Sets the user and the password.
+    #[deprecated(note = "use `username` and `password`, as with every other provider")]
+    pub fn credentials(self, user: impl Into<String>, password: impl Into<String>) -> Self {
+        self.username(user).password(password)
     }
 
     /// Sets who may see, create and delete the nodes that this provider creates; by default
@@ -96,26 +103,15 @@ impl ZooKeeperProviderBuilder {
         self
     }
 
-    /// Connects with TLS to servers whose certificates these authorities have signed, in PEM
-    /// format. There is no TLS without this, and no default.
-    #[cfg(feature = "zookeeper-tls")]
-    pub fn root_certificates(mut self, pem: impl Into<String>) -> Self {
-        self.common.root_certificates = Some(pem.into().into_bytes());
-        self
-    }
+    common_setters! {
+        /// Connects with TLS to servers whose certificates these authorities have signed, in PEM
+        /// format. There is no TLS without this, and no default.
+        #[cfg(feature = "zookeeper-tls")]
+        root_certificates;
 
-    /// Shows with TLS who this client is, by a certificate and its key in PEM format.
-    #[cfg(feature = "zookeeper-tls")]
-    pub fn client_certificate(
-        mut self,
-        certificate_pem: impl Into<String>,
-        key_pem: impl Into<String>,
-    ) -> Self {
-        self.common.client_certificate = Some(Identity {
-            certificate: certificate_pem.into().into_bytes(),
-            key: key_pem.into().into_bytes(),
-        });
-        self
+        /// Shows with TLS who this client is, by a certificate and its key in PEM format.
+        #[cfg(feature = "zookeeper-tls")]
+        client_certificate;
     }
 
     /// Makes a session. It belongs to the library's own thread, survives the loss of a connection
@@ -197,10 +193,8 @@ impl ZooKeeperProviderBuilder {
                 // The time for answers is the connect timeout, so there is no other one to set.
                 common if common != "response_timeout" && self.common.read(common, &value)? => {}
                 unknown => {
-                    return Err(invalid(format!(
-                        "unknown URL parameter `{unknown}`; expected `key_prefix`, `lease`, \
-                         `connect_timeout` or `acl`"
-                    )));
+                    let known = ["key_prefix", "lease", "connect_timeout", "acl"];
+                    return Err(unknown_parameter(unknown, &known));
                 }
             }
         }
@@ -270,8 +264,9 @@ mod tests {
     #[test]
     fn nothing_secret_is_shown() {
         let url = "zookeeper://user:hunter2@a";
-        let builder =
-            ZooKeeperProviderBuilder::from_url(url.to_owned()).credentials("u", "hunter2");
+        let builder = ZooKeeperProviderBuilder::from_url(url.to_owned())
+            .username("u")
+            .password("hunter2");
         assert!(!format!("{builder:?}").contains("hunter2"));
         for wrong in [
             "zookeeper://user:hunter2@",
