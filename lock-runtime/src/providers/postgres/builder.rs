@@ -14,6 +14,24 @@ use crate::providers::kit::settings::{CommonOptions, common_setters};
 /// Settings of a [`PostgresProvider`]; made by [`PostgresProvider::builder`].
 ///
 /// What is set here wins over what the URL says.
+///
+/// # Examples
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use lock_runtime::PostgresProvider;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let provider = PostgresProvider::builder("postgres://app@127.0.0.1/app")
+///     .key_prefix("MyApp1:")
+///     .lease(Duration::from_secs(20))
+///     .max_sessions(6)
+///     .connect()
+///     .await?;
+/// lock_runtime::register(provider)?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a builder does nothing until `connect` is called and awaited"]
 pub struct PostgresProviderBuilder {
     url: String,

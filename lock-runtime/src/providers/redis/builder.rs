@@ -38,6 +38,24 @@ const OF_SOCKETS: &[&str] = &["db", "user", "pass"];
 /// Settings of a [`RedisProvider`]; made by [`RedisProvider::builder`].
 ///
 /// What is set here wins over what the URL says.
+///
+/// # Examples
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use lock_runtime::RedisProvider;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let provider = RedisProvider::builder("redis://127.0.0.1:6379")
+///     .key_prefix("MyApp1:")
+///     .lease(Duration::from_secs(20))
+///     .restart_delay(Duration::from_secs(20))
+///     .connect()
+///     .await?;
+/// lock_runtime::register(provider)?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a builder does nothing until `connect` is called and awaited"]
 pub struct RedisProviderBuilder {
     source: Source,

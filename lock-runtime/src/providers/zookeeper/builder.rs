@@ -27,6 +27,24 @@ const SHORTEST_SILENCE: Duration = Duration::from_millis(500);
 /// Settings of a [`ZooKeeperProvider`]; made by [`ZooKeeperProvider::builder`].
 ///
 /// What is set here wins over what the URL says.
+///
+/// # Examples
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use lock_runtime::ZooKeeperProvider;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let provider = ZooKeeperProvider::builder("zookeeper://zk1:2181,zk2:2181,zk3:2181")
+///     .directory("/myapp/locks")
+///     .key_prefix("MyApp1:")
+///     .lease(Duration::from_secs(20))
+///     .connect()
+///     .await?;
+/// lock_runtime::register(provider)?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a builder does nothing until `connect` is called and awaited"]
 pub struct ZooKeeperProviderBuilder {
     url: String,
