@@ -1,4 +1,7 @@
 //! `Signal`: a value that is set once, and the tasks that wait for it.
+//!
+//! `tokio::sync::SetOnce` is the same but for one thing: a waker of a user that panics leaves its
+//! `set`, and the tasks that were to be woken after it are not.
 
 use std::collections::BTreeMap;
 use std::fmt;
