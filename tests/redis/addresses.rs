@@ -135,7 +135,7 @@ fn a_wrong_socket_is_said() {
             ("unix:///redis.sock?user=nobody", "a password for the user"),
             (
                 "unix:///redis.sock?pass=secret&leese=1s",
-                "`user` or `pass`",
+                "`db`, `user`, `pass`",
             ),
             ("redis://localhost?db=1", "unknown URL parameter `db`"),
         ] {
