@@ -4,9 +4,9 @@
 //! cancellation, renewal in time, loss and deadlock detection come from the library. The contract
 //! between the two is on the page of the trait `LockProvider`.
 //!
-//! It needs nothing: the server is a part of the example. Two services with a provider each increment
-//! a number that stands for something shared. The example fails if an increment is lost, if two of
-//! them overlap, or if a lock outlives a client that crashed.
+//! It needs nothing: the server is a part of the example. Two services with a provider each
+//! increment a number that stands for something shared. The example fails if an increment is lost,
+//! if two of them overlap, or if a lock outlives a client that crashed.
 //!
 //! ```text
 //! cargo run --example custom_provider

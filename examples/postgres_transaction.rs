@@ -4,8 +4,8 @@
 //! written in SQL alone takes the same lock inside its own transaction, by the key that
 //! `advisory_key` gives, and neither sees the other's half-done work.
 //!
-//! It needs a PostgreSQL server, 14 or newer, which is named by the environment; without the variable
-//! it only shows the SQL. It writes nothing to the database.
+//! It needs a PostgreSQL server, 14 or newer, which is named by the environment; without the
+//! variable it only shows the SQL. It writes nothing to the database.
 //!
 //! ```text
 //! POSTGRES_URL=postgres://app@127.0.0.1/app cargo run --example postgres_transaction

@@ -5,8 +5,8 @@
 //! The replicas queue at the ensemble in the order in which they came. Each is woken by the one
 //! before it. The fencing token says whose term it is.
 //!
-//! It needs a ZooKeeper ensemble, 3.5 or newer: that of `ZOOKEEPER_URL`, by default the server on this
-//! machine. It ends by itself, non-zero without a server or if anything is not as it says.
+//! It needs a ZooKeeper ensemble, 3.5 or newer: that of `ZOOKEEPER_URL`, by default the server on
+//! this machine. It ends by itself, non-zero without a server or if anything is not as it says.
 //!
 //! ```text
 //! cargo run --example zookeeper --features zookeeper

@@ -118,10 +118,10 @@ impl<F: Future> Body<'_, F> {
         max_hold: Option<&Duration>,
     ) -> impl Future<Output = Result<F::Output, LockError>> {
         let mut limit = max_hold.map(Limit::start);
-        if let (Some(max_hold), Some(lease)) = (max_hold, guard.hold()) {
+        if let (Some(max_hold), Some(lease)) = (max_hold, guard.lease()) {
             lease.renew_until(Timestamp::now() + *max_hold);
         }
-        let mut lost = guard.hold().map(|_| guard.lost());
+        let mut lost = guard.lease().map(|_| guard.lost());
         poll_fn(move |context| {
             let Some(body) = self.0.as_mut().as_pin_mut() else {
                 unreachable!("the body is there until its end")

@@ -224,7 +224,7 @@ impl LockGuard {
     }
 
     /// Returns the lease, unless the lock is held in this process alone.
-    pub(crate) fn hold(&self) -> Option<&Lease> {
+    pub(crate) fn lease(&self) -> Option<&Lease> {
         self.lease.as_deref()
     }
 

@@ -1,8 +1,9 @@
 //! The options of the attribute, a file each: what it is set to, its check, its expansion.
 //!
 //! A new option is such a file, its `mod` line here, and a row in [`table`]. The option also needs
-//! its place in the layers of `ARCHITECTURE.md`, its description on the attribute's page (`lib.rs`),
-//! and a setter in `attribute::run::Request` of `lock-runtime`. `CONTRIBUTING.md` lists all files.
+//! its place in the layers of `ARCHITECTURE.md` and its description on the attribute's page
+//! (`lib.rs`), and a setter in `attribute::run::Request` of `lock-runtime`. `CONTRIBUTING.md` lists
+//! all files.
 
 pub(crate) mod crate_path;
 pub(crate) mod durations;

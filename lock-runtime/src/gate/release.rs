@@ -192,6 +192,7 @@ impl SlotRef {
     /// Frees a lock of this process alone: for the head of the queue, if there is one.
     pub(super) fn pass_in_process(&self, state: &mut State) -> Effects {
         let Some(head) = state.queue.front() else {
+            self.is_busy.store(false, Ordering::Relaxed);
             state.set(Phase::Idle);
             return Effects::default();
         };

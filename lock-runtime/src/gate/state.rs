@@ -156,7 +156,7 @@ impl State {
 
     /// Gives this ticket what was granted or passed on.
     #[inline]
-    fn hand_to(&mut self, to: u64, new_token: Option<FencingToken>, new_hold: Option<Arc<Lease>>) {
+    fn hand_to(&mut self, to: u64, new_token: Option<FencingToken>, new_lease: Option<Arc<Lease>>) {
         // Changed in place, since a whole phase would be written twice.
         if let Phase::Held {
             ticket,
@@ -166,14 +166,14 @@ impl State {
         } = &mut self.phase
         {
             (*ticket, *token, *taken) = (to, new_token, false);
-            *lease = new_hold;
+            *lease = new_lease;
             self.saw_holder = self.last_ticket;
             return;
         }
         self.set(Phase::Held {
             ticket: to,
             token: new_token,
-            lease: new_hold,
+            lease: new_lease,
             taken: false,
         });
     }

@@ -23,6 +23,11 @@ impl Deadline {
         }
     }
 
+    /// Returns the end of the time; `None` for a request that waits.
+    pub(crate) fn end(self) -> Option<Timestamp> {
+        self.by
+    }
+
     /// Waits for an answer that comes in time.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use super::session::Session;
 use super::traits::{Granted, LockSession};
 use crate::clock::Timestamp;
 use crate::provider::{AcquireRequest, Grant};
-use crate::providers::kit::fault::unanswered;
+use crate::providers::kit::deadline::Deadline;
 use crate::providers::kit::outage::Outage;
 use crate::token::FencingToken;
 use crate::{LockError, LockErrorKind};
@@ -26,7 +26,7 @@ pub(super) struct Acquisition<'a, S: LockSession> {
     pub(super) pool: &'a Arc<Pool<S>>,
     pub(super) request: &'a AcquireRequest,
     /// When a request that does not wait must have its answer.
-    pub(super) deadline: Option<Timestamp>,
+    pub(super) deadline: Deadline,
     outage: Outage,
     /// Goes over to the grant.
     lease_in_use: Option<LeaseInUse>,
@@ -49,7 +49,7 @@ impl<'a, S: LockSession> Acquisition<'a, S> {
         Self {
             pool,
             request,
-            deadline: (!request.waits()).then(|| Timestamp::now() + patience),
+            deadline: Deadline::new(request, Timestamp::now(), patience),
             outage: Outage::new(pool.settings.connect_timeout),
             lease_in_use: Some(pool.leases.use_one(request.lease())),
         }
@@ -65,14 +65,10 @@ impl<'a, S: LockSession> Acquisition<'a, S> {
         &self,
         answer: impl Future<Output = Result<T, LockError>>,
     ) -> Result<T, LockError> {
-        let Some(deadline) = self.deadline else {
-            return answer.await;
-        };
-        let settings = &self.pool.settings;
-        let answer = tokio::time::timeout(deadline.remaining(), answer).await;
-        answer.unwrap_or_else(|_| {
-            let error = unanswered(settings.response_timeout);
-            Err(error.about(format_args!("server `{}`", settings.server_name)))
+        let answer = self.deadline.keep(answer).await;
+        answer.unwrap_or_else(|late| {
+            let server = &self.pool.settings.server_name;
+            Err(late.about(format_args!("server `{server}`")))
         })
     }
 

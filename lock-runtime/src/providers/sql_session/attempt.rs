@@ -56,7 +56,10 @@ impl<S: LockSession> Acquisition<'_, S> {
         select(look, self.request.abandoned()).await;
         let mut pause = Duration::ZERO;
         let patience = self.patience();
-        let released_by = self.deadline.unwrap_or_else(|| Timestamp::now() + patience);
+        let released_by = self
+            .deadline
+            .end()
+            .unwrap_or_else(|| Timestamp::now() + patience);
         loop {
             let opening = self.in_time(self.pool.shared(self.request.lease()));
             let session = match select(opening, self.request.abandoned()).await {
@@ -108,7 +111,7 @@ impl<S: LockSession> Acquisition<'_, S> {
         reservation: Reservation<S::Key>,
     ) -> Result<Found<S>, (LockError, Option<Reservation<S::Key>>)> {
         let patience = self.patience();
-        let left = self.deadline.map_or(patience, Timestamp::remaining);
+        let left = self.deadline.end().map_or(patience, Timestamp::remaining);
         let trying = session.try_lock(reservation.key);
         let error = match session.within(patience.min(left), trying).await {
             Ok(Tried::Granted(granted)) => {
