@@ -153,8 +153,7 @@ fn run_on(
         Ok(background) => background,
         Err(error) => return Err((error, Box::pin(job))),
     };
-    UNDER_WAY.fetch_add(1, Ordering::Relaxed);
-    let done = Done;
+    let done = Done::count();
     let counted = async move {
         let _done = done;
         job.await;
@@ -163,8 +162,25 @@ fn run_on(
     sent.map_err(|unsent| (stopped(), unsent.0))
 }
 
+/// Counts something as under way, without running a job for it.
+///
+/// # Errors
+///
+/// As [`run`].
+pub(crate) fn count() -> Result<Done, LockError> {
+    background_for_wait()?;
+    Ok(Done::count())
+}
+
 /// Counts a job as done when it is dropped.
-struct Done;
+pub(crate) struct Done(());
+
+impl Done {
+    fn count() -> Self {
+        UNDER_WAY.fetch_add(1, Ordering::Relaxed);
+        Self(())
+    }
+}
 
 impl Drop for Done {
     fn drop(&mut self) {

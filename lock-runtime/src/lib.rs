@@ -88,6 +88,7 @@ mod call;
 
 mod provider;
 
+mod call_queue;
 mod end;
 mod source;
 
@@ -138,8 +139,8 @@ pub use name::LockName;
 pub use outcome::Skipped;
 #[doc(inline)]
 pub use provider::{
-    AcquireRequest, BoxFuture, Capabilities, Grant, Interest, LockProvider, LockSpace,
-    LossReporter, OwnerId,
+    AcquireCall, AcquireRequest, BoxFuture, Call, Capabilities, Grant, Interest, LockProvider,
+    LockSpace, LossReporter, OwnerId, ReleaseCall,
 };
 pub use providers::connect;
 #[cfg(feature = "file")]

@@ -1,11 +1,13 @@
 //! `Source`: a provider that makes calls, with what it said about itself.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use once_cell::sync::OnceCell;
 
 use crate::call::caught_now;
+use crate::call_queue::CallQueue;
 use crate::error::LockError;
 use crate::provider::{Capabilities, LockProvider, LockSpace};
 
@@ -28,13 +30,14 @@ pub(crate) fn close_fallback(closed: bool) {
 }
 
 /// What a provider said about itself.
-#[derive(Clone, Copy)]
 pub(crate) struct Facts {
     pub(crate) capabilities: Capabilities,
     pub(crate) space: LockSpace,
     /// Whether its locks are nothing but the process's own queue.
     pub(crate) in_process: bool,
     clone_of: Option<LockSpace>,
+    /// Where calls become due, if they are made in groups.
+    pub(crate) calls: Option<Arc<CallQueue>>,
 }
 
 impl Source {
@@ -78,11 +81,21 @@ impl Source {
     #[cold]
     fn ask_first(&self) -> Result<&Facts, LockError> {
         let facts = self.facts.get_or_try_init(|| {
-            caught_now(|| Facts {
-                capabilities: self.provider.capabilities(),
-                space: self.provider.lock_space(),
-                in_process: self.provider.grant_in_process().is_some(),
-                clone_of: self.provider.clone_of(),
+            caught_now(|| {
+                let capabilities = self.provider.capabilities();
+                let clone_of = self.provider.clone_of();
+                let group_size = NonZeroUsize::new(self.provider.group_size());
+                let group_size = group_size.filter(|most| {
+                    // Without reports, an acquisition that waits needs two calls, one by one.
+                    most.get() > 1 && capabilities.reports_contention
+                });
+                Facts {
+                    capabilities,
+                    space: self.provider.lock_space(),
+                    in_process: self.provider.grant_in_process().is_some(),
+                    clone_of,
+                    calls: group_size.map(|most| CallQueue::of(clone_of, most)),
+                }
             })
         });
         Ok(facts?)
@@ -94,6 +107,11 @@ impl Source {
             Ok(facts) => facts.capabilities,
             Err(_) => Capabilities::new("unknown"),
         }
+    }
+
+    /// Returns where its calls become due, if they are made in groups.
+    pub(crate) fn calls(&self) -> Option<&Arc<CallQueue>> {
+        self.facts.get()?.calls.as_ref()
     }
 
     /// Tells whether the calls of this provider may serve the other one's callers. Both must belong

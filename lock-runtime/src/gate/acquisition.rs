@@ -9,12 +9,14 @@ use super::effects::Effects;
 use super::queue::Waiter;
 use super::slot::{Slot, SlotRef};
 use super::state::{Phase, State};
+use crate::background::Done;
 use crate::call::{Panicked, measured};
+use crate::call_queue::DueCall;
 use crate::clock::Timestamp;
 use crate::error::{LockError, LockErrorKind};
 use crate::future::select;
 use crate::lease::Lease;
-use crate::provider::{AcquireRequest, Grant};
+use crate::provider::{AcquireCall, AcquireCaller, AcquireRequest, Call, Grant};
 use crate::source::Source;
 use crate::{background, wake};
 
@@ -24,6 +26,49 @@ pub(super) const ANY_LEASE: Duration = Duration::from_secs(30);
 const SERVED: usize = 32;
 /// How long the release of what a panic left behind may hold up other callers.
 const UNDOING: Duration = Duration::from_secs(1);
+
+/// Who gets the answer to an acquisition that went together with others.
+struct Caller {
+    slot: SlotRef,
+    ticket: u64,
+    /// What is given up in the same step.
+    held: Option<Arc<Lease>>,
+    _done: Done,
+}
+
+impl AcquireCaller for Caller {
+    fn answered(
+        self: Box<Self>,
+        request: &AcquireRequest,
+        answer: Option<Result<Grant, LockError>>,
+    ) {
+        let Some(answer) = answer else {
+            return self.panicked(request);
+        };
+        let Self {
+            slot, ticket, held, ..
+        } = *self;
+        wake::survive(|| drop(held));
+        slot.acquired(request, ticket, answer);
+    }
+}
+
+impl Caller {
+    /// Releases what a call that panicked may have left, and then fails.
+    fn panicked(self: Box<Self>, request: &AcquireRequest) {
+        let left = Arc::new(Grant::new(request, Timestamp::now()));
+        let request = request.same();
+        background::spawn(async move {
+            if let Some(lease) = &self.held {
+                self.slot.undo(lease.shared_grant()).await;
+            }
+            self.slot.undo(left).await;
+            self.slot
+                .acquired(&request, self.ticket, Err(Panicked.into()));
+            wake::survive(|| drop(self));
+        });
+    }
+}
 
 impl Slot {
     /// Returns the provider that makes this waiter's calls.
@@ -70,25 +115,60 @@ impl SlotRef {
             Err(error) => return self.fail_all(state, held, &error),
         };
         interest.want_tokens(state.tokens_wanted());
-        let job = async move {
-            let result = slot.ask(&request, held).await;
-            slot.acquired(&request, ticket, result);
-        };
-        match background::run(job) {
-            Ok(()) => {
-                state.phase = Phase::Acquiring(interest);
-                self.look_at_call(state);
-                match state.sharers.is_empty() {
-                    true => Effects::default(),
-                    // The sharers share the answer to this call now.
-                    false => self.shares(state),
+        let waker = match slot.source().calls() {
+            Some(calls) => match background::count() {
+                Ok(done) => {
+                    let calls = Arc::clone(calls);
+                    calls.push(slot.grouped(ticket, request, held, done))
                 }
+                Err(error) => return self.fail_all(state, held, &error),
+            },
+            None => {
+                let job = async move {
+                    let result = slot.ask(&request, held).await;
+                    slot.acquired(&request, ticket, result);
+                };
+                if let Err((error, job)) = background::run(job) {
+                    let mut effects = self.fail_all(state, None, &error);
+                    effects.drop_job(job);
+                    return effects;
+                }
+                None
             }
-            Err((error, job)) => {
-                let mut effects = self.fail_all(state, None, &error);
-                effects.drop_job(job);
-                effects
-            }
+        };
+        state.phase = Phase::Acquiring(interest);
+        self.look_at_call(state);
+        let mut effects = match state.sharers.is_empty() {
+            true => Effects::default(),
+            // The sharers share the answer to this call now.
+            false => self.shares(state),
+        };
+        effects.wake(waker);
+        effects
+    }
+
+    /// Makes a call of the acquisition, which goes together with others.
+    fn grouped(
+        self,
+        ticket: u64,
+        request: AcquireRequest,
+        held: Option<Arc<Lease>>,
+        done: Done,
+    ) -> DueCall {
+        let source = self.source();
+        let (provider, name) = (Arc::clone(&source.provider), source.name());
+        let gives_up = held.as_ref().map(|lease| lease.shared_grant());
+        let caller = Box::new(Caller {
+            slot: self,
+            ticket,
+            held,
+            _done: done,
+        });
+        DueCall {
+            provider,
+            name,
+            call: Call::Acquire(AcquireCall::new(request, gives_up, caller)),
+            limit: None,
         }
     }
 

@@ -3,19 +3,22 @@
 
 use std::pin::pin;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::effects::Effects;
 use super::release_answer::{Answer, Answers, answer};
 use super::slot::{Slot, SlotRef};
 use super::state::{Phase, State};
-use crate::call::{measured, of_grant};
+use crate::background::Done;
+use crate::call::{Panicked, measured, of_grant};
+use crate::call_queue::{DueCall, Overdue};
 use crate::clock::Timestamp;
 use crate::end::GrantEnd;
 use crate::error::{LockError, LockErrorKind};
 use crate::future::{First, select};
 use crate::lease::{Lease, LeaseOwner};
+use crate::provider::{Call, ReleaseCall, ReleaseCaller};
 use crate::signal::Signal;
 use crate::telemetry::spans;
 use crate::{background, wake};
@@ -257,6 +260,23 @@ impl SlotRef {
         let waits_for_guard = deferred.is_some();
         // The provider that made the grant releases it.
         let slot = self.of(&lease);
+        let mut effects = Effects::default();
+        if !waits_for_guard
+            && pause.is_none()
+            && let Some(calls) = lease.source().calls().cloned()
+        {
+            match background::count() {
+                Ok(done) => {
+                    state.enter(Phase::releasing(None));
+                    self.look_at_call(state);
+                    effects.wake(calls.push(slot.grouped_release(lease, answers, done)));
+                }
+                Err(_) => {
+                    state.enter(Phase::Idle);
+                }
+            }
+            return (answer, effects);
+        }
         let job = async move {
             if waits_for_guard {
                 lease.wait_until_guard_gone().await;
@@ -268,7 +288,6 @@ impl SlotRef {
             }
             slot.finish_releasing(lease, pause, answers).await;
         };
-        let mut effects = Effects::default();
         match background::run_next(job) {
             Ok(()) => {
                 state.enter(Phase::releasing(deferred));
@@ -280,6 +299,26 @@ impl SlotRef {
             }
         }
         (answer, effects)
+    }
+
+    /// Makes a call of the release, which goes together with others.
+    fn grouped_release(self, lease: Arc<Lease>, answers: Answers, done: Done) -> DueCall {
+        let source = self.source();
+        let (provider, name) = (Arc::clone(&source.provider), source.name());
+        let (grant, end) = (lease.shared_grant(), lease.server_deadline());
+        let caller = Arc::new(Caller {
+            was_lost: lease.is_lost(),
+            slot: self,
+            waits: Mutex::new(Some((lease, answers))),
+            _done: done,
+        });
+        let overdue: Arc<dyn Overdue> = Arc::clone(&caller) as _;
+        DueCall {
+            provider,
+            name,
+            call: Call::Release(ReleaseCall::new(grant, caller)),
+            limit: Some((end, overdue)),
+        }
     }
 
     /// Has the provider release the lease, and waits for the answer.
@@ -355,6 +394,47 @@ impl SlotRef {
         if let Some(lease) = held {
             lease.shut_down();
         }
+    }
+}
+
+/// Who gets the answer to a release that went together with others.
+struct Caller {
+    slot: SlotRef,
+    was_lost: bool,
+    /// Taken by the answer, or when the server's lease has ended.
+    waits: Mutex<Option<(Arc<Lease>, Answers)>>,
+    _done: Done,
+}
+
+impl Caller {
+    /// Has waiters go on, and sends the answer. Only the first one counts.
+    fn go_on(&self, result: Result<(), LockError>) {
+        let waits = self
+            .waits
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some((lease, answers)) = waits {
+            wake::survive(|| drop(lease));
+            self.slot.released();
+            self.slot.answer(answers, result, self.was_lost);
+        }
+    }
+}
+
+impl ReleaseCaller for Caller {
+    fn answered(&self, answer: Option<Result<(), LockError>>) {
+        self.go_on(
+            answer
+                .unwrap_or_else(|| Err(Panicked.into()))
+                .map_err(of_grant),
+        );
+    }
+}
+
+impl Overdue for Caller {
+    fn overdue(&self) {
+        self.go_on(Err(unanswered()));
     }
 }
 

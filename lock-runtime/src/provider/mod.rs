@@ -1,5 +1,6 @@
 //! `LockProvider`: the trait of a provider, with what it is asked and what it answers.
 
+mod calls;
 mod capabilities;
 mod grant;
 mod loss;
@@ -16,6 +17,8 @@ use crate::telemetry::spans;
 use crate::token::FencingToken;
 
 pub use crate::future::BoxFuture;
+pub use calls::{AcquireCall, Call, ReleaseCall};
+pub(crate) use calls::{AcquireCaller, ReleaseCaller};
 pub use capabilities::{Capabilities, LockSpace};
 pub use grant::Grant;
 pub(crate) use loss::LossListener;
@@ -256,6 +259,47 @@ pub trait LockProvider: Send + Sync + 'static {
         Box::pin(async move { Err(unsupported(self.capabilities(), "release a lock later")) })
     }
 
+    /// Makes several calls, and answers each as soon as it is done. Override it where the server
+    /// can do several things in one request.
+    ///
+    /// The library calls it, instead of the methods for single calls, if
+    /// [`group_size`](Self::group_size) is above 1. The calls are those that became due while the
+    /// groups before were under way. Where a lock's release and its next acquisition are both among
+    /// them, the release comes first, and must be made first.
+    ///
+    /// The future ends when the provider is ready for the next group. What waits for another holder
+    /// must not hold it up: such a call can be moved to a task of its own. Calls that are not
+    /// answered by then count as calls that panicked, unless they were moved.
+    ///
+    /// By default it makes all calls at once, with the methods for single calls, and ends when all
+    /// are answered.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future is never dropped before it is done.
+    fn call_all(&self, calls: Vec<Call>) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let calls = calls.into_iter().map(|call| {
+                // Each is caught by itself. One that panics is dropped without an answer.
+                let made = caught(make(self, call));
+                let made: BoxFuture<'_, ()> = Box::pin(async {
+                    let _ = made.await;
+                });
+                made
+            });
+            join_all(calls.collect()).await;
+        })
+    }
+
+    /// Returns how many calls [`call_all`](Self::call_all) may be given at once.
+    ///
+    /// By default it is 1: each call is made by itself. A provider that returns more must implement
+    /// `call_all`, and [report contention](Capabilities::with_contention_reports). A wrapper must
+    /// not forward this, unless it forwards `call_all` too.
+    fn group_size(&self) -> usize {
+        1
+    }
+
     /// Returns the set of locks to which this provider's names belong.
     ///
     /// Inside one process, two tasks never hold the same name of the same space, whatever the
@@ -344,6 +388,14 @@ impl<P: LockProvider + ?Sized> LockProvider for Arc<P> {
         (**self).release_later(grant, keep_for)
     }
 
+    fn call_all(&self, calls: Vec<Call>) -> BoxFuture<'_, ()> {
+        (**self).call_all(calls)
+    }
+
+    fn group_size(&self) -> usize {
+        (**self).group_size()
+    }
+
     fn lock_space(&self) -> LockSpace {
         (**self).lock_space()
     }
@@ -354,6 +406,23 @@ impl<P: LockProvider + ?Sized> LockProvider for Arc<P> {
 
     fn grant_in_process(&self) -> Option<FencingToken> {
         (**self).grant_in_process()
+    }
+}
+
+/// Makes a call by itself, and answers it.
+async fn make<P: LockProvider + ?Sized>(provider: &P, call: Call) {
+    match call {
+        Call::Acquire(call) => {
+            let answer = match call.gives_up() {
+                Some(grant) => provider.pass_on(grant, call.request()).await,
+                None => provider.acquire(call.request()).await,
+            };
+            call.answer(answer);
+        }
+        Call::Release(call) => {
+            let answer = provider.release(call.grant()).await;
+            call.answer(answer);
+        }
     }
 }
 

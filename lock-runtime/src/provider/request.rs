@@ -114,6 +114,19 @@ impl AcquireRequest {
         Ok((request, interest))
     }
 
+    /// Returns the same request once more.
+    pub(crate) fn same(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            owner: self.owner,
+            lease: self.lease,
+            waits: self.waits,
+            interest: self.interest.clone(),
+            loss: self.loss.clone(),
+            slot: self.slot,
+        }
+    }
+
     /// Says for which slot of the gate it is made.
     pub(crate) fn made_for(mut self, slot: usize) -> Self {
         self.slot = slot;
@@ -199,10 +212,13 @@ impl AcquireRequest {
     /// whether the lock is held. A provider must not report a request that the server answers only
     /// when the lock is free.
     pub fn report_unanswered(&self, unanswered: bool) {
-        let asked_at = match unanswered {
-            true => Timestamp::now().as_nanos(),
-            false => 0,
-        };
+        self.report_unanswered_since(unanswered.then(Timestamp::now));
+    }
+
+    /// Does the same as [`report_unanswered`](Self::report_unanswered), for a request that was sent
+    /// at this moment.
+    pub(crate) fn report_unanswered_since(&self, sent_at: Option<Timestamp>) {
+        let asked_at = sent_at.map_or(0, Timestamp::as_nanos);
         self.interest.0.asked_at.store(asked_at, Ordering::Relaxed);
     }
 

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use super::acquire_reply::Answer;
-use super::acquisition::Acquisition;
+use super::acquisition::{Acquisition, settle};
 use super::connection_manager::ConnectionManager;
 use super::waiting::Waiting;
 use crate::LockError;
@@ -24,13 +23,8 @@ pub(super) async fn acquire(
         return Box::pin(Waiting::new(acquisition, Timestamp::now()).run(None)).await;
     };
     let asked = acquisition.ask(connection, None).await;
-    match asked.answer {
-        Ok(Answer::Granted(first, count)) if first > manager.settings.tokens.none_up_to => {
-            Ok(acquisition.grant(asked.sent_at, first, count, None))
-        }
-        Ok(Answer::Held(holder)) if holder.residue().is_none() => {
-            Err(holder.refusal(&acquisition.keys.lock))
-        }
-        _ => Box::pin(Waiting::new(acquisition, asked.sent_at).run(Some(asked))).await,
+    match settle(manager, request, asked) {
+        Ok(outcome) => outcome,
+        Err(asked) => Box::pin(Waiting::new(acquisition, asked.sent_at).run(Some(asked))).await,
     }
 }

@@ -13,6 +13,7 @@ use super::error::{given_up, is_forgotten};
 use super::keys::Keys;
 use super::numbers::{decimal, milliseconds};
 use super::script::{ACQUIRE, By, CLEANUP, PASS_ON};
+use crate::LockError;
 use crate::clock::Timestamp;
 use crate::provider::{AcquireRequest, Grant};
 use crate::token::FencingToken;
@@ -33,6 +34,27 @@ pub(super) struct Asked {
     pub(super) sent_at: Timestamp,
     pub(super) wanted: NonZeroU32,
     pub(super) answer: RedisResult<Answer>,
+}
+
+impl Asked {
+    pub(super) fn new(
+        connection: Arc<Connection>,
+        sent_at: Timestamp,
+        wanted: NonZeroU32,
+        answer: RedisResult<Answer>,
+    ) -> Self {
+        let answer = match answer {
+            // Another server may be asked by now, and may have granted it to somebody else.
+            Ok(Answer::Granted(..)) if connection.has_ended() => Err(given_up()),
+            answer => answer,
+        };
+        Self {
+            connection,
+            sent_at,
+            wanted,
+            answer,
+        }
+    }
 }
 
 impl<'a> Acquisition<'a> {
@@ -90,17 +112,7 @@ impl<'a> Acquisition<'a> {
             answer => answer,
         };
         self.request.report_unanswered(false);
-        let answer = match answer.and_then(read) {
-            // Another server may be asked by now, and may have granted it to somebody else.
-            Ok(Answer::Granted(..)) if connection.has_ended() => Err(given_up()),
-            answer => answer,
-        };
-        Asked {
-            connection,
-            sent_at,
-            wanted,
-            answer,
-        }
+        Asked::new(connection, sent_at, wanted, answer.and_then(read))
     }
 
     /// Takes back what this process has left behind, for the next look at the lock.
@@ -136,10 +148,32 @@ impl<'a> Acquisition<'a> {
         count: NonZeroU32,
         unconfirmed: Option<Unconfirmed>,
     ) -> Grant {
-        let grant = Grant::new(self.request, sent_at).with_tokens(FencingToken::new(first), count);
+        let grant = granted(self.request, sent_at, first, count);
         match unconfirmed {
             Some(unconfirmed) => grant.with_state(unconfirmed),
             None => grant,
         }
     }
+}
+
+/// Returns what the first answer settles. Gives back one that does not settle it.
+pub(super) fn settle(
+    manager: &ConnectionManager,
+    request: &AcquireRequest,
+    asked: Asked,
+) -> Result<Result<Grant, LockError>, Asked> {
+    match &asked.answer {
+        Ok(Answer::Granted(first, count)) if *first > manager.settings.tokens.none_up_to => {
+            Ok(Ok(granted(request, asked.sent_at, *first, *count)))
+        }
+        Ok(Answer::Held(holder)) if holder.residue().is_none() => Ok(Err(
+            holder.refusal(&manager.naming.keys(request.name()).lock)
+        )),
+        _ => Err(asked),
+    }
+}
+
+/// Returns the grant with these tokens.
+fn granted(request: &AcquireRequest, sent_at: Timestamp, first: u64, count: NonZeroU32) -> Grant {
+    Grant::new(request, sent_at).with_tokens(FencingToken::new(first), count)
 }

@@ -32,6 +32,8 @@ mod acquire;
 mod release;
 mod renew;
 
+mod group;
+
 mod provider;
 
 mod builder;

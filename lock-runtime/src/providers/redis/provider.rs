@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::acquire::acquire;
 use super::cleanup::Cleanup;
 use super::connection_manager::ConnectionManager;
+use super::group::{GROUP, call_all};
 use super::keys::Naming;
 use super::release::Release;
 use super::renew::renew_all;
@@ -15,7 +16,7 @@ use super::settings::Settings;
 use crate::background::run_here;
 use crate::clock::Timestamp;
 use crate::provider::{
-    AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, LockSpace, describe,
+    AcquireRequest, BoxFuture, Call, Capabilities, Grant, LockProvider, LockSpace, describe,
 };
 use crate::{LockError, LockErrorKind};
 
@@ -184,6 +185,14 @@ impl LockProvider for RedisProvider {
             }
             kept
         })
+    }
+
+    fn call_all(&self, calls: Vec<Call>) -> BoxFuture<'_, ()> {
+        Box::pin(call_all(&self.manager, calls))
+    }
+
+    fn group_size(&self) -> usize {
+        GROUP
     }
 
     fn lock_space(&self) -> LockSpace {

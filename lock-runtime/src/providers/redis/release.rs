@@ -32,7 +32,7 @@ pub(super) struct Release<'a> {
 }
 
 /// A try that failed: when, where and how.
-type Failed = (Timestamp, Arc<Connection>, redis::RedisError);
+pub(super) type Failed = (Timestamp, Arc<Connection>, redis::RedisError);
 
 impl<'a> Release<'a> {
     pub(super) fn new(manager: &'a Arc<ConnectionManager>, grant: &'a Grant) -> Self {
@@ -51,15 +51,14 @@ impl<'a> Release<'a> {
             return Box::pin(self.go_on(None)).await;
         };
         let sent_at = Timestamp::now();
-        match self.ask(&connection).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(lost(GIVEN_UP)),
+        match settle(self.ask(&connection).await) {
+            Ok(outcome) => outcome,
             Err(error) => Box::pin(self.go_on(Some((sent_at, connection, error)))).await,
         }
     }
 
     /// Tries a second time where the connection was dead, and takes back what is not known.
-    async fn go_on(self, failed: Option<Failed>) -> Result<(), LockError> {
+    pub(super) async fn go_on(self, failed: Option<Failed>) -> Result<(), LockError> {
         let owners = vec![self.owner.clone()];
         let cleanup = Cleanup::new(self.manager, &self.keys, owners, self.grant.lease());
         let second_try = failed.is_some();
@@ -115,13 +114,26 @@ impl<'a> Release<'a> {
         }
     }
 
-    async fn ask(&self, connection: &Connection) -> RedisResult<bool> {
+    pub(super) async fn ask(&self, connection: &Connection) -> RedisResult<bool> {
         let keys = self.manager.naming.of_script(&self.keys);
-        match connection.run(&RELEASE, &keys, &[&self.owner]).await {
-            Ok(answer) => Ok(answer == Value::Int(1)),
-            // Somebody has put something else there.
-            Err(error) if is_wrong_type(&error) => Ok(false),
-            Err(error) => Err(error),
-        }
+        read(connection.run(&RELEASE, &keys, &[&self.owner]).await)
     }
+}
+
+/// Returns whether the owner held the lock until the release.
+pub(super) fn read(answer: RedisResult<Value>) -> RedisResult<bool> {
+    match answer {
+        Ok(answer) => Ok(answer == Value::Int(1)),
+        // Somebody has put something else there.
+        Err(error) if is_wrong_type(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns what the first answer settles. An error does not settle it.
+pub(super) fn settle(released: RedisResult<bool>) -> RedisResult<Result<(), LockError>> {
+    released.map(|held| match held {
+        true => Ok(()),
+        false => Err(lost(GIVEN_UP)),
+    })
 }

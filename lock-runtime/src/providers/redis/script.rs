@@ -23,6 +23,7 @@ scripts! {
     RELEASE = ["release.lua", "counter.lua", "queue.lua", "release_slowly.lua"];
     RELEASE_LATER = ["release_later.lua"];
     CLEANUP = ["cleanup.lua", "counter.lua", "queue.lua", "cleanup_slowly.lua"];
+    GROUP = ["group.lua", "counter.lua", "queue.lua", "group_slowly.lua"];
     RENEW = ["renew.lua"];
     RAISE_TOKENS = ["counter.lua", "raise_tokens.lua"];
 }
@@ -49,23 +50,23 @@ impl Script {
     }
 
     pub(super) fn command(&self, by: By, keys: &[&str], args: &[&str]) -> Cmd {
+        let bytes = keys.iter().chain(args).map(|text| text.len());
+        let mut command = self.begin(by, keys.len(), args.len(), bytes.sum());
+        for text in keys.iter().chain(args) {
+            command.arg(*text);
+        }
+        command
+    }
+
+    /// Begins a command with this script, so many keys and arguments, and bytes of both.
+    pub(super) fn begin(&self, by: By, keys: usize, args: usize, bytes: usize) -> Cmd {
         let (verb, script) = match by {
             By::Hash => ("EVALSHA", self.hash.as_str()),
             By::Text => ("EVAL", self.text),
         };
-        let bytes = keys
-            .iter()
-            .chain(args)
-            .map(|text| text.len())
-            .sum::<usize>();
-        let mut command = Cmd::with_capacity(
-            3 + keys.len() + args.len(),
-            verb.len() + script.len() + 1 + bytes,
-        );
-        command.arg(verb).arg(script).arg(keys.len());
-        for text in keys.iter().chain(args) {
-            command.arg(*text);
-        }
+        let bytes = verb.len() + script.len() + 4 + bytes;
+        let mut command = Cmd::with_capacity(3 + keys + args, bytes);
+        command.arg(verb).arg(script).arg(keys);
         command
     }
 }

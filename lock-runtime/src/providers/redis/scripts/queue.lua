@@ -122,8 +122,7 @@ end
 -- its holder crashed or is foreign, the head of the queue comes first. A server whose memory is
 -- full refuses the `SET`, but not what was granted already. Nobody waits for a value that never
 -- expires: no lock is like that.
-local function take_or_wait(took, entry)
-  local owner, lease, tokens, channel = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local function take_or_wait(took, owner, lease, tokens, channel, entry)
   local holder
   if took and not took.err then
     holder = hand_over(owner)

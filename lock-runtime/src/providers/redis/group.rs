@@ -1,0 +1,334 @@
+//! Groups: acquisitions and releases of many locks in one request.
+//!
+//! Each is answered by itself. What one request does not settle, such as a wait for another holder,
+//! goes on in a task of its own, as it does for a call that was made alone.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+use std::vec;
+
+use redis::{Cmd, ErrorKind, RedisError, RedisResult, Value};
+
+use super::acquire::acquire;
+use super::acquire_reply::{Answer, read};
+use super::acquisition::{Acquisition, Asked, settle};
+use super::cleanup::Cleanup;
+use super::connection::Connection;
+use super::connection_manager::ConnectionManager;
+use super::error::is_forgotten;
+use super::numbers::milliseconds;
+use super::release::{self, Release};
+use super::script::{By, GROUP as SCRIPT};
+use super::waiting::Waiting;
+use crate::LockError;
+use crate::background::spawn_beside;
+use crate::clock::Timestamp;
+use crate::provider::{AcquireCall, Call, Grant, ReleaseCall};
+
+/// How many calls go together at most. With more, the server gains little, and others wait longer.
+pub(super) const GROUP: usize = 64;
+
+/// About how long an owner is.
+const OWNER: usize = 64;
+
+/// Makes the calls in one request.
+pub(super) async fn call_all(manager: &Arc<ConnectionManager>, calls: Vec<Call>) {
+    let mut group = Group::default();
+    for call in calls {
+        match call {
+            Call::Release(call) => group.releases.push(call),
+            Call::Acquire(call) => {
+                let form = Form::of(&call);
+                match call.gives_up() {
+                    None => group.takes.push((call, form)),
+                    Some(_) => group.passes.push((call, form)),
+                }
+            }
+        }
+    }
+    let current = manager.current();
+    match current.filter(|connection| connection.grants_after().is_none()) {
+        Some(connection) => group.run(manager, connection).await,
+        None => group.go_on_alone(manager),
+    }
+}
+
+/// The calls of one request, in the order of its script.
+#[derive(Default)]
+struct Group {
+    releases: Vec<ReleaseCall>,
+    takes: Vec<(AcquireCall, Form)>,
+    passes: Vec<(AcquireCall, Form)>,
+}
+
+/// What several acquisitions ask for alike.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Form {
+    lease: Duration,
+    tokens: NonZeroU32,
+    waits: bool,
+}
+
+impl Form {
+    fn of(call: &AcquireCall) -> Self {
+        let request = call.request();
+        Self {
+            lease: request.lease(),
+            tokens: request.tokens_wanted(),
+            waits: request.waits(),
+        }
+    }
+}
+
+impl Group {
+    fn acquisitions(&self) -> impl Iterator<Item = &(AcquireCall, Form)> {
+        self.takes.iter().chain(&self.passes)
+    }
+
+    fn len(&self) -> usize {
+        self.releases.len() + self.takes.len() + self.passes.len()
+    }
+
+    async fn run(self, manager: &Arc<ConnectionManager>, connection: Arc<Connection>) {
+        if self.len() == 1 {
+            // The script for one lock does less.
+            return self.run_one(manager, connection).await;
+        }
+        let command = self.command(manager, By::Hash);
+        let sent_at = Timestamp::now();
+        for (call, _) in self.acquisitions() {
+            call.request().report_unanswered_since(Some(sent_at));
+        }
+        let answer = match connection.query(command).await {
+            Err(error) if is_forgotten(&error) => {
+                let command = self.command(manager, By::Text);
+                Box::pin(connection.query(command)).await
+            }
+            answer => answer,
+        };
+        for (call, _) in self.acquisitions() {
+            call.request().report_unanswered_since(None);
+        }
+        let made = Made {
+            manager,
+            connection,
+            sent_at,
+        };
+        let mut answers = Answers::new(answer);
+        for call in self.releases {
+            made.release(call, release::read(answers.next()));
+        }
+        for (call, form) in self.takes.into_iter().chain(self.passes) {
+            let answer = answers.next_acquisition();
+            made.acquire(call, form, answer);
+        }
+    }
+
+    async fn run_one(self, manager: &Arc<ConnectionManager>, connection: Arc<Connection>) {
+        for call in self.releases {
+            let sent_at = Timestamp::now();
+            let answer = Release::new(manager, call.grant()).ask(&connection).await;
+            let connection = Arc::clone(&connection);
+            let made = Made {
+                manager,
+                connection,
+                sent_at,
+            };
+            made.release(call, answer);
+        }
+        for (call, _) in self.takes.into_iter().chain(self.passes) {
+            let old = gives_up(manager, &call);
+            let acquisition = Acquisition::new(manager, call.request(), old);
+            let asked = acquisition.ask(Arc::clone(&connection), None).await;
+            go_on(manager, call, asked);
+        }
+    }
+
+    /// Makes the request. It names keys and owners in the order that the script wants.
+    fn command(&self, manager: &ConnectionManager, by: By) -> Cmd {
+        let naming = &manager.naming;
+        let mut forms: Vec<Form> = Vec::new();
+        for (_, form) in self.acquisitions() {
+            if !forms.contains(form) {
+                forms.push(*form);
+            }
+        }
+        let names = self.releases.iter().map(|call| call.grant().name());
+        let names = names.chain(self.acquisitions().map(|(call, _)| call.request().name()));
+        let all_keys: Vec<_> = names.map(|name| naming.keys(name)).collect();
+        let count = all_keys.len();
+        let keys = all_keys.iter();
+        let bytes = keys.map(|keys| keys.lock.len() + keys.waiters.len() + OWNER);
+        let args = 4 + 3 * forms.len() + 3 * count;
+        let mut command = SCRIPT.begin(by, 1 + 2 * count, args, bytes.sum());
+        command.arg(&naming.fence);
+        for keys in &all_keys {
+            command.arg(&keys.lock);
+        }
+        for keys in &all_keys {
+            command.arg(&keys.waiters);
+        }
+        command
+            .arg(self.releases.len())
+            .arg(self.takes.len())
+            .arg(self.passes.len())
+            .arg(forms.len());
+        for form in &forms {
+            let channel = match form.waits {
+                true => naming.channel.as_str(),
+                false => "",
+            };
+            command
+                .arg(milliseconds(form.lease))
+                .arg(form.tokens.get())
+                .arg(channel);
+        }
+        for call in &self.releases {
+            command.arg(naming.owner(call.grant().owner()));
+        }
+        for (call, form) in self.acquisitions() {
+            let number = forms.iter().position(|it| it == form).unwrap_or_default() + 1;
+            command
+                .arg(naming.owner(call.request().owner()))
+                .arg(number);
+            if let Some(grant) = call.gives_up() {
+                command.arg(naming.owner(grant.owner()));
+            }
+        }
+        command
+    }
+
+    /// Makes each call by itself, since there is no connection now that may grant locks.
+    fn go_on_alone(self, manager: &Arc<ConnectionManager>) {
+        for call in self.releases {
+            let manager = Arc::clone(manager);
+            spawn_beside(async move {
+                let released = Release::new(&manager, call.grant()).run().await;
+                Cleanup::of_grant(&manager, call.grant());
+                call.answer(released);
+            });
+        }
+        for (call, _) in self.takes.into_iter().chain(self.passes) {
+            let manager = Arc::clone(manager);
+            spawn_beside(async move {
+                let old = gives_up(&manager, &call);
+                let acquired = acquire(&manager, call.request(), old).await;
+                answer(&manager, call, acquired);
+            });
+        }
+    }
+}
+
+/// A request that was made.
+struct Made<'a> {
+    manager: &'a Arc<ConnectionManager>,
+    connection: Arc<Connection>,
+    sent_at: Timestamp,
+}
+
+impl Made<'_> {
+    /// Answers a release, or goes on with it.
+    fn release(&self, call: ReleaseCall, answer: RedisResult<bool>) {
+        let (manager, sent_at) = (self.manager, self.sent_at);
+        match release::settle(answer) {
+            Ok(outcome) => {
+                Cleanup::of_grant(manager, call.grant());
+                call.answer(outcome);
+            }
+            Err(error) => {
+                let (manager, connection) = (Arc::clone(manager), Arc::clone(&self.connection));
+                spawn_beside(async move {
+                    let release = Release::new(&manager, call.grant());
+                    let released = release.go_on(Some((sent_at, connection, error))).await;
+                    Cleanup::of_grant(&manager, call.grant());
+                    call.answer(released);
+                });
+            }
+        }
+    }
+
+    /// Answers an acquisition, or goes on with it.
+    fn acquire(&self, call: AcquireCall, form: Form, answer: RedisResult<Answer>) {
+        let connection = Arc::clone(&self.connection);
+        let asked = Asked::new(connection, self.sent_at, form.tokens, answer);
+        go_on(self.manager, call, asked);
+    }
+}
+
+/// Answers an acquisition, or goes on with it in a task of its own.
+fn go_on(manager: &Arc<ConnectionManager>, call: AcquireCall, asked: Asked) {
+    let asked = match settle(manager, call.request(), asked) {
+        Ok(outcome) => return answer(manager, call, outcome),
+        Err(asked) => asked,
+    };
+    let manager = Arc::clone(manager);
+    spawn_beside(async move {
+        let old = gives_up(&manager, &call);
+        let acquisition = Acquisition::new(&manager, call.request(), old);
+        let waiting = Waiting::new(acquisition, asked.sent_at);
+        let acquired = waiting.run(Some(asked)).await;
+        answer(&manager, call, acquired);
+    });
+}
+
+/// Returns the owner that gives the lock up in the same step, if there is one.
+fn gives_up(manager: &ConnectionManager, call: &AcquireCall) -> Option<String> {
+    let grant = call.gives_up()?;
+    Some(manager.naming.owner(grant.owner()))
+}
+
+fn answer(manager: &Arc<ConnectionManager>, call: AcquireCall, answer: Result<Grant, LockError>) {
+    if let Some(grant) = call.gives_up() {
+        Cleanup::of_grant(manager, grant);
+    }
+    call.answer(answer);
+}
+
+/// The answers to one request, in its order.
+struct Answers {
+    /// The first token of the locks that were taken at once.
+    first: u64,
+    each: vec::IntoIter<Value>,
+    /// The answer to all calls, if they have none of their own.
+    failed: Option<RedisError>,
+}
+
+impl Answers {
+    fn new(answer: RedisResult<Value>) -> Self {
+        let (each, failed) = match answer {
+            Ok(Value::Array(each)) => (each, None),
+            Ok(_) => (Vec::new(), None),
+            Err(error) => (Vec::new(), Some(error)),
+        };
+        let mut each = each.into_iter();
+        let first = each.next().map(redis::from_redis_value::<Option<u64>>);
+        Self {
+            first: first.and_then(Result::ok).flatten().unwrap_or(0),
+            each,
+            failed,
+        }
+    }
+
+    fn next(&mut self) -> RedisResult<Value> {
+        match (self.each.next(), &self.failed) {
+            (Some(answer), _) => answer.extract_error(),
+            (None, Some(error)) => Err(error.clone()),
+            (None, None) => Err((
+                ErrorKind::UnexpectedReturnType,
+                "an answer of another length",
+            )
+                .into()),
+        }
+    }
+
+    fn next_acquisition(&mut self) -> RedisResult<Answer> {
+        match self.next()? {
+            Value::Int(index) => {
+                let before = u64::try_from(index - 1).unwrap_or(0);
+                Ok(Answer::Granted(self.first + before, NonZeroU32::MIN))
+            }
+            answer => read(answer),
+        }
+    }
+}
