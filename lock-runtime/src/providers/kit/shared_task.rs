@@ -75,10 +75,14 @@ impl<S: Steps> SharedTask<S> {
     }
 
     /// Runs a step on this thread, which may belong to any runtime or to none. If another thread
-    /// is at one, that thread runs another one after it.
+    /// is at one, that thread runs another one after it. A thread that is ending leaves it to the
+    /// background task.
     ///
     /// It never waits and does not panic.
     pub(crate) fn run_here(&self) {
+        if Handle::try_current().is_err_and(|error| error.is_thread_local_destroyed()) {
+            return self.run_soon();
+        }
         if !self.turn.take() {
             return;
         }
@@ -238,6 +242,7 @@ impl Wake for Turn {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
     use std::collections::VecDeque;
     use std::mem;
     use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -392,6 +397,32 @@ mod tests {
         assert!(answered.try_recv().is_err(), "it is left to the thread");
         drop(free);
         assert_eq!(answered.recv_timeout(PATIENCE), Ok(8));
+    }
+
+    #[test]
+    fn a_thread_that_is_ending_may_ask() {
+        struct Asks(Arc<SharedTask<Echo>>);
+        impl Drop for Asks {
+            fn drop(&mut self) {
+                assert!(
+                    Handle::try_current()
+                        .unwrap_err()
+                        .is_thread_local_destroyed()
+                );
+                self.0.run_here();
+            }
+        }
+        thread_local!(static ASKS: RefCell<Option<Asks>> = const { RefCell::new(None) });
+        let running = Running::start();
+        let answered = running.ask(1);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                ASKS.set(Some(Asks(Arc::clone(&running.task))));
+                // What tokio keeps for this thread is dropped before what was there before it.
+                assert!(Handle::try_current().is_err());
+            });
+        });
+        assert_eq!(answered.recv_timeout(PATIENCE), Ok(1));
     }
 
     /// Each thread asks and runs a step, as others do at that moment, and others yet wake the task

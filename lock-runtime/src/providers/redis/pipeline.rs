@@ -9,6 +9,7 @@ use std::future::ready;
 use std::io;
 use std::mem;
 use std::pin::{Pin, pin};
+use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -30,6 +31,8 @@ use crate::wake::survive;
 /// No more than this are sent together. Their answers come together too, and with many of them the
 /// server and this process would take turns at being idle.
 const TOGETHER: usize = 16;
+/// The memory of a queue is kept up to this many requests.
+const LARGEST_SPARE: usize = 64;
 
 /// The requests that are due on a connection, and the connection. When this is dropped, the
 /// connection is closed as soon as nothing is under way on it.
@@ -38,6 +41,8 @@ pub(super) struct RequestPipeline {
     exchange: Arc<SharedTask<Exchange>>,
     /// The thread of the background runtime, on which many are asked for in the same moment.
     background: ThreadId,
+    /// The process whose connection this is. A child made by `fork` has its socket too.
+    process: u32,
 }
 
 /// What the exchange and those who ask share.
@@ -80,6 +85,7 @@ impl RequestPipeline {
             shared: Arc::clone(&shared),
             connection: opened.connection,
             driver: opened.driver,
+            spare: VecDeque::new(),
             under_way: VecDeque::new(),
             timeout,
             timer: None,
@@ -89,6 +95,7 @@ impl RequestPipeline {
             shared,
             exchange: SharedTask::start(exchange),
             background: thread::current().id(),
+            process: process::id(),
         }
     }
 
@@ -117,6 +124,11 @@ impl RequestPipeline {
     }
 
     fn send(&self, request: Request) {
+        let in_background = thread::current().id() == self.background;
+        // What a child wrote would come between what its parent writes.
+        if !in_background && process::id() != self.process {
+            return request.fail(&gone());
+        }
         {
             let mut due = self.shared.due();
             if due.state == State::Ended {
@@ -125,7 +137,7 @@ impl RequestPipeline {
             }
             due.requests.push_back(request);
         }
-        if self.shared.busy.load(Ordering::Relaxed) && thread::current().id() == self.background {
+        if in_background && self.shared.busy.load(Ordering::Relaxed) {
             // What else this thread asks for in this moment goes with it.
             self.exchange.run_soon();
         } else {
@@ -167,6 +179,8 @@ struct Exchange {
     shared: Arc<Shared>,
     connection: MultiplexedConnection,
     driver: Driver,
+    /// An empty queue, which is kept for its memory.
+    spare: VecDeque<Request>,
     /// What was sent, in this order. The answers come in the same one.
     under_way: VecDeque<Group>,
     timeout: Duration,
@@ -273,7 +287,8 @@ impl Steps for Exchange {
     type News = (Waiting, RedisResult<Value>);
 
     fn take_up(&mut self) {
-        let mut requests = mem::take(&mut self.shared.due().requests);
+        let mut requests = mem::take(&mut self.spare);
+        mem::swap(&mut requests, &mut self.shared.due().requests);
         while let Some(request) = requests.pop_front() {
             let (command, answer) = match request {
                 Request::One(command, answer) => (command, answer),
@@ -297,6 +312,9 @@ impl Steps for Exchange {
                 waiting.push(answer);
             }
             self.begin_all(together, Waiting::Each(waiting));
+        }
+        if requests.capacity() <= LARGEST_SPARE {
+            self.spare = requests;
         }
     }
 
@@ -542,6 +560,21 @@ mod tests {
         server.write_all(b"+PONG\r\n").unwrap();
         assert_eq!(server.read(&mut asked).unwrap(), 0, "it is closed");
         runtime().block_on(ended.wait());
+    }
+
+    #[test]
+    fn a_child_of_fork_writes_nothing_to_the_connection_of_its_parent() {
+        let mut connected = Connected::start(PATIENCE);
+        let requests = Arc::get_mut(&mut connected.requests).expect("nobody else has it");
+        requests.process += 1;
+        let ping = connected.ping();
+        assert_eq!(runtime().block_on(ping).unwrap_err().kind(), ErrorKind::Io);
+        connected.server.set_nonblocking(true).unwrap();
+        let written = connected.server.read(&mut [0; 1]);
+        assert_eq!(
+            written.map_err(|error| error.kind()),
+            Err(io::ErrorKind::WouldBlock)
+        );
     }
 
     #[test]
