@@ -87,3 +87,31 @@ pub(crate) async fn join_all<T>(futures: Vec<BoxFuture<'_, T>>) -> Vec<T> {
     });
     outputs.collect()
 }
+
+/// Waits for the first future that succeeds. If none does, returns the error of the one that failed
+/// last; `None` if there is none.
+#[cfg(feature = "redis")]
+pub(crate) async fn first_ok<T, E>(
+    mut futures: Vec<BoxFuture<'_, Result<T, E>>>,
+) -> Option<Result<T, E>> {
+    let mut outcome = None;
+    poll_fn(|context| {
+        futures.retain_mut(|future| {
+            if matches!(outcome, Some(Ok(_))) {
+                return true;
+            }
+            match future.as_mut().poll(context) {
+                Poll::Ready(output) => {
+                    outcome = Some(output);
+                    false
+                }
+                Poll::Pending => true,
+            }
+        });
+        match futures.is_empty() || matches!(outcome, Some(Ok(_))) {
+            true => Poll::Ready(outcome.take()),
+            false => Poll::Pending,
+        }
+    })
+    .await
+}

@@ -11,6 +11,7 @@
 //! | `deadline`, `outage`, `backoff` | how long to wait for a server, and when to try again |
 //! | `reconnect` | one attempt to connect serves all who ask |
 //! | `session` | locks that end with a session, and are renewed with it |
+//! | `shared_task` | a background task of which any thread may run a step |
 //! | `cleanup` | taking back what a request may have done |
 
 pub(crate) mod backoff;
@@ -34,6 +35,8 @@ pub(crate) mod reconnect;
 pub(crate) mod session;
 #[cfg(feature = "_server")]
 pub(crate) mod settings;
+#[cfg(feature = "redis")]
+pub(crate) mod shared_task;
 #[cfg(feature = "_server")]
 pub(crate) mod tls;
 #[cfg(feature = "_server")]

@@ -5,17 +5,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::Socket;
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_rustls::TlsConnector;
 
 use crate::LockError;
-use crate::providers::kit::error::invalid;
-use crate::providers::kit::tls::Identity;
+use crate::providers::kit::tls::{Identity, client_config};
 
 /// Makes connections whose server shows a certificate of its host by a trusted authority.
 #[derive(Clone)]
@@ -26,49 +24,7 @@ impl Tls {
         roots: Option<&[u8]>,
         identity: Option<&Identity>,
     ) -> Result<Self, LockError> {
-        let wrong = |what: &str, why: &dyn std::fmt::Display| {
-            invalid(format!("the {what} cannot be used: {why}"))
-        };
-        let mut trusted = RootCertStore::empty();
-        match roots {
-            Some(pem) => {
-                for certificate in CertificateDer::pem_slice_iter(pem) {
-                    let certificate =
-                        certificate.map_err(|error| wrong("root certificates", &error))?;
-                    trusted
-                        .add(certificate)
-                        .map_err(|error| wrong("root certificates", &error))?;
-                }
-                if trusted.is_empty() {
-                    return Err(invalid(
-                        "expected root certificates in PEM format, found none",
-                    ));
-                }
-            }
-            // One of the system's that cannot be read only means that it is not trusted.
-            None => {
-                trusted.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            }
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| wrong("TLS library", &error))?
-            .with_root_certificates(trusted);
-        let config = match identity {
-            None => config.with_no_client_auth(),
-            Some(identity) => {
-                let chain: Result<Vec<_>, _> =
-                    CertificateDer::pem_slice_iter(&identity.certificate).collect();
-                let chain = chain.map_err(|error| wrong("client certificate", &error))?;
-                let key = PrivateKeyDer::from_pem_slice(&identity.key)
-                    .map_err(|error| wrong("client certificate's key", &error))?;
-                config
-                    .with_client_auth_cert(chain, key)
-                    .map_err(|error| wrong("client certificate", &error))?
-            }
-        };
-        Ok(Self(Arc::new(config)))
+        Ok(Self(client_config(roots, identity)?))
     }
 }
 

@@ -212,8 +212,10 @@ impl RedisProviderBuilder {
                 "expected a `restart_delay` of at most 24 h, got {restart_delay:?}"
             )));
         }
+        let (client, tls) = client(info, &self.common, common.lease)?;
         Ok(Settings {
-            client: client(info, &self.common, common.lease)?,
+            client,
+            tls,
             common,
             tokens: Tokens::above(self.token_floor.unwrap_or(0))?,
             failover_timeout,

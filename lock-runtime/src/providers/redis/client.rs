@@ -3,22 +3,21 @@
 use std::time::Duration;
 
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use redis::{
-    Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, ProtocolVersion, TlsCertificates,
-};
+use redis::{Client, ConnectionAddr, ConnectionInfo, ProtocolVersion};
+use tokio_rustls::TlsConnector;
 
 use super::address::plain;
 use crate::LockError;
 use crate::providers::kit::error::invalid;
 use crate::providers::kit::settings::{CommonOptions, DeadPeers};
-use crate::providers::kit::tls::choose_crypto_provider;
+use crate::providers::kit::tls::{choose_crypto_provider, client_config};
 
-/// Makes the client for a server's address, with what is set besides.
+/// Makes the client for a server's address, with what is set besides, and what it needs for TLS.
 pub(super) fn client(
     info: ConnectionInfo,
     options: &CommonOptions,
     lease: Duration,
-) -> Result<Client, LockError> {
+) -> Result<(Client, Option<TlsConnector>), LockError> {
     let mut server = info
         .redis_settings()
         .clone()
@@ -39,29 +38,39 @@ pub(super) fn client(
              `redis://user:@host`, or set by `password(\"\")`",
         ));
     }
-    let tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
+    let tls = tls(info.addr(), options)?;
     let info = info
         .set_redis_settings(server)
         .set_tcp_settings(tcp_settings(lease));
-    if tls {
-        choose_crypto_provider();
+    let client = Client::open(info).map_err(|error| invalid(plain(&error)))?;
+    Ok((client, tls))
+}
+
+/// Returns what is needed for TLS with a server, if it is wanted.
+fn tls(
+    address: &ConnectionAddr,
+    options: &CommonOptions,
+) -> Result<Option<TlsConnector>, LockError> {
+    let roots = options.root_certificates.as_deref();
+    let identity = options.client_certificate.as_ref();
+    let is_set = roots.is_some() || identity.is_some();
+    match address {
+        ConnectionAddr::TcpTls {
+            insecure,
+            tls_params,
+            ..
+        } => {
+            choose_crypto_provider();
+            // What a user's client knows of certificates, or is told to overlook, it keeps to
+            // itself.
+            if *insecure || (tls_params.is_some() && !is_set) {
+                return Ok(None);
+            }
+            Ok(Some(client_config(roots, identity)?.into()))
+        }
+        _ if is_set => Err(invalid("certificates need a URL that begins with rediss:")),
+        _ => Ok(None),
     }
-    let wrong = |error: redis::RedisError| invalid(plain(&error));
-    if options.root_certificates.is_none() && options.client_certificate.is_none() {
-        return Client::open(info).map_err(wrong);
-    }
-    if !tls {
-        return Err(invalid("certificates need a URL that begins with rediss:"));
-    }
-    let identity = options.client_certificate.clone();
-    let certificates = TlsCertificates {
-        client_tls: identity.map(|identity| ClientTlsConfig {
-            client_cert: identity.certificate,
-            client_key: identity.key,
-        }),
-        root_cert: options.root_certificates.clone(),
-    };
-    Client::build_with_tls(info, certificates).map_err(wrong)
 }
 
 fn tcp_settings(lease: Duration) -> TcpSettings {

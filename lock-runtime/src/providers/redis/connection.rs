@@ -1,5 +1,6 @@
 //! One connection: what a server must be, and how scripts are run on it.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use super::pipeline::RequestPipeline;
 use super::script::{By, RAISE_TOKENS, Script};
 use super::settings::Settings;
 use super::tls_mismatch::unless_plain;
+use super::transport;
 use crate::LockError;
 use crate::background;
 use crate::clock::Timestamp;
@@ -20,6 +22,7 @@ use crate::future::{First, select};
 use crate::providers::kit::error::{unavailable, unsupported};
 use crate::providers::kit::version;
 use crate::signal::Signal;
+use crate::wake::survive;
 
 /// The oldest version of Redis that has what the scripts need.
 const OLDEST: (u32, u32) = (6, 2);
@@ -27,13 +30,13 @@ const OLDEST: (u32, u32) = (6, 2);
 const RAISES_EVERY: Duration = Duration::from_secs(60 * 60);
 /// A server with TLS hangs up on whoever comes without.
 const NOT_PLAIN: &str = "it does not answer as Redis does; for a port with TLS, write `rediss:`";
-/// How many requests may wait to be written.
-const BACKLOG: usize = 1_024;
+/// How many requests may wait to be written: more than there can be.
+const BACKLOG: usize = 1 << 24;
 
 /// A connection, on the background runtime. Requests and published grants share it. So a grant can
 /// only be missed together with everything else, and then the waiter asks again.
 pub(super) struct Connection {
-    requests: Arc<RequestPipeline>,
+    requests: RequestPipeline,
     ended: Arc<Signal<()>>,
     served: AtomicBool,
     /// When the server may grant locks, if it has started so recently that it may not yet.
@@ -55,7 +58,10 @@ impl Connection {
                 match push.kind {
                     // A server that is no longer asked does not grant either: behind the same
                     // address there may be another one by now.
-                    PushKind::Message if ended.get().is_none() => notifications.deliver(&push.data),
+                    PushKind::Message if ended.get().is_none() => {
+                        // It may wake any task, and must not end the connection.
+                        survive(|| notifications.deliver(&push.data));
+                    }
                     PushKind::Disconnection => {
                         ended.set(());
                     }
@@ -66,12 +72,11 @@ impl Connection {
         };
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
-            .set_response_timeout(Some(settings.common.response_timeout))
+            // Its timers would be those of whichever runtime asks.
+            .set_response_timeout(None)
             .set_pipeline_buffer_size(BACKLOG)
             .set_push_sender(pushed);
-        let opening = settings
-            .client
-            .get_multiplexed_async_connection_with_config(&config);
+        let opening = transport::open(&settings.client, settings.tls.as_ref(), config);
         let server = settings.client.get_connection_info().redis_settings();
         let opening = async {
             opening.await.map_err(|error| {
@@ -84,8 +89,10 @@ impl Connection {
                 }
             })
         };
-        let mut opened = unless_plain(settings.address(), opening).await?;
-        let requests = RequestPipeline::new(opened.clone());
+        let opened = unless_plain(settings.address(), opening).await?;
+        let mut client = opened.connection.clone();
+        let response_timeout = settings.common.response_timeout;
+        let requests = RequestPipeline::new(opened, response_timeout, Arc::clone(&ended));
         let mut connection = Self {
             requests,
             ended,
@@ -95,9 +102,10 @@ impl Connection {
         connection.check_server().await?;
         connection.grants_from = connection.restarted(settings.restart_delay).await?;
         let connection = Arc::new(connection);
-        opened
-            .subscribe(&naming.channel)
+        let subscribing = client.subscribe(&naming.channel);
+        tokio::time::timeout(response_timeout, subscribing)
             .await
+            .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
             .map_err(lock_error)?;
         let ahead = settings.tokens.ahead;
         let raised = connection.raise_tokens(&naming.fence, ahead).await;
@@ -234,7 +242,7 @@ impl Connection {
     /// Sends commands in one go, and returns an answer for each, in order.
     pub(super) async fn query_all(
         &self,
-        commands: &redis::Pipeline,
+        commands: redis::Pipeline,
     ) -> RedisResult<Vec<RedisResult<Value>>> {
         let answers = self.requests.ask_all(commands).await;
         self.note(&answers);

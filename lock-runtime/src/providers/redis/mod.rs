@@ -15,6 +15,8 @@ mod settings;
 mod tls_mismatch;
 
 mod notifications;
+mod transport;
+
 mod pipeline;
 
 mod connection;

@@ -1,119 +1,683 @@
-//! The requests of one connection, sent together where several are asked for in the same moment.
+//! The requests of one connection: written at once by the thread that asks, and sent together where
+//! several are asked for in the same moment.
 //!
-//! A request of its own costs the client a future of a kilobyte and a timer; many of them share one
-//! here.
+//! A request of its own costs the client a future of a kilobyte; many of them share one here. All
+//! share one timer.
 
 use std::collections::VecDeque;
+use std::future::ready;
+use std::io;
 use std::mem;
+use std::pin::{Pin, pin};
+use std::process;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::thread::{self, ThreadId};
+use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, Value};
-use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::time::Sleep;
+
+use super::transport::{Driver, Opened};
+use crate::clock::Timestamp;
+use crate::future::BoxFuture;
+use crate::providers::kit::shared_task::{SharedTask, Steps};
+use crate::signal::Signal;
+use crate::wake::survive;
 
 /// No more than this are sent together. Their answers come together too, and with many of them the
 /// server and this process would take turns at being idle.
 const TOGETHER: usize = 16;
+/// The memory of a queue is kept up to this many requests.
+const LARGEST_SPARE: usize = 64;
 
-/// The requests that are due on a connection, and the connection.
+/// The requests that are due on a connection, and the connection. When this is dropped, the
+/// connection is closed as soon as nothing is under way on it.
 pub(super) struct RequestPipeline {
-    connection: MultiplexedConnection,
-    /// The runtime of the connection. A call may be polled on another one, which may end before its
-    /// turn.
-    runtime: Handle,
-    /// They are taken from the front, a few at a time, however many there are.
-    due: Mutex<VecDeque<Request>>,
+    shared: Arc<Shared>,
+    exchange: Arc<SharedTask<Exchange>>,
+    /// The thread of the background runtime, on which many are asked for in the same moment.
+    background: ThreadId,
+    /// The process whose connection this is. A child made by `fork` has its socket too.
+    process: u32,
 }
 
-struct Request {
-    command: Cmd,
-    answer: oneshot::Sender<RedisResult<Value>>,
+/// What the exchange and those who ask share.
+#[derive(Default)]
+struct Shared {
+    due: Mutex<Due>,
+    /// Whether something is under way.
+    busy: AtomicBool,
 }
+
+#[derive(Default)]
+struct Due {
+    requests: VecDeque<Request>,
+    state: State,
+}
+
+#[derive(Default, PartialEq, Eq, Clone, Copy)]
+enum State {
+    #[default]
+    Open,
+    /// Nobody can ask any more.
+    Closed,
+    /// The exchange is over, and nothing is sent any more.
+    Ended,
+}
+
+enum Request {
+    One(Cmd, Answer<Value>),
+    All(Pipeline, Answer<Vec<RedisResult<Value>>>),
+}
+
+type Answer<T> = oneshot::Sender<RedisResult<T>>;
 
 impl RequestPipeline {
-    /// Makes one for a connection. To be called on the runtime that the connection is to live on.
-    pub(super) fn new(connection: MultiplexedConnection) -> Arc<Self> {
-        Arc::new(Self {
-            connection,
-            runtime: Handle::current(),
-            due: Mutex::default(),
-        })
+    /// Makes one for a connection, whose requests are answered within a time. To be called on the
+    /// runtime that the connection is to live on. The signal is set when the connection has ended.
+    pub(super) fn new(opened: Opened, timeout: Duration, ended: Arc<Signal<()>>) -> Self {
+        let shared = Arc::<Shared>::default();
+        let exchange = Exchange {
+            shared: Arc::clone(&shared),
+            connection: opened.connection,
+            driver: opened.driver,
+            spare: VecDeque::new(),
+            under_way: VecDeque::new(),
+            timeout,
+            timer: None,
+            ended,
+        };
+        Self {
+            shared,
+            exchange: SharedTask::start(exchange),
+            background: thread::current().id(),
+            process: process::id(),
+        }
     }
 
     /// Sends a command, after those that were asked for before, and waits for its answer.
     ///
+    /// It may be polled on any thread. When its first poll returns on a thread other than the
+    /// background one, or with nothing under way on the connection, the command is written, as far
+    /// as the socket takes it. The exception is a moment at which another thread is writing or
+    /// reading: then that thread writes it next.
+    ///
     /// # Cancel safety
     ///
     /// A request that was asked for is sent, even if nobody waits for its answer.
-    pub(super) async fn ask(self: &Arc<Self>, command: Cmd) -> RedisResult<Value> {
+    pub(super) async fn ask(&self, command: Cmd) -> RedisResult<Value> {
         let (answer, answered) = oneshot::channel();
-        let first = {
-            let mut due = self.due();
-            due.push_back(Request { command, answer });
-            due.len() == 1
-        };
-        if first {
-            // What else is asked for until this task's turn comes goes with it.
-            self.runtime.spawn(Arc::clone(self).send());
-        }
+        self.send(Request::One(command, answer));
         answered.await.unwrap_or_else(|_| Err(gone()))
     }
 
-    /// Sends commands in one go, and returns an answer for each, in order.
-    pub(super) async fn ask_all(
-        &self,
-        commands: &Pipeline,
-    ) -> RedisResult<Vec<RedisResult<Value>>> {
-        let answers = self
-            .connection
-            .clone()
-            .send_packed_commands(commands, 0, commands.len())
-            .await?;
-        Ok(answers.into_iter().map(Value::extract_error).collect())
+    /// Sends commands in one go, and returns an answer for each, in order. For the rest it is like
+    /// [`ask`](Self::ask).
+    pub(super) async fn ask_all(&self, commands: Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Request::All(commands, answer));
+        answered.await.unwrap_or_else(|_| Err(gone()))
     }
 
-    async fn send(self: Arc<Self>) {
-        let (commands, waiting) = self.take_due();
-        match self.ask_all(&commands).await {
-            Ok(answers) => {
-                for (waiter, answer) in waiting.into_iter().zip(answers) {
-                    // Whoever asked may have gone away.
-                    let _ = waiter.send(answer);
-                }
+    fn send(&self, request: Request) {
+        let in_background = thread::current().id() == self.background;
+        // What a child wrote would come between what its parent writes.
+        if !in_background && process::id() != self.process {
+            return request.fail(&gone());
+        }
+        {
+            let mut due = self.shared.due();
+            if due.state == State::Ended {
+                drop(due);
+                return request.fail(&broken());
             }
-            Err(error) => {
-                for waiter in waiting {
-                    let _ = waiter.send(Err(error.clone()));
-                }
-            }
+            due.requests.push_back(request);
+        }
+        if in_background && self.shared.busy.load(Ordering::Relaxed) {
+            // What else this thread asks for in this moment goes with it.
+            self.exchange.run_soon();
+        } else {
+            self.exchange.run_here();
+        }
+    }
+}
+
+impl Drop for RequestPipeline {
+    fn drop(&mut self) {
+        let mut due = self.shared.due();
+        if due.state == State::Open {
+            due.state = State::Closed;
+        }
+        drop(due);
+        self.exchange.run_soon();
+    }
+}
+
+impl Shared {
+    fn due(&self) -> MutexGuard<'_, Due> {
+        self.due.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Request {
+    fn fail(self, error: &RedisError) {
+        // Whoever asked may have gone away.
+        match self {
+            Self::One(_, answer) => drop(answer.send(Err(error.clone()))),
+            Self::All(_, answer) => drop(answer.send(Err(error.clone()))),
+        }
+    }
+}
+
+/// Sends what is due, and hands out the answers. The driver of the connection is a part of it, so
+/// that one poll takes a request from its queue to the socket.
+struct Exchange {
+    shared: Arc<Shared>,
+    connection: MultiplexedConnection,
+    driver: Driver,
+    /// An empty queue, which is kept for its memory.
+    spare: VecDeque<Request>,
+    /// What was sent, in this order. The answers come in the same one.
+    under_way: VecDeque<Group>,
+    timeout: Duration,
+    /// Runs out when the oldest request has waited for too long, or before.
+    timer: Option<Pin<Box<Sleep>>>,
+    ended: Arc<Signal<()>>,
+}
+
+/// What was sent together.
+struct Group {
+    sent_at: Timestamp,
+    answer: BoxFuture<'static, RedisResult<Value>>,
+    waiting: Waiting,
+}
+
+/// Who waits for a group's answer.
+enum Waiting {
+    One(Answer<Value>),
+    Each(Vec<Answer<Value>>),
+    All(Answer<Vec<RedisResult<Value>>>),
+}
+
+impl Exchange {
+    /// Sends a group as far as the driver's queue, which has room for it.
+    fn begin(&mut self, mut answer: BoxFuture<'static, RedisResult<Value>>, waiting: Waiting) {
+        let mut context = Context::from_waker(Waker::noop());
+        if let Poll::Ready(failed) = answer.as_mut().poll(&mut context) {
+            answer = Box::pin(ready(failed));
+        }
+        self.under_way.push_back(Group {
+            sent_at: Timestamp::now(),
+            answer,
+            waiting,
+        });
+    }
+
+    fn begin_one(&mut self, command: Cmd, answer: Answer<Value>) {
+        let mut connection = self.connection.clone();
+        let asking = async move { connection.send_packed_command(&command).await };
+        self.begin(Box::pin(asking), Waiting::One(answer));
+    }
+
+    fn begin_all(&mut self, commands: Pipeline, waiting: Waiting) {
+        let mut connection = self.connection.clone();
+        let asking = async move {
+            let count = commands.len();
+            let answers = connection.send_packed_commands(&commands, 0, count).await;
+            answers.map(Value::Array)
+        };
+        self.begin(Box::pin(asking), waiting);
+    }
+
+    /// Hands out the answers that are there.
+    fn collect(
+        &mut self,
+        context: &mut Context<'_>,
+        news: &mut Vec<(Waiting, RedisResult<Value>)>,
+    ) {
+        while let Some(oldest) = self.under_way.front_mut()
+            && let Poll::Ready(answer) = oldest.answer.as_mut().poll(context)
+            && let Some(oldest) = self.under_way.pop_front()
+        {
+            news.push((oldest.waiting, answer));
         }
     }
 
-    fn take_due(self: &Arc<Self>) -> (Pipeline, Vec<oneshot::Sender<RedisResult<Value>>>) {
-        let mut due = self.due();
-        let requests = if due.len() > TOGETHER {
-            // The rest has its turn after this.
-            self.runtime.spawn(Arc::clone(self).send());
-            due.drain(..TOGETHER).collect()
-        } else {
-            mem::take(&mut *due)
+    /// Gives up what has no answer after the time that it may take.
+    fn give_up(
+        &mut self,
+        context: &mut Context<'_>,
+        news: &mut Vec<(Waiting, RedisResult<Value>)>,
+    ) {
+        let Some(oldest) = self.under_way.front() else {
+            return;
         };
-        drop(due);
-        let mut commands = Pipeline::with_capacity(requests.len());
-        let waiting = requests.into_iter().map(|request| {
-            commands.add_command(request.command);
-            request.answer
-        });
-        let waiting = waiting.collect();
-        (commands, waiting)
+        // A timer that has been asked once wakes the task, and is not asked again before.
+        let timer = match &mut self.timer {
+            Some(timer) if !timer.is_elapsed() => return,
+            timer => timer,
+        };
+        let mut left = (oldest.sent_at + self.timeout).remaining();
+        while left.is_zero()
+            && let Some(oldest) = self.under_way.pop_front()
+        {
+            news.push((
+                oldest.waiting,
+                Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+            ));
+            left = match self.under_way.front() {
+                Some(next) => (next.sent_at + self.timeout).remaining(),
+                None => self.timeout,
+            };
+        }
+        let sleep = timer.insert(Box::pin(tokio::time::sleep(left)));
+        // Without a budget left, it would not be registered.
+        let asking = pin!(tokio::task::unconstrained(sleep.as_mut()));
+        if asking.poll(context).is_ready() {
+            context.waker().wake_by_ref();
+        }
+    }
+}
+
+impl Steps for Exchange {
+    type News = (Waiting, RedisResult<Value>);
+
+    fn take_up(&mut self) {
+        let mut requests = mem::take(&mut self.spare);
+        mem::swap(&mut requests, &mut self.shared.due().requests);
+        while let Some(request) = requests.pop_front() {
+            let (command, answer) = match request {
+                Request::One(command, answer) => (command, answer),
+                Request::All(commands, answer) => {
+                    self.begin_all(commands, Waiting::All(answer));
+                    continue;
+                }
+            };
+            if !matches!(requests.front(), Some(Request::One(..))) {
+                self.begin_one(command, answer);
+                continue;
+            }
+            let mut together = Pipeline::with_capacity(TOGETHER.min(1 + requests.len()));
+            together.add_command(command);
+            let mut waiting = vec![answer];
+            while waiting.len() < TOGETHER
+                && let Some(Request::One(..)) = requests.front()
+                && let Some(Request::One(command, answer)) = requests.pop_front()
+            {
+                together.add_command(command);
+                waiting.push(answer);
+            }
+            self.begin_all(together, Waiting::Each(waiting));
+        }
+        if requests.capacity() <= LARGEST_SPARE {
+            self.spare = requests;
+        }
     }
 
-    fn due(&self) -> MutexGuard<'_, VecDeque<Request>> {
-        self.due.lock().unwrap_or_else(PoisonError::into_inner)
+    fn step(&mut self, context: &mut Context<'_>, news: &mut Vec<Self::News>) -> Poll<()> {
+        let driven = self.driver.poll(context);
+        // Only the driver brings an answer, and it has just been polled.
+        let quietly = &mut Context::from_waker(Waker::noop());
+        match self.driver {
+            Driver::Ours(_) => self.collect(quietly, news),
+            Driver::OfClient => self.collect(context, news),
+        }
+        if driven.is_ready() {
+            return Poll::Ready(());
+        }
+        self.give_up(context, news);
+        let busy = !self.under_way.is_empty();
+        self.shared.busy.store(busy, Ordering::Relaxed);
+        let due = self.shared.due();
+        match !busy && due.requests.is_empty() && due.state == State::Closed {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    }
+
+    fn hand_out((waiting, answer): Self::News) {
+        let each = |answer: RedisResult<Value>| match answer {
+            Ok(Value::Array(answers)) => Ok(answers.into_iter().map(Value::extract_error)),
+            // No server answers a pipeline with less.
+            Ok(_) => Err(gone()),
+            Err(error) => Err(error),
+        };
+        // Whoever asked may have gone away.
+        match waiting {
+            Waiting::One(waiter) => drop(waiter.send(answer.and_then(Value::extract_error))),
+            Waiting::All(waiter) => drop(waiter.send(each(answer).map(Iterator::collect))),
+            Waiting::Each(waiters) => match each(answer) {
+                Ok(answers) => {
+                    for (waiter, answer) in waiters.into_iter().zip(answers) {
+                        survive(|| drop(waiter.send(answer)));
+                    }
+                }
+                Err(error) => {
+                    for waiter in waiters {
+                        let error = error.clone();
+                        survive(|| drop(waiter.send(Err(error))));
+                    }
+                }
+            },
+        }
+    }
+}
+
+impl Drop for Exchange {
+    /// Ends the connection, whether its driver has come to its end or has panicked.
+    fn drop(&mut self) {
+        let mut due = self.shared.due();
+        due.state = State::Ended;
+        let requests = mem::take(&mut due.requests);
+        drop(due);
+        self.ended.set(());
+        for request in requests {
+            survive(|| request.fail(&broken()));
+        }
+        // Nobody is left to answer these, and their answers say so.
+        while let Some(group) = self.under_way.pop_front() {
+            survive(|| drop(group));
+        }
     }
 }
 
 fn gone() -> RedisError {
     (ErrorKind::Io, "the connection was given up").into()
+}
+
+/// The client's error for a connection that has ended.
+fn broken() -> RedisError {
+    io::Error::from(io::ErrorKind::BrokenPipe).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::mpsc;
+    use std::task::Wake;
+
+    use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, RedisConnectionInfo};
+    use tokio::runtime::{Builder, Runtime};
+
+    use super::super::transport;
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+    const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+
+    type Job = Box<dyn FnOnce() + Send>;
+
+    /// A connection to a server that the test plays, on a runtime with a thread of its own.
+    struct Connected {
+        requests: Arc<RequestPipeline>,
+        ended: Arc<Signal<()>>,
+        server: TcpStream,
+        jobs: tokio::sync::mpsc::UnboundedSender<Job>,
+    }
+
+    impl Connected {
+        fn start(timeout: Duration) -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let (started, starting) = mpsc::channel();
+            let (jobs, mut arriving) = tokio::sync::mpsc::unbounded_channel::<Job>();
+            thread::spawn(move || {
+                runtime().block_on(async move {
+                    // A connection of this kind begins without a request.
+                    let server = RedisConnectionInfo::default().set_skip_set_lib_name();
+                    let info = format!("redis://{address}").into_connection_info().unwrap();
+                    let client = Client::open(info.set_redis_settings(server)).unwrap();
+                    let config = AsyncConnectionConfig::new().set_response_timeout(None);
+                    let opened = transport::open(&client, None, config).await.unwrap();
+                    let ended = Arc::new(Signal::new());
+                    let requests = RequestPipeline::new(opened, timeout, Arc::clone(&ended));
+                    started.send((Arc::new(requests), ended)).unwrap();
+                    while let Some(job) = arriving.recv().await {
+                        job();
+                    }
+                    // What was asked for is still answered.
+                    tokio::time::sleep(PATIENCE).await;
+                });
+            });
+            let (server, _) = listener.accept().unwrap();
+            server.set_read_timeout(Some(PATIENCE)).unwrap();
+            let (requests, ended) = starting.recv().unwrap();
+            Self {
+                requests,
+                ended,
+                server,
+                jobs,
+            }
+        }
+
+        /// Blocks the connection's own thread until what is returned is dropped.
+        fn block(&self) -> mpsc::Sender<()> {
+            let (blocking, blocked) = mpsc::channel();
+            let (free, until) = mpsc::channel::<()>();
+            let block = move || {
+                blocking.send(()).unwrap();
+                let _ = until.recv();
+            };
+            self.jobs.send(Box::new(block)).unwrap();
+            blocked.recv().unwrap();
+            free
+        }
+
+        fn ping(&self) -> BoxFuture<'static, RedisResult<Value>> {
+            let requests = Arc::clone(&self.requests);
+            Box::pin(async move { requests.ask(redis::cmd("PING")).await })
+        }
+
+        fn is_asked(&mut self) {
+            let mut asked = [0; PING.len()];
+            self.server.read_exact(&mut asked).unwrap();
+            assert_eq!(asked, PING);
+        }
+
+        fn answers(&mut self) {
+            self.server.write_all(b"+PONG\r\n").unwrap();
+        }
+    }
+
+    fn runtime() -> Runtime {
+        Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
+    fn is_pending<T>(future: &mut BoxFuture<'static, T>) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        future.as_mut().poll(&mut context).is_pending()
+    }
+
+    fn pong() -> RedisResult<Value> {
+        Ok(Value::SimpleString("PONG".to_owned()))
+    }
+
+    /// The thread that the connection lives on does nothing meanwhile.
+    #[test]
+    fn what_is_asked_for_is_written_when_the_first_poll_returns() {
+        let mut connected = Connected::start(PATIENCE);
+        let free = connected.block();
+        let mut asked = Vec::new();
+        let mut asks = |connected: &mut Connected| {
+            let mut ping = connected.ping();
+            assert!(is_pending(&mut ping));
+            connected.is_asked();
+            asked.push(ping);
+        };
+        asks(&mut connected);
+        // Something is under way now, and still nobody has to wake up.
+        asks(&mut connected);
+        runtime().block_on(async { asks(&mut connected) });
+        let several = Builder::new_multi_thread().build().unwrap();
+        several.block_on(async { asks(&mut connected) });
+        // The task that asks has nothing left of its budget.
+        runtime().block_on(async {
+            let mut spent = false;
+            while !spent {
+                let mut context = Context::from_waker(Waker::noop());
+                spent = pin!(tokio::task::coop::consume_budget())
+                    .poll(&mut context)
+                    .is_pending();
+            }
+            asks(&mut connected);
+        });
+        for _ in 0..asked.len() {
+            connected.answers();
+        }
+        drop(free);
+        for ping in asked {
+            assert_eq!(runtime().block_on(ping), pong());
+        }
+    }
+
+    #[test]
+    fn a_request_that_nobody_waits_for_is_answered_before_the_connection_is_closed() {
+        let mut connected = Connected::start(PATIENCE);
+        let mut forgotten = connected.ping();
+        assert!(is_pending(&mut forgotten));
+        drop(forgotten);
+        connected.is_asked();
+        let Connected {
+            requests,
+            ended,
+            mut server,
+            jobs: _jobs,
+        } = connected;
+        drop(requests);
+        let mut asked = [0];
+        server
+            .set_read_timeout(Some(Duration::from_millis(50)))
+            .unwrap();
+        let open = server.read(&mut asked).map_err(|error| error.kind());
+        assert_eq!(open, Err(io::ErrorKind::WouldBlock));
+        assert!(ended.get().is_none());
+        server.set_read_timeout(Some(PATIENCE)).unwrap();
+        server.write_all(b"+PONG\r\n").unwrap();
+        assert_eq!(server.read(&mut asked).unwrap(), 0, "it is closed");
+        runtime().block_on(ended.wait());
+    }
+
+    #[test]
+    fn a_child_of_fork_writes_nothing_to_the_connection_of_its_parent() {
+        let mut connected = Connected::start(PATIENCE);
+        let requests = Arc::get_mut(&mut connected.requests).expect("nobody else has it");
+        requests.process += 1;
+        let ping = connected.ping();
+        assert_eq!(runtime().block_on(ping).unwrap_err().kind(), ErrorKind::Io);
+        connected.server.set_nonblocking(true).unwrap();
+        let written = connected.server.read(&mut [0; 1]);
+        assert_eq!(
+            written.map_err(|error| error.kind()),
+            Err(io::ErrorKind::WouldBlock)
+        );
+    }
+
+    #[test]
+    fn each_request_has_its_own_time() {
+        let limit = Duration::from_millis(400);
+        let mut connected = Connected::start(limit);
+        let began = Timestamp::now();
+        let mut first = connected.ping();
+        assert!(is_pending(&mut first));
+        thread::sleep(limit / 2);
+        let second_began = Timestamp::now();
+        let second = connected.ping();
+        runtime().block_on(async {
+            assert!(first.await.unwrap_err().is_timeout());
+            assert!(Timestamp::now().since(began) >= limit);
+            assert!(second.await.unwrap_err().is_timeout());
+            assert!(Timestamp::now().since(second_began) >= limit);
+        });
+        // Late answers are nobody else's.
+        connected.is_asked();
+        connected.is_asked();
+        let mut third = connected.ping();
+        assert!(is_pending(&mut third));
+        connected.is_asked();
+        connected
+            .server
+            .write_all(b"+ONE\r\n+TWO\r\n+PONG\r\n")
+            .unwrap();
+        assert_eq!(runtime().block_on(third), pong());
+    }
+
+    #[test]
+    fn a_connection_that_ends_fails_what_is_asked() {
+        let mut connected = Connected::start(PATIENCE);
+        let mut before = connected.ping();
+        assert!(is_pending(&mut before));
+        connected.is_asked();
+        connected.server.shutdown(std::net::Shutdown::Both).unwrap();
+        runtime().block_on(async {
+            assert_eq!(before.await.unwrap_err().kind(), ErrorKind::Io);
+            connected.ended.wait().await;
+            assert_eq!(connected.ping().await.unwrap_err().kind(), ErrorKind::Io);
+            let mut commands = Pipeline::new();
+            commands.cmd("PING");
+            let all = connected.requests.ask_all(commands).await;
+            assert_eq!(all.unwrap_err().kind(), ErrorKind::Io);
+        });
+    }
+
+    /// What runs on the connection's thread goes together, but for the first.
+    #[test]
+    fn requests_of_the_background_thread_go_together() {
+        let mut connected = Connected::start(PATIENCE);
+        let mut pings: Vec<_> = (0..4).map(|_| connected.ping()).collect();
+        let (asked, asking) = mpsc::channel();
+        let (free, until) = mpsc::channel::<()>();
+        connected
+            .jobs
+            .send(Box::new(move || {
+                assert!(pings.iter_mut().all(is_pending));
+                asked.send(pings).unwrap();
+                let _ = until.recv();
+            }))
+            .unwrap();
+        let pings = asking.recv().unwrap();
+        connected.is_asked();
+        let server = &mut connected.server;
+        server.set_nonblocking(true).unwrap();
+        let more = server.read(&mut [0; 1]).map_err(|error| error.kind());
+        assert_eq!(more, Err(io::ErrorKind::WouldBlock));
+        server.set_nonblocking(false).unwrap();
+        drop(free);
+        for _ in 1..4 {
+            connected.is_asked();
+        }
+        for _ in 0..4 {
+            connected.answers();
+        }
+        for ping in pings {
+            assert_eq!(runtime().block_on(ping), pong());
+        }
+    }
+
+    #[test]
+    fn a_waker_that_panics_is_nobody_elses_concern() {
+        struct Panics;
+        impl Wake for Panics {
+            fn wake(self: Arc<Self>) {
+                panic!("a user's waker");
+            }
+        }
+        let mut connected = Connected::start(PATIENCE);
+        let waker = Waker::from(Arc::new(Panics));
+        let mut first = connected.ping();
+        let polled = first.as_mut().poll(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
+        let mut second = connected.ping();
+        assert!(is_pending(&mut second));
+        for _ in 0..2 {
+            connected.is_asked();
+            connected.answers();
+        }
+        assert_eq!(runtime().block_on(second), pong());
+        assert!(connected.ended.get().is_none());
+    }
 }

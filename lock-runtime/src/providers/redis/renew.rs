@@ -88,14 +88,14 @@ async fn send(
 ) -> RedisResult<(Timestamp, Vec<RedisResult<Value>>)> {
     let mut sent_at = Timestamp::now();
     let mut answers = connection
-        .query_all(&commands(manager, grants, By::Hash))
+        .query_all(commands(manager, grants, By::Hash))
         .await?;
     let forgotten = |answer: &RedisResult<Value>| answer.as_ref().is_err_and(is_forgotten);
     if answers.iter().any(forgotten) {
         // Renewing again what was renewed does no harm.
         sent_at = Timestamp::now();
         answers = connection
-            .query_all(&commands(manager, grants, By::Text))
+            .query_all(commands(manager, grants, By::Text))
             .await?;
     }
     Ok((sent_at, answers))

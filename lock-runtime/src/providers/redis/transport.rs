@@ -1,0 +1,130 @@
+//! Opening a connection: the stream to the server, and the client's connection upon it.
+//!
+//! The client can do it too. But then it spawns what drives the connection, and no other thread
+//! can send.
+
+use std::io;
+use std::net::SocketAddr;
+use std::task::{Context, Poll};
+
+use redis::aio::MultiplexedConnection;
+use redis::io::tcp::{TcpSettings, socket2::SockRef};
+use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, RedisResult};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::future::{BoxFuture, first_ok};
+
+/// A connection of the client's, and what drives it.
+pub(super) struct Opened {
+    pub(super) connection: MultiplexedConnection,
+    pub(super) driver: Driver,
+}
+
+/// What moves the bytes of a connection.
+pub(super) enum Driver {
+    /// A future; `None` when it has ended.
+    Ours(Option<BoxFuture<'static, ()>>),
+    /// A task that the client has spawned.
+    OfClient,
+}
+
+impl Driver {
+    /// Moves what can be moved. It is ready when the connection has ended; only a driver of the
+    /// client's does not tell.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Self::Ours(driver) = self else {
+            return Poll::Pending;
+        };
+        let polled = match driver {
+            Some(running) => running.as_mut().poll(context),
+            None => Poll::Ready(()),
+        };
+        if polled.is_ready() {
+            // Only when it is dropped do those hear of it who wait for an answer.
+            *driver = None;
+        }
+        polled
+    }
+}
+
+/// Connects to the client's server, on the runtime that the connection is to live on.
+pub(super) async fn open(
+    client: &Client,
+    tls: Option<&TlsConnector>,
+    config: AsyncConnectionConfig,
+) -> RedisResult<Opened> {
+    let info = client.get_connection_info();
+    let tcp = info.tcp_settings();
+    match (info.addr(), tls) {
+        (ConnectionAddr::Tcp(host, port), _) => {
+            let stream = any_address(host, *port, |address| connect(address, tcp)).await?;
+            upon(stream, client, config).await
+        }
+        (ConnectionAddr::TcpTls { host, port, .. }, Some(tls)) => {
+            let name = ServerName::try_from(host.as_str())?.to_owned();
+            let connecting = |address| {
+                let name = name.clone();
+                async move { tls.connect(name, connect(address, tcp).await?).await }
+            };
+            upon(any_address(host, *port, connecting).await?, client, config).await
+        }
+        #[cfg(unix)]
+        (ConnectionAddr::Unix(path), _) => {
+            upon(tokio::net::UnixStream::connect(path).await?, client, config).await
+        }
+        // Only the client knows how.
+        _ => {
+            let connecting = client.get_multiplexed_async_connection_with_config(&config);
+            Ok(Opened {
+                connection: connecting.await?,
+                driver: Driver::OfClient,
+            })
+        }
+    }
+}
+
+async fn upon(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    client: &Client,
+    config: AsyncConnectionConfig,
+) -> RedisResult<Opened> {
+    let server = client.get_connection_info().redis_settings();
+    let opening = MultiplexedConnection::new_with_config(server, stream, config);
+    let (connection, driver) = opening.await?;
+    Ok(Opened {
+        connection,
+        driver: Driver::Ours(Some(Box::pin(driver))),
+    })
+}
+
+/// Connects to whichever address of a host is the first to answer.
+async fn any_address<'a, T, F>(
+    host: &str,
+    port: u16,
+    connect: impl Fn(SocketAddr) -> F,
+) -> RedisResult<T>
+where
+    F: Future<Output = io::Result<T>> + Send + 'a,
+{
+    let addresses = tokio::net::lookup_host((host, port)).await?;
+    let attempts = addresses.map(|address| Box::pin(connect(address)) as BoxFuture<'_, _>);
+    match first_ok(attempts.collect()).await {
+        Some(outcome) => Ok(outcome?),
+        None => Err((ErrorKind::InvalidClientConfig, "No address found for host").into()),
+    }
+}
+
+async fn connect(address: SocketAddr, settings: &TcpSettings) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(settings.nodelay())?;
+    let socket = SockRef::from(&stream);
+    if let Some(keepalive) = settings.keepalive() {
+        socket.set_tcp_keepalive(keepalive)?;
+    }
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    socket.set_tcp_user_timeout(settings.user_timeout())?;
+    Ok(stream)
+}
