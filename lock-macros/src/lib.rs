@@ -77,6 +77,9 @@ use crate::model::LockedFn;
 ///   LockProvider>`. The expression is borrowed, not moved.
 /// * **`guard`** takes an identifier, which the body can then use as its `&LockGuard`: for the
 ///   fencing token and the loss signal.
+/// * **`release`** says what the call waits for at its end. `"confirmed"`, which is the default, waits
+///   for the provider's answer. With `"background"` the call returns when its release has been
+///   handed to the provider's connection.
 /// * **`crate`** takes the absolute path of the runtime, for libraries that re-export it. The
 ///   default is `::lock_runtime`, or the name that `Cargo.toml` gives it.
 ///

@@ -192,7 +192,7 @@ fn guard(slot: SlotRef, wanted: &Wanted, won: Won, meter: Meter) -> LockGuard {
     if let Some(min_hold) = wanted.min_hold.get() {
         slot.keep(ticket, min_hold);
     }
-    LockGuard::new(slot, ticket, token, lease, meter.acquired())
+    LockGuard::new(slot, ticket, token, lease, wanted.release, meter.acquired())
 }
 
 /// Draws the token of a grant for which no provider is asked. If that panics, the lock is given

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::background;
 use crate::end::{EndSignal, LostSignal};
 use crate::error::{LockError, LockErrorKind};
-use crate::gate::{Answer, Release, SlotRef};
+use crate::gate::{Answer, Release, ReleaseMode, SlotRef};
 use crate::lease::Lease;
 use crate::name::LockName;
 use crate::telemetry::metrics::Meter;
@@ -26,7 +26,7 @@ use crate::token::FencingToken;
 pub struct LockGuard {
     // A guard is moved often, so it is kept small: what few guards need is in the slot.
     slot: SlotRef,
-    /// The ticket, with the bits [`TOKEN`] and [`RELEASED`].
+    /// The ticket, with the bits [`TOKEN`], [`RELEASED`] and [`IN_BACKGROUND`].
     ticket: AtomicU64,
     /// The fencing token, if the bit [`TOKEN`] is set.
     token: FencingToken,
@@ -39,6 +39,8 @@ pub struct LockGuard {
 const TOKEN: u64 = 1 << 63;
 /// The bit that says that the guard has given the lock back.
 const RELEASED: u64 = 1 << 62;
+/// The bit that says that a release is waited for only until it is handed to the connection.
+const IN_BACKGROUND: u64 = 1 << 61;
 
 /// The bounds of the wait for the answer to a release. Within them, the wait lasts until the server
 /// ends the lease by itself. After the wait, the release goes on in the background.
@@ -52,15 +54,20 @@ impl LockGuard {
         ticket: u64,
         token: Option<FencingToken>,
         lease: Option<Arc<Lease>>,
+        release: ReleaseMode,
         meter: Meter,
     ) -> Self {
         let (token, flag) = match token {
             Some(token) => (token, TOKEN),
             None => (FencingToken::new(0), 0),
         };
+        let in_background = match release {
+            ReleaseMode::Confirmed => 0,
+            ReleaseMode::Background => IN_BACKGROUND,
+        };
         Self {
             slot,
-            ticket: AtomicU64::new(ticket | flag),
+            ticket: AtomicU64::new(ticket | flag | in_background),
             token,
             lease,
             meter,
@@ -68,7 +75,14 @@ impl LockGuard {
     }
 
     fn ticket(&self) -> u64 {
-        self.ticket.load(Ordering::Relaxed) & !(TOKEN | RELEASED)
+        self.ticket.load(Ordering::Relaxed) & !(TOKEN | RELEASED | IN_BACKGROUND)
+    }
+
+    fn release_mode(&self) -> ReleaseMode {
+        match self.ticket.load(Ordering::Relaxed) & IN_BACKGROUND {
+            0 => ReleaseMode::Confirmed,
+            _ => ReleaseMode::Background,
+        }
     }
 
     /// Returns the lock's name.
@@ -126,6 +140,10 @@ impl LockGuard {
     /// If another caller in this process waits for the lock, this returns at once: the lock goes on
     /// to that caller, or to the next process on the server.
     ///
+    /// The guard of a lock that is [released in the
+    /// background](crate::DistributedLock::release_in_background) waits only until the release has
+    /// been handed to the provider's connection.
+    ///
     /// # Errors
     ///
     /// * [`Lost`](LockErrorKind::Lost) if the lock was lost before.
@@ -172,7 +190,11 @@ impl LockGuard {
     }
 
     async fn answered(&self, answer: Answer) -> Result<(), LockError> {
-        let answer = background::within(self.longest_release(), answer).await;
+        let limit = self.longest_release();
+        let answer = match self.release_mode() {
+            ReleaseMode::Confirmed => background::within(limit, answer).await,
+            ReleaseMode::Background => background::within(limit, answer.sent()).await,
+        };
         answer.flatten().unwrap_or_else(|| {
             Err(LockError::new(LockErrorKind::ProviderUnavailable)
                 .with_name(self.name().clone())
@@ -210,7 +232,8 @@ impl LockGuard {
     fn give_back(&self) -> Release {
         self.meter.released(|| self.is_lost());
         let ticket = self.ticket();
-        let released = self.slot.release(ticket, || self.is_lost());
+        let mode = self.release_mode();
+        let released = self.slot.release(ticket, mode, || self.is_lost());
         if let Some(lease) = &self.lease
             && lease.guard_dropped(ticket)
         {

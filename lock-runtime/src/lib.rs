@@ -85,6 +85,7 @@ mod telemetry;
 
 mod background;
 mod call;
+mod sending;
 
 mod provider;
 

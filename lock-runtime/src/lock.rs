@@ -11,7 +11,7 @@ use crate::body::{GuardCell, Kept, run_in};
 use crate::cached_slot::CachedSlot;
 use crate::clock::Span;
 use crate::error::LockError;
-use crate::gate::{SlotRef, Wanted};
+use crate::gate::{ReleaseMode, SlotRef, Wanted};
 use crate::guard::LockGuard;
 use crate::name::LockName;
 use crate::provider::LockProvider;
@@ -49,6 +49,7 @@ pub struct DistributedLock {
     name: LockName,
     lease: Span,
     min_hold: Span,
+    release: ReleaseMode,
     slot: CachedSlot,
 }
 
@@ -60,6 +61,7 @@ impl DistributedLock {
             name: name.into(),
             lease: Span::NONE,
             min_hold: Span::NONE,
+            release: ReleaseMode::Confirmed,
             slot: CachedSlot::new(),
         }
     }
@@ -71,6 +73,7 @@ impl DistributedLock {
             name: name.into(),
             lease: Span::NONE,
             min_hold: Span::NONE,
+            release: ReleaseMode::Confirmed,
             slot: CachedSlot::new(),
         }
     }
@@ -98,6 +101,24 @@ impl DistributedLock {
     #[must_use]
     pub fn min_hold(mut self, min_hold: Duration) -> Self {
         self.min_hold = Span::of(min_hold);
+        self
+    }
+
+    /// Lets a release return as soon as it has been handed to the provider's connection, and not
+    /// only when the provider has confirmed it. This saves the caller one trip to the server.
+    ///
+    /// It concerns [`LockGuard::release`], and the methods that run a body. A guard that is dropped
+    /// does not wait in any case.
+    ///
+    /// * This process finds the lock free at once. Others may find it held for one more trip.
+    /// * The release reaches the server even if the process ends right afterwards, unless the
+    ///   connection breaks at that moment. Then the lock ends with its lease.
+    /// * A release that fails later is logged, and the lock ends with its lease. A loss that is
+    ///   known before is returned as ever.
+    /// * Where the connection is missing, the call waits as long as it does for an answer.
+    #[must_use]
+    pub fn release_in_background(mut self) -> Self {
+        self.release = ReleaseMode::Background;
         self
     }
 
@@ -272,6 +293,7 @@ impl DistributedLock {
             lease: self.lease,
             timeout: Span::maybe(timeout),
             min_hold: self.min_hold,
+            release: self.release,
             template: "",
         }
     }
@@ -294,6 +316,7 @@ impl fmt::Debug for DistributedLock {
             .field("provider", &provider.unwrap_or("default"))
             .field("lease", &self.lease.get())
             .field("min_hold", &self.min_hold.get())
+            .field("release", &self.release)
             .finish()
     }
 }

@@ -11,5 +11,6 @@ pub(crate) mod guard;
 pub(crate) mod name;
 pub(crate) mod on_unavailable;
 pub(crate) mod provider;
+pub(crate) mod release;
 pub(crate) mod setting;
 pub(crate) mod table;

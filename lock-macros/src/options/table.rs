@@ -10,6 +10,7 @@ use crate::options::durations::{self, Length};
 use crate::options::name::{self, Name};
 use crate::options::on_unavailable::{self, Outcome};
 use crate::options::provider::{self, Provider};
+use crate::options::release::{self, Release};
 use crate::options::setting::Setting;
 use crate::options::{crate_path, guard};
 
@@ -80,6 +81,8 @@ options! {
             or an expression that is an `Arc<dyn LockProvider>`";
     guard "guard" (binding): Ident, turn 5, check guard::check,
         takes "an identifier, which the body can then use as `&LockGuard`";
-    crate_path "crate": Path, turn 6, check crate_path::check,
+    release "release": Release, turn 6, check release::check,
+        takes "\"confirmed\" or \"background\"";
+    crate_path "crate": Path, turn 7, check crate_path::check,
         takes "an absolute path such as `::lock_runtime` or `crate::reexported`";
 }

@@ -10,7 +10,7 @@ use crate::body::{GuardCell, GuardPlace, Keep, run_in};
 use crate::cached_slot::CachedSlot;
 use crate::clock::Span;
 use crate::error::LockError;
-use crate::gate::{SlotRef, Wanted};
+use crate::gate::{ReleaseMode, SlotRef, Wanted};
 use crate::name::LockName;
 use crate::provider::LockProvider;
 use crate::source::Source;
@@ -26,6 +26,7 @@ pub struct Request {
     lease: Option<Duration>,
     max_hold: Option<Duration>,
     min_hold: Option<Duration>,
+    release: ReleaseMode,
     site: Option<&'static CallSite>,
 }
 
@@ -60,6 +61,7 @@ impl Request {
             lease: None,
             max_hold: None,
             min_hold: None,
+            release: ReleaseMode::Confirmed,
             site: None,
         }
     }
@@ -97,6 +99,13 @@ impl Request {
     #[inline]
     pub fn min_hold(mut self, min_hold: Duration) -> Self {
         self.min_hold = Some(min_hold).filter(|min_hold| !min_hold.is_zero());
+        self
+    }
+
+    /// Waits for a release only until it has been handed to the provider's connection.
+    #[inline]
+    pub fn release_in_background(mut self) -> Self {
+        self.release = ReleaseMode::Background;
         self
     }
 
@@ -188,6 +197,7 @@ impl Request {
             lease: Span::maybe(self.lease),
             timeout: Span::maybe(self.timeout),
             min_hold: Span::maybe(self.min_hold),
+            release: self.release,
             template: self.template,
         };
         Ok((Some(slot), wanted))

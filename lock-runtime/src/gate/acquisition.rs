@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::effects::Effects;
 use super::queue::Waiter;
+use super::release_answer::ReleaseMode;
 use super::slot::{Slot, SlotRef};
 use super::state::{Phase, State};
 use crate::background::Done;
@@ -253,7 +254,10 @@ impl SlotRef {
         state.enter(Phase::Idle);
         let mut effects = state.fail(&error.clone().with_name(self.name.clone()), |_| true);
         if let Some(lease) = held {
-            effects.extend(self.start_releasing(state, lease, None).1);
+            effects.extend(
+                self.start_releasing(state, lease, ReleaseMode::Confirmed, None)
+                    .1,
+            );
         }
         effects
     }

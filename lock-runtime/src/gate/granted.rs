@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::effects::Effects;
 use super::queue::Waiter;
+use super::release_answer::ReleaseMode;
 use super::slot::SlotRef;
 use super::state::{Phase, State};
 use crate::call::of_acquisition;
@@ -65,7 +66,9 @@ impl SlotRef {
             .is_some_and(|head| lease.serves(self.source_of(head), head.lease.get()));
         if !wanted {
             // The waiters that wanted this grant have left.
-            return self.start_releasing(state, lease, None).1;
+            return self
+                .start_releasing(state, lease, ReleaseMode::Confirmed, None)
+                .1;
         }
         state.late = 0;
         state.trouble = None;
@@ -103,7 +106,9 @@ impl SlotRef {
             effects.extend(state.fail(&error, |waiter| !waiter.waits));
         }
         state.trouble = Some(error);
-        effects.extend(self.start_releasing(state, lease, Some(pause)).1);
+        let (_, releasing) =
+            self.start_releasing(state, lease, ReleaseMode::Confirmed, Some(pause));
+        effects.extend(releasing);
         effects
     }
 

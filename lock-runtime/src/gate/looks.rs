@@ -9,6 +9,7 @@ use std::sync::{Arc, MutexGuard, Weak};
 use std::time::Duration;
 
 use super::acquisition::ANY_LEASE;
+use super::release_answer::ReleaseMode;
 use super::slot::{Slot, SlotRef};
 use super::state::{Phase, State};
 use crate::background;
@@ -101,7 +102,7 @@ impl SlotRef {
         let template = state.served.template;
         // Released under the same lock. A caller that took the grant in between would share it with
         // the next one.
-        self.release_at(guard, ticket, None);
+        self.release_at(guard, ticket, ReleaseMode::Confirmed, None);
         drop(gone);
         spans::not_taken(&self.name, self.source().name(), template);
         self.lock().looked_at

@@ -6,7 +6,7 @@ use tokio::sync::Notify;
 
 use super::effects::Effects;
 use super::release::Release;
-use super::release_answer::{Answers, answer};
+use super::release_answer::{Answers, ReleaseMode, answer};
 use super::slot::SlotRef;
 use super::state::{Phase, State};
 use crate::background;
@@ -15,12 +15,18 @@ use crate::clock::Timestamp;
 use crate::error::LockErrorKind;
 use crate::future::select;
 use crate::lease::Lease;
+use crate::sending::watched;
 use crate::telemetry::spans;
 
 impl SlotRef {
     /// Keeps the held lock until this moment. The provider is asked to do so by itself. If it
     /// cannot, this process renews the lock until then and gives it back.
-    pub(super) fn rest(&self, state: &mut State, until: Timestamp) -> (Release, Effects) {
+    pub(super) fn rest(
+        &self,
+        state: &mut State,
+        mode: ReleaseMode,
+        until: Timestamp,
+    ) -> (Release, Effects) {
         let lease = match state.enter(Phase::Idle) {
             Phase::Held { lease, .. } => lease,
             _ => None,
@@ -39,7 +45,7 @@ impl SlotRef {
                 // A renewal could undo what the server is now asked for.
                 lease.pause_renewals();
                 lease.vacate();
-                let (answers, answer) = answer();
+                let (answers, answer) = answer(mode);
                 let slot = self.of(&lease);
                 let rest = async move { slot.rest_on_server(lease, until, &ends, answers).await };
                 (background::run(rest), Release::Asked(answer))
@@ -52,7 +58,7 @@ impl SlotRef {
             }
             Err((_, job)) => {
                 let mut effects = match lease {
-                    Some(lease) => self.give_back(state, lease).1,
+                    Some(lease) => self.give_back(state, mode, lease).1,
                     None => self.pass_in_process(state),
                 };
                 effects.drop_job(job);
@@ -81,7 +87,7 @@ impl SlotRef {
         lease: Arc<Lease>,
         until: Timestamp,
         ends: &Notify,
-        answers: Answers,
+        mut answers: Answers,
     ) {
         let source = self.source();
         let asked = measured(source.name(), "release_later", async {
@@ -90,7 +96,8 @@ impl SlotRef {
                 .release_later(lease.grant(), until.remaining())
                 .await
         });
-        let asked = asked.await.unwrap_or_else(|panicked| Err(panicked.into()));
+        let asked = watched(asked, answers.sent()).await;
+        let asked = asked.unwrap_or_else(|panicked| Err(panicked.into()));
         let asked = asked.map_err(|error| of_grant(error).with_name(self.name.clone()));
         match &asked {
             // The server ends the lock then. The next acquisition of this process waits there like
@@ -118,7 +125,7 @@ impl SlotRef {
             return;
         }
         state.enter(Phase::Idle);
-        let (_, effects) = self.give_back(&mut state, lease);
+        let (_, effects) = self.give_back(&mut state, ReleaseMode::Confirmed, lease);
         let looked_at = state.be_looked_at();
         drop(state);
         effects.happen();

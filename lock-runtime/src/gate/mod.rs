@@ -28,7 +28,7 @@ mod slot;
 mod state;
 
 pub(crate) use release::Release;
-pub(crate) use release_answer::Answer;
+pub(crate) use release_answer::{Answer, ReleaseMode};
 #[cfg(feature = "testing")]
 pub(crate) use slot::entries;
 pub(crate) use slot::{Arrival, Look, SlotRef, Wanted, all, enter};

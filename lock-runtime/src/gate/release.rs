@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::effects::Effects;
-use super::release_answer::{Answer, Answers, answer};
+use super::release_answer::{Answer, Answers, ReleaseMode, answer};
 use super::slot::{Slot, SlotRef};
 use super::state::{Phase, State};
 use crate::background::Done;
@@ -19,6 +19,7 @@ use crate::error::{LockError, LockErrorKind};
 use crate::future::{First, select};
 use crate::lease::{Lease, LeaseOwner};
 use crate::provider::{Call, ReleaseCall, ReleaseCaller};
+use crate::sending::watched;
 use crate::signal::Signal;
 use crate::telemetry::spans;
 use crate::{background, wake};
@@ -50,14 +51,19 @@ impl SlotRef {
     ///
     /// `is_lost` tells whether the lock was lost. It is called only if some guard of this slot has
     /// a `min_hold`, or was asked for the signal of its end.
-    pub(crate) fn release(&self, ticket: u64, is_lost: impl FnOnce() -> bool) -> Release {
+    pub(crate) fn release(
+        &self,
+        ticket: u64,
+        mode: ReleaseMode,
+        is_lost: impl FnOnce() -> bool,
+    ) -> Release {
         let mut guard = self.lock();
         if guard.extras.is_empty() {
-            return self.release_at(guard, ticket, None);
+            return self.release_at(guard, ticket, mode, None);
         }
         let extra = guard.extras.remove(&ticket).unwrap_or_default();
         let lost = is_lost();
-        let release = self.release_at(guard, ticket, extra.keep_until);
+        let release = self.release_at(guard, ticket, mode, extra.keep_until);
         if let Some(ended) = extra.ended {
             ended.set(match lost {
                 true => GrantEnd::Lost,
@@ -83,7 +89,7 @@ impl SlotRef {
 
     /// Gives back the grant of this ticket, which was not used.
     pub(crate) fn give_back_ticket(&self, ticket: u64) {
-        self.release_at(self.lock(), ticket, None);
+        self.release_at(self.lock(), ticket, ReleaseMode::Confirmed, None);
     }
 
     /// Keeps the lock of this ticket for at least `min_hold` from now, even if it is released
@@ -109,6 +115,7 @@ impl SlotRef {
         &self,
         mut guard: MutexGuard<'_, State>,
         ticket: u64,
+        mode: ReleaseMode,
         keep_until: Option<Timestamp>,
     ) -> Release {
         let state = &mut *guard;
@@ -134,7 +141,7 @@ impl SlotRef {
         };
         let lost = lease.is_lost();
         if let Some(until) = keep_until.filter(|until| !lost && !until.has_passed()) {
-            let (release, effects) = self.rest(state, until);
+            let (release, effects) = self.rest(state, mode, until);
             drop(guard);
             effects.happen();
             return release;
@@ -142,7 +149,7 @@ impl SlotRef {
         let lease = Arc::clone(lease);
         state.saw_holder = state.last_ticket;
         let told = lost.then(|| (Arc::clone(&lease), state.served.template));
-        let (release, effects) = self.give_back(state, lease);
+        let (release, effects) = self.give_back(state, mode, lease);
         let looked_at = state.be_looked_at();
         drop(guard);
         effects.happen();
@@ -161,7 +168,7 @@ impl SlotRef {
     ) -> Release {
         let state = &mut *guard;
         let effects = if let Some(until) = keep_until.filter(|until| !until.has_passed()) {
-            self.rest(state, until).1
+            self.rest(state, ReleaseMode::Confirmed, until).1
         } else {
             state.saw_holder = state.last_ticket;
             self.pass_in_process(state)
@@ -174,7 +181,12 @@ impl SlotRef {
     }
 
     /// Passes the lease to the next waiter of this process, or gives it back to the server.
-    pub(super) fn give_back(&self, state: &mut State, lease: Arc<Lease>) -> (Release, Effects) {
+    pub(super) fn give_back(
+        &self,
+        state: &mut State,
+        mode: ReleaseMode,
+        lease: Arc<Lease>,
+    ) -> (Release, Effects) {
         let lost = lease.is_lost();
         if !lost && state.may_pass(&lease, &self.first) {
             return (Release::Done, self.pass(state, Some(lease)));
@@ -185,7 +197,7 @@ impl SlotRef {
             .front()
             .is_some_and(|head| lease.is_of(self.source_of(head)));
         if lost || !passes_on {
-            let (answer, effects) = self.start_releasing(state, lease, None);
+            let (answer, effects) = self.start_releasing(state, lease, mode, None);
             (Release::Asked(answer), effects)
         } else {
             (Release::Done, self.start_acquiring(state, Some(lease)))
@@ -235,7 +247,8 @@ impl SlotRef {
         };
         lease.end();
         // The server may still have the lock, since its deadline comes after ours.
-        let (_, effects) = self.start_releasing(state, Arc::clone(&lease), None);
+        let mode = ReleaseMode::Confirmed;
+        let (_, effects) = self.start_releasing(state, Arc::clone(&lease), mode, None);
         let template = state.served.template;
         drop(guard);
         effects.happen();
@@ -253,9 +266,10 @@ impl SlotRef {
         &self,
         state: &mut State,
         lease: Arc<Lease>,
+        mode: ReleaseMode,
         pause: Option<Duration>,
     ) -> (Answer, Effects) {
-        let (answers, answer) = answer();
+        let (answers, answer) = answer(mode);
         let deferred = lease.is_retained().then(|| Arc::clone(&lease));
         let waits_for_guard = deferred.is_some();
         // The provider that made the grant releases it.
@@ -325,14 +339,19 @@ impl SlotRef {
     ///
     /// Waiters go on when the answer has come, or when the server's lease has ended. In the second
     /// case the call goes on beside them.
-    async fn finish_releasing(&self, lease: Arc<Lease>, pause: Option<Duration>, answers: Answers) {
+    async fn finish_releasing(
+        &self,
+        lease: Arc<Lease>,
+        pause: Option<Duration>,
+        mut answers: Answers,
+    ) {
         let source = self.source();
         let was_lost = lease.is_lost();
         let end = lease.server_deadline();
         let result = {
             let release = async { source.provider.release(lease.grant()).await };
             let release = measured(source.name(), "release", release);
-            let mut release = pin!(release);
+            let mut release = pin!(watched(release, answers.sent()));
             match select(release.as_mut(), tokio::time::sleep(end.remaining())).await {
                 First::Left(released) => released,
                 First::Right(()) => {

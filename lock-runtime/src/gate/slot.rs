@@ -10,6 +10,7 @@ use once_cell::sync::Lazy;
 
 use super::effects::Effects;
 use super::queue::Waiter;
+use super::release_answer::ReleaseMode;
 use super::state::{Phase, State};
 use crate::clock::{Span, Timestamp};
 use crate::error::{LockError, LockErrorKind};
@@ -66,6 +67,7 @@ pub(crate) struct Wanted {
     /// The longest wait; no span stands for a wait without end. Zero tries once.
     pub(crate) timeout: Span,
     pub(crate) min_hold: Span,
+    pub(crate) release: ReleaseMode,
     /// The name as the attribute's user wrote it; empty without the attribute.
     pub(crate) template: &'static str,
 }

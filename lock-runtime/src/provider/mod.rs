@@ -208,6 +208,10 @@ pub trait LockProvider: Send + Sync + 'static {
     /// [`release_later`](Self::release_later). After a loss the call is a precaution, whose answer
     /// is ignored.
     ///
+    /// Some callers wait only until their release has been handed to the connection. That is taken
+    /// to be so when the future waits after its first poll, and the tasks which that has woken on
+    /// the library's thread have had their turns.
+    ///
     /// # Errors
     ///
     /// [`Lost`](LockErrorKind::Lost) if the owner did not hold the lock any more. Any other kind if

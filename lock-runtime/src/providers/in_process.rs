@@ -8,7 +8,7 @@ use crate::acquire::Acquiring;
 use crate::clock::{Span, Timestamp};
 use crate::error::{LockError, LockErrorKind};
 use crate::future::{First, select};
-use crate::gate::{self, Wanted};
+use crate::gate::{self, ReleaseMode, Wanted};
 use crate::guard::LockGuard;
 use crate::provider::{AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, LockSpace};
 use crate::providers::kit::error::invalid;
@@ -68,6 +68,7 @@ impl LockProvider for InProcessProvider {
                     false => Span::of(Duration::ZERO),
                 },
                 min_hold: Span::NONE,
+                release: ReleaseMode::Confirmed,
                 template: "",
             };
             let acquiring = Acquiring::new(&mut slot, &wanted);

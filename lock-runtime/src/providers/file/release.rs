@@ -7,6 +7,7 @@ use super::shared::Shared;
 use super::watch::{Held, NOT_IN_PLACE};
 use crate::provider::Grant;
 use crate::providers::kit::error::lost;
+use crate::sending::unsent;
 use crate::{LockError, LockErrorKind};
 
 pub(super) async fn release(shared: &Arc<Shared>, grant: &Grant) -> Result<(), LockError> {
@@ -15,9 +16,13 @@ pub(super) async fn release(shared: &Arc<Shared>, grant: &Grant) -> Result<(), L
         return Err(LockErrorKind::Lost.into());
     };
     let (directory_of, file_name) = (Arc::clone(shared), held.file_name.clone());
+    // What ends with the process is the lock. The file would stay, so it counts until it is gone.
+    let unsent = unsent();
     let next_look = blocking(move || {
         let next_look = file.next_look();
-        match file.release() {
+        let released = file.release();
+        drop(unsent);
+        match released {
             Ok(true) => Ok(next_look),
             Ok(false) => Err(lost(NOT_IN_PLACE)),
             Err(error) => {

@@ -17,7 +17,6 @@ use super::sql::{
     UNREGISTER_WAITER, WAITS, milliseconds, of_key, text,
 };
 use super::{pooler, setup};
-use crate::LockError;
 use crate::clock::Timestamp;
 use crate::future::join;
 use crate::providers::kit::session::Liveness;
@@ -25,6 +24,7 @@ use crate::providers::sql_session::{
     Activity, Backend, Granted, LockSession, Opened, Refusal, Seen, Server, SessionPermit,
     SessionUse, Tried,
 };
+use crate::{LockError, sending};
 
 type Answer<T> = Result<T, tokio_postgres::Error>;
 
@@ -275,7 +275,9 @@ impl PostgresSession {
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Answer<(Timestamp, Row)> {
         let request = self.activity.begin();
+        let unsent = sending::unsent();
         let prepared = self.prepare(statement).await?;
+        drop(unsent);
         let sent_at = Timestamp::now();
         let row = self.client.query_one(prepared, parameters).await?;
         request.answered(sent_at);

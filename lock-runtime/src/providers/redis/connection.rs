@@ -39,6 +39,8 @@ pub(super) struct Connection {
     requests: RequestPipeline,
     ended: Arc<Signal<()>>,
     served: AtomicBool,
+    /// Whether the server has run the script that releases.
+    released: AtomicBool,
     /// When the server may grant locks, if it has started so recently that it may not yet.
     grants_from: Option<Timestamp>,
 }
@@ -97,6 +99,7 @@ impl Connection {
             requests,
             ended,
             served: AtomicBool::new(false),
+            released: AtomicBool::new(false),
             grants_from: None,
         };
         connection.check_server().await?;
@@ -258,6 +261,18 @@ impl Connection {
     /// Says whether it was of any use since it was opened.
     pub(super) fn has_served(&self) -> bool {
         self.served.load(Ordering::Relaxed)
+    }
+
+    /// Says that the server has answered a release, and so knows the script.
+    pub(super) fn released(&self) {
+        if !self.has_released() {
+            self.released.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Says whether the server is known to have the script that releases.
+    pub(super) fn has_released(&self) -> bool {
+        self.released.load(Ordering::Relaxed)
     }
 
     /// Says that it is not to be used for anything new.

@@ -17,6 +17,7 @@ use crate::clock::Timestamp;
 use crate::provider::Grant;
 use crate::providers::kit::error::lost;
 use crate::providers::kit::fault::Fault;
+use crate::sending::unsent;
 
 const GIVEN_UP: &str = "the server had given the lock up before its holder did";
 
@@ -59,6 +60,7 @@ impl<'a> Release<'a> {
 
     /// Tries a second time where the connection was dead, and takes back what is not known.
     pub(super) async fn go_on(self, failed: Option<Failed>) -> Result<(), LockError> {
+        let unsent = unsent();
         let owners = vec![self.owner.clone()];
         let cleanup = Cleanup::new(self.manager, &self.keys, owners, self.grant.lease());
         let second_try = failed.is_some();
@@ -76,6 +78,7 @@ impl<'a> Release<'a> {
             }
         };
         let sent_at = Timestamp::now();
+        drop(unsent);
         match self.ask(&connection).await {
             Ok(true) => Ok(()),
             // It may be gone by the first try, whose answer was lost.
@@ -96,7 +99,9 @@ impl<'a> Release<'a> {
         let keys = [self.keys.lock.as_str(), &self.keys.waiters];
         let mut again = true;
         loop {
+            let unsent = unsent();
             let connection = self.manager.connection().await?;
+            drop(unsent);
             let left = milliseconds(until.remaining().max(SHORTEST));
             let args = [self.owner.as_str(), &left, &kept];
             // It is sent as text, since it is rare and the process may be about to end.
@@ -116,7 +121,14 @@ impl<'a> Release<'a> {
 
     pub(super) async fn ask(&self, connection: &Connection) -> RedisResult<bool> {
         let keys = self.manager.naming.of_script(&self.keys);
-        read(connection.run(&RELEASE, &keys, &[&self.owner]).await)
+        // A server that does not know the script yet refuses the first request, and is asked again.
+        let unsent = (!connection.has_released()).then(unsent);
+        let answer = connection.run(&RELEASE, &keys, &[&self.owner]).await;
+        drop(unsent);
+        if answer.is_ok() {
+            connection.released();
+        }
+        read(answer)
     }
 }
 

@@ -12,6 +12,7 @@ use super::session_pool::SessionPool;
 use crate::clock::Timestamp;
 use crate::future::join;
 use crate::providers::kit::fault::Fault;
+use crate::sending::unsent;
 
 /// The pause after an error of the server's; in the background doubled from one to the next.
 pub(super) const PAUSE: Duration = Duration::from_millis(200);
@@ -239,10 +240,12 @@ impl Node {
     /// it was this owner who removed it. `asked` is whether its removal was asked for before.
     pub(super) async fn remove(&self, created: &Created, asked: &mut bool) -> Result<bool, Error> {
         let by_name = !*asked && self.was_seen_lately(created);
+        let unsent = unsent();
         if !by_name && !self.is_there(created).await? {
             self.remove_empty_lock().await;
             return Ok(*asked);
         }
+        drop(unsent);
         let asked_before = std::mem::replace(asked, true);
         let own = self
             .session

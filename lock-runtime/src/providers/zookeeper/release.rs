@@ -8,6 +8,7 @@ use super::session::ENDED;
 use crate::LockError;
 use crate::providers::kit::error::lost;
 use crate::providers::kit::fault::Fault;
+use crate::sending::unsent;
 
 /// Removes the node of a lock that is held.
 pub(super) async fn release(held: &Held) -> Result<(), LockError> {
@@ -19,6 +20,7 @@ pub(super) async fn release(held: &Held) -> Result<(), LockError> {
     let limit = pool.settings.common.connect_timeout;
     // In an outage others wait for this in turn, and one that does not wait has one such time in
     // all.
+    let unsent = unsent();
     if !node.session.connects_within(limit / 2).await {
         if let Some(loss) = held.loss() {
             return Err(loss);
@@ -26,6 +28,7 @@ pub(super) async fn release(held: &Held) -> Result<(), LockError> {
         held.release_unconfirmed_later();
         return Err(pool.about(lock_error(Error::ConnectionLoss)));
     }
+    drop(unsent);
     let removing = async {
         let mut asked = false;
         loop {
