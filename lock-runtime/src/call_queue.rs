@@ -1,14 +1,15 @@
-//! `CallQueue`: the calls of one provider that are due, and the tasks that make them in groups.
+//! `CallQueue`: the calls of one provider that are due, and the lanes that make them in groups.
 //!
-//! A call that finds a task idle is made at once. What becomes due while all tasks are busy goes
-//! together, as soon as one is done. So nothing waits for company, and under load groups grow.
+//! A call that finds a lane idle is made at once, on the thread that asks for it. What becomes due
+//! while all lanes are busy goes together, as soon as one is done. So nothing waits for company,
+//! and under load groups grow.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::{Future, poll_fn};
 use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use once_cell::sync::Lazy;
@@ -18,6 +19,8 @@ use crate::call::measured;
 use crate::clock::Timestamp;
 use crate::future::{BoxFuture, First, select};
 use crate::provider::{Call, LockProvider, LockSpace};
+use crate::sending::watched;
+use crate::shared_task::{SharedTask, Steps};
 use crate::wake::survive;
 
 /// How many groups are under way at once: while the answers to one are read, the server works on
@@ -35,9 +38,10 @@ pub(crate) struct CallQueue {
 #[derive(Default)]
 struct Due {
     calls: VecDeque<DueCall>,
-    /// The wakers of the tasks that have nothing to do.
-    idle: [Option<Waker>; LANES],
-    /// Whether the tasks were started.
+    lanes: [Option<Lane>; LANES],
+    /// Which lanes have nothing to do.
+    idle: [bool; LANES],
+    /// Whether the lanes were started, or are about to be.
     started: bool,
 }
 
@@ -48,16 +52,25 @@ pub(crate) struct DueCall {
     /// The provider's name, for the log.
     pub(crate) name: &'static str,
     pub(crate) call: Call,
-    pub(crate) limit: Option<Limit>,
+    pub(crate) watch: Option<Watch>,
 }
 
-/// When a call is overdue, and what is told then.
-pub(crate) type Limit = (Timestamp, Arc<dyn Overdue>);
+/// What is told of a call while it is under way.
+pub(crate) struct Watch {
+    pub(crate) caller: Arc<dyn Watcher>,
+    /// When the call is overdue.
+    pub(crate) until: Timestamp,
+    /// Whether to tell that the call's request has been handed to the connection.
+    pub(crate) tells_sent: bool,
+}
 
-/// A call that others do not wait for beyond some moment.
-pub(crate) trait Overdue: Send + Sync {
-    /// Has others go on. If the call was answered before, it does nothing.
+/// Who is told of a call while it is under way.
+pub(crate) trait Watcher: Send + Sync {
+    /// Lets others go on without the answer. If it came before, this does nothing.
     fn overdue(&self);
+
+    /// Lets the caller go on, since the request has been handed to the connection.
+    fn sent(&self);
 }
 
 /// The queues of providers that have clones.
@@ -85,16 +98,19 @@ impl CallQueue {
         queue
     }
 
-    /// Adds a call. Returns the waker of a task that is idle, to be woken when no lock is held.
-    pub(crate) fn push(self: &Arc<Self>, call: DueCall) -> Option<Waker> {
+    /// Adds a call. Returns a lane that is idle, to be run when the caller holds no lock.
+    pub(crate) fn push(self: &Arc<Self>, call: DueCall) -> Option<Lane> {
         let mut due = self.lock();
         due.calls.push_back(call);
         if !std::mem::replace(&mut due.started, true) {
-            for lane in 0..LANES {
-                background::spawn(make_calls(Arc::downgrade(self), lane, self.most));
-            }
+            let queue = Arc::downgrade(self);
+            background::spawn(async move {
+                (0..LANES).for_each(|lane| start(&queue, lane));
+            });
         }
-        due.idle.iter_mut().find_map(Option::take)
+        let lane = due.idle.iter().position(|idle| *idle)?;
+        due.idle[lane] = false;
+        due.lanes[lane].clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Due> {
@@ -104,23 +120,62 @@ impl CallQueue {
 
 impl Drop for CallQueue {
     fn drop(&mut self) {
+        // Each finds the queue gone, and ends.
         let due = self.due.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for waker in due.idle.iter_mut().filter_map(Option::take) {
-            waker.wake();
+        for lane in due.lanes.iter().flatten() {
+            lane.0.run_soon();
         }
     }
 }
 
+/// A task that makes calls, a group at a time.
+#[derive(Clone)]
+pub(crate) struct Lane(Arc<SharedTask<Groups>>);
+
+impl Lane {
+    /// Makes what is due, as far as this thread can without waiting.
+    pub(crate) fn run(&self) {
+        self.0.run_here();
+    }
+}
+
+/// Starts a lane, on the background thread. One of this number that is there ends after its group.
+fn start(queue: &Weak<CallQueue>, lane: usize) {
+    let Some(there) = queue.upgrade() else { return };
+    let groups = Groups(make_calls(Weak::clone(queue), lane));
+    let task = SharedTask::start(groups);
+    let mut due = there.lock();
+    due.idle[lane] = false;
+    let before = due.lanes[lane].replace(Lane(task));
+    drop(due);
+    drop(before);
+}
+
+/// What a lane does.
+struct Groups(BoxFuture<'static, ()>);
+
+impl Steps for Groups {
+    type News = ();
+
+    fn take_up(&mut self) {}
+
+    fn step(&mut self, context: &mut Context<'_>, _: &mut Vec<()>) -> Poll<()> {
+        self.0.as_mut().poll(context)
+    }
+
+    fn hand_out((): ()) {}
+}
+
 /// Makes the calls that are due, a group at a time, until the queue is gone.
-fn make_calls(queue: Weak<CallQueue>, lane: usize, most: NonZeroUsize) -> BoxFuture<'static, ()> {
+fn make_calls(queue: Weak<CallQueue>, lane: usize) -> BoxFuture<'static, ()> {
     Box::pin(async move {
         let mut group = Vec::new();
         let mut hung = false;
-        while !hung && poll_fn(|context| take_due(&queue, lane, most, &mut group, context)).await {
+        while !hung && poll_fn(|_| take_due(&queue, lane, &mut group)).await {
             let hangs = || {
                 // What becomes due meanwhile must not wait for a group that hangs.
                 hung = true;
-                background::spawn(make_calls(Weak::clone(&queue), lane, most));
+                start(&queue, lane);
             };
             make_group(&mut group, hangs).await;
         }
@@ -128,22 +183,16 @@ fn make_calls(queue: Weak<CallQueue>, lane: usize, most: NonZeroUsize) -> BoxFut
 }
 
 /// Takes what is due. False if nothing can become due any more.
-fn take_due(
-    queue: &Weak<CallQueue>,
-    lane: usize,
-    most: NonZeroUsize,
-    group: &mut Vec<DueCall>,
-    context: &Context<'_>,
-) -> Poll<bool> {
+fn take_due(queue: &Weak<CallQueue>, lane: usize, group: &mut Vec<DueCall>) -> Poll<bool> {
     let Some(queue) = queue.upgrade() else {
         return Poll::Ready(false);
     };
     let mut due = queue.lock();
-    if due.calls.is_empty() {
-        due.idle[lane] = Some(context.waker().clone());
+    due.idle[lane] = due.calls.is_empty();
+    if due.idle[lane] {
         return Poll::Pending;
     }
-    let count = due.calls.len().min(most.get());
+    let count = due.calls.len().min(queue.most.get());
     group.extend(due.calls.drain(..count));
     Poll::Ready(true)
 }
@@ -153,45 +202,50 @@ async fn make_group(group: &mut Vec<DueCall>, hangs: impl FnOnce()) {
     let Some(first) = group.first() else { return };
     let provider = Arc::clone(&first.provider);
     let name = first.name;
-    let mut limits = Vec::new();
+    let mut watches = Vec::new();
     let calls = group.drain(..).map(|due| {
-        limits.extend(due.limit);
+        watches.extend(due.watch);
         due.call
     });
     let calls = calls.collect();
+    let tell = watches.iter().filter(|watch| watch.tells_sent);
+    let tell: Vec<_> = tell.map(|watch| Arc::clone(&watch.caller)).collect();
+    let sent = (!tell.is_empty()).then_some(|| {
+        for caller in tell {
+            survive(|| caller.sent());
+        }
+    });
     let made = measured(name, "call", async { provider.call_all(calls).await });
     // A group that panics has dropped its calls, which are answered by that.
-    let _ = watched(made, limits, hangs).await;
+    let _ = in_time(watched(made, sent), watches, hangs).await;
     survive(|| drop(provider));
 }
 
 /// Waits for the group, and tells the calls that are not answered in time.
-async fn watched<T>(
+async fn in_time<T>(
     made: impl Future<Output = T>,
-    mut limits: Vec<Limit>,
+    mut watches: Vec<Watch>,
     hangs: impl FnOnce(),
 ) -> T {
     let mut made = pin!(made);
     let (hangs_at, mut hangs) = (Timestamp::now() + PATIENCE, Some(hangs));
     loop {
-        let soonest = limits.iter().map(|(at, _)| *at);
+        let soonest = watches.iter().map(|watch| watch.until);
         let Some(next) = soonest.chain(hangs.as_ref().map(|_| hangs_at)).min() else {
             return made.await;
         };
         match select(made.as_mut(), tokio::time::sleep(next.remaining())).await {
             First::Left(output) => return output,
             First::Right(()) => {
-                hangs = hangs.and_then(|hangs| match hangs_at.has_passed() {
-                    true => {
-                        hangs();
-                        None
-                    }
-                    false => Some(hangs),
-                });
-                limits.retain(|(at, call)| {
-                    let in_time = !at.has_passed();
+                if hangs_at.has_passed()
+                    && let Some(hangs) = hangs.take()
+                {
+                    hangs();
+                }
+                watches.retain(|watch| {
+                    let in_time = !watch.until.has_passed();
                     if !in_time {
-                        call.overdue();
+                        watch.caller.overdue();
                     }
                     in_time
                 });

@@ -91,6 +91,7 @@ mod provider;
 
 mod call_queue;
 mod end;
+mod shared_task;
 mod source;
 
 mod reentrancy;

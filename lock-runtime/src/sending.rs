@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 
@@ -26,6 +26,8 @@ thread_local! {
 struct Watch {
     /// How many [`Unsent`] of it there are.
     unsent: AtomicUsize,
+    /// Whether the provider says exactly when the request was written.
+    exact: AtomicBool,
     /// Wakes who watches, when the last of them is gone.
     waker: Mutex<Option<Waker>>,
 }
@@ -42,6 +44,22 @@ pub(crate) fn unsent() -> Unsent {
         watch.unsent.fetch_add(1, Ordering::Relaxed);
         Some(watch)
     }))
+}
+
+impl Unsent {
+    /// Says that the request was written to the connection, so that no other task need have a turn.
+    #[cfg_attr(not(feature = "redis"), allow(dead_code))]
+    pub(crate) fn written(self) {
+        if let Some(watch) = &self.0 {
+            watch.exact.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Tells whether somebody watches the call.
+    #[cfg_attr(not(feature = "redis"), allow(dead_code))]
+    pub(crate) fn is_watched(&self) -> bool {
+        self.0.is_some()
+    }
 }
 
 impl Drop for Unsent {
@@ -90,7 +108,7 @@ pub(crate) async fn watched<T>(call: impl Future<Output = T>, sent: Option<impl 
         }
         if !watch.is_sent(context.waker()) {
             turns = TURNS;
-        } else if turns > 0 {
+        } else if turns > 0 && !watch.exact.load(Ordering::Relaxed) {
             turns -= 1;
             context.waker().wake_by_ref();
         } else if let Some((sent, _)) = sent.take() {

@@ -116,7 +116,7 @@ impl SlotRef {
             Err(error) => return self.fail_all(state, held, &error),
         };
         interest.want_tokens(state.tokens_wanted());
-        let waker = match slot.source().calls() {
+        let lane = match slot.source().calls() {
             Some(calls) => match background::count() {
                 Ok(done) => {
                     let calls = Arc::clone(calls);
@@ -144,7 +144,7 @@ impl SlotRef {
             // The sharers share the answer to this call now.
             false => self.shares(state),
         };
-        effects.wake(waker);
+        effects.run(lane);
         effects
     }
 
@@ -169,7 +169,7 @@ impl SlotRef {
             provider,
             name,
             call: Call::Acquire(AcquireCall::new(request, gives_up, caller)),
-            limit: None,
+            watch: None,
         }
     }
 

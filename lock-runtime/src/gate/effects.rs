@@ -3,6 +3,7 @@
 use std::task::Waker;
 
 use super::queue::Waiter;
+use crate::call_queue::Lane;
 use crate::provider::Interest;
 use crate::{background, wake};
 
@@ -13,12 +14,15 @@ use crate::{background, wake};
 pub(super) struct Effects {
     /// Apart from the rest, since most changes wake one waiter and lead to nothing else.
     pub(super) first: Option<Waker>,
+    /// Where a call has become due.
+    lane: Option<Lane>,
     more: Option<Box<More>>,
 }
 
 #[derive(Default)]
 pub(super) struct More {
     wakers: Vec<Waker>,
+    lanes: Vec<Lane>,
     pub(super) waiters: Vec<Waiter>,
     abandoned: Option<Interest>,
     jobs: Vec<background::Job>,
@@ -36,6 +40,15 @@ impl Effects {
             self.first = waker;
         } else if let Some(waker) = waker {
             self.more().wakers.push(waker);
+        }
+    }
+
+    /// Adds a lane to be run, since a call has become due there.
+    pub(super) fn run(&mut self, lane: Option<Lane>) {
+        if self.lane.is_none() {
+            self.lane = lane;
+        } else if let Some(lane) = lane {
+            self.more().lanes.push(lane);
         }
     }
 
@@ -62,11 +75,13 @@ impl Effects {
     /// Adds all of `other`.
     pub(super) fn extend(&mut self, other: Self) {
         self.wake(other.first);
+        self.run(other.lane);
         let Some(other) = other.more else {
             return;
         };
         let more = self.more();
         more.wakers.extend(other.wakers);
+        more.lanes.extend(other.lanes);
         more.waiters.extend(other.waiters);
         more.jobs.extend(other.jobs);
         more.later.extend(other.later);
@@ -80,6 +95,9 @@ impl Effects {
         let Some(more) = self.more else {
             if let Some(waker) = self.first {
                 wake::one(waker);
+            }
+            if let Some(lane) = self.lane {
+                lane.run();
             }
             return;
         };
@@ -97,6 +115,9 @@ impl Effects {
         }
         for job in more.jobs {
             wake::survive(|| drop(job));
+        }
+        for lane in self.lane.into_iter().chain(more.lanes) {
+            lane.run();
         }
     }
 }

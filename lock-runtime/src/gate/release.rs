@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::effects::Effects;
-use super::release_answer::{Answer, Answers, ReleaseMode, answer};
+use super::release_answer::{Answer, Answers, ReleaseMode, Sent, answer};
 use super::slot::{Slot, SlotRef};
 use super::state::{Phase, State};
 use crate::background::Done;
 use crate::call::{Panicked, measured, of_grant};
-use crate::call_queue::{DueCall, Overdue};
+use crate::call_queue::{DueCall, Watch, Watcher};
 use crate::clock::Timestamp;
 use crate::end::GrantEnd;
 use crate::error::{LockError, LockErrorKind};
@@ -283,10 +283,11 @@ impl SlotRef {
                 Ok(done) => {
                     state.enter(Phase::releasing(None));
                     self.look_at_call(state);
-                    effects.wake(calls.push(slot.grouped_release(lease, answers, done)));
+                    effects.run(calls.push(slot.grouped_release(lease, answers, done)));
                 }
                 Err(_) => {
                     state.enter(Phase::Idle);
+                    effects.later(move || drop((lease, answers)));
                 }
             }
             return (answer, effects);
@@ -316,22 +317,28 @@ impl SlotRef {
     }
 
     /// Makes a call of the release, which goes together with others.
-    fn grouped_release(self, lease: Arc<Lease>, answers: Answers, done: Done) -> DueCall {
+    fn grouped_release(self, lease: Arc<Lease>, mut answers: Answers, done: Done) -> DueCall {
         let source = self.source();
         let (provider, name) = (Arc::clone(&source.provider), source.name());
         let (grant, end) = (lease.shared_grant(), lease.server_deadline());
+        let sent = answers.sent();
+        let tells_sent = sent.is_some();
         let caller = Arc::new(Caller {
             was_lost: lease.is_lost(),
             slot: self,
+            sent: Mutex::new(sent),
             waits: Mutex::new(Some((lease, answers))),
             _done: done,
         });
-        let overdue: Arc<dyn Overdue> = Arc::clone(&caller) as _;
         DueCall {
             provider,
             name,
-            call: Call::Release(ReleaseCall::new(grant, caller)),
-            limit: Some((end, overdue)),
+            call: Call::Release(ReleaseCall::new(grant, Arc::clone(&caller) as _)),
+            watch: Some(Watch {
+                caller,
+                until: end,
+                tells_sent,
+            }),
         }
     }
 
@@ -351,7 +358,7 @@ impl SlotRef {
         let result = {
             let release = async { source.provider.release(lease.grant()).await };
             let release = measured(source.name(), "release", release);
-            let mut release = pin!(watched(release, answers.sent()));
+            let mut release = pin!(watched(release, answers.sent().map(|sent| || sent.tell())));
             match select(release.as_mut(), tokio::time::sleep(end.remaining())).await {
                 First::Left(released) => released,
                 First::Right(()) => {
@@ -420,6 +427,8 @@ impl SlotRef {
 struct Caller {
     slot: SlotRef,
     was_lost: bool,
+    /// Tells who waits until the release has been handed to the connection.
+    sent: Mutex<Option<Sent>>,
     /// Taken by the answer, or when the server's lease has ended.
     waits: Mutex<Option<(Arc<Lease>, Answers)>>,
     _done: Done,
@@ -451,9 +460,20 @@ impl ReleaseCaller for Caller {
     }
 }
 
-impl Overdue for Caller {
+impl Watcher for Caller {
     fn overdue(&self) {
         self.go_on(Err(unanswered()));
+    }
+
+    fn sent(&self) {
+        let sent = self
+            .sent
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(sent) = sent {
+            sent.tell();
+        }
     }
 }
 

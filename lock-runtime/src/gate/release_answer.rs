@@ -30,7 +30,17 @@ pub(crate) struct Answer {
 /// The sending side of an [`Answer`].
 pub(super) struct Answers {
     answer: oneshot::Sender<Result<(), LockError>>,
-    sent: Option<oneshot::Sender<()>>,
+    sent: Option<Sent>,
+}
+
+/// Tells the caller that the release has been handed to the connection.
+pub(super) struct Sent(oneshot::Sender<()>);
+
+impl Sent {
+    pub(super) fn tell(self) {
+        // The caller may have gone away.
+        let _ = self.0.send(());
+    }
 }
 
 pub(super) fn answer(mode: ReleaseMode) -> (Answers, Answer) {
@@ -39,7 +49,7 @@ pub(super) fn answer(mode: ReleaseMode) -> (Answers, Answer) {
         ReleaseMode::Confirmed => (None, None),
         ReleaseMode::Background => {
             let (tells, sent) = oneshot::channel();
-            (Some(tells), Some(sent))
+            (Some(Sent(tells)), Some(sent))
         }
     };
     let answers = Answers {
@@ -52,12 +62,8 @@ pub(super) fn answer(mode: ReleaseMode) -> (Answers, Answer) {
 impl Answers {
     /// Returns what tells the caller that the release has been handed to the connection, if the
     /// caller waits for that.
-    pub(super) fn sent(&mut self) -> Option<impl FnOnce() + use<>> {
-        let sent = self.sent.take()?;
-        Some(move || {
-            // The caller may have gone away.
-            let _ = sent.send(());
-        })
+    pub(super) fn sent(&mut self) -> Option<Sent> {
+        self.sent.take()
     }
 
     /// Sends the answer, or logs a failure for which no caller waits.

@@ -11,7 +11,6 @@
 //! | `deadline`, `outage`, `backoff` | how long to wait for a server, and when to try again |
 //! | `reconnect` | one attempt to connect serves all who ask |
 //! | `session` | locks that end with a session, and are renewed with it |
-//! | `shared_task` | a background task of which any thread may run a step |
 //! | `cleanup` | taking back what a request may have done |
 
 pub(crate) mod backoff;
@@ -36,7 +35,6 @@ pub(crate) mod session;
 #[cfg(feature = "_server")]
 pub(crate) mod settings;
 #[cfg(feature = "redis")]
-pub(crate) mod shared_task;
 #[cfg(feature = "_server")]
 pub(crate) mod tls;
 #[cfg(feature = "_server")]

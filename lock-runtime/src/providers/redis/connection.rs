@@ -33,14 +33,21 @@ const NOT_PLAIN: &str = "it does not answer as Redis does; for a port with TLS, 
 /// How many requests may wait to be written: more than there can be.
 const BACKLOG: usize = 1 << 24;
 
+/// The scripts with which locks are released.
+#[derive(Clone, Copy)]
+pub(super) enum Releasing {
+    One,
+    Several,
+}
+
 /// A connection, on the background runtime. Requests and published grants share it. So a grant can
 /// only be missed together with everything else, and then the waiter asks again.
 pub(super) struct Connection {
     requests: RequestPipeline,
     ended: Arc<Signal<()>>,
     served: AtomicBool,
-    /// Whether the server has run the script that releases.
-    released: AtomicBool,
+    /// Which scripts that release the server is known to know.
+    known: [AtomicBool; 2],
     /// When the server may grant locks, if it has started so recently that it may not yet.
     grants_from: Option<Timestamp>,
 }
@@ -99,7 +106,7 @@ impl Connection {
             requests,
             ended,
             served: AtomicBool::new(false),
-            released: AtomicBool::new(false),
+            known: [const { AtomicBool::new(false) }; 2],
             grants_from: None,
         };
         connection.check_server().await?;
@@ -263,16 +270,17 @@ impl Connection {
         self.served.load(Ordering::Relaxed)
     }
 
-    /// Says that the server has answered a release, and so knows the script.
-    pub(super) fn released(&self) {
-        if !self.has_released() {
-            self.released.store(true, Ordering::Relaxed);
+    /// Notes that the server knows the script that releases.
+    pub(super) fn has_learnt(&self, script: Releasing) {
+        let known = &self.known[script as usize];
+        if !known.load(Ordering::Relaxed) {
+            known.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Says whether the server is known to have the script that releases.
-    pub(super) fn has_released(&self) -> bool {
-        self.released.load(Ordering::Relaxed)
+    /// Says whether the server knew the script that releases. If not, it refuses the first request.
+    pub(super) fn knows(&self, script: Releasing) -> bool {
+        self.known[script as usize].load(Ordering::Relaxed)
     }
 
     /// Says that it is not to be used for anything new.

@@ -14,7 +14,7 @@ use super::acquire::acquire;
 use super::acquire_reply::{Answer, read};
 use super::acquisition::{Acquisition, Asked, settle};
 use super::cleanup::Cleanup;
-use super::connection::Connection;
+use super::connection::{Connection, Releasing};
 use super::connection_manager::ConnectionManager;
 use super::error::is_forgotten;
 use super::numbers::milliseconds;
@@ -25,6 +25,7 @@ use crate::LockError;
 use crate::background::spawn_beside;
 use crate::clock::Timestamp;
 use crate::provider::{AcquireCall, Call, Grant, ReleaseCall};
+use crate::sending::unsent;
 
 /// How many calls go together at most. With more, the server gains little, and others wait longer.
 pub(super) const GROUP: usize = 64;
@@ -100,6 +101,7 @@ impl Group {
         for (call, _) in self.acquisitions() {
             call.request().report_unanswered_since(Some(sent_at));
         }
+        let unsent = (!connection.knows(Releasing::Several)).then(unsent);
         let answer = match connection.query(command).await {
             Err(error) if is_forgotten(&error) => {
                 let command = self.command(manager, By::Text);
@@ -107,6 +109,10 @@ impl Group {
             }
             answer => answer,
         };
+        drop(unsent);
+        if answer.is_ok() {
+            connection.has_learnt(Releasing::Several);
+        }
         for (call, _) in self.acquisitions() {
             call.request().report_unanswered_since(None);
         }

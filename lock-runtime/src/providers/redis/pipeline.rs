@@ -24,7 +24,8 @@ use tokio::time::Sleep;
 use super::transport::{Driver, Opened};
 use crate::clock::Timestamp;
 use crate::future::BoxFuture;
-use crate::providers::kit::shared_task::{SharedTask, Steps};
+use crate::sending::{Unsent, unsent};
+use crate::shared_task::{SharedTask, Steps};
 use crate::signal::Signal;
 use crate::wake::survive;
 
@@ -56,6 +57,8 @@ struct Shared {
 #[derive(Default)]
 struct Due {
     requests: VecDeque<Request>,
+    /// Where it is told that those have been written.
+    unsent: Vec<Unsent>,
     state: State,
 }
 
@@ -86,6 +89,7 @@ impl RequestPipeline {
             connection: opened.connection,
             driver: opened.driver,
             spare: VecDeque::new(),
+            unsent: Vec::new(),
             under_way: VecDeque::new(),
             timeout,
             timer: None,
@@ -111,7 +115,7 @@ impl RequestPipeline {
     /// A request that was asked for is sent, even if nobody waits for its answer.
     pub(super) async fn ask(&self, command: Cmd) -> RedisResult<Value> {
         let (answer, answered) = oneshot::channel();
-        self.send(Request::One(command, answer));
+        self.send(Request::One(command, answer), unsent());
         answered.await.unwrap_or_else(|_| Err(gone()))
     }
 
@@ -119,11 +123,11 @@ impl RequestPipeline {
     /// [`ask`](Self::ask).
     pub(super) async fn ask_all(&self, commands: Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
         let (answer, answered) = oneshot::channel();
-        self.send(Request::All(commands, answer));
+        self.send(Request::All(commands, answer), unsent());
         answered.await.unwrap_or_else(|_| Err(gone()))
     }
 
-    fn send(&self, request: Request) {
+    fn send(&self, request: Request, unsent: Unsent) {
         let in_background = thread::current().id() == self.background;
         // What a child wrote would come between what its parent writes.
         if !in_background && process::id() != self.process {
@@ -136,6 +140,9 @@ impl RequestPipeline {
                 return request.fail(&broken());
             }
             due.requests.push_back(request);
+            if unsent.is_watched() {
+                due.unsent.push(unsent);
+            }
         }
         if in_background && self.shared.busy.load(Ordering::Relaxed) {
             // What else this thread asks for in this moment goes with it.
@@ -181,6 +188,8 @@ struct Exchange {
     driver: Driver,
     /// An empty queue, which is kept for its memory.
     spare: VecDeque<Request>,
+    /// Where it is told that what was taken up has been written.
+    unsent: Vec<Unsent>,
     /// What was sent, in this order. The answers come in the same one.
     under_way: VecDeque<Group>,
     timeout: Duration,
@@ -201,6 +210,13 @@ enum Waiting {
     One(Answer<Value>),
     Each(Vec<Answer<Value>>),
     All(Answer<Vec<RedisResult<Value>>>),
+}
+
+/// What a step has for others.
+enum News {
+    Answer(Waiting, RedisResult<Value>),
+    /// A request has been written, as far as the socket takes it.
+    Written(Unsent),
 }
 
 impl Exchange {
@@ -234,25 +250,17 @@ impl Exchange {
     }
 
     /// Hands out the answers that are there.
-    fn collect(
-        &mut self,
-        context: &mut Context<'_>,
-        news: &mut Vec<(Waiting, RedisResult<Value>)>,
-    ) {
+    fn collect(&mut self, context: &mut Context<'_>, news: &mut Vec<News>) {
         while let Some(oldest) = self.under_way.front_mut()
             && let Poll::Ready(answer) = oldest.answer.as_mut().poll(context)
             && let Some(oldest) = self.under_way.pop_front()
         {
-            news.push((oldest.waiting, answer));
+            news.push(News::Answer(oldest.waiting, answer));
         }
     }
 
     /// Gives up what has no answer after the time that it may take.
-    fn give_up(
-        &mut self,
-        context: &mut Context<'_>,
-        news: &mut Vec<(Waiting, RedisResult<Value>)>,
-    ) {
+    fn give_up(&mut self, context: &mut Context<'_>, news: &mut Vec<News>) {
         let Some(oldest) = self.under_way.front() else {
             return;
         };
@@ -265,10 +273,8 @@ impl Exchange {
         while left.is_zero()
             && let Some(oldest) = self.under_way.pop_front()
         {
-            news.push((
-                oldest.waiting,
-                Err(io::Error::from(io::ErrorKind::TimedOut).into()),
-            ));
+            let late = io::Error::from(io::ErrorKind::TimedOut);
+            news.push(News::Answer(oldest.waiting, Err(late.into())));
             left = match self.under_way.front() {
                 Some(next) => (next.sent_at + self.timeout).remaining(),
                 None => self.timeout,
@@ -284,11 +290,15 @@ impl Exchange {
 }
 
 impl Steps for Exchange {
-    type News = (Waiting, RedisResult<Value>);
+    type News = News;
 
     fn take_up(&mut self) {
         let mut requests = mem::take(&mut self.spare);
-        mem::swap(&mut requests, &mut self.shared.due().requests);
+        {
+            let mut due = self.shared.due();
+            mem::swap(&mut requests, &mut due.requests);
+            self.unsent.append(&mut due.unsent);
+        }
         while let Some(request) = requests.pop_front() {
             let (command, answer) = match request {
                 Request::One(command, answer) => (command, answer),
@@ -320,6 +330,7 @@ impl Steps for Exchange {
 
     fn step(&mut self, context: &mut Context<'_>, news: &mut Vec<Self::News>) -> Poll<()> {
         let driven = self.driver.poll(context);
+        news.extend(self.unsent.drain(..).map(News::Written));
         // Only the driver brings an answer, and it has just been polled.
         let quietly = &mut Context::from_waker(Waker::noop());
         match self.driver {
@@ -339,7 +350,11 @@ impl Steps for Exchange {
         }
     }
 
-    fn hand_out((waiting, answer): Self::News) {
+    fn hand_out(news: Self::News) {
+        let (waiting, answer) = match news {
+            News::Written(unsent) => return unsent.written(),
+            News::Answer(waiting, answer) => (waiting, answer),
+        };
         let each = |answer: RedisResult<Value>| match answer {
             Ok(Value::Array(answers)) => Ok(answers.into_iter().map(Value::extract_error)),
             // No server answers a pipeline with less.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::{RedisResult, Value};
 
 use super::cleanup::Cleanup;
-use super::connection::Connection;
+use super::connection::{Connection, Releasing};
 use super::connection_manager::ConnectionManager;
 use super::error::{is_wrong_type, lock_error};
 use super::keys::{Keys, Naming};
@@ -122,11 +122,11 @@ impl<'a> Release<'a> {
     pub(super) async fn ask(&self, connection: &Connection) -> RedisResult<bool> {
         let keys = self.manager.naming.of_script(&self.keys);
         // A server that does not know the script yet refuses the first request, and is asked again.
-        let unsent = (!connection.has_released()).then(unsent);
+        let unsent = (!connection.knows(Releasing::One)).then(unsent);
         let answer = connection.run(&RELEASE, &keys, &[&self.owner]).await;
         drop(unsent);
         if answer.is_ok() {
-            connection.released();
+            connection.has_learnt(Releasing::One);
         }
         read(answer)
     }
