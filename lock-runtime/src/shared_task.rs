@@ -286,6 +286,7 @@ mod tests {
                 waker.wake_by_ref();
             }
             self.taken_up.extend(taken_up);
+            hesitate(self.seen.steps.load(Ordering::SeqCst) * 5);
         }
 
         fn step(&mut self, context: &mut Context<'_>, news: &mut Vec<Self::News>) -> Poll<()> {
@@ -293,11 +294,12 @@ mod tests {
             *self.seen.reader.lock().unwrap() = Some(context.waker().clone());
             let arrived = self.seen.arrived.swap(0, Ordering::SeqCst);
             self.seen.read.fetch_add(arrived, Ordering::SeqCst);
-            self.seen.steps.fetch_add(1, Ordering::SeqCst);
+            let steps = self.seen.steps.fetch_add(1, Ordering::SeqCst);
             for (number, answer) in self.taken_up.drain(..) {
                 assert!(number < usize::MAX, "asked to panic");
                 news.push((number, answer));
             }
+            hesitate(steps);
             self.seen.is_in_step.store(false, Ordering::SeqCst);
             Poll::Pending
         }
@@ -425,78 +427,69 @@ mod tests {
         assert_eq!(answered.recv_timeout(PATIENCE), Ok(1));
     }
 
-    /// Each thread asks and runs a step, as others do at that moment, and others yet wake the task
-    /// as sockets do. Whatever is lost is never answered.
+    /// In every round some ask, each in its way, and one wakes the task as a socket does. Then
+    /// nobody does anything more, so that what is lost stays lost.
     #[test]
     fn no_step_is_lost_among_many_threads() {
-        const ASKERS: usize = 6;
-        const WAKERS: usize = 2;
-        const TIMES: usize = 5_000;
+        const ASKERS: usize = 3;
+        const ROUNDS: usize = 4_000;
         let running = Running::start();
+        running.task.run_here();
+        let together = Barrier::new(ASKERS + 1);
+        // The round in which something was lost. All go on with it, and nobody with the next.
+        let lost = AtomicUsize::new(usize::MAX);
         thread::scope(|scope| {
             for asker in 0..ASKERS {
-                let running = &running;
+                let (running, together, lost) = (&running, &together, &lost);
                 scope.spawn(move || {
-                    for time in 0..TIMES {
-                        let number = asker * TIMES + time;
-                        let answered = running.ask(number);
-                        match time % 8 {
-                            0 => running.task.run_soon(),
+                    for round in 0..ROUNDS {
+                        together.wait();
+                        if lost.load(Ordering::SeqCst) < round {
+                            break;
+                        }
+                        hesitate(round * (asker + 1));
+                        let answered = running.ask(round);
+                        match (asker, round % 4) {
+                            (0, 0) => running.task.run_soon(),
                             _ => running.task.run_here(),
                         }
-                        assert_eq!(answered.recv_timeout(PATIENCE), Ok(number), "lost");
-                    }
-                });
-            }
-            for _ in 0..WAKERS {
-                let seen = &running.seen;
-                scope.spawn(move || {
-                    for _ in 0..TIMES {
-                        seen.arrived.fetch_add(1, Ordering::SeqCst);
-                        let waker = seen.reader.lock().unwrap().clone();
-                        if let Some(waker) = waker {
-                            waker.wake();
+                        if answered.recv_timeout(PATIENCE).is_err() {
+                            lost.fetch_min(round, Ordering::SeqCst);
                         }
-                        thread::yield_now();
                     }
                 });
             }
-        });
-        // What the last wake-up was for may have its turn after it.
-        let answered = running.ask(0);
-        running.task.run_soon();
-        assert_eq!(answered.recv_timeout(PATIENCE), Ok(0));
-        assert_eq!(running.seen.read.load(Ordering::SeqCst), WAKERS * TIMES);
-    }
-
-    /// A wake-up has its step even if nobody asks afterwards, whatever another thread is at.
-    #[test]
-    fn no_wake_up_is_lost_to_a_step_that_is_under_way() {
-        const TIMES: usize = 5_000;
-        let running = Running::start();
-        let together = Barrier::new(2);
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                for _ in 0..TIMES {
-                    together.wait();
-                    running.task.run_here();
-                    together.wait();
-                }
-            });
-            running.task.run_here();
-            for time in 1..=TIMES {
+            for round in 0..ROUNDS {
                 together.wait();
+                if lost.load(Ordering::SeqCst) < round {
+                    break;
+                }
+                hesitate(round * 7);
                 running.seen.arrived.fetch_add(1, Ordering::SeqCst);
                 let waker = running.seen.reader.lock().unwrap().clone();
                 waker.expect("a step has run").wake();
-                together.wait();
                 let began = Timestamp::now();
-                while running.seen.read.load(Ordering::SeqCst) < time {
+                while running.seen.read.load(Ordering::SeqCst) <= round {
                     thread::yield_now();
-                    assert!(Timestamp::now().since(began) < PATIENCE, "lost");
+                    if Timestamp::now().since(began) >= PATIENCE {
+                        lost.fetch_min(round, Ordering::SeqCst);
+                        break;
+                    }
                 }
             }
         });
+        let lost = lost.into_inner();
+        assert_eq!(lost, usize::MAX, "something was lost in this round");
+    }
+
+    /// Passes a moment, which is each time another one.
+    fn hesitate(number: usize) {
+        for _ in 0..number % 97 {
+            std::hint::spin_loop();
+        }
+        if number.is_multiple_of(3) {
+            thread::yield_now();
+        }
     }
 
     #[test]

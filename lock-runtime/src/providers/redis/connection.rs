@@ -30,8 +30,6 @@ const OLDEST: (u32, u32) = (6, 2);
 const RAISES_EVERY: Duration = Duration::from_secs(60 * 60);
 /// A server with TLS hangs up on whoever comes without.
 const NOT_PLAIN: &str = "it does not answer as Redis does; for a port with TLS, write `rediss:`";
-/// How many requests may wait to be written: more than there can be.
-const BACKLOG: usize = 1 << 24;
 
 /// The scripts with which locks are released.
 #[derive(Clone, Copy)]
@@ -81,9 +79,6 @@ impl Connection {
         };
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
-            // Its timers would be those of whichever runtime asks.
-            .set_response_timeout(None)
-            .set_pipeline_buffer_size(BACKLOG)
             .set_push_sender(pushed);
         let opening = transport::open(&settings.client, settings.tls.as_ref(), config);
         let server = settings.client.get_connection_info().redis_settings();

@@ -201,9 +201,11 @@ struct Exchange {
 /// What was sent together.
 struct Group {
     sent_at: Timestamp,
-    answer: BoxFuture<'static, RedisResult<Value>>,
+    answer: Asking,
     waiting: Waiting,
 }
+
+type Asking = BoxFuture<'static, RedisResult<Value>>;
 
 /// Who waits for a group's answer.
 enum Waiting {
@@ -221,7 +223,13 @@ enum News {
 
 impl Exchange {
     /// Sends a group as far as the driver's queue, which has room for it.
-    fn begin(&mut self, mut answer: BoxFuture<'static, RedisResult<Value>>, waiting: Waiting) {
+    fn begin(
+        &mut self,
+        asking: impl Future<Output = RedisResult<Value>> + Send + 'static,
+        waiting: Waiting,
+    ) {
+        // Without a budget left it would wait to be woken, and nothing wakes it but the driver.
+        let mut answer: Asking = Box::pin(tokio::task::unconstrained(asking));
         let mut context = Context::from_waker(Waker::noop());
         if let Poll::Ready(failed) = answer.as_mut().poll(&mut context) {
             answer = Box::pin(ready(failed));
@@ -236,7 +244,7 @@ impl Exchange {
     fn begin_one(&mut self, command: Cmd, answer: Answer<Value>) {
         let mut connection = self.connection.clone();
         let asking = async move { connection.send_packed_command(&command).await };
-        self.begin(Box::pin(asking), Waiting::One(answer));
+        self.begin(asking, Waiting::One(answer));
     }
 
     fn begin_all(&mut self, commands: Pipeline, waiting: Waiting) {
@@ -246,7 +254,7 @@ impl Exchange {
             let answers = connection.send_packed_commands(&commands, 0, count).await;
             answers.map(Value::Array)
         };
-        self.begin(Box::pin(asking), waiting);
+        self.begin(asking, waiting);
     }
 
     /// Hands out the answers that are there.
@@ -447,7 +455,7 @@ mod tests {
                     let server = RedisConnectionInfo::default().set_skip_set_lib_name();
                     let info = format!("redis://{address}").into_connection_info().unwrap();
                     let client = Client::open(info.set_redis_settings(server)).unwrap();
-                    let config = AsyncConnectionConfig::new().set_response_timeout(None);
+                    let config = AsyncConnectionConfig::new();
                     let opened = transport::open(&client, None, config).await.unwrap();
                     let ended = Arc::new(Signal::new());
                     let requests = RequestPipeline::new(opened, timeout, Arc::clone(&ended));
@@ -670,6 +678,40 @@ mod tests {
         }
         for ping in pings {
             assert_eq!(runtime().block_on(ping), pong());
+        }
+    }
+
+    /// They are more than tokio lets a task do in one go.
+    #[test]
+    fn many_groups_in_one_moment_are_all_sent_and_answered() {
+        const MANY: usize = 300;
+        let mut connected = Connected::start(PATIENCE);
+        let mut first = connected.ping();
+        let mut all: Vec<BoxFuture<'static, _>> = Vec::new();
+        for _ in 0..MANY {
+            let requests = Arc::clone(&connected.requests);
+            let mut commands = Pipeline::new();
+            commands.cmd("PING");
+            all.push(Box::pin(async move { requests.ask_all(commands).await }));
+        }
+        let (asked, asking) = mpsc::channel();
+        let ask = move || {
+            assert!(is_pending(&mut first));
+            assert!(all.iter_mut().all(is_pending));
+            asked.send((first, all)).unwrap();
+        };
+        connected.jobs.send(Box::new(ask)).unwrap();
+        let (first, all) = asking.recv().unwrap();
+        for _ in 0..=MANY {
+            connected.is_asked();
+        }
+        connected
+            .server
+            .write_all(&b"+PONG\r\n".repeat(1 + MANY))
+            .unwrap();
+        assert_eq!(runtime().block_on(first), pong());
+        for answers in all {
+            assert_eq!(runtime().block_on(answers), Ok(vec![pong()]));
         }
     }
 

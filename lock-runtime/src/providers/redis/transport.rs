@@ -17,6 +17,9 @@ use tokio_rustls::TlsConnector;
 
 use crate::future::{BoxFuture, first_ok};
 
+/// How many requests may wait to be written: more than there can be, so that none waits for room.
+const BACKLOG: usize = 1 << 24;
+
 /// A connection of the client's, and what drives it.
 pub(super) struct Opened {
     pub(super) connection: MultiplexedConnection,
@@ -50,12 +53,16 @@ impl Driver {
     }
 }
 
-/// Connects to the client's server, on the runtime that the connection is to live on.
+/// Connects to the client's server, on the runtime that the connection is to live on. It keeps no
+/// time: the client's timers would be those of whichever runtime asks.
 pub(super) async fn open(
     client: &Client,
     tls: Option<&TlsConnector>,
     config: AsyncConnectionConfig,
 ) -> RedisResult<Opened> {
+    let config = config
+        .set_response_timeout(None)
+        .set_pipeline_buffer_size(BACKLOG);
     let info = client.get_connection_info();
     let tcp = info.tcp_settings();
     match (info.addr(), tls) {
