@@ -33,10 +33,12 @@ struct Watch {
 
 /// Says, while it lives, that the request of a call has not been handed to the connection. It may
 /// go along with the request, to other tasks and threads.
+#[cfg_attr(not(any(feature = "_server", feature = "file")), allow(dead_code))]
 pub(crate) struct Unsent(Option<Arc<Watch>>);
 
 /// Says that the call which is being polled has not handed its request over, until the value is
 /// dropped. This costs next to nothing where nobody watches.
+#[cfg_attr(not(any(feature = "_server", feature = "file")), allow(dead_code))]
 pub(crate) fn unsent() -> Unsent {
     Unsent(WATCHED.with_borrow(|watch| {
         let watch = Arc::clone(watch.as_ref()?);
