@@ -18,6 +18,7 @@ use crate::call::measured;
 use crate::clock::Timestamp;
 use crate::future::{BoxFuture, First, select};
 use crate::provider::{Call, LockProvider, LockSpace};
+use crate::sending;
 use crate::wake::survive;
 
 /// How many groups are under way at once: while the answers to one are read, the server works on
@@ -49,6 +50,8 @@ pub(crate) struct DueCall {
     pub(crate) name: &'static str,
     pub(crate) call: Call,
     pub(crate) limit: Option<Limit>,
+    /// Who waits until the call has been handed to the connection, and not for its answer.
+    pub(crate) sent: Option<Arc<dyn Sent>>,
 }
 
 /// When a call is overdue, and what is told then.
@@ -58,6 +61,12 @@ pub(crate) type Limit = (Timestamp, Arc<dyn Overdue>);
 pub(crate) trait Overdue: Send + Sync {
     /// Has others go on. If the call was answered before, it does nothing.
     fn overdue(&self);
+}
+
+/// A call whose answer nobody waits for.
+pub(crate) trait Sent: Send + Sync {
+    /// Has the caller go on. If the call was answered before, it does nothing.
+    fn sent(&self);
 }
 
 /// The queues of providers that have clones.
@@ -153,13 +162,22 @@ async fn make_group(group: &mut Vec<DueCall>, hangs: impl FnOnce()) {
     let Some(first) = group.first() else { return };
     let provider = Arc::clone(&first.provider);
     let name = first.name;
-    let mut limits = Vec::new();
+    let (mut limits, mut unconfirmed) = (Vec::new(), Vec::new());
     let calls = group.drain(..).map(|due| {
         limits.extend(due.limit);
+        unconfirmed.extend(due.sent);
         due.call
     });
     let calls = calls.collect();
     let made = measured(name, "call", async { provider.call_all(calls).await });
+    let are_sent = (!unconfirmed.is_empty()).then(|| {
+        move || {
+            for call in unconfirmed {
+                call.sent();
+            }
+        }
+    });
+    let made = sending::watched(made, are_sent);
     // A group that panics has dropped its calls, which are answered by that.
     let _ = watched(made, limits, hangs).await;
     survive(|| drop(provider));

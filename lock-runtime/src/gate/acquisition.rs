@@ -170,6 +170,7 @@ impl SlotRef {
             name,
             call: Call::Acquire(AcquireCall::new(request, gives_up, caller)),
             limit: None,
+            sent: None,
         }
     }
 

@@ -12,7 +12,7 @@ use super::slot::{Slot, SlotRef};
 use super::state::{Phase, State};
 use crate::background::Done;
 use crate::call::{Panicked, measured, of_grant};
-use crate::call_queue::{DueCall, Overdue};
+use crate::call_queue::{DueCall, Overdue, Sent};
 use crate::clock::Timestamp;
 use crate::end::GrantEnd;
 use crate::error::{LockError, LockErrorKind};
@@ -283,7 +283,8 @@ impl SlotRef {
                 Ok(done) => {
                     state.enter(Phase::releasing(None));
                     self.look_at_call(state);
-                    effects.wake(calls.push(slot.grouped_release(lease, answers, done)));
+                    let release = slot.grouped_release(lease, mode, answers, done);
+                    effects.wake(calls.push(release));
                 }
                 Err(_) => {
                     state.enter(Phase::Idle);
@@ -316,7 +317,13 @@ impl SlotRef {
     }
 
     /// Makes a call of the release, which goes together with others.
-    fn grouped_release(self, lease: Arc<Lease>, answers: Answers, done: Done) -> DueCall {
+    fn grouped_release(
+        self,
+        lease: Arc<Lease>,
+        mode: ReleaseMode,
+        answers: Answers,
+        done: Done,
+    ) -> DueCall {
         let source = self.source();
         let (provider, name) = (Arc::clone(&source.provider), source.name());
         let (grant, end) = (lease.shared_grant(), lease.server_deadline());
@@ -327,11 +334,16 @@ impl SlotRef {
             _done: done,
         });
         let overdue: Arc<dyn Overdue> = Arc::clone(&caller) as _;
+        let sent = match mode {
+            ReleaseMode::Confirmed => None,
+            ReleaseMode::Background => Some(Arc::clone(&caller) as _),
+        };
         DueCall {
             provider,
             name,
             call: Call::Release(ReleaseCall::new(grant, caller)),
             limit: Some((end, overdue)),
+            sent,
         }
     }
 
@@ -454,6 +466,17 @@ impl ReleaseCaller for Caller {
 impl Overdue for Caller {
     fn overdue(&self) {
         self.go_on(Err(unanswered()));
+    }
+}
+
+impl Sent for Caller {
+    fn sent(&self) {
+        let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+        let tell = waits.as_mut().and_then(|(_, answers)| answers.sent());
+        drop(waits);
+        if let Some(tell) = tell {
+            wake::survive(tell);
+        }
     }
 }
 

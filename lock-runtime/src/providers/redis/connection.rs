@@ -41,6 +41,8 @@ pub(super) struct Connection {
     served: AtomicBool,
     /// Whether the server has run the script that releases.
     released: AtomicBool,
+    /// Whether the server has run the script for several locks.
+    ran_group: AtomicBool,
     /// When the server may grant locks, if it has started so recently that it may not yet.
     grants_from: Option<Timestamp>,
 }
@@ -100,6 +102,7 @@ impl Connection {
             ended,
             served: AtomicBool::new(false),
             released: AtomicBool::new(false),
+            ran_group: AtomicBool::new(false),
             grants_from: None,
         };
         connection.check_server().await?;
@@ -273,6 +276,18 @@ impl Connection {
     /// Says whether the server is known to have the script that releases.
     pub(super) fn has_released(&self) -> bool {
         self.released.load(Ordering::Relaxed)
+    }
+
+    /// Says that the server has answered a group, and so knows that script.
+    pub(super) fn ran_group(&self) {
+        if !self.has_run_group() {
+            self.ran_group.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Says whether the server is known to have the script for several locks.
+    pub(super) fn has_run_group(&self) -> bool {
+        self.ran_group.load(Ordering::Relaxed)
     }
 
     /// Says that it is not to be used for anything new.

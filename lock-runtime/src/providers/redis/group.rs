@@ -25,6 +25,7 @@ use crate::LockError;
 use crate::background::spawn_beside;
 use crate::clock::Timestamp;
 use crate::provider::{AcquireCall, Call, Grant, ReleaseCall};
+use crate::sending::unsent;
 
 /// How many calls go together at most. With more, the server gains little, and others wait longer.
 pub(super) const GROUP: usize = 64;
@@ -95,6 +96,8 @@ impl Group {
             // The script for one lock does less.
             return self.run_one(manager, connection).await;
         }
+        // A server that does not know the script yet refuses the first request, and is asked again.
+        let unsent = (!connection.has_run_group()).then(unsent);
         let command = self.command(manager, By::Hash);
         let sent_at = Timestamp::now();
         for (call, _) in self.acquisitions() {
@@ -107,6 +110,10 @@ impl Group {
             }
             answer => answer,
         };
+        drop(unsent);
+        if answer.is_ok() {
+            connection.ran_group();
+        }
         for (call, _) in self.acquisitions() {
             call.request().report_unanswered_since(None);
         }
