@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 
-/// How many turns the other tasks of the thread get between the poll that asks and the signal. A
-/// request passes two at most: the task that gathers what is due, and the connection's. What the
-/// second one cannot write at once is bounded by the caller's patience, as an answer is.
+use tokio::task::yield_now;
+
+/// How often all that can run on the thread has a turn between the poll that asks and the signal.
+/// One suffices, unless there is so much of it that the runtime cuts the turn short.
 const TURNS: u32 = 2;
 
 thread_local! {
@@ -34,10 +35,12 @@ struct Watch {
 
 /// Says, while it lives, that the request of a call has not been handed to the connection. It may
 /// go along with the request, to other tasks and threads.
+#[cfg_attr(not(any(feature = "_server", feature = "file")), allow(dead_code))]
 pub(crate) struct Unsent(Option<Arc<Watch>>);
 
 /// Says that the call which is being polled has not handed its request over, until the value is
 /// dropped. This costs next to nothing where nobody watches.
+#[cfg_attr(not(any(feature = "_server", feature = "file")), allow(dead_code))]
 pub(crate) fn unsent() -> Unsent {
     Unsent(WATCHED.with_borrow(|watch| {
         let watch = Arc::clone(watch.as_ref()?);
@@ -110,7 +113,8 @@ pub(crate) async fn watched<T>(call: impl Future<Output = T>, sent: Option<impl 
             turns = TURNS;
         } else if turns > 0 && !watch.exact.load(Ordering::Relaxed) {
             turns -= 1;
-            context.waker().wake_by_ref();
+            // Not a mere wake-up: a connection that another thread has woken would come after that.
+            let _ = pin!(yield_now()).poll(context);
         } else if let Some((sent, _)) = sent.take() {
             sent();
         }
@@ -173,6 +177,30 @@ mod tests {
             answer.send(()).expect("the call waits");
         };
         watched(call, Some(sent)).await;
+    }
+
+    #[tokio::test]
+    async fn so_has_what_another_thread_has_woken() {
+        let (wake, woken) = oneshot::channel();
+        let (written, is_written) = mpsc::channel();
+        let connection = spawn_beside(async move {
+            woken.await.expect("it is woken");
+            written.send(()).expect("the test listens");
+        });
+        tokio::task::yield_now().await;
+        let (answer, answered) = oneshot::channel();
+        let call = async {
+            // As an answer to another request does, which comes at this moment.
+            let waking = std::thread::spawn(move || wake.send(()));
+            waking.join().expect("no panic").expect("it waits");
+            answered.await.expect("it is answered");
+        };
+        let sent = move || {
+            is_written.try_recv().expect("the request is written");
+            answer.send(()).expect("the call waits");
+        };
+        watched(call, Some(sent)).await;
+        connection.await.expect("no panic");
     }
 
     #[tokio::test]

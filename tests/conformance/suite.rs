@@ -41,6 +41,8 @@ macro_rules! cases {
             dropped_on_a_plain_thread, dropped_in_a_panic, dropped_in_a_thread_local,
             dropped_with_its_runtime, waiter_dropped_with_its_runtime,
             released_after_its_runtime);
+        cases!($provider => background_release:
+            free_for_this_process_at_once, a_waiter_has_it_at_once, outlives_the_runtime);
         cases!($provider => loss:
             no_loss_while_held, no_loss_on_release, late_release_is_still_safe);
     };
@@ -54,6 +56,7 @@ macro_rules! cases {
             child_process_does_not_inherit, processes_never_overlap, killed_in_the_middle_of_work,
             dead_waiter_stops_nobody, waiters_of_a_process_are_served_by_another,
             names_exclude_across_processes, nothing_stays_in_the_process);
+        cases!($provider => background_release: survives_the_end_of_the_process);
     };
     (leases $provider:ident) => {
         cases!($provider => leases:

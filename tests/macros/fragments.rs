@@ -57,7 +57,7 @@ with_body!(impl_body(id: impl Display) -> Option<impl Display>, { Some(id) });
 
 macro_rules! with_options {
     ($name:ident, $key:literal, $expression:expr, $wait:literal, $duration:expr, $outcome:expr,
-     $guard:ident, $root:path, $limit:tt) => {
+     $guard:ident, $root:path, $limit:tt, $release:literal) => {
         pub(crate) mod $name {
             use super::*;
 
@@ -69,6 +69,7 @@ macro_rules! with_options {
                                                                         min_hold = $duration * 0,
                                                                         on_unavailable = $outcome,
                                                                         guard = $guard,
+                                                                        release = $release,
                                                                         crate = $root
                                                                     )]
             pub(crate) async fn by_literal(id: u32) -> String {
@@ -92,7 +93,8 @@ with_options!(
     |error: LockError| error.to_string(),
     lock,
     ::lock_runtime,
-    "1m"
+    "1m",
+    "background"
 );
 
 macro_rules! whole {

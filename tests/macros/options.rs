@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use lock_runtime::testing::{Operation, TestProvider};
 use lock_runtime::{
     DistributedLock, InProcessProvider, LockError, LockErrorKind, LockName, LockProvider,
     distributed_lock,
@@ -100,6 +101,27 @@ async fn guard() {
     assert_eq!(name, "options:guard");
     assert!(second > first);
     assert!(!lost);
+}
+
+#[distributed_lock(name = "options:release", provider = locks, release = "background")]
+async fn in_the_background(locks: &Arc<dyn LockProvider>) -> Result<(), LockError> {
+    Ok(())
+}
+
+#[distributed_lock(name = "options:release", provider = locks, release = "confirmed")]
+async fn confirmed(locks: &Arc<dyn LockProvider>) -> Result<(), LockError> {
+    Ok(())
+}
+
+#[tokio::test]
+async fn release() {
+    let server = TestProvider::new();
+    let locks: Arc<dyn LockProvider> = Arc::new(server.clone());
+    server.delay(Operation::Release, Duration::from_millis(50));
+    confirmed(&locks).await.unwrap();
+    assert!(!server.is_held("options:release"));
+    in_the_background(&locks).await.unwrap();
+    assert!(server.is_held("options:release"));
 }
 
 struct Service {

@@ -3,6 +3,7 @@
 
 mod contend;
 mod job;
+mod leave;
 
 use std::io::{BufRead, Write};
 use std::path::Path;
@@ -80,6 +81,10 @@ async fn serve(
                     Ok(None) => say("job skipped"),
                     Err(error) => say_failed(&error),
                 }
+            }
+            ["leave", millis, ending] => {
+                let hold = Duration::from_millis(millis.parse().expect("milliseconds"));
+                leave::leave(provider, name, hold, ending).await;
             }
             ["release"] => {
                 let held = guard.take().expect("a lock is held");

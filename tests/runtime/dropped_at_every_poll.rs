@@ -5,8 +5,9 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
+use std::time::Duration;
 
-use lock_runtime::testing::{TestProvider, entries_under};
+use lock_runtime::testing::{Operation, TestProvider, entries_under};
 use lock_runtime::{
     DistributedLock, FileProvider, InProcessProvider, LockError, LockProvider, distributed_lock,
 };
@@ -85,6 +86,12 @@ async fn annotated(provider: &Arc<dyn LockProvider>, name: String) -> Result<(),
     Ok(())
 }
 
+#[distributed_lock(name = name, provider = provider, release = "background")]
+async fn not_waited_for(provider: &Arc<dyn LockProvider>, name: String) -> Result<(), LockError> {
+    tokio::task::yield_now().await;
+    Ok(())
+}
+
 async fn every_future(provider: Arc<dyn LockProvider>) {
     at_every_poll(&provider, |name| {
         let lock = DistributedLock::on(Arc::clone(&provider), name);
@@ -96,7 +103,13 @@ async fn every_future(provider: Arc<dyn LockProvider>) {
         async move { lock.acquire().await?.release().await }
     })
     .await;
+    at_every_poll(&provider, |name| {
+        let lock = DistributedLock::on(Arc::clone(&provider), name).release_in_background();
+        async move { lock.acquire().await?.release().await }
+    })
+    .await;
     at_every_poll(&provider, |name| annotated(&provider, name)).await;
+    at_every_poll(&provider, |name| not_waited_for(&provider, name)).await;
     // The same behind a holder that lets go while the future waits.
     at_every_poll(&provider, |name| {
         let lock = DistributedLock::on(Arc::clone(&provider), name.as_str());
@@ -130,6 +143,10 @@ fn file() {
 fn test_provider() {
     run(async {
         let provider = TestProvider::new();
+        every_future(shared(provider.clone())).await;
+        crate::nothing_held(&provider).await;
+        // With an answer that takes a while, so that there are more polls.
+        provider.delay(Operation::Release, Duration::from_millis(2));
         every_future(shared(provider.clone())).await;
         crate::nothing_held(&provider).await;
     });

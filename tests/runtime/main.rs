@@ -1,6 +1,7 @@
 //! The core of the runtime: gate, background threads, guard, loss, registry, shutdown.
 
 mod background;
+mod background_release;
 mod by_hand;
 mod custom_providers;
 mod deadlocks;

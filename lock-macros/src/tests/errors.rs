@@ -47,7 +47,9 @@ fn messages_are_lower_case_and_have_no_full_stop() {
         r#"name = "x", lease = "0s", max_hold = "0s", min_hold = "0s", timeout = "x",
            guard = "a", crate = "b""#,
         r#"name = "x", on_unavailable = "y", provider = "", lease = 5, max_hold = 5,
-           min_hold = 5, guard = 5"#,
+           min_hold = 5, guard = 5, release = 5"#,
+        r#"name = "x", release = "y""#,
+        r#"name = "x", release = confirmed"#,
         r#"name = "x", min_hold = "25h", lease = "25h", timeout = "never""#,
         r#"name = "x", min_hold = "2s", max_hold = "1s""#,
     ];

@@ -24,7 +24,7 @@ fn of_the_documentation() {
 fn with_every_option() {
     let text = expanded(
         r#"name = "a{{b}}", timeout = wait(), lease = "1m", max_hold = "1h", on_unavailable = |_| 0,
-           provider = self.locks, guard = lock, crate = crate::reexported"#,
+           provider = self.locks, guard = lock, release = "background", crate = crate::reexported"#,
         "#[must_use] pub(crate) async fn all(&self) -> u8 { #![allow(unused)] 1 }",
     );
     expect![[r##"
@@ -43,7 +43,8 @@ fn with_every_option() {
                     .timeout(wait())
                     .lease(crate::reexported::__private::Duration::from_millis(60000))
                     .max_hold(crate::reexported::__private::Duration::from_millis(3600000))
-                    .on(&self.locks),
+                    .on(&self.locks)
+                    .release_in_background(),
                 &crate::reexported::__private::GuardSlot::new(),
             );
             let body = crate::reexported::__private::pin!(

@@ -1,4 +1,4 @@
-use super::mistakes;
+use super::{expanded, mistakes};
 use crate::options::table::OPTIONS;
 
 #[test]
@@ -34,7 +34,7 @@ fn every_option_says_what_it_takes() {
 #[test]
 fn options_are_checked_by_their_turn_and_durations_as_they_are_written() {
     let found = mistakes(
-        r#"crate = x, guard = 1, provider = "", on_unavailable = 1, min_hold = "0s", lease = "0s",
+        r#"crate = x, release = 1, guard = 1, provider = "", on_unavailable = 1, min_hold = "0s", lease = "0s",
            timeout = "x", name = """#,
         "async fn f() -> R {}",
     );
@@ -46,10 +46,24 @@ fn options_are_checked_by_their_turn_and_durations_as_they_are_written() {
         "`on_unavailable`",
         "`provider`",
         "`guard`",
+        "`release`",
         "`crate`",
     ];
     assert_eq!(found.len(), expected.len(), "{found:#?}");
     for (found, expected) in found.iter().zip(expected) {
         assert!(found.starts_with(expected), "{found}");
     }
+}
+
+#[test]
+fn a_confirmed_release_is_what_holds_without_the_option() {
+    let item = "async fn f() -> R {}";
+    let with = |release: &str| expanded(&format!(r#"name = "x"{release}"#), item);
+    assert_eq!(with(r#", release = "confirmed""#), with(""));
+    let background = with(r#", release = "background""#);
+    assert!(
+        background.contains(".release_in_background()"),
+        "{background}"
+    );
+    assert_ne!(background, with(""));
 }

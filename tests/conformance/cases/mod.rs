@@ -1,6 +1,7 @@
 //! The cases. Each is a function of a fixture, and shares its locks with no other test.
 
 pub(crate) mod abandonment;
+pub(crate) mod background_release;
 pub(crate) mod basic;
 pub(crate) mod cancellation;
 #[cfg(any(feature = "postgres", feature = "redis", feature = "zookeeper"))]

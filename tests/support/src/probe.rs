@@ -33,6 +33,9 @@ use crate::unprivileged::unprivileged;
 /// - `stop`: `done` when it contends no more.
 /// - `child`: `child PID`. It starts a process that outlives the probe.
 /// - `keys`: `keys N`, the number of keys in use in its process.
+/// - `leave MILLIS exit` or `leave MILLIS kill`: `leaving`, and it ends. It calls a function that
+///   holds the lock for so long, whose release is not waited for. It ends in the moment in which
+///   that returns.
 /// - `exit`: nothing. It ends at once, without releasing.
 ///
 /// `NANOS` are those of [`boot_nanos`](crate::boot_nanos), and a missing token is 0.
@@ -191,6 +194,22 @@ impl Probe {
     /// Ends it with `SIGKILL` and waits until it is gone.
     pub fn kill(&mut self) {
         end(&mut self.child);
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Panics
+    ///
+    /// If it has not within the bound.
+    pub async fn ended(&mut self, bound: Duration) {
+        // Its output ends a moment before it does.
+        let last = tokio::time::timeout(bound, self.lines.recv()).await;
+        match last {
+            Ok(None) => {}
+            Ok(Some(line)) => panic!("expected its end, the probe said: {line}"),
+            Err(_) => panic!("it has not ended within {bound:?}"),
+        }
+        self.child.wait().expect("the probe can be waited for");
     }
 
     /// Tells it to end without releasing, and waits until it is gone.

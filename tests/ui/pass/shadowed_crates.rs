@@ -13,7 +13,8 @@ use lock_runtime::{LockError, distributed_lock};
     max_hold = "10m",
     min_hold = "1s",
     provider = "locks",
-    guard = lock
+    guard = lock,
+    release = "background"
 )]
 async fn settle(tenant: &str, id: u64, _rest: String, _: String) -> Result<u64, LockError> {
     Ok(u64::from(lock.is_lost()) + id + tenant.len() as u64)
