@@ -4,21 +4,22 @@
 //! while all lanes are busy goes together, as soon as one is done. So nothing waits for company,
 //! and under load groups grow.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::num::NonZeroUsize;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use once_cell::sync::Lazy;
+use tokio::time::{Instant, Sleep};
 
 use crate::background;
 use crate::call::measured;
 use crate::clock::Timestamp;
-use crate::future::{BoxFuture, First, select};
-use crate::provider::{Call, LockProvider, LockSpace};
+use crate::future::BoxFuture;
+use crate::provider::{Call, LockProvider};
 use crate::sending::watched;
 use crate::shared_task::{SharedTask, Steps};
 use crate::wake::survive;
@@ -28,6 +29,9 @@ use crate::wake::survive;
 const LANES: usize = 2;
 /// A group that takes longer does not hold up the next ones any more.
 const PATIENCE: Duration = Duration::from_millis(50);
+
+/// How many queues are kept that no provider uses now.
+const MOST_UNUSED: usize = 8;
 
 /// The calls that are due for one provider and its clones.
 pub(crate) struct CallQueue {
@@ -73,28 +77,33 @@ pub(crate) trait Watcher: Send + Sync {
     fn sent(&self);
 }
 
-/// The queues of providers that have clones.
-static QUEUES: Lazy<Mutex<HashMap<LockSpace, Weak<CallQueue>>>> = Lazy::new(Mutex::default);
+/// The queues of the process, the oldest first. A call may make its provider's `Source` anew each
+/// time, so a queue outlives it. A queue knows nothing of its provider, so that it does no harm if
+/// another one has the same address later.
+static QUEUES: Lazy<Mutex<Vec<(Key, Arc<CallQueue>)>>> = Lazy::new(Mutex::default);
+
+/// What the providers that share a queue have in common.
+pub(crate) type Key = (bool, usize);
 
 impl CallQueue {
-    /// Returns the queue of a provider; of all its clones, if it says what they have in common.
-    pub(crate) fn of(clones: Option<LockSpace>, most: NonZeroUsize) -> Arc<Self> {
-        let make = || {
-            Arc::new(Self {
-                most,
-                due: Mutex::default(),
-            })
-        };
-        let Some(clones) = clones else {
-            return make();
-        };
+    /// Returns the queue of a provider and its clones, which have this key.
+    pub(crate) fn of(key: Key, most: NonZeroUsize) -> Arc<Self> {
         let mut queues = QUEUES.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(queue) = queues.get(&clones).and_then(Weak::upgrade) {
-            return queue;
+        let it = |(other, queue): &(Key, Arc<Self>)| *other == key && queue.most == most;
+        if let Some(at) = queues.iter().position(it) {
+            return Arc::clone(&queues[at].1);
         }
-        queues.retain(|_, queue| queue.strong_count() > 0);
-        let queue = make();
-        queues.insert(clones, Arc::downgrade(&queue));
+        let unused = |(_, queue): &(Key, Arc<Self>)| Arc::strong_count(queue) == 1;
+        if queues.iter().filter(|queue| unused(queue)).count() >= MOST_UNUSED
+            && let Some(at) = queues.iter().position(unused)
+        {
+            queues.remove(at);
+        }
+        let queue = Arc::new(Self {
+            most,
+            due: Mutex::default(),
+        });
+        queues.push((key, Arc::clone(&queue)));
         queue
     }
 
@@ -170,6 +179,7 @@ impl Steps for Groups {
 fn make_calls(queue: Weak<CallQueue>, lane: usize) -> BoxFuture<'static, ()> {
     Box::pin(async move {
         let mut group = Vec::new();
+        let mut alarm = Alarm::default();
         let mut hung = false;
         while !hung && poll_fn(|_| take_due(&queue, lane, &mut group)).await {
             let hangs = || {
@@ -177,7 +187,7 @@ fn make_calls(queue: Weak<CallQueue>, lane: usize) -> BoxFuture<'static, ()> {
                 hung = true;
                 start(&queue, lane);
             };
-            make_group(&mut group, hangs).await;
+            make_group(&mut group, &mut alarm, hangs).await;
         }
     })
 }
@@ -198,7 +208,7 @@ fn take_due(queue: &Weak<CallQueue>, lane: usize, group: &mut Vec<DueCall>) -> P
 }
 
 /// Makes these calls together. Calls `hangs` if that takes long.
-async fn make_group(group: &mut Vec<DueCall>, hangs: impl FnOnce()) {
+async fn make_group(group: &mut Vec<DueCall>, alarm: &mut Alarm, hangs: impl FnOnce()) {
     let Some(first) = group.first() else { return };
     let provider = Arc::clone(&first.provider);
     let name = first.name;
@@ -217,7 +227,7 @@ async fn make_group(group: &mut Vec<DueCall>, hangs: impl FnOnce()) {
     });
     let made = measured(name, "call", async { provider.call_all(calls).await });
     // A group that panics has dropped its calls, which are answered by that.
-    let _ = in_time(watched(made, sent), watches, hangs).await;
+    let _ = in_time(watched(made, sent), watches, alarm, hangs).await;
     survive(|| drop(provider));
 }
 
@@ -225,31 +235,68 @@ async fn make_group(group: &mut Vec<DueCall>, hangs: impl FnOnce()) {
 async fn in_time<T>(
     made: impl Future<Output = T>,
     mut watches: Vec<Watch>,
+    alarm: &mut Alarm,
     hangs: impl FnOnce(),
 ) -> T {
     let mut made = pin!(made);
     let (hangs_at, mut hangs) = (Timestamp::now() + PATIENCE, Some(hangs));
-    loop {
-        let soonest = watches.iter().map(|watch| watch.until);
-        let Some(next) = soonest.chain(hangs.as_ref().map(|_| hangs_at)).min() else {
-            return made.await;
-        };
-        match select(made.as_mut(), tokio::time::sleep(next.remaining())).await {
-            First::Left(output) => return output,
-            First::Right(()) => {
-                if hangs_at.has_passed()
-                    && let Some(hangs) = hangs.take()
-                {
-                    hangs();
-                }
-                watches.retain(|watch| {
-                    let in_time = !watch.until.has_passed();
-                    if !in_time {
-                        watch.caller.overdue();
-                    }
-                    in_time
-                });
-            }
+    let soonest = |watches: &[Watch], hangs: bool| {
+        let ends = watches.iter().map(|watch| watch.until);
+        ends.chain(hangs.then_some(hangs_at)).min()
+    };
+    let mut next = soonest(&watches, true);
+    poll_fn(|context| {
+        if let Poll::Ready(output) = made.as_mut().poll(context) {
+            return Poll::Ready(output);
         }
+        while let Some(at) = next
+            && alarm.poll_at(at, context).is_ready()
+        {
+            if hangs_at.has_passed()
+                && let Some(hangs) = hangs.take()
+            {
+                hangs();
+            }
+            watches.retain(|watch| {
+                let in_time = !watch.until.has_passed();
+                if !in_time {
+                    watch.caller.overdue();
+                }
+                in_time
+            });
+            next = soonest(&watches, hangs.is_some());
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// A timer that outlives what it is set for. Each that is set or taken away may wake the thread
+/// that keeps it, which would cost more than a group does.
+#[derive(Default)]
+struct Alarm(Option<Pin<Box<Sleep>>>);
+
+impl Alarm {
+    /// Tells whether this moment has passed. If not, the task is woken then, or before.
+    fn poll_at(&mut self, at: Timestamp, context: &mut Context<'_>) -> Poll<()> {
+        let now = Timestamp::now();
+        if at <= now {
+            return Poll::Ready(());
+        }
+        let left = at.since(now);
+        let due = Instant::now() + left;
+        if let Some(timer) = &self.0
+            && !timer.is_elapsed()
+            && timer.deadline() <= due
+        {
+            return Poll::Pending;
+        }
+        let timer = self.0.insert(Box::pin(tokio::time::sleep(left)));
+        // Without a budget left, it would not be set.
+        let asking = pin!(tokio::task::unconstrained(timer.as_mut()));
+        if asking.poll(context).is_ready() {
+            context.waker().wake_by_ref();
+        }
+        Poll::Pending
     }
 }
