@@ -255,11 +255,14 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(30);
 
+    /// A number, and who asked for it.
+    type Asked = (usize, mpsc::Sender<usize>);
+
     /// Takes numbers from a queue, and hands each out to whoever asked.
     #[derive(Default)]
     struct Echo {
-        asked: Arc<Mutex<VecDeque<(usize, mpsc::Sender<usize>)>>>,
-        taken_up: VecDeque<(usize, mpsc::Sender<usize>)>,
+        asked: Arc<Mutex<VecDeque<Asked>>>,
+        taken_up: VecDeque<Asked>,
         seen: Arc<Seen>,
     }
 
@@ -275,7 +278,7 @@ mod tests {
     }
 
     impl Steps for Echo {
-        type News = (usize, mpsc::Sender<usize>);
+        type News = Asked;
 
         fn take_up(&mut self) {
             let taken_up = mem::take(&mut *self.asked.lock().unwrap());
@@ -318,7 +321,7 @@ mod tests {
     /// A task on a runtime with a thread of its own, as the background one is.
     struct Running {
         task: Arc<SharedTask<Echo>>,
-        asked: Arc<Mutex<VecDeque<(usize, mpsc::Sender<usize>)>>>,
+        asked: Arc<Mutex<VecDeque<Asked>>>,
         seen: Arc<Seen>,
         /// Jobs for that thread, which ends without this.
         jobs: Option<tokio::sync::mpsc::UnboundedSender<Box<dyn FnOnce() + Send>>>,

@@ -44,6 +44,19 @@ fn certificates_of_a_given_authority_are_trusted_and_others_not() {
             .await
             .unwrap();
 
+        // Nobody but the client knows these.
+        let certificates = redis::TlsCertificates {
+            client_tls: None,
+            root_cert: Some(pem("ca.pem")),
+        };
+        let client = redis::Client::build_with_tls(url.as_str(), certificates).unwrap();
+        let given = RedisProvider::builder_from_client(client);
+        take(&connected(given).await, "order")
+            .await
+            .release()
+            .await
+            .unwrap();
+
         let strangers = RedisProvider::builder(&url).root_certificates(pem("other.pem"));
         let error = strangers.connect().await.unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
