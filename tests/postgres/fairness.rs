@@ -1,24 +1,20 @@
 //! More names are contended than there are places in the server's queues.
 
-use std::sync::Arc;
+use std::path::Path;
 
-use lock_runtime::LockProvider;
 use lock_tests::fairness::{bound, nobody_starves};
 use lock_tests::postgres::PostgresOptions;
 
-use crate::common::{DEADLINE, Server, connected, lock, take, with_server};
+use crate::common::{DEADLINE, connected, lock, take, with_server};
 
 #[test]
 fn no_name_starves_however_many_there_are() {
     let options = PostgresOptions::default().config("max_connections = 100");
     lock_tests::run(bound(DEADLINE), async {
-        let Some(process) = options.start() else {
-            return;
-        };
-        let server = Server::of(process).await;
-        let (one, other) = (server.provider().await, server.provider().await);
-        let providers: [Arc<dyn LockProvider>; 2] = [one, other];
-        nobody_starves(&providers).await;
+        if let Some(server) = options.start() {
+            let program = Path::new(env!("CARGO_BIN_EXE_lock-probe"));
+            nobody_starves(program, &server.url()).await;
+        }
     });
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lock_runtime::{DistributedLock, LockError, LockGuard, LockProvider};
-use lock_tests::boot_nanos;
+use lock_tests::{boot_nanos, fairness};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::contend::Contention;
@@ -122,6 +122,12 @@ async fn serve(
                 let names: Vec<_> = name.split(',').collect();
                 contention.start(provider, &names, register, seed);
                 say("contending");
+            }
+            ["share", names, millis] => {
+                let names = names.parse().expect("a number");
+                let length = Duration::from_millis(millis.parse().expect("milliseconds"));
+                let shares = fairness::contend(provider, names, length).await;
+                say(&format!("shared {}", shares.line()));
             }
             ["stop"] => contention.stop().await,
             ["child"] => say(&format!("child {}", start_child())),

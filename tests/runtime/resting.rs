@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lock_runtime::testing::TestProvider;
+use lock_runtime::testing::{Operation, TestProvider};
 use lock_runtime::{DistributedLock, InProcessProvider, LockErrorKind};
-use lock_tests::poll_once;
+use lock_tests::{eventually, poll_once};
 
 use crate::{BOUND, lock_on, nothing_held, run, shared};
 
@@ -70,6 +70,28 @@ fn a_grant_is_not_kept_past_the_timeout_of_who_does_not_take_it() {
             drop(guard);
         }
         nothing_held(&server).await;
+    });
+}
+
+/// Nobody else wanted the lock, so nobody held it, whatever became of the grant.
+#[test]
+fn a_grant_that_was_not_taken_is_no_other_holder() {
+    run(async {
+        let timeout = Duration::from_millis(100);
+        for server in [TestProvider::new(), TestProvider::new().with_lease(LEASE)] {
+            let lock = lock_on(&server, "alone");
+            server.delay(Operation::Acquire, timeout / 4);
+            let mut rests = Box::pin(lock.acquire_for(timeout));
+            assert!(poll_once(rests.as_mut()).await.is_none());
+            // The grant comes, and is taken back.
+            eventually("it is granted", timeout * 20, || async {
+                server.is_held("alone")
+            })
+            .await;
+            nothing_held(&server).await;
+            let error = rests.await.unwrap_err();
+            assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
+        }
     });
 }
 

@@ -26,11 +26,14 @@ fn everything_can_be_said_in_the_url() {
     with_server(|place| async move {
         let url = format!(
             "zookeeper://127.0.0.1:{}{}/deep/er\
-             ?key_prefix=App:&lease=9s&connect_timeout=8s&acl=open",
+             ?key_prefix=App:&lease=9s&connect_timeout=8s&response_timeout=1s&acl=open",
             place.port, place.directory
         );
         let provider = lock_runtime::connect(&url).await.unwrap();
-        assert_eq!(provider.capabilities().lease, Some(Duration::from_secs(9)));
+        let capabilities = provider.capabilities();
+        assert_eq!(capabilities.lease, Some(Duration::from_secs(9)));
+        let response_timeout = Duration::from_secs(1);
+        assert_eq!(capabilities.response_timeout, Some(response_timeout));
         let lock = lock_runtime::DistributedLock::on(provider, "order");
         let guard = lock.acquire_for(BOUND).await.unwrap();
         assert_eq!(place.children("deep/er/App:order").await.len(), 1);
@@ -149,6 +152,7 @@ fn mistakes_are_named() {
             ("?lease=1", "lease"),
             ("?lease=1ms", "lease"),
             ("?connect_timeout=0s", "timeout"),
+            ("?response_timeout=0s", "timeout"),
             ("?tickets=1", "tickets"),
             ("?acl=creator", "credentials"),
             ("/a//b", "directory"),

@@ -16,6 +16,7 @@ mod nemesis;
 mod nodes;
 mod outage;
 mod restart;
+mod sequence;
 mod session_takeover;
 mod sessions;
 mod table;

@@ -86,11 +86,14 @@ fn a_timeout_while_the_ensemble_is_out_of_reach_is_not_contention() {
 /// A try does not wait for the end of another caller's attempt to connect, and then for an attempt
 /// of its own.
 #[test]
-fn a_try_answers_within_one_connect_timeout() {
+fn a_try_answers_within_one_response_timeout() {
     with_server(|place| async move {
         let timeout = Duration::from_secs(6);
         let (proxy, provider) = place
-            .behind_proxy(|builder| builder.connect_timeout(timeout))
+            .behind_proxy(|builder| {
+                let builder = builder.connect_timeout(timeout);
+                builder.response_timeout(timeout)
+            })
             .await;
         let guard = take(&provider, "order").await;
         let children = place.children("order").await;
@@ -124,7 +127,7 @@ fn a_try_does_not_wait_for_what_is_removed_later() {
     with_server(|place| async move {
         let timeout = Duration::from_secs(3);
         let (proxy, provider) = place
-            .behind_proxy(|builder| builder.connect_timeout(timeout))
+            .behind_proxy(|builder| builder.response_timeout(timeout))
             .await;
         let holder = place.provider().await;
         let held = take(&holder, "held").await;
@@ -160,14 +163,14 @@ fn a_try_does_not_wait_for_what_is_removed_later() {
 }
 
 #[test]
-fn a_server_that_is_gone_is_told_within_the_connect_timeout() {
+fn a_server_that_is_gone_is_told_within_the_response_timeout() {
     lock_tests::run(DEADLINE, async {
         let Some(mut server) = ZooKeeperServer::start() else {
             return;
         };
         let timeout = Duration::from_secs(1);
         let place = Place::on(server.port()).await;
-        let builder = place.builder().connect_timeout(timeout);
+        let builder = place.builder().response_timeout(timeout);
         let provider = connected(builder.lease(Duration::from_secs(4))).await;
         let guard = take(&provider, "order").await;
         server.process().freeze();

@@ -11,7 +11,9 @@ use zookeeper_client::{Acls, CreateMode};
 
 use crate::common::{BOUND, DEADLINE, Place, connected, lock, take, with_server};
 
-/// The time that a try takes at most here.
+/// The time that a try takes at most here. A waiter puts up with more.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// The time that making a session takes at most here.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[distributed_lock(name = "skips", provider = locks, timeout = "300ms", on_unavailable = "skip")]
@@ -26,10 +28,10 @@ fn a_frozen_server_accuses_nobody() {
             return;
         };
         let place = Place::on(server.port()).await;
-        let provider = connected(place.builder().connect_timeout(CONNECT_TIMEOUT)).await;
+        let provider = connected(place.builder().response_timeout(RESPONSE_TIMEOUT)).await;
         take(&provider, "before").await.release().await.unwrap();
         server.process().freeze();
-        nobody_is_accused("frozen", CONNECT_TIMEOUT, |name| lock(&provider, name)).await;
+        nobody_is_accused("frozen", RESPONSE_TIMEOUT, |name| lock(&provider, name)).await;
         let locks: Arc<dyn LockProvider> = provider.clone();
         let error = skips(&locks).await.expect_err("nothing to skip for");
         assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
@@ -38,14 +40,37 @@ fn a_frozen_server_accuses_nobody() {
     });
 }
 
+/// Whoever releases a lock is kept no longer than whoever tries one, and the lock is released when
+/// the server goes on.
+#[test]
+fn a_release_waits_for_one_answer_at_most() {
+    run(DEADLINE, async {
+        let Some(server) = ZooKeeperServer::start() else {
+            return;
+        };
+        let place = Place::on(server.port()).await;
+        let provider = connected(place.builder().response_timeout(RESPONSE_TIMEOUT)).await;
+        let guard = take(&provider, "order").await;
+        server.process().freeze();
+        let start = Instant::now();
+        let error = guard.release().await.unwrap_err();
+        let took = start.elapsed();
+        assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
+        let expected = RESPONSE_TIMEOUT..RESPONSE_TIMEOUT * 3 / 2;
+        assert!(expected.contains(&took), "{took:?}");
+        server.process().thaw();
+        place.until_gone("order").await;
+    });
+}
+
 #[test]
 fn an_ensemble_behind_a_bad_network_accuses_nobody() {
     with_server(|place| async move {
         let (proxy, provider) = place
-            .behind_proxy(|builder| builder.connect_timeout(CONNECT_TIMEOUT))
+            .behind_proxy(|builder| builder.response_timeout(RESPONSE_TIMEOUT))
             .await;
         let ask = async |what| {
-            nobody_is_accused(what, CONNECT_TIMEOUT, |name| lock(&provider, name)).await;
+            nobody_is_accused(what, RESPONSE_TIMEOUT, |name| lock(&provider, name)).await;
         };
         let slow = Flow::Delay(Duration::from_secs(3));
         proxy.set(|fault| fault.to_client = slow);

@@ -100,6 +100,7 @@ impl SlotRef {
             gone.extend(state.queue.pop());
         }
         let template = state.served.template;
+        state.note_unused(ticket);
         // Released under the same lock. A caller that took the grant in between would share it with
         // the next one.
         self.release_at(guard, ticket, ReleaseMode::Confirmed, None);

@@ -89,7 +89,9 @@ impl SlotRef {
 
     /// Gives back the grant of this ticket, which was not used.
     pub(crate) fn give_back_ticket(&self, ticket: u64) {
-        self.release_at(self.lock(), ticket, ReleaseMode::Confirmed, None);
+        let mut state = self.lock();
+        state.note_unused(ticket);
+        self.release_at(state, ticket, ReleaseMode::Confirmed, None);
     }
 
     /// Keeps the lock of this ticket for at least `min_hold` from now, even if it is released
@@ -237,7 +239,17 @@ impl SlotRef {
             // No body runs, so the server need not keep other processes away.
             lost.leave();
         }
-        let untaken = matches!(state.phase, Phase::Held { taken: false, .. });
+        let untaken = match state.phase {
+            Phase::Held {
+                taken: false,
+                ticket,
+                ..
+            } => {
+                state.note_unused(ticket);
+                true
+            }
+            _ => false,
+        };
         let lease = match state.enter(Phase::Idle) {
             Phase::Held { lease, .. } | Phase::Resting(lease, _) => lease,
             _ => None,

@@ -155,7 +155,7 @@ impl Slot {
         // A grant that comes just now is the waiter's own: it is no other holder.
         let is_own =
             matches!(&state.phase, Phase::Held { ticket: holder, .. } if *holder == ticket);
-        let saw_holder = (state.sees_holder() && !is_own) || ticket <= state.saw_holder;
+        let saw_holder = (state.sees_holder() && !is_own) || state.has_seen_holder(ticket);
         let error = match (trouble, &state.trouble) {
             (Some(trouble), _) => trouble,
             (None, _) if saw_holder => LockErrorKind::TimedOut.into(),

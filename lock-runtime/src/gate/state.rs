@@ -35,6 +35,8 @@ pub(super) struct State {
     pub(super) served: Served,
     /// The last ticket that was there while a holder was seen. All before it were there too.
     pub(super) saw_holder: u64,
+    /// The last ticket whose own grant ended unused, and which had seen no holder before.
+    unused: u64,
     /// How many grants in a row had ended when they arrived.
     pub(super) late: u32,
     /// Why it is not known at present whether the lock is free.
@@ -196,6 +198,18 @@ impl State {
         if self.sees_holder() {
             self.saw_holder = self.last_ticket;
         }
+    }
+
+    /// Notes that the grant of this ticket ends unused. It is no other holder for that ticket.
+    pub(super) fn note_unused(&mut self, ticket: u64) {
+        if self.saw_holder < ticket {
+            self.unused = ticket;
+        }
+    }
+
+    /// Tells whether a holder was seen while this ticket was there.
+    pub(super) fn has_seen_holder(&self, ticket: u64) -> bool {
+        ticket <= self.saw_holder && ticket != self.unused
     }
 
     /// Tells whether the timekeeper must be told to look at the grant: the grant is not taken, and

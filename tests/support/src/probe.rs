@@ -30,6 +30,8 @@ use crate::unprivileged::unprivileged;
 ///   contends for each of the locks in `NAME`, which are separated by commas. It writes to the
 ///   [`RegisterServer`](crate::RegisterServer) at the port. Where a write was refused under a lock
 ///   that is not lost, `refused NAME TOKEN NANOS` follows.
+/// - `share NAMES MS`: `shared WORST FEWEST MOST SECTIONS`. It contends for so many names for so
+///   long, as [`contend`](crate::fairness::contend) does; the first number is in microseconds.
 /// - `stop`: `done` when it contends no more.
 /// - `child`: `child PID`. It starts a process that outlives the probe.
 /// - `keys`: `keys N`, the number of keys in use in its process.

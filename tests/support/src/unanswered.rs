@@ -12,6 +12,8 @@ const SLACK: Duration = Duration::from_millis(500);
 /// does.
 const EXACTLY: Duration = Duration::from_millis(50);
 const ROUNDS: usize = 4;
+/// The time in which a server gets through much more than it can do at once.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Asks for free locks, with timeouts from zero up, of a server that does not answer.
 ///
@@ -57,31 +59,36 @@ pub async fn nobody_is_accused(
     }
 }
 
-/// Asks for many free locks at a time, with a timeout that the server may be too slow for. Nobody
-/// holds one, so each is granted, or fails as `ProviderUnavailable`.
+/// Asks for many free locks at a time, most of them with a timeout that the server may be too slow
+/// for. Nobody holds one, so each is granted, or fails as `ProviderUnavailable`. A few callers have
+/// the time that it takes, and each of them is granted its lock.
 ///
 /// # Panics
 ///
-/// If one is taken for held elsewhere, or none is granted.
+/// If anything is otherwise.
 pub async fn nobody_is_accused_under_load(lock: impl Fn(&str) -> DistributedLock) {
     let mut tasks = tokio::task::JoinSet::new();
-    for _ in 0..2_000 {
+    for number in 0..2_000 {
         let lock = lock(&unique());
+        // Among the others, whose requests are before theirs and behind.
+        let is_patient = number % 100 == 50;
         tasks.spawn(async move {
-            match lock.acquire_for(Duration::from_millis(300)).await {
+            let timeout = match is_patient {
+                true => PATIENCE,
+                false => Duration::from_millis(300),
+            };
+            match lock.acquire_for(timeout).await {
                 Ok(guard) => {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                     drop(guard);
-                    true
                 }
                 Err(error) => {
                     let kind = error.kind();
                     assert_eq!(kind, LockErrorKind::ProviderUnavailable, "{error}");
-                    false
+                    assert!(!is_patient, "after {timeout:?}: {error}");
                 }
             }
         });
     }
-    let granted = tasks.join_all().await;
-    assert!(granted.contains(&true), "none of them was granted");
+    tasks.join_all().await;
 }

@@ -12,6 +12,7 @@ use crate::scratch::{Scratch, free_port};
 use crate::skip;
 
 mod ensemble;
+mod transaction_log;
 
 pub use ensemble::Ensemble;
 
@@ -244,6 +245,14 @@ impl ZooKeeperServer {
     pub fn start_again(&mut self) {
         self.launch().expect("the server starts again");
         self.until_serving().expect("the server serves again");
+    }
+
+    /// Starts it again in the same way, and has it find that so many children of this node were
+    /// created, of which this one is there. The next sequential child has that number.
+    pub fn start_with_count(&mut self, node: &str, child: &str, count: i32) {
+        let data = self.scratch.join("version-2");
+        transaction_log::add_child(&data, node, child, count);
+        self.start_again();
     }
 
     /// Starts it again in the same way, without its data.

@@ -10,6 +10,7 @@ use crate::LockError;
 use crate::limits::LEASES;
 
 pub(crate) const DEFAULT_LEASE: Duration = Duration::from_secs(30);
+pub(crate) const LONGEST_DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 const LONGEST_DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const SHORTEST_DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 

@@ -1,10 +1,11 @@
 //! One session of the server, and what is asked on it.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, OnceCell};
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{FromSql, ToSql, Type};
 use tokio_postgres::{Client, Row, Statement};
 
 use super::error::{is_cancelled, refusal};
@@ -27,6 +28,9 @@ use crate::providers::sql_session::{
 use crate::{LockError, sending};
 
 type Answer<T> = Result<T, tokio_postgres::Error>;
+
+/// How long after 1970 the server begins to count time, in microseconds.
+const MICROS_FROM_1970: i64 = 946_684_800_000_000;
 
 /// A session that is set up.
 pub(super) struct PostgresSession {
@@ -104,32 +108,34 @@ impl LockSession for PostgresSession {
     }
 
     async fn try_lock(&self, keys: Keys) -> Answer<Tried> {
-        let (sent_at, row) = self.ask_of_keys(TRY, keys, &keys.waiters).await?;
+        let (sent_at, row) = self.ask_of_keys(TRY, keys, &[&keys.waiters]).await?;
         self.check(&row);
-        Ok(self.tried(sent_at, row.try_get(1)?))
+        self.tried(sent_at, &row, 1)
     }
 
     async fn lock(&self, keys: Keys, idle: Duration) -> Answer<()> {
         let idle = milliseconds(idle);
-        self.ask_of_keys(LOCK, keys, &idle).await.map(drop)
+        self.ask_of_keys(LOCK, keys, &[&idle]).await.map(drop)
     }
 
     async fn claim(&self, lease: Duration) -> Answer<Granted> {
         let (sent_at, row) = self.ask(CLAIM, &[&milliseconds(lease)]).await?;
         self.check(&row);
-        let token = self.token_of(row.try_get(1)?);
+        let token = self.token_of(&row, 1)?;
         Ok(Granted { sent_at, token })
     }
 
     async fn unlock(&self, keys: Keys) -> Answer<bool> {
-        let (_, row) = self.ask_of_keys(UNLOCK, keys, &keys.waiters).await?;
+        let tells: [&(dyn ToSql + Sync); 2] = [&keys.waiters, &keys.channel()];
+        let (_, row) = self.ask_of_keys(UNLOCK, keys, &tells).await?;
         row.try_get(0)
     }
 
     async fn relock(&self, keys: Keys) -> Answer<(bool, Tried)> {
-        let (sent_at, row) = self.ask_of_keys(RELOCK, keys, &keys.waiters).await?;
+        let tells: [&(dyn ToSql + Sync); 2] = [&keys.waiters, &keys.channel()];
+        let (sent_at, row) = self.ask_of_keys(RELOCK, keys, &tells).await?;
         self.check(&row);
-        Ok((row.try_get(1)?, self.tried(sent_at, row.try_get(2)?)))
+        Ok((row.try_get(1)?, self.tried(sent_at, &row, 2)?))
     }
 
     async fn unlock_all(&self) -> Answer<()> {
@@ -233,33 +239,48 @@ impl LockSession for PostgresSession {
 }
 
 impl PostgresSession {
-    fn tried(&self, sent_at: Timestamp, answer: i64) -> Tried {
-        match answer {
+    /// Reads what became of a try, from this column on.
+    fn tried(&self, sent_at: Timestamp, row: &Row, column: usize) -> Answer<Tried> {
+        let Number(number) = row.try_get(column)?;
+        Ok(match number {
             HELD => Tried::Held { others_wait: false },
             OTHERS_WAIT => Tried::Held { others_wait: true },
-            number => Tried::Granted(Granted {
+            _ => Tried::Granted(Granted {
                 sent_at,
-                token: self.token_of(number),
+                token: self.token_of(row, column)?,
             }),
-        }
+        })
     }
 
-    fn token_of(&self, number: i64) -> Option<u64> {
+    /// Makes the token of a grant: the number of its transaction is in this column, and when the
+    /// server's memory was last lost in the next one.
+    fn token_of(&self, row: &Row, column: usize) -> Answer<Option<u64>> {
+        if !self.gives_tokens {
+            return Ok(None);
+        }
+        let (Number(transaction), Number(restarted)) =
+            (row.try_get(column)?, row.try_get(column + 1)?);
+        let number = transaction + restarted + MICROS_FROM_1970;
         let token = self.token_base.saturating_add(number);
-        self.gives_tokens.then(|| token.try_into().unwrap_or(0))
+        Ok(Some(token.try_into().unwrap_or(0)))
     }
 
     async fn ask_of_keys(
         &self,
         statement: Sql,
         keys: Keys,
-        other: &(dyn ToSql + Sync),
+        others: &[&(dyn ToSql + Sync)],
     ) -> Answer<(Timestamp, Row)> {
-        let statement = of_key(statement, keys.lock);
-        match keys.lock {
-            AdvisoryKey::Int8(key) => self.ask(statement, &[&key, other]).await,
-            AdvisoryKey::Int4Pair(high, low) => self.ask(statement, &[&high, &low, other]).await,
+        let mut parameters: Vec<&(dyn ToSql + Sync)> = Vec::with_capacity(4);
+        match &keys.lock {
+            AdvisoryKey::Int8(key) => parameters.push(key),
+            AdvisoryKey::Int4Pair(high, low) => {
+                parameters.push(high);
+                parameters.push(low);
+            }
         }
+        parameters.extend(others);
+        self.ask(of_key(statement, keys.lock), &parameters).await
     }
 
     async fn ask_of_backend(&self, statement: Sql, other: Backend<i32>) -> Answer<bool> {
@@ -300,5 +321,18 @@ impl PostgresSession {
             self.liveness
                 .end("a connection pooler has exchanged the session on the server");
         }
+    }
+}
+
+/// The number of a transaction, or a time in microseconds since 2000, as the server sends it.
+struct Number(i64);
+
+impl<'a> FromSql<'a> for Number {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
+        Ok(Self(i64::from_be_bytes(raw.try_into()?)))
+    }
+
+    fn accepts(kind: &Type) -> bool {
+        [Type::XID8, Type::TIMESTAMPTZ].contains(kind)
     }
 }

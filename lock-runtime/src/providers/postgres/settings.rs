@@ -10,10 +10,9 @@ use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use super::tls::Tls;
 use crate::LockError;
 use crate::providers::kit::error::invalid;
-use crate::providers::kit::settings::{CommonOptions, DeadPeers};
+use crate::providers::kit::settings::{CommonOptions, DeadPeers, LONGEST_DEFAULT_RESPONSE_TIMEOUT};
 use crate::providers::sql_session;
 
-const LONGEST_DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 const DEFAULT_WAITING_SESSIONS: usize = 16;
 const DEFAULT_SNAPSHOT_AGE: Duration = Duration::from_secs(10);
 const SHORTEST_SNAPSHOT_AGE: Duration = Duration::from_secs(1);

@@ -9,8 +9,12 @@ use super::key::AdvisoryKey;
 /// since a reset by hand is to raise the tokens of all sessions at once.
 const RESTARTED: &str =
     "greatest(pg_postmaster_start_time(), pg_stat_get_bgwriter_stat_reset_time())";
-/// Where there are no tokens, since that time cannot be told.
-const NO_TOKEN: &str = "0::int8";
+/// The number of the transaction. It and the time make the token, which the client adds up: sums
+/// and conversions cost the server more than the rest of a grant.
+const NUMBER: &str = "pg_current_xact_id()";
+/// Stand for these where there are no tokens, since that time cannot be told.
+const NO_NUMBER: &str = "'3'::xid8";
+const NO_TIME: &str = "NULL::timestamptz";
 
 /// A statement, prepared in a session when it is first needed. Those for a key stand twice: for a
 /// `bigint`, and then for two `integer`s.
@@ -36,15 +40,16 @@ pub(super) const NO_WAITERS: Sql = Sql(19);
 
 pub(super) const STATEMENTS: usize = TEXTS.len();
 
-/// What `TRY` and `RELOCK` answer in place of a token: somebody has the lock.
-pub(super) const HELD: i64 = -1;
+/// What `TRY` and `RELOCK` answer in place of a transaction's number, of which the first is 3:
+/// somebody has the lock.
+pub(super) const HELD: i64 = 0;
 /// The same, and it seems that somebody waits for a notice; after `RELOCK`, one was sent. Whoever
 /// looks at the same time looks like a waiter.
-pub(super) const OTHERS_WAIT: i64 = -2;
+pub(super) const OTHERS_WAIT: i64 = 1;
 
 /// `{k}` is the lock's key, `{w}` that of those who wait for a notice, which is tried for the time
-/// of the statement. `CASE` evaluates in order: a token is younger than its lock, and a lock that
-/// was not to be had costs no transaction number.
+/// of the statement, and `{c}` their channel. Columns and `CASE` are evaluated in order: a token is
+/// younger than its lock, and a lock that was not to be had costs no transaction number.
 const TEXTS: [&str; 20] = [
     TRY_SQL,
     TRY_SQL,
@@ -54,7 +59,7 @@ const TEXTS: [&str; 20] = [
     RELOCK_SQL,
     LOCK_SQL,
     LOCK_SQL,
-    "SELECT {mark}, {token}, set_config('idle_session_timeout', $1, false)",
+    "SELECT {mark}, {number}, {restarted}, set_config('idle_session_timeout', $1, false)",
     "SELECT {mark}, pg_is_in_recovery()",
     // Process ids are used again, so another session may have that of one that is gone.
     "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_get_activity($1) WHERE {started} = $2",
@@ -81,48 +86,44 @@ pub(super) const MARK: &str = "current_setting('lock_runtime.session', true)";
 const IS_LOCK: &str = "locktype = 'advisory' AND database = \
                        (SELECT oid FROM pg_database WHERE datname = current_database())";
 
-const TRY_SQL: &str = "SELECT {mark}, CASE WHEN pg_try_advisory_lock({k}) THEN {token} \
-     WHEN pg_try_advisory_xact_lock({w}) THEN -1 ELSE -2 END";
+const TRY_SQL: &str = "SELECT {mark}, CASE WHEN pg_try_advisory_lock({k}) THEN {number} \
+     WHEN pg_try_advisory_xact_lock({w}) THEN '0'::xid8 ELSE '1'::xid8 END, {restarted}";
 const UNLOCK_SQL: &str = "SELECT pg_advisory_unlock({k}), CASE \
      WHEN pg_try_advisory_xact_lock({w}) THEN false ELSE {notify} END";
 /// The notice goes out when the lock is free, and then the session that releases it does not try.
-const RELOCK_SQL: &str = "SELECT {mark}, unlocked, CASE WHEN others_wait THEN -2 \
-     WHEN pg_try_advisory_lock({k}) THEN {token} ELSE -1 END FROM (\
+const RELOCK_SQL: &str = "SELECT {mark}, unlocked, CASE WHEN others_wait THEN '1'::xid8 \
+     WHEN pg_try_advisory_lock({k}) THEN {number} ELSE '0'::xid8 END, {restarted} FROM (\
      SELECT pg_advisory_unlock({k}) AS unlocked, CASE \
      WHEN pg_try_advisory_xact_lock({w}) THEN false ELSE {notify} END AS others_wait OFFSET 0\
      ) AS released";
-/// When the wait is over, the session is given so long to say that it lives.
+/// When the wait is over, the session is given so long to say that it lives. That is set before the
+/// wait, so that a hand-over does not take longer by it.
 const LOCK_SQL: &str =
-    "SELECT set_config('idle_session_timeout', {span}, false) FROM pg_advisory_lock({k})";
-
-const TOKEN_SQL: &str = "pg_current_xact_id()::text::int8 + \
-                         (extract(epoch FROM {restarted}) * 1000000)::int8";
+    "SELECT pg_advisory_lock({k}) FROM set_config('idle_session_timeout', {span}, false)";
 
 /// When a session was started, as a number of microseconds.
 pub(super) const STARTED: &str = "(extract(epoch FROM backend_start) * 1000000)::int8";
 
 /// Returns the text of a statement.
 pub(super) fn text(statement: Sql, gives_tokens: bool) -> String {
-    let token = match gives_tokens {
-        true => TOKEN_SQL,
-        false => NO_TOKEN,
+    let (number, restarted) = match gives_tokens {
+        true => (NUMBER, RESTARTED),
+        false => (NO_NUMBER, NO_TIME),
     };
-    let (key, other) = match statement.0 % 2 {
-        0 => ("$1", "$2"),
-        _ => ("$1, $2", "$3"),
+    let (key, other, channel) = match statement.0 % 2 {
+        0 => ("$1", "$2", "$3"),
+        _ => ("$1, $2", "$3", "$4"),
     };
     TEXTS[statement.0]
-        .replace(
-            "{notify}",
-            "pg_notify('lk1_' || to_hex({w}), '') IS NOT NULL",
-        )
+        .replace("{notify}", "pg_notify({c}, '') IS NOT NULL")
         .replace("{k}", key)
+        .replace("{c}", channel)
         .replace("{w}", &format!("{other}::int8"))
         .replace("{span}", other)
         .replace("{mark}", MARK)
         .replace("{is_lock}", IS_LOCK)
-        .replace("{token}", token)
-        .replace("{restarted}", RESTARTED)
+        .replace("{number}", number)
+        .replace("{restarted}", restarted)
         .replace("{started}", STARTED)
 }
 

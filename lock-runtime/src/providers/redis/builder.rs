@@ -15,12 +15,13 @@ use crate::LockError;
 use crate::limits::LEASES;
 use crate::provider::LockProvider;
 use crate::providers::kit::error::invalid;
-use crate::providers::kit::settings::{CommonOptions, check_timeouts, common_setters};
+use crate::providers::kit::settings::{
+    CommonOptions, LONGEST_DEFAULT_RESPONSE_TIMEOUT, check_timeouts, common_setters,
+};
 use crate::providers::kit::url::{
     parameters, set_duration, split, unknown_parameter, without_secrets,
 };
 
-const LONGEST_DEFAULT_RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 const DEFAULT_FAILOVER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The parameters of a URL, and those of sockets beside them.

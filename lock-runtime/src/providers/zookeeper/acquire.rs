@@ -129,6 +129,7 @@ impl<'a> Acquisition<'a> {
                 "the node `{path}` stands before all locks and is not ephemeral; no lock is, and \
                  it would hold for ever"
             )),
+            Miss::NoNumber => self.pool.about(lock_error(Error::NodeExists)),
             Miss::Ended => return Err(None),
             Miss::Stranded => {
                 node.release_unconfirmed_later(created);
@@ -154,7 +155,7 @@ impl<'a> Acquisition<'a> {
             self.request.report_unanswered(true);
         }
         let limit = match self.request.waits() {
-            true => self.pool.settings.common.connect_timeout,
+            true => self.pool.settings.common.response_timeout,
             false => self.by.remaining(),
         };
         node.release_unconfirmed(created, limit).await;

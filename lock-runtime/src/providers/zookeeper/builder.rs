@@ -14,13 +14,23 @@ use super::tls::tls_options;
 use crate::LockError;
 use crate::provider::LockProvider;
 use crate::providers::kit::error::invalid;
-use crate::providers::kit::settings::{CommonOptions, common_setters};
+use crate::providers::kit::settings::{
+    CommonOptions, LONGEST_DEFAULT_RESPONSE_TIMEOUT, common_setters,
+};
 use crate::providers::kit::url::{parameters, unknown_parameter, without_secrets};
 
 /// The client takes the repeated hosts in any order, so the same silent one may come first several
 /// times in a row. With so many attempts in the connect timeout, one of two hosts takes them all
 /// once in 286 times, one of three once in 18,564.
 const FEWEST_ATTEMPTS: u32 = 6;
+/// The parameters of a URL.
+const PARAMETERS: [&str; 5] = [
+    "key_prefix",
+    "lease",
+    "connect_timeout",
+    "response_timeout",
+    "acl",
+];
 /// No host is given less time to answer, unless the lease is so short.
 const SHORTEST_SILENCE: Duration = Duration::from_millis(500);
 
@@ -83,15 +93,23 @@ impl ZooKeeperProviderBuilder {
         /// names for one lock changes nothing.
         lease;
 
-        /// Limits how long making a session may take, and how long an acquisition that does not
-        /// wait may take with an ensemble that does not answer. A release that is under way at that
-        /// time comes before it, and may take as long. By default a third of the lease, at least 1
-        /// s and at most 5 s. URL parameter `connect_timeout`.
+        /// Limits how long making a session may take, and for how long a waiter puts up with an
+        /// ensemble that is gone. By default a third of the lease, at least 1 s and at most 5 s.
+        /// URL parameter `connect_timeout`.
         ///
         /// A single host may be silent for as long. Where there are several, one is left for
         /// another after half its share of this, or a sixth if that is less, and 500 ms at least.
         /// None may be silent for longer than a fifth of the lease that was asked for.
         connect_timeout;
+
+        /// Limits how long the ensemble may take to answer an acquisition that does not wait, or a
+        /// release. After that the request's outcome counts as unknown, and what it may have taken
+        /// is released. A release without a connection waits for one, for up to half of the connect
+        /// timeout.
+        ///
+        /// By default 2 s, or the connect timeout if that is less. URL parameter
+        /// `response_timeout`.
+        response_timeout;
     }
 
     common_setters! {
@@ -155,10 +173,9 @@ impl ZooKeeperProviderBuilder {
         without_secrets(query, self.read_parameters(query))?;
         let directory = self.directory.unwrap_or(address.directory);
         checked_directory(&directory)?;
-        if self.common.connect_timeout == Some(Duration::ZERO) {
-            return Err(invalid("expected a connect timeout above zero"));
-        }
-        let common = self.common.finish(|_, connect_timeout| connect_timeout)?;
+        let common = self
+            .common
+            .finish(|_, connect_timeout| LONGEST_DEFAULT_RESPONSE_TIMEOUT.min(connect_timeout))?;
         #[cfg(feature = "zookeeper-tls")]
         let tls = tls_options(&self.common)?;
         let credentials = self.common.username.zip(self.common.password);
@@ -208,12 +225,8 @@ impl ZooKeeperProviderBuilder {
                     };
                     self.acl.get_or_insert(acl);
                 }
-                // The time for answers is the connect timeout, so there is no other one to set.
-                common if common != "response_timeout" && self.common.read(common, &value)? => {}
-                unknown => {
-                    let known = ["key_prefix", "lease", "connect_timeout", "acl"];
-                    return Err(unknown_parameter(unknown, &known));
-                }
+                common if self.common.read(common, &value)? => {}
+                unknown => return Err(unknown_parameter(unknown, &PARAMETERS)),
             }
         }
         Ok(())
@@ -226,8 +239,8 @@ impl ZooKeeperProvider {
     /// where the port is 2181 if none is named. In a user name, a password or a directory, `@` is
     /// written `%40`.
     ///
-    /// Parameters `key_prefix`, `lease`, `connect_timeout` and `acl` set what the builder's methods
-    /// of that name set.
+    /// Parameters `key_prefix`, `lease`, `connect_timeout`, `response_timeout` and `acl` set what
+    /// the builder's methods of that name set.
     ///
     /// # Errors
     ///
@@ -255,6 +268,7 @@ impl fmt::Debug for ZooKeeperProviderBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.common
             .debug(f, "ZooKeeperProviderBuilder")
+            .field("response_timeout", &self.common.response_timeout)
             .field("directory", &self.directory)
             .finish_non_exhaustive()
     }
@@ -266,7 +280,8 @@ mod tests {
 
     #[test]
     fn what_the_builder_says_wins_over_the_url() {
-        let url = "zookeeper://a,b/app/locks?key_prefix=MyApp1:&lease=5s&connect_timeout=2s";
+        let url = "zookeeper://a,b/app/locks?key_prefix=MyApp1:&lease=5s&connect_timeout=2s\
+                   &response_timeout=700ms";
         let builder = ZooKeeperProviderBuilder::from_url(url.to_owned())
             .lease(Duration::from_secs(9))
             .directory("/other");
@@ -276,7 +291,24 @@ mod tests {
         assert_eq!(settings.common.key_prefix, "MyApp1:");
         assert_eq!(settings.common.lease, Duration::from_secs(9));
         assert_eq!(settings.common.connect_timeout, Duration::from_secs(2));
+        assert_eq!(settings.common.response_timeout, Duration::from_millis(700));
         assert_eq!(settings.silence, Duration::from_millis(500));
+    }
+
+    #[test]
+    fn an_answer_may_take_two_seconds_or_less() {
+        for (query, millis) in [
+            ("", 2_000),
+            ("lease=3s", 1_000),
+            ("lease=300ms", 1_000),
+            ("connect_timeout=1500ms", 1_500),
+            ("connect_timeout=1s&response_timeout=3s", 3_000),
+        ] {
+            let url = format!("zookeeper://a?{query}");
+            let settings = ZooKeeperProviderBuilder::from_url(url).settings().unwrap();
+            let expected = Duration::from_millis(millis);
+            assert_eq!(settings.common.response_timeout, expected, "{query}");
+        }
     }
 
     #[test]
@@ -313,13 +345,13 @@ mod tests {
             let settings = ZooKeeperProviderBuilder::from_url(url).settings();
             settings.err().expect(query).to_string()
         };
-        for query in ["leas=5s", "response_timeout=5s"] {
-            for known in ["key_prefix", "lease", "connect_timeout", "acl"] {
-                assert!(error(query).contains(&format!("`{known}`")), "{query}");
-            }
+        for known in PARAMETERS {
+            assert!(error("leas=5s").contains(&format!("`{known}`")), "{known}");
         }
         assert!(error("acl=everybody").contains("`creator`"));
-        assert!(error("connect_timeout=0s").contains("a connect timeout above zero"));
+        for timeout in ["connect_timeout=0s", "response_timeout=0s"] {
+            assert!(error(timeout).contains("timeouts above zero"), "{timeout}");
+        }
     }
 
     #[test]

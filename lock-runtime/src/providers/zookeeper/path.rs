@@ -55,6 +55,13 @@ pub(super) fn sequence(child: &str) -> Option<i64> {
     child.strip_prefix(CHILD)?.parse().ok()
 }
 
+/// Says whether this child's number is beyond the last one. The server counts in 32 bits, and goes
+/// on below zero for some of the nodes that are created at the same time. Such numbers say nothing
+/// about who came first.
+pub(super) fn is_beyond_the_last(child: &str) -> bool {
+    sequence(child).is_some_and(|sequence| sequence < 0)
+}
+
 /// Returns the last of those who queue before this child, or that nobody does. `None` if the child
 /// itself is not there.
 pub(super) fn predecessor<'a>(children: &'a [String], own: &str) -> Option<Option<&'a str>> {

@@ -17,11 +17,14 @@ pub(super) async fn release(held: &Held) -> Result<(), LockError> {
         return Err(loss);
     }
     let (node, pool) = (&held.node, &held.node.pool);
-    let limit = pool.settings.common.connect_timeout;
-    // In an outage others wait for this in turn, and one that does not wait has one such time in
-    // all.
+    let common = &pool.settings.common;
+    // In an outage others wait for this in turn.
     let unsent = unsent();
-    if !node.session.connects_within(limit / 2).await {
+    if !node
+        .session
+        .connects_within(common.connect_timeout / 2)
+        .await
+    {
         if let Some(loss) = held.loss() {
             return Err(loss);
         }
@@ -39,7 +42,7 @@ pub(super) async fn release(held: &Held) -> Result<(), LockError> {
             }
         }
     };
-    let error = match tokio::time::timeout(limit, removing).await {
+    let error = match tokio::time::timeout(common.response_timeout, removing).await {
         Ok(Ok(true)) => return Ok(()),
         Ok(Ok(false)) => return Err(lost(REMOVED)),
         Ok(Err(error)) => match node.session.note(&error) {

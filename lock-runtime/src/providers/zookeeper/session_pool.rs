@@ -63,10 +63,10 @@ impl SessionPool {
         self.names.owner(id)
     }
 
-    /// Returns by when a request that does not wait has an answer: after the connect timeout. In an
-    /// outage a release that came before may have taken up to half of it.
+    /// Returns by when a request that does not wait has an answer: after the response timeout. In an
+    /// outage that counts from its beginning, but half of it is left in any case.
     pub(super) fn answers_by(&self) -> Timestamp {
-        let limit = self.settings.common.connect_timeout;
+        let limit = self.settings.common.response_timeout;
         let now = Timestamp::now();
         let current = self.lock().current.clone();
         let outage = current.filter(|session| !session.has_ended() && !session.is_connected());

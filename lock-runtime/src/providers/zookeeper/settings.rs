@@ -7,7 +7,6 @@ use zookeeper_client::{Acl, Acls};
 use crate::providers::kit::settings::Common;
 
 pub(super) struct Settings {
-    /// The timeout for answers is the connect timeout.
     pub(super) common: Common,
     /// `host:port`, separated by commas.
     pub(super) hosts: String,

@@ -8,7 +8,7 @@ use zookeeper_client::{Error, EventType};
 use super::error::fault;
 use super::held::Held;
 use super::node::{Created, Node};
-use super::path::predecessor;
+use super::path::{is_beyond_the_last, predecessor};
 use crate::clock::Timestamp;
 use crate::future::join;
 use crate::provider::{AcquireRequest, Grant};
@@ -32,6 +32,8 @@ pub(super) enum Miss {
     Unanswered,
     /// What stands before it is a node that no lock has.
     NoLock(String),
+    /// The lock's node has used up its numbers.
+    NoNumber,
     Failed(Error),
 }
 
@@ -112,6 +114,9 @@ impl Waiting<'_> {
             old.release_unconfirmed(queued.old_is_gone);
         }
         self.known.set(Some(queued.created.clone()));
+        if is_beyond_the_last(&queued.created.name) {
+            return Err(Miss::NoNumber);
+        }
         Ok(Place {
             created: queued.created,
             listed: queued.children.map(|list| (list, queued.sent_at)),

@@ -119,3 +119,19 @@ fn the_queue_is_in_the_order_of_sequence_numbers() {
     assert_eq!(before("lock-0000000012"), Some(Some("lock-0000000010")));
     assert_eq!(before("lock-0000000011"), None);
 }
+
+/// The server counts in 32 bits, and fills up with zeros behind the sign.
+#[test]
+fn numbers_beyond_the_last_one_are_known() {
+    for last in [
+        "lock-2147483647",
+        "lock-0000000000",
+        "lock-x",
+        "read--000000001",
+    ] {
+        assert!(!is_beyond_the_last(last), "{last}");
+    }
+    for beyond in ["lock--2147483648", "lock--000000001"] {
+        assert!(is_beyond_the_last(beyond), "{beyond}");
+    }
+}
