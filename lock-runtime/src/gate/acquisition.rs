@@ -78,10 +78,10 @@ impl SlotRef {
             Ok(()) => {
                 state.phase = Phase::Acquiring(interest);
                 self.look_at_call(state);
-                match state.sharers.is_empty() {
-                    true => Effects::default(),
+                match state.has_sharers() {
+                    false => Effects::default(),
                     // The sharers share the answer to this call now.
-                    false => self.shares(state),
+                    true => self.shares(state),
                 }
             }
             Err((error, job)) => {
