@@ -29,26 +29,26 @@ const SLACK: Duration = Duration::from_millis(40);
 /// How long a caller that gives up waits for the provider to take its request back.
 const WITHDRAWAL: Duration = Duration::from_millis(25);
 
-/// Returns when a wait that begins now ends; `None` if it has no end.
-fn end_of_wait(wanted: &Wanted, provider: &Capabilities) -> Option<Timestamp> {
-    let limit = match wanted.timeout.get()? {
-        Duration::ZERO => provider.response_timeout.unwrap_or(ONE_ANSWER) + SLACK,
-        timeout => timeout,
-    };
-    Some(Timestamp::now() + limit)
+/// Returns when a wait that begins now ends, if ever.
+#[inline]
+fn end_of_wait(wanted: &Wanted, provider: &Capabilities) -> Timestamp {
+    match wanted.timeout.get() {
+        None => Timestamp::NONE,
+        Some(Duration::ZERO) => {
+            Timestamp::now() + provider.response_timeout.unwrap_or(ONE_ANSWER) + SLACK
+        }
+        Some(timeout) => Timestamp::now() + timeout,
+    }
 }
 
-/// A wait for the slot's lock. It may be dropped at any time.
-struct Acquire {
-    /// Taken when the wait ends, or the caller gives up.
-    slot: Option<SlotRef>,
-    wanted: Wanted,
-    /// The ticket of the place in the queue, which is given back when this is dropped. Zero if
-    /// there is none.
+/// What is needed of a wait only if the lock is not free.
+pub(crate) struct Wait {
+    /// The ticket of the place in the queue, which is given back when the future is dropped. Zero
+    /// if there is none.
     ticket: u64,
     waker: WakerState,
     /// When the caller's time is up, if ever.
-    until: Option<Timestamp>,
+    until: Timestamp,
     /// Made at the first wait that has an end.
     timer: Option<Pin<Box<Sleep>>>,
     /// Its time is up, and it looks for the last time.
@@ -73,32 +73,42 @@ enum WakerState {
 /// no lease.
 type Won = (u64, Option<FencingToken>, Option<Arc<Lease>>);
 
-impl Acquire {
-    #[inline]
-    fn slot(&self) -> &SlotRef {
-        match &self.slot {
-            Some(slot) => slot,
-            None => unreachable!("polled after the end"),
-        }
-    }
+impl Wait {
+    const EMPTY: Self = Self {
+        ticket: 0,
+        waker: WakerState::Missing,
+        until: Timestamp::NONE,
+        timer: None,
+        is_late: false,
+        giving_up: None,
+        meter: None,
+    };
 
     /// Polls the place in the queue, until it has the lock or the wait has failed.
-    fn poll_won(&mut self, context: &mut Context<'_>) -> Poll<Result<Won, LockError>> {
+    fn poll_won(
+        &mut self,
+        slot: &mut Option<SlotRef>,
+        wanted: &Wanted,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Won, LockError>> {
         loop {
             if let Some(answer) = &mut self.giving_up {
                 return answer.as_mut().poll(context).map(Err);
             }
+            let Some(present) = &*slot else {
+                unreachable!("polled after the end")
+            };
             let ticket = self.ticket;
             let waker = std::mem::replace(&mut self.waker, WakerState::Old);
             let looked = match waker {
                 WakerState::Fresh => Poll::Pending,
-                WakerState::Missing => self.slot().poll_ticket(ticket, true, context)?,
-                WakerState::Old => self.slot().poll_ticket(ticket, false, context)?,
+                WakerState::Missing => present.poll_ticket(ticket, true, context)?,
+                WakerState::Old => present.poll_ticket(ticket, false, context)?,
             };
             match looked {
                 Poll::Ready(Look::Granted(token, None)) => {
                     self.ticket = 0;
-                    let token = token.or_else(|| draw_token(self.slot(), ticket));
+                    let token = token.or_else(|| draw_token(present, ticket));
                     return Poll::Ready(Ok((ticket, token, None)));
                 }
                 Poll::Ready(Look::Granted(token, Some(lease))) => {
@@ -107,30 +117,40 @@ impl Acquire {
                         return Poll::Ready(Ok((ticket, token, Some(lease))));
                     }
                     // The lease ended before the caller could use it, so nothing was done under it.
-                    self.slot().give_back_ticket(ticket);
+                    present.give_back_ticket(ticket);
                     lease.guard_dropped(ticket);
-                    if let Some(won) = self.arrive_again(ticket)? {
+                    if let Some(won) = self.arrive_again(present, wanted, ticket)? {
                         return Poll::Ready(Ok(won));
                     }
                 }
                 Poll::Ready(Look::Gone) => {
                     self.ticket = 0;
-                    if let Some(won) = self.arrive_again(ticket)? {
+                    if let Some(won) = self.arrive_again(present, wanted, ticket)? {
                         return Poll::Ready(Ok(won));
                     }
                 }
                 Poll::Pending => {
                     // Checked at each poll: the wait may have begun before the body that now polls
-                    // it.
-                    if reentrancy::holds(self.slot().address()) {
-                        return Poll::Ready(Err(self.slot().error(LockErrorKind::WouldDeadlock)));
+                    // it. The arrival has checked it in this very poll.
+                    let is_fresh = waker == WakerState::Fresh;
+                    if !is_fresh && reentrancy::holds(present.address()) {
+                        return Poll::Ready(Err(present.error(LockErrorKind::WouldDeadlock)));
                     }
-                    let Some(until) = self.until else {
+                    if self.until == Timestamp::NONE {
                         return Poll::Pending;
-                    };
+                    }
                     let timer = match &mut self.timer {
                         Some(timer) => timer,
-                        timer => timer.insert(Box::pin(background::sleep_until(until)?)),
+                        timer => {
+                            // Just after the arrival all of the timeout is left, so the clock need
+                            // not be read again.
+                            let timeout = wanted.timeout.get();
+                            let sleep = match timeout.filter(|_| is_fresh && wanted.waits()) {
+                                Some(timeout) => background::sleep(timeout)?,
+                                None => background::sleep_until(self.until)?,
+                            };
+                            timer.insert(Box::pin(sleep))
+                        }
                     };
                     ready!(timer.as_mut().poll(context));
                     if !std::mem::replace(&mut self.is_late, true) {
@@ -138,8 +158,8 @@ impl Acquire {
                         continue;
                     }
                     self.ticket = 0;
-                    if let Some(slot) = self.slot.take() {
-                        self.giving_up = Some(Box::pin(give_up(slot, ticket, self.wanted)));
+                    if let Some(slot) = slot.take() {
+                        self.giving_up = Some(Box::pin(give_up(slot, ticket, *wanted)));
                     }
                 }
             }
@@ -148,22 +168,25 @@ impl Acquire {
 
     /// Takes another place in the queue, if there is time. The place before is gone, although
     /// nothing failed.
-    fn arrive_again(&mut self, ticket: u64) -> Result<Option<Won>, LockError> {
-        let slot = self.slot();
-        if !self.wanted.waits() {
+    fn arrive_again(
+        &mut self,
+        slot: &SlotRef,
+        wanted: &Wanted,
+        ticket: u64,
+    ) -> Result<Option<Won>, LockError> {
+        if !wanted.waits() {
             return Err(slot
                 .error(LockErrorKind::ProviderUnavailable)
                 .with_detail("the grant had ended by itself before it could be used"));
         }
-        let until = self.until;
-        if let (Some(until), Some(timeout)) = (until, self.wanted.timeout.get())
-            && until.has_passed()
+        if let Some(timeout) = wanted.timeout.get()
+            && self.until.has_passed()
         {
             return Err(slot.timed_out(ticket, timeout));
         }
-        match arrive(slot, &self.wanted, until, &mut None)? {
+        match arrive(slot, wanted, &mut self.until, &mut None)? {
             Arrival::Free(ticket) => Ok(Some((ticket, draw_token(slot, ticket), None))),
-            Arrival::Queued(ticket, _) => {
+            Arrival::Queued(ticket) => {
                 (self.ticket, self.waker) = (ticket, WakerState::Missing);
                 Ok(None)
             }
@@ -171,18 +194,29 @@ impl Acquire {
     }
 }
 
-/// Arrives at the gate. `until` is when the wait ends, if that is known already.
+/// Arrives at the gate. `until` is when the wait ends, if that is known already. It is set for a
+/// caller that must wait.
 #[inline]
 fn arrive(
     slot: &SlotRef,
     wanted: &Wanted,
-    until: Option<Timestamp>,
+    until: &mut Timestamp,
     waker: &mut Option<Waker>,
 ) -> Result<Arrival, LockError> {
     check(slot, wanted)?;
     let facts = slot.source().ask().map_err(|error| named(error, slot))?;
-    let until = || until.or_else(|| end_of_wait(wanted, &facts.capabilities));
-    slot.arrive(wanted, until, facts.in_process, waker)
+    let mut known = || {
+        if *until == Timestamp::NONE {
+            *until = end_of_wait(wanted, &facts.capabilities);
+        }
+        *until
+    };
+    // A caller that will probably wait reads the clock before it takes the slot's lock, which other
+    // threads want just then.
+    if waker.is_some() {
+        known();
+    }
+    slot.arrive(wanted, known, facts.in_process, waker)
 }
 
 /// Makes the guard of a lock that was acquired.
@@ -213,20 +247,58 @@ fn draw_token(slot: &SlotRef, ticket: u64) -> Option<FencingToken> {
 
 /// The future that acquires the slot's lock. It may be dropped at any time.
 ///
-/// Callers keep it in futures of their own, so it is kept small. It is no `async fn`, takes what it
-/// needs by reference, and stores a wait only if the lock is not free.
+/// Callers keep it in futures of their own and move it there, so it is kept small. It is no `async
+/// fn`, takes what it needs by reference, and makes a wait only if the lock is not free.
 pub(crate) struct Acquiring<'a> {
-    /// Taken when the lock is acquired, or the wait begins.
+    /// Taken when the lock is acquired, or the caller gives up.
     slot: &'a mut Option<SlotRef>,
     wanted: &'a Wanted,
-    wait: Option<Acquire>,
+    /// The place of the wait, which is empty at first.
+    wait: &'a mut Option<Wait>,
 }
 
 impl<'a> Acquiring<'a> {
     #[inline]
-    pub(crate) fn new(slot: &'a mut Option<SlotRef>, wanted: &'a Wanted) -> Self {
-        let wait = None;
+    pub(crate) fn new(
+        slot: &'a mut Option<SlotRef>,
+        wanted: &'a Wanted,
+        wait: &'a mut Option<Wait>,
+    ) -> Self {
         Self { slot, wanted, wait }
+    }
+
+    /// Polls a wait that has begun.
+    fn poll_wait(&mut self, context: &mut Context<'_>) -> Poll<Result<LockGuard, LockError>> {
+        let Some(wait) = &mut *self.wait else {
+            unreachable!("the wait has begun")
+        };
+        let proceeds = ready!(coop::poll_proceed(context));
+        // Apart from the rest, since a result that is handed on would be read before the processor
+        // has written it.
+        if wait.waker == WakerState::Old
+            && let Some(slot) = self.slot.take_if(|slot| slot.takes_in_process(wait.ticket))
+            && let Some(meter) = wait.meter.take()
+        {
+            let ticket = std::mem::take(&mut wait.ticket);
+            proceeds.made_progress();
+            let token = draw_token(&slot, ticket);
+            return Poll::Ready(Ok(guard(slot, self.wanted, (ticket, token, None), meter)));
+        }
+        let won = ready!(wait.poll_won(self.slot, self.wanted, context));
+        proceeds.made_progress();
+        let Some(meter) = wait.meter.take() else {
+            unreachable!("polled after the end")
+        };
+        Poll::Ready(match won {
+            Ok(won) => match self.slot.take() {
+                Some(slot) => Ok(guard(slot, self.wanted, won, meter)),
+                None => unreachable!("polled after the end"),
+            },
+            Err(error) => {
+                meter.not_acquired(error.kind());
+                Err(error)
+            }
+        })
     }
 }
 
@@ -236,8 +308,8 @@ impl Future for Acquiring<'_> {
     #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if let Some(wait) = &mut this.wait {
-            return Pin::new(wait).poll(context);
+        if this.wait.is_some() {
+            return this.poll_wait(context);
         }
         let Some(slot) = &*this.slot else {
             unreachable!("polled after the end")
@@ -248,7 +320,8 @@ impl Future for Acquiring<'_> {
         meter.attempt(|| slot.source().name());
         let is_busy = slot.is_busy.load(Ordering::Relaxed);
         let mut waker = is_busy.then(|| context.waker().clone());
-        match arrive(slot, this.wanted, None, &mut waker) {
+        let mut until = Timestamp::NONE;
+        match arrive(slot, this.wanted, &mut until, &mut waker) {
             Ok(Arrival::Free(ticket)) => {
                 proceeds.made_progress();
                 let token = draw_token(slot, ticket);
@@ -257,25 +330,25 @@ impl Future for Acquiring<'_> {
                 };
                 Poll::Ready(Ok(guard(slot, this.wanted, (ticket, token, None), meter)))
             }
-            Ok(Arrival::Queued(ticket, until)) => {
-                let waker = if is_busy {
-                    WakerState::Fresh
-                } else {
-                    WakerState::Missing
+            Ok(Arrival::Queued(ticket)) => {
+                // The place has the waker of this very poll, if it was known that it would be used.
+                let (waker, is_done) = match (is_busy, until) {
+                    (true, Timestamp::NONE) => (WakerState::Old, true),
+                    (true, _) => (WakerState::Fresh, false),
+                    (false, _) => (WakerState::Missing, false),
                 };
-                let wait = this.wait.insert(Acquire {
-                    slot: this.slot.take(),
-                    wanted: *this.wanted,
-                    ticket,
-                    waker,
-                    until,
-                    timer: None,
-                    is_late: false,
-                    giving_up: None,
-                    meter: Some(meter),
-                });
+                // Filled in where it stands. A whole one would be written twice, and the second
+                // write would wait for the first.
+                let wait = this.wait.get_or_insert(Wait::EMPTY);
+                wait.ticket = ticket;
+                wait.waker = waker;
+                wait.until = until;
+                wait.meter = Some(meter);
                 drop(proceeds);
-                Pin::new(wait).poll(context)
+                if is_done {
+                    return Poll::Pending;
+                }
+                this.poll_wait(context)
             }
             Err(error) => {
                 proceeds.made_progress();
@@ -283,31 +356,6 @@ impl Future for Acquiring<'_> {
                 Poll::Ready(Err(error))
             }
         }
-    }
-}
-
-impl Future for Acquire {
-    type Output = Result<LockGuard, LockError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        let proceeds = ready!(coop::poll_proceed(context));
-        let won = ready!(this.poll_won(context));
-        proceeds.made_progress();
-        let Some(meter) = this.meter.take() else {
-            unreachable!("polled after the end")
-        };
-        Poll::Ready(match (won, &this.slot) {
-            (Ok(won), Some(_)) => match this.slot.take() {
-                Some(slot) => Ok(guard(slot, &this.wanted, won, meter)),
-                None => unreachable!("just looked"),
-            },
-            (Ok(_), None) => unreachable!("polled after the end"),
-            (Err(error), _) => {
-                meter.not_acquired(error.kind());
-                Err(error)
-            }
-        })
     }
 }
 
@@ -369,14 +417,18 @@ fn give_up(slot: SlotRef, ticket: u64, wanted: Wanted) -> impl Future<Output = L
     }
 }
 
-impl Drop for Acquire {
+impl Drop for Acquiring<'_> {
+    #[inline]
     fn drop(&mut self) {
-        if self.ticket != 0
-            && let Some(slot) = &self.slot
+        let Some(wait) = &mut *self.wait else {
+            return;
+        };
+        if wait.ticket != 0
+            && let Some(slot) = &*self.slot
         {
-            slot.leave(self.ticket);
+            slot.leave(wait.ticket);
         }
-        if let Some(meter) = self.meter.take() {
+        if let Some(meter) = wait.meter.take() {
             meter.cancelled();
         }
     }

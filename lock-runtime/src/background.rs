@@ -224,9 +224,13 @@ pub(crate) async fn run_here<T: Send + 'static>(
 
 /// Makes a timer that runs on the timer thread. It may be awaited on any runtime, or on none.
 pub(crate) fn sleep_until(at: Timestamp) -> Result<Sleep, LockError> {
-    let now = Timestamp::now();
+    sleep(at.remaining())
+}
+
+/// Does the same as [`sleep_until`], for a span that begins now.
+pub(crate) fn sleep(span: Duration) -> Result<Sleep, LockError> {
     let _entered = background_for_wait()?.timers.enter();
-    Ok(tokio::time::sleep(at.since(now)))
+    Ok(tokio::time::sleep(span))
 }
 
 /// Waits for the future, but no longer than `limit`. Returns `None` if the limit has passed, or if

@@ -82,7 +82,7 @@ where
         // half-way.
         let _ = &body;
         let acquired = match &mut entered {
-            Ok((slot, wanted)) => Acquiring::new(slot, wanted).await,
+            Ok((slot, wanted)) => Acquiring::new(slot, wanted, &mut None).await,
             Err(error) => Err(error.clone()),
         };
         let held = |acquired| {

@@ -13,7 +13,19 @@ pub(crate) const LEASES: RangeInclusive<Duration> =
 pub(crate) const LONGEST_MIN_HOLD: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Refuses a `max_hold` or `min_hold` that is out of bounds, or that contradicts the other.
+#[inline]
 pub(crate) fn check_holds(
+    name: &LockName,
+    max_hold: Option<Duration>,
+    min_hold: Option<Duration>,
+) -> Result<(), LockError> {
+    match (max_hold, min_hold) {
+        (None, None) => Ok(()),
+        _ => check_given(name, max_hold, min_hold),
+    }
+}
+
+fn check_given(
     name: &LockName,
     max_hold: Option<Duration>,
     min_hold: Option<Duration>,

@@ -147,7 +147,7 @@ impl DistributedLock {
     /// * [`Unsupported`](crate::LockErrorKind::Unsupported) if the provider cannot do what is
     ///   asked.
     pub async fn acquire(&self) -> Result<LockGuard, LockError> {
-        Acquiring::new(&mut Some(self.slot()?), &self.wanted(None)).await
+        Acquiring::new(&mut Some(self.slot()?), &self.wanted(None), &mut None).await
     }
 
     /// Acquires the lock, and waits for it at most this long.
@@ -166,7 +166,8 @@ impl DistributedLock {
     ///   tell whether the lock is held.
     /// * The other kinds as [`acquire`](Self::acquire).
     pub async fn acquire_for(&self, timeout: Duration) -> Result<LockGuard, LockError> {
-        Acquiring::new(&mut Some(self.slot()?), &self.wanted(Some(timeout))).await
+        let wanted = self.wanted(Some(timeout));
+        Acquiring::new(&mut Some(self.slot()?), &wanted, &mut None).await
     }
 
     /// Acquires the lock if it is free. Returns `None` if another holder was seen.

@@ -182,7 +182,7 @@ impl Request {
     }
 
     /// Finds the slot of the lock.
-    fn enter(self, call: &Call) -> Result<(Option<SlotRef>, Wanted), LockError> {
+    fn enter(&self, call: &Call) -> Result<(Option<SlotRef>, Wanted), LockError> {
         limits::check_holds(&self.name, self.max_hold, self.min_hold)?;
         let slot = match (&self.provider, self.site) {
             // The slot may be cached, since a registered provider stays.

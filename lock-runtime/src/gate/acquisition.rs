@@ -139,10 +139,10 @@ impl SlotRef {
         };
         state.phase = Phase::Acquiring(interest);
         self.look_at_call(state);
-        let mut effects = match state.sharers.is_empty() {
-            true => Effects::default(),
+        let mut effects = match state.has_sharers() {
+            false => Effects::default(),
             // The sharers share the answer to this call now.
-            false => self.shares(state),
+            true => self.shares(state),
         };
         effects.run(lane);
         effects

@@ -73,7 +73,7 @@ impl SlotRef {
         state.late = 0;
         state.trouble = None;
         let hands_over = self.source().capabilities().local_hand_over;
-        let grows = state.local.start(&lease, hands_over);
+        let grows = state.rare().local.start(&lease, hands_over);
         let mut effects = self.pass(state, Some(Arc::clone(&lease).watch()));
         if !grows {
             let slot = self.clone();

@@ -89,6 +89,21 @@ impl Queue {
         Some(first)
     }
 
+    /// Returns the first waiter, to be changed.
+    #[inline]
+    pub(super) fn front_mut(&mut self) -> Option<&mut Waiter> {
+        self.waiters.front_mut()
+    }
+
+    /// Drops the first waiter, which has neither a waker nor a provider of its own.
+    #[inline]
+    pub(super) fn drop_first(&mut self) {
+        // Forgotten, since there is nothing to drop and this path is a hot one.
+        std::mem::forget(self.waiters.pop_front());
+        self.present -= 1;
+        self.tidy();
+    }
+
     pub(super) fn get(&mut self, ticket: u64) -> Option<&mut Waiter> {
         let at = self.find(ticket)?;
         self.waiters.get_mut(at).filter(|waiter| !waiter.left)
@@ -135,7 +150,14 @@ impl Queue {
     }
 
     /// Removes places that were given up: those in front, and all if they are most of the queue.
+    #[inline]
     fn tidy(&mut self) {
+        if self.present != self.waiters.len() {
+            self.remove_given_up();
+        }
+    }
+
+    fn remove_given_up(&mut self) {
         while self.waiters.front().is_some_and(|waiter| waiter.left) {
             self.waiters.pop_front();
         }

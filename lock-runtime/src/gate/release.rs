@@ -58,10 +58,10 @@ impl SlotRef {
         is_lost: impl FnOnce() -> bool,
     ) -> Release {
         let mut guard = self.lock();
-        if guard.extras.is_empty() {
+        if !guard.has_extras() {
             return self.release_at(guard, ticket, mode, None);
         }
-        let extra = guard.extras.remove(&ticket).unwrap_or_default();
+        let extra = guard.rare().extras.remove(&ticket).unwrap_or_default();
         let lost = is_lost();
         let release = self.release_at(guard, ticket, mode, extra.keep_until);
         if let Some(ended) = extra.ended {
@@ -99,14 +99,15 @@ impl SlotRef {
     pub(crate) fn keep(&self, ticket: u64, min_hold: Duration) {
         if !min_hold.is_zero() {
             let until = Some(Timestamp::now() + min_hold);
-            self.lock().extras.entry(ticket).or_default().keep_until = until;
+            let mut state = self.lock();
+            state.rare().extras.entry(ticket).or_default().keep_until = until;
         }
     }
 
     /// Returns the signal that is set when this ticket's grant ends.
     pub(crate) fn end_of(&self, ticket: u64) -> Arc<Signal<GrantEnd>> {
         let mut state = self.lock();
-        let extra = state.extras.entry(ticket).or_default();
+        let extra = state.rare().extras.entry(ticket).or_default();
         let ended = extra.ended.get_or_insert_with(|| Arc::new(Signal::new()));
         Arc::clone(ended)
     }
@@ -169,6 +170,16 @@ impl SlotRef {
         keep_until: Option<Timestamp>,
     ) -> Release {
         let state = &mut *guard;
+        if keep_until.is_none()
+            && self.first.ask().is_ok_and(|facts| facts.in_process)
+            && let Some(waker) = state.pass_quickly()
+        {
+            let looked_at = state.be_looked_at();
+            drop(guard);
+            wake::one(waker);
+            self.look_later(looked_at);
+            return Release::Done;
+        }
         let effects = if let Some(until) = keep_until.filter(|until| !until.has_passed()) {
             self.rest(state, ReleaseMode::Confirmed, until).1
         } else {

@@ -48,8 +48,8 @@ pub(crate) struct SlotRef {
 pub(crate) enum Arrival {
     /// The lock, with this ticket: it was free, and no provider need be asked.
     Free(u64),
-    /// A ticket for a place in the queue, and the moment at which the caller's timeout passes.
-    Queued(u64, Option<Timestamp>),
+    /// A ticket for a place in the queue.
+    Queued(u64),
 }
 
 /// What a waiter finds when it looks at its place.
@@ -126,6 +126,7 @@ impl Slot {
         }
     }
 
+    #[inline]
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         // The state is changed in whole steps, so a panic elsewhere does not spoil it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -218,7 +219,7 @@ impl SlotRef {
     pub(crate) fn arrive(
         &self,
         wanted: &Wanted,
-        until: impl FnOnce() -> Option<Timestamp>,
+        until: impl FnOnce() -> Timestamp,
         in_process: bool,
         waker: &mut Option<Waker>,
     ) -> Result<Arrival, LockError> {
@@ -251,7 +252,7 @@ impl SlotRef {
         &self,
         mut guard: MutexGuard<'_, State>,
         wanted: &Wanted,
-        until: Option<Timestamp>,
+        until: Timestamp,
         waker: &mut Option<Waker>,
     ) -> Result<Arrival, LockError> {
         let state = &mut *guard;
@@ -262,17 +263,17 @@ impl SlotRef {
         let has_a_turn = waits || state.queue.is_empty();
         let queue = match has_a_turn {
             true => &mut state.queue,
-            false => &mut state.sharers,
+            false => &mut state.rare().sharers,
         };
         let waiter = queue.push(ticket);
         waiter.waits = waits;
         waiter.lease = wanted.lease;
-        waiter.until = until.unwrap_or(Timestamp::NONE);
+        waiter.until = until;
         waiter.template = wanted.template;
         waiter.source.clone_from(&self.other);
         waiter.waker = waker.take();
         if waits && state.phase.is_held() {
-            return Ok(Arrival::Queued(ticket, until));
+            return Ok(Arrival::Queued(ticket));
         }
         let effects = match has_a_turn {
             true => self.arrived(state),
@@ -280,7 +281,7 @@ impl SlotRef {
         };
         drop(guard);
         effects.happen();
-        Ok(Arrival::Queued(ticket, until))
+        Ok(Arrival::Queued(ticket))
     }
 
     /// Asks the provider for a waiter that has joined the queue, or has the call under way ask for
@@ -311,6 +312,13 @@ impl SlotRef {
             return state.fail_sharers(&self.error(LockErrorKind::Contended));
         }
         Effects::default()
+    }
+
+    /// Takes the lock if the ticket was passed a lock of this process alone. It does not look for
+    /// anything else.
+    #[inline]
+    pub(crate) fn takes_in_process(&self, ticket: u64) -> bool {
+        self.source().ask().is_ok_and(|facts| facts.in_process) && self.lock().take(ticket)
     }
 
     /// Looks at what has become of a ticket, and keeps the waker if there is nothing new. `new`
@@ -380,11 +388,11 @@ impl SlotRef {
                 Phase::Acquiring(interest) => interest.want_tokens(state.tokens_wanted()),
                 _ => {}
             }
-            if state.queue.is_empty() {
+            if state.queue.is_empty() && state.has_sharers() {
                 // No call is made for a waiter any more, so the sharers need calls of their own.
-                std::mem::swap(&mut state.queue, &mut state.sharers);
+                state.queue = std::mem::take(&mut state.rare().sharers);
             }
-        } else if let Some(waiter) = state.sharers.remove(ticket) {
+        } else if let Some(waiter) = state.remove_sharer(ticket) {
             effects.drop_later(waiter);
         } else if state.take_error(ticket).is_none() {
             drop(guard);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::task::Waker;
 
 use tokio::sync::Notify;
 
@@ -27,11 +28,8 @@ pub(super) struct State {
     pub(super) phase: Phase,
     pub(super) last_ticket: u64,
     pub(super) queue: Queue,
-    /// Callers that only try while the provider is asked for another caller, and share the answer.
-    pub(super) sharers: Queue,
-    /// The errors of waiters that have not looked yet, by ticket.
-    failed: BTreeMap<u64, Arc<LockError>>,
-    pub(super) local: LocalHandOver,
+    /// Boxed, since a slot is made for every call whose name nobody else uses at that moment.
+    rare: Option<Box<Rare>>,
     pub(super) served: Served,
     /// The last ticket that was there while a holder was seen. All before it were there too.
     pub(super) saw_holder: u64,
@@ -45,12 +43,22 @@ pub(super) struct State {
     pub(super) rests_until: Option<Timestamp>,
     /// Whether the next call asks for the head's own lease, and not for a longer one.
     pub(super) exactly: bool,
-    /// What few guards need, by ticket.
-    pub(super) extras: BTreeMap<u64, Extra>,
     /// When the call under way began.
     pub(super) asked_at: Option<Timestamp>,
     /// Whether the timekeeper looks at this slot.
     pub(super) looked_at: bool,
+}
+
+/// What few slots need, or only those of a server.
+#[derive(Default)]
+pub(super) struct Rare {
+    /// Callers that only try while the provider is asked for another caller, and share the answer.
+    pub(super) sharers: Queue,
+    /// The errors of waiters that have not looked yet, by ticket.
+    failed: BTreeMap<u64, Arc<LockError>>,
+    /// What few guards need, by ticket.
+    pub(super) extras: BTreeMap<u64, Extra>,
+    pub(super) local: LocalHandOver,
 }
 
 /// What a slot does at present.
@@ -141,6 +149,27 @@ impl Phase {
 }
 
 impl State {
+    /// Returns what few slots need, made at the first call.
+    pub(super) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// Tells whether callers share the answer of the call for the head.
+    #[inline]
+    pub(super) fn has_sharers(&self) -> bool {
+        self.rare
+            .as_ref()
+            .is_some_and(|rare| !rare.sharers.is_empty())
+    }
+
+    /// Tells whether some guard needs what few guards need.
+    #[inline]
+    pub(super) fn has_extras(&self) -> bool {
+        self.rare
+            .as_ref()
+            .is_some_and(|rare| !rare.extras.is_empty())
+    }
+
     /// Gives a free lock of this process alone to a new ticket.
     #[inline]
     pub(super) fn hold_in_process(&mut self) -> u64 {
@@ -154,6 +183,57 @@ impl State {
         // Forgotten, since there is nothing to drop and this path is a hot one.
         std::mem::forget(std::mem::replace(&mut self.phase, held));
         self.last_ticket
+    }
+
+    /// Notes that the ticket's caller takes its lock. False if it has none, or one that a lease or
+    /// a token comes with.
+    #[inline]
+    pub(super) fn take(&mut self, ticket: u64) -> bool {
+        match &mut self.phase {
+            Phase::Held {
+                ticket: holder,
+                token: None,
+                lease: None,
+                taken,
+            } if *holder == ticket => {
+                *taken = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Passes a held lock of this process alone to the head of the queue, and returns the head's
+    /// waker. `None` if that leads to more than a wake-up; then nothing is changed.
+    ///
+    /// It is [`pass`](Self::pass) without what a lock of this process alone seldom needs. No waiter
+    /// is moved, since it would be read before the processor has written it.
+    #[inline]
+    pub(super) fn pass_quickly(&mut self) -> Option<Waker> {
+        if self.has_sharers() {
+            return None;
+        }
+        let Phase::Held {
+            ticket,
+            token: None,
+            lease: None,
+            taken,
+        } = &mut self.phase
+        else {
+            return None;
+        };
+        let head = self.queue.front_mut()?;
+        if head.source.is_some() {
+            return None;
+        }
+        let waker = head.waker.take()?;
+        (*ticket, *taken) = (head.ticket, false);
+        self.served.template = head.template;
+        self.served.until = head.until;
+        self.served.untaken = Timestamp::NONE;
+        self.saw_holder = self.last_ticket;
+        self.queue.drop_first();
+        Some(waker)
     }
 
     /// Gives this ticket what was granted or passed on.
@@ -235,8 +315,13 @@ impl State {
     pub(super) fn waiter(&mut self, ticket: u64) -> Option<&mut Waiter> {
         match self.queue.get(ticket) {
             Some(waiter) => Some(waiter),
-            None => self.sharers.get(ticket),
+            None => self.rare.as_mut()?.sharers.get(ticket),
         }
+    }
+
+    /// Takes the sharer of this ticket out.
+    pub(super) fn remove_sharer(&mut self, ticket: u64) -> Option<Waiter> {
+        self.rare.as_mut()?.sharers.remove(ticket)
     }
 
     /// Returns how many tokens the next grant should carry.
@@ -250,7 +335,9 @@ impl State {
 
     /// Tells whether the next waiter may have this lease without the server.
     pub(super) fn may_pass(&self, lease: &Lease, first: &Source) -> bool {
-        self.local.may_go_on()
+        self.rare
+            .as_ref()
+            .is_some_and(|rare| rare.local.may_go_on())
             && self.queue.front().is_some_and(|head| {
                 lease.serves(head.source.as_deref().unwrap_or(first), head.lease.get())
             })
@@ -275,13 +362,13 @@ impl State {
         };
         let token = lease.as_ref().and_then(|lease| {
             lease.passed_to(ticket);
-            self.local.take()
+            self.rare().local.take()
         });
         self.hand_to(ticket, token, lease);
         if let Some(source) = source {
             effects.later(move || drop(source));
         }
-        if !self.sharers.is_empty() {
+        if self.has_sharers() {
             let refused = refused();
             effects.extend(self.fail_sharers(&refused));
         }
@@ -291,22 +378,31 @@ impl State {
     /// Fails the waiters for which `which` is true.
     pub(super) fn fail(&mut self, error: &LockError, which: impl Fn(&Waiter) -> bool) -> Effects {
         let mut failed = self.queue.take(&which);
-        failed.extend(self.sharers.take(which));
+        if let Some(rare) = &mut self.rare {
+            failed.extend(rare.sharers.take(which));
+        }
         self.failed(failed, error)
     }
 
     /// Fails the callers that share the answer of another caller's call.
     pub(super) fn fail_sharers(&mut self, error: &LockError) -> Effects {
-        let failed = self.sharers.take(|_| true);
+        let failed = match &mut self.rare {
+            Some(rare) => rare.sharers.take(|_| true),
+            None => Vec::new(),
+        };
         self.failed(failed, error)
     }
 
     /// Keeps the error for these waiters, and wakes them.
     fn failed(&mut self, mut failed: Vec<Waiter>, error: &LockError) -> Effects {
-        let error = Arc::new(error.clone());
         let mut effects = Effects::default();
+        if failed.is_empty() {
+            return effects;
+        }
+        let error = Arc::new(error.clone());
+        let rare = self.rare();
         for waiter in &mut failed {
-            self.failed.insert(waiter.ticket, Arc::clone(&error));
+            rare.failed.insert(waiter.ticket, Arc::clone(&error));
             effects.wake(waiter.waker.take());
         }
         effects.more().waiters = failed;
@@ -315,7 +411,7 @@ impl State {
 
     /// Takes the error of a waiter that failed.
     pub(super) fn take_error(&mut self, ticket: u64) -> Option<LockError> {
-        let error = self.failed.remove(&ticket)?;
+        let error = self.rare.as_mut()?.failed.remove(&ticket)?;
         Some((*error).clone())
     }
 }

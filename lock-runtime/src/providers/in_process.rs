@@ -71,7 +71,8 @@ impl LockProvider for InProcessProvider {
                 release: ReleaseMode::Confirmed,
                 template: "",
             };
-            let acquiring = Acquiring::new(&mut slot, &wanted);
+            let mut wait = None;
+            let acquiring = Acquiring::new(&mut slot, &wanted, &mut wait);
             let guard = match select(acquiring, request.abandoned()).await {
                 First::Left(guard) => guard?,
                 First::Right(()) => return Err(LockErrorKind::Contended.into()),
