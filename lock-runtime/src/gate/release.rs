@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::effects::Effects;
-use super::release_answer::{Answer, Answers, ReleaseMode, Sent, answer};
+use super::release_answer::{Answer, Answers, ReleaseMode, answer};
 use super::slot::{Slot, SlotRef};
 use super::state::{Phase, State};
 use crate::background::Done;
@@ -340,17 +340,19 @@ impl SlotRef {
     }
 
     /// Makes a call of the release, which goes together with others.
-    fn grouped_release(self, lease: Arc<Lease>, mut answers: Answers, done: Done) -> DueCall {
+    fn grouped_release(self, lease: Arc<Lease>, answers: Answers, done: Done) -> DueCall {
         let source = self.source();
         let (provider, name) = (Arc::clone(&source.provider), source.name());
         let (grant, end) = (lease.shared_grant(), lease.server_deadline());
-        let sent = answers.sent();
-        let tells_sent = sent.is_some();
+        let tells_sent = answers.wait_for_sent();
         let caller = Arc::new(Caller {
             was_lost: lease.is_lost(),
             slot: self,
-            sent: Mutex::new(sent),
-            waits: Mutex::new(Some((lease, answers))),
+            awaited: Mutex::new(Some(Awaited {
+                lease,
+                answers,
+                gone_on: false,
+            })),
             _done: done,
         });
         DueCall {
@@ -450,50 +452,65 @@ impl SlotRef {
 struct Caller {
     slot: SlotRef,
     was_lost: bool,
-    /// Tells who waits until the release has been handed to the connection.
-    sent: Mutex<Option<Sent>>,
     /// Taken by the answer, or when the server's lease has ended.
-    waits: Mutex<Option<(Arc<Lease>, Answers)>>,
+    awaited: Mutex<Option<Awaited>>,
     _done: Done,
 }
 
+/// What waits for an answer to a release.
+struct Awaited {
+    lease: Arc<Lease>,
+    answers: Answers,
+    /// Whether the next caller's turn has come already.
+    gone_on: bool,
+}
+
 impl Caller {
-    /// Has waiters go on, and sends the answer. Only the first one counts.
-    fn go_on(&self, result: Result<(), LockError>) {
-        let waits = self
-            .waits
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some((lease, answers)) = waits {
-            wake::survive(|| drop(lease));
+    fn awaited(&self) -> MutexGuard<'_, Option<Awaited>> {
+        self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets waiters go on, and sends the answer. Only the first one counts.
+    fn answer(&self, result: Result<(), LockError>) {
+        let awaited = self.awaited().take();
+        let Some(Awaited {
+            lease,
+            answers,
+            gone_on,
+        }) = awaited
+        else {
+            return;
+        };
+        wake::survive(|| drop(lease));
+        if !gone_on {
             self.slot.released();
-            self.slot.answer(answers, result, self.was_lost);
         }
+        self.slot.answer(answers, result, self.was_lost);
     }
 }
 
 impl ReleaseCaller for Caller {
     fn answered(&self, answer: Option<Result<(), LockError>>) {
-        self.go_on(
-            answer
-                .unwrap_or_else(|| Err(Panicked.into()))
-                .map_err(of_grant),
-        );
+        let answer = answer.unwrap_or_else(|| Err(Panicked.into()));
+        self.answer(answer.map_err(of_grant));
     }
 }
 
 impl Watcher for Caller {
     fn overdue(&self) {
-        self.go_on(Err(unanswered()));
+        self.answer(Err(unanswered()));
     }
 
+    /// Lets waiters go on too: what they ask for comes to the server after the release.
     fn sent(&self) {
-        let sent = self
-            .sent
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let mut awaited = self.awaited();
+        let Some(waits) = &mut *awaited else { return };
+        let sent = waits.answers.sent();
+        let gone_on = std::mem::replace(&mut waits.gone_on, true);
+        drop(awaited);
+        if !gone_on {
+            self.slot.released();
+        }
         if let Some(sent) = sent {
             sent.tell();
         }

@@ -66,6 +66,11 @@ impl Answers {
         self.sent.take()
     }
 
+    /// Tells whether the caller waits until the release has been handed to the connection.
+    pub(super) fn wait_for_sent(&self) -> bool {
+        self.sent.is_some()
+    }
+
     /// Sends the answer, or logs a failure for which no caller waits.
     pub(super) fn give(self, result: Result<(), LockError>) {
         if let Err(Err(error)) = self.answer.send(result) {

@@ -268,12 +268,16 @@ pub trait LockProvider: Send + Sync + 'static {
     ///
     /// The library calls it, instead of the methods for single calls, if
     /// [`group_size`](Self::group_size) is above 1. The calls are those that became due while the
-    /// groups before were under way. Where a lock's release and its next acquisition are both among
-    /// them, the release comes first, and must be made first.
+    /// groups before were under way, each of another lock. Two groups may be under way at once, and
+    /// more if some take longer than 50 ms.
     ///
-    /// The future ends when the provider is ready for the next group. What waits for another holder
-    /// must not hold it up: such a call can be moved to a task of its own. Calls that are not
-    /// answered by then count as calls that panicked, unless they were moved.
+    /// The future may be polled on any thread, within the library's own runtime. It ends when the
+    /// provider is ready for the next group. What waits for another holder must not hold it up:
+    /// such a call can be moved to a task of its own. A call that is dropped without an answer
+    /// counts as one that panicked.
+    ///
+    /// For a release in the background, the library may ask for the lock anew before the release is
+    /// answered, once its request has been sent. The server must get the two in this order.
     ///
     /// By default it makes all calls at once, with the methods for single calls, and ends when all
     /// are answered.

@@ -112,27 +112,33 @@ impl Cleanup {
         }
     }
 
-    /// Takes it back where it was done. The server carries out what comes on one connection in
-    /// order, so this is certain if it is answered and there are no unconfirmed requests elsewhere.
-    pub(super) async fn on_the_same_connection(mut self) -> Result<(), Self> {
+    /// Says to others from now on that the owners are nobody any more.
+    pub(super) fn announced(mut self) -> Self {
         self.residue
             .get_or_insert_with(|| Residue::new(&self.owners));
-        let Some(connection) = self.connection.take() else {
-            return Err(self);
+        self
+    }
+
+    /// Takes it back where it was done. The server carries out what comes on one connection in
+    /// order, so this is certain if it is answered and there are no unconfirmed requests elsewhere.
+    pub(super) async fn on_the_same_connection(self) -> Result<(), Self> {
+        let mut this = self.announced();
+        let Some(connection) = this.connection.take() else {
+            return Err(this);
         };
-        match self.release_unconfirmed(&connection).await {
-            Ok(()) => match self.unconfirmed {
+        match this.release_unconfirmed(&connection).await {
+            Ok(()) => match this.unconfirmed {
                 Some(unconfirmed) => {
-                    self.until = unconfirmed.until;
-                    Err(self)
+                    this.until = unconfirmed.until;
+                    Err(this)
                 }
                 None => Ok(()),
             },
             Err(error) => {
-                self.manager.note(&connection, &error);
-                match self.is_pointless_after(&error) {
+                this.manager.note(&connection, &error);
+                match this.is_pointless_after(&error) {
                     true => Ok(()),
-                    false => Err(self),
+                    false => Err(this),
                 }
             }
         }
@@ -147,11 +153,10 @@ impl Cleanup {
     /// Takes it back without keeping anybody waiting: on the same connection, if that answers. Else
     /// the lost request may still be on its way, so it is taken back on others until a lease has
     /// passed. Until the server has answered once, a shutdown waits for it.
-    pub(super) fn in_the_background(mut self) {
-        self.residue
-            .get_or_insert_with(|| Residue::new(&self.owners));
+    pub(super) fn in_the_background(self) {
+        let announced = self.announced();
         let cleaning = async move {
-            let Err(cleanup) = self.on_the_same_connection().await else {
+            let Err(cleanup) = announced.on_the_same_connection().await else {
                 return;
             };
             let attempt = || async {
