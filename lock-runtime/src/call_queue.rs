@@ -65,8 +65,9 @@ pub(crate) trait Overdue: Send + Sync {
 
 /// A call whose answer nobody waits for.
 pub(crate) trait Sent: Send + Sync {
-    /// Has the caller go on. If the call was answered before, it does nothing.
-    fn sent(&self);
+    /// Has the caller go on. If the call was answered before, it does nothing. What is asked for in
+    /// the lock space from now on is carried out later.
+    fn sent(&self, in_order: Option<LockSpace>);
 }
 
 /// The queues of providers that have clones.
@@ -170,11 +171,10 @@ async fn make_group(group: &mut Vec<DueCall>, hangs: impl FnOnce()) {
     });
     let calls = calls.collect();
     let made = measured(name, "call", async { provider.call_all(calls).await });
-    let are_sent = (!unconfirmed.is_empty()).then(|| {
-        move || {
-            for call in unconfirmed {
-                call.sent();
-            }
+    let any = !unconfirmed.is_empty();
+    let are_sent = any.then_some(move |in_order| {
+        for call in unconfirmed {
+            call.sent(in_order);
         }
     });
     let made = sending::watched(made, are_sent);

@@ -85,9 +85,9 @@ mod telemetry;
 
 mod background;
 mod call;
-mod sending;
 
 mod provider;
+mod sending;
 
 mod call_queue;
 mod end;

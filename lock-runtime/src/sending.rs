@@ -2,16 +2,19 @@
 //!
 //! A call that waits counts as handed over: its first poll has asked for something, and the tasks
 //! which that woke on the background thread have had their turns. A provider that has something
-//! else to wait for first says so, with [`unsent`].
+//! else to wait for first says so, with [`unsent`]. One that carries requests out in order says so
+//! with [`in_order`].
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 use tokio::task::yield_now;
+
+use crate::provider::LockSpace;
 
 /// How often all that can run on the thread has a turn between the poll that asks and the signal.
 /// One suffices, unless there is so much of it that the runtime cuts the turn short.
@@ -29,6 +32,8 @@ struct Watch {
     unsent: AtomicUsize,
     /// Wakes who watches, when the last of them is gone.
     waker: Mutex<Option<Waker>>,
+    /// Where what is asked for later is carried out later.
+    in_order: Mutex<Option<LockSpace>>,
 }
 
 /// Says, while it lives, that the request of a call has not been handed to the connection. It may
@@ -47,6 +52,18 @@ pub(crate) fn unsent() -> Unsent {
     }))
 }
 
+/// Says that whatever is asked for in this lock space, after the request of the call that is being
+/// polled, is carried out after that request. False if nobody watches, so that nothing comes of it.
+#[cfg_attr(not(feature = "redis"), allow(dead_code))]
+pub(crate) fn in_order(space: LockSpace) -> bool {
+    WATCHED.with_borrow(|watch| {
+        if let Some(watch) = watch {
+            *watch.in_order() = Some(space);
+        }
+        watch.is_some()
+    })
+}
+
 impl Drop for Unsent {
     fn drop(&mut self) {
         if let Some(watch) = &self.0
@@ -59,8 +76,12 @@ impl Drop for Unsent {
 }
 
 impl Watch {
-    fn waker(&self) -> std::sync::MutexGuard<'_, Option<Waker>> {
+    fn waker(&self) -> MutexGuard<'_, Option<Waker>> {
         self.waker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn in_order(&self) -> MutexGuard<'_, Option<LockSpace>> {
+        self.in_order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells whether the request has been handed over. If not, the waker is woken then.
@@ -75,8 +96,12 @@ impl Watch {
 }
 
 /// Polls a call to its end, and calls `sent` when its request has been handed to the connection and
-/// the call still waits. Without a `sent`, it only polls.
-pub(crate) async fn watched<T>(call: impl Future<Output = T>, sent: Option<impl FnOnce()>) -> T {
+/// the call still waits. Hands it the lock space in which later requests come later, if there is
+/// one. Without a `sent`, this only polls.
+pub(crate) async fn watched<T>(
+    call: impl Future<Output = T>,
+    sent: Option<impl FnOnce(Option<LockSpace>)>,
+) -> T {
     let mut call = pin!(call);
     let mut sent = sent.map(|sent| (sent, Arc::new(Watch::default())));
     let mut turns = TURNS;
@@ -97,8 +122,9 @@ pub(crate) async fn watched<T>(call: impl Future<Output = T>, sent: Option<impl 
             turns -= 1;
             // Not a mere wake-up: a connection that another thread has woken would come after that.
             let _ = pin!(yield_now()).poll(context);
-        } else if let Some((sent, _)) = sent.take() {
-            sent();
+        } else if let Some((sent, watch)) = sent.take() {
+            let in_order = *watch.in_order();
+            sent(in_order);
         }
         Poll::Pending
     })
@@ -130,9 +156,9 @@ mod tests {
     use crate::background::spawn_beside;
 
     /// Returns what tells that a call was handed over, and where it is told.
-    fn told() -> (impl FnOnce(), mpsc::Receiver<()>) {
+    fn told() -> (impl FnOnce(Option<LockSpace>), mpsc::Receiver<()>) {
         let (tell, told) = mpsc::channel();
-        let tell = move || tell.send(()).expect("the test listens");
+        let tell = move |_: Option<LockSpace>| tell.send(()).expect("the test listens");
         (tell, told)
     }
 
@@ -154,7 +180,7 @@ mod tests {
             });
             answered.await.expect("it is answered")
         };
-        let sent = move || {
+        let sent = move |_: Option<LockSpace>| {
             is_written.try_recv().expect("the request is written");
             answer.send(()).expect("the call waits");
         };
@@ -169,7 +195,7 @@ mod tests {
             woken.await.expect("it is woken");
             written.send(()).expect("the test listens");
         });
-        tokio::task::yield_now().await;
+        yield_now().await;
         let (answer, answered) = oneshot::channel();
         let call = async {
             // As an answer to another request does, which comes at this moment.
@@ -177,7 +203,7 @@ mod tests {
             waking.join().expect("no panic").expect("it waits");
             answered.await.expect("it is answered");
         };
-        let sent = move || {
+        let sent = move |_: Option<LockSpace>| {
             is_written.try_recv().expect("the request is written");
             answer.send(()).expect("the call waits");
         };
@@ -201,7 +227,7 @@ mod tests {
         ));
         let unsent = to_be_sent.await.expect("it is about to send");
         for _ in 0..10 {
-            tokio::task::yield_now().await;
+            yield_now().await;
         }
         assert!(told.try_recv().is_err());
         // The request goes to the connection on another thread, and nothing else wakes the call.
@@ -209,7 +235,7 @@ mod tests {
             .join()
             .expect("no panic");
         while told.try_recv().is_err() {
-            tokio::task::yield_now().await;
+            yield_now().await;
         }
         answer.send(()).expect("the call waits");
         call.await.expect("no panic");
@@ -221,10 +247,10 @@ mod tests {
         let (tell, told) = told();
         let (answer, answered) = oneshot::channel::<()>();
         let call = spawn_beside(watched(answered, Some(tell)));
-        tokio::task::yield_now().await;
+        yield_now().await;
         let others = unsent();
         while told.try_recv().is_err() {
-            tokio::task::yield_now().await;
+            yield_now().await;
         }
         assert!(others.0.is_none());
         answer.send(()).expect("the call waits");
@@ -232,8 +258,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn it_is_told_where_requests_stay_in_order() {
+        let space = LockSpace::at(&Arc::new(()));
+        assert!(!in_order(space), "nobody watches");
+        let (answer, answered) = oneshot::channel();
+        let call = async {
+            assert!(in_order(space));
+            answered.await.expect("it is answered")
+        };
+        let sent = |in_order| answer.send(in_order).expect("the call waits");
+        assert_eq!(watched(call, Some(sent)).await, Some(space));
+    }
+
+    #[tokio::test]
     async fn a_call_that_nobody_watches_is_only_polled() {
         let call = async { unsent().0.is_none() };
-        assert!(watched(call, None::<fn()>).await);
+        assert!(watched(call, None::<fn(_)>).await);
     }
 }

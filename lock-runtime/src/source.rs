@@ -123,6 +123,11 @@ impl Source {
         }
     }
 
+    /// Returns what all clones of the provider have in common, if it has said so.
+    pub(crate) fn clones(&self) -> Option<LockSpace> {
+        self.facts.get()?.clone_of
+    }
+
     /// Returns a key that is the same for all sources that are [like](Self::is_like) this one.
     pub(crate) fn kind(&self) -> (bool, usize) {
         match self.facts.get().and_then(|facts| facts.clone_of) {

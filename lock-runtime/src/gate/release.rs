@@ -2,7 +2,7 @@
 //! lock back.
 
 use std::pin::pin;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::end::GrantEnd;
 use crate::error::{LockError, LockErrorKind};
 use crate::future::{First, select};
 use crate::lease::{Lease, LeaseOwner};
-use crate::provider::{Call, ReleaseCall, ReleaseCaller};
+use crate::provider::{Call, LockSpace, ReleaseCall, ReleaseCaller};
 use crate::sending::watched;
 use crate::signal::Signal;
 use crate::telemetry::spans;
@@ -331,6 +331,7 @@ impl SlotRef {
             was_lost: lease.is_lost(),
             slot: self,
             waits: Mutex::new(Some((lease, answers))),
+            gone_on: AtomicBool::new(false),
             _done: done,
         });
         let overdue: Arc<dyn Overdue> = Arc::clone(&caller) as _;
@@ -434,6 +435,9 @@ struct Caller {
     was_lost: bool,
     /// Taken by the answer, or when the server's lease has ended.
     waits: Mutex<Option<(Arc<Lease>, Answers)>>,
+    /// Whether waiters go on. They do so before the answer where the server carries out what they
+    /// ask for after the release.
+    gone_on: AtomicBool,
     _done: Done,
 }
 
@@ -447,8 +451,14 @@ impl Caller {
             .take();
         if let Some((lease, answers)) = waits {
             wake::survive(|| drop(lease));
-            self.slot.released();
+            self.let_waiters_go_on();
             self.slot.answer(answers, result, self.was_lost);
+        }
+    }
+
+    fn let_waiters_go_on(&self) {
+        if !self.gone_on.swap(true, Ordering::AcqRel) {
+            self.slot.released();
         }
     }
 }
@@ -470,13 +480,16 @@ impl Overdue for Caller {
 }
 
 impl Sent for Caller {
-    fn sent(&self) {
+    fn sent(&self, in_order: Option<LockSpace>) {
         let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
         let tell = waits.as_mut().and_then(|(_, answers)| answers.sent());
         drop(waits);
-        if let Some(tell) = tell {
-            wake::survive(tell);
+        let Some(tell) = tell else { return };
+        // A wrapper may have more to do for a release than the provider that says so.
+        if in_order.is_some() && self.slot.source().clones() == in_order {
+            self.let_waiters_go_on();
         }
+        wake::survive(|| tell(()));
     }
 }
 

@@ -52,9 +52,9 @@ pub(super) fn answer(mode: ReleaseMode) -> (Answers, Answer) {
 impl Answers {
     /// Returns what tells the caller that the release has been handed to the connection, if the
     /// caller waits for that.
-    pub(super) fn sent(&mut self) -> Option<impl FnOnce() + use<>> {
+    pub(super) fn sent<T>(&mut self) -> Option<impl FnOnce(T) + use<T>> {
         let sent = self.sent.take()?;
-        Some(move || {
+        Some(move |_| {
             // The caller may have gone away.
             let _ = sent.send(());
         })
