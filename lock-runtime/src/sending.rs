@@ -49,6 +49,13 @@ pub(crate) fn unsent() -> Unsent {
     }))
 }
 
+/// Tells whether somebody watches the call that is being polled, and goes on when it has been
+/// handed over.
+#[cfg_attr(not(feature = "redis"), allow(dead_code))]
+pub(crate) fn is_watched() -> bool {
+    WATCHED.with_borrow(Option::is_some)
+}
+
 impl Unsent {
     /// Says that the request was written to the connection, so that no other task need have a turn.
     #[cfg_attr(not(feature = "redis"), allow(dead_code))]

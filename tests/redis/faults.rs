@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use lock_runtime::{LockErrorKind, RedisProvider};
+use lock_runtime::{DistributedLock, LockErrorKind, LockGuard, RedisProvider};
 use lock_tests::proxy::Flow;
 use lock_tests::{FaultProxy, RedisServer, eventually};
 
@@ -379,4 +379,89 @@ fn a_timeout_while_the_server_is_out_of_reach_is_not_contention() {
         proxy.heal();
         drop(held);
     });
+}
+
+const LONG_LEASE: Duration = Duration::from_secs(600);
+
+/// Answers are held back, so that whatever happens needs none.
+#[test]
+fn a_release_in_the_background_and_what_comes_after_it_need_no_answer() {
+    with_server(|server| async move {
+        let proxy = FaultProxy::start(server.process.port()).await;
+        let builder = RedisProvider::builder(format!("redis://127.0.0.1:{}", proxy.port()))
+            .lease(LONG_LEASE)
+            .response_timeout(Duration::from_secs(5));
+        let provider = connected(builder).await;
+        take(&provider, "warm-up").await.release().await.unwrap();
+        let order = lock(&provider, "order").release_in_background();
+        let guard = order.acquire().await.unwrap();
+        let first = server.raw.get("order").await.expect("it is held");
+        proxy.set(|fault| fault.to_client = Flow::Hold);
+        let start = Instant::now();
+        guard.release().await.unwrap();
+        assert!(
+            start.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            start.elapsed()
+        );
+        // The server sees both on one connection, in order.
+        let again = tokio::spawn(async move { order.try_acquire().await });
+        eventually("it is held again", BOUND, || async {
+            server
+                .raw
+                .get("order")
+                .await
+                .is_some_and(|owner| owner != first)
+        })
+        .await;
+        proxy.heal();
+        let again = again
+            .await
+            .unwrap()
+            .unwrap()
+            .expect("free for this process");
+        again.release().await.unwrap();
+        server.raw.until_gone("order", BOUND).await;
+    });
+}
+
+#[test]
+fn a_release_in_the_background_that_is_lost_leaves_no_holder() {
+    with_server(|server| async move {
+        let proxy = FaultProxy::start(server.process.port()).await;
+        let builder = RedisProvider::builder(format!("redis://127.0.0.1:{}", proxy.port()))
+            .lease(LONG_LEASE)
+            .response_timeout(Duration::from_secs(5));
+        let provider = connected(builder).await;
+        take(&provider, "warm-up").await.release().await.unwrap();
+        let order = lock(&provider, "order").release_in_background();
+        for _ in 0..5 {
+            let guard = take_in_background(&order).await;
+            let held = server.raw.get("order").await;
+            // Neither the release nor what follows reaches the server on this connection.
+            proxy.set(|fault| fault.to_server = Flow::Swallow);
+            guard.release().await.unwrap();
+            let trying = {
+                let order = order.clone();
+                tokio::spawn(async move { order.try_acquire().await })
+            };
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            assert_eq!(server.raw.get("order").await, held);
+            let broken = proxy.counts().broken.load(Ordering::Relaxed);
+            proxy.heal();
+            proxy.reset();
+            eventually("the connection is broken", BOUND, || async {
+                proxy.counts().broken.load(Ordering::Relaxed) > broken
+            })
+            .await;
+            // What is left there is nobody's.
+            let again = trying.await.unwrap().unwrap();
+            drop(again.expect("free for this process"));
+        }
+        server.raw.until_gone("order", BOUND).await;
+    });
+}
+
+async fn take_in_background(lock: &DistributedLock) -> LockGuard {
+    lock.acquire_for(BOUND).await.expect("free soon")
 }

@@ -19,13 +19,14 @@ use super::connection_manager::ConnectionManager;
 use super::error::is_forgotten;
 use super::numbers::milliseconds;
 use super::release::{self, Release};
+use super::residue::Residue;
 use super::script::{By, GROUP as SCRIPT};
 use super::waiting::Waiting;
 use crate::LockError;
 use crate::background::spawn_beside;
 use crate::clock::Timestamp;
 use crate::provider::{AcquireCall, Call, Grant, ReleaseCall};
-use crate::sending::unsent;
+use crate::sending::{is_watched, unsent};
 
 /// How many calls go together at most. With more, the server gains little, and others wait longer.
 pub(super) const GROUP: usize = 64;
@@ -92,6 +93,13 @@ impl Group {
     }
 
     async fn run(self, manager: &Arc<ConnectionManager>, connection: Arc<Connection>) {
+        // What is asked for on the connection after a release is carried out after it. If the
+        // connection ends before, the lock that is still there is nobody's.
+        let followed = !self.releases.is_empty() && is_watched();
+        let _residue = followed.then(|| {
+            let owners = self.releases.iter().map(|call| owner_of(manager, call));
+            Residue::new(&owners.collect::<Vec<_>>())
+        });
         if self.len() == 1 {
             // The script for one lock does less.
             return self.run_one(manager, connection).await;
@@ -244,10 +252,12 @@ impl Made<'_> {
             }
             Err(error) => {
                 let (manager, connection) = (Arc::clone(manager), Arc::clone(&self.connection));
+                let residue = Residue::new(&[owner_of(&manager, &call)]);
                 spawn_beside(async move {
                     let release = Release::new(&manager, call.grant());
                     let released = release.go_on(Some((sent_at, connection, error))).await;
                     Cleanup::of_grant(&manager, call.grant());
+                    drop(residue);
                     call.answer(released);
                 });
             }
@@ -276,6 +286,10 @@ fn go_on(manager: &Arc<ConnectionManager>, call: AcquireCall, asked: Asked) {
         let acquired = waiting.run(Some(asked)).await;
         answer(&manager, call, acquired);
     });
+}
+
+fn owner_of(manager: &ConnectionManager, call: &ReleaseCall) -> String {
+    manager.naming.owner(call.grant().owner())
 }
 
 /// Returns the owner that gives the lock up in the same step, if there is one.

@@ -63,8 +63,6 @@ impl<'a> Release<'a> {
         let unsent = unsent();
         let owners = vec![self.owner.clone()];
         let cleanup = Cleanup::new(self.manager, &self.keys, owners, self.grant.lease());
-        // Another request for this lock may have followed it, and finds it held.
-        let cleanup = cleanup.announced();
         let second_try = failed.is_some();
         if let Some((sent_at, connection, error)) = failed
             && self.manager.note(&connection, &error) != Fault::Interrupted
