@@ -1,8 +1,9 @@
 //! The process's two background threads, each with a runtime of its own.
 //!
-//! The background thread runs every call of a provider: acquisitions, renewals and releases. The
-//! timer thread keeps time: the ends of leases, of waits and of `max_hold`. So a provider that
-//! blocks the background thread delays neither a timeout nor the report of a loss.
+//! The background thread runs the calls of providers: acquisitions, renewals and releases. (The
+//! thread of a caller may run a step of a group of calls, on this thread's runtime.) The timer
+//! thread keeps time: the ends of leases, of waits and of `max_hold`. So a provider that blocks the
+//! background thread delays neither a timeout nor the report of a loss.
 //!
 //! Both threads go on while the user's runtimes are busy, blocked or gone.
 

@@ -39,10 +39,12 @@ pub use request::{AcquireRequest, Interest, OwnerId};
 ///
 /// * Calls run on the library's own thread and Tokio runtime, with I/O and timers enabled. They
 ///   may use `tokio` freely, but must not block; blocking work goes to
-///   [`tokio::task::spawn_blocking`].
+///   [`tokio::task::spawn_blocking`]. Only [`call_all`](LockProvider::call_all) may be polled on
+///   other threads too, within the same runtime.
 /// * For one lock space ([`lock_space`](LockProvider::lock_space)) and name there is at most one
 ///   call of `acquire`, `pass_on` or `release` under way, and at most one grant. Only a `release`
-///   that has no answer when the server's lease ends goes on beside the next call.
+///   that has no answer when the server's lease ends goes on beside the next call, and one of a
+///   group that is in the background.
 /// * A future of `acquire`, `pass_on` or `release` is **never dropped before it is done**. When no
 ///   caller wants the lock any more, [`AcquireRequest::abandoned`] says so instead, and a grant
 ///   that still comes is released. A future of `renew` or `renew_all` may be dropped.
