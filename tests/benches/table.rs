@@ -29,7 +29,7 @@ impl Row {
 
 pub(crate) fn print_header() {
     println!(
-        "{:<36} {:<35} {:>9} {:>7} {:>8}  met",
+        "{:<40} {:<35} {:>9} {:>7} {:>8}  met",
         "work", "what", "median", "ratio", "target",
     );
 }
@@ -53,7 +53,7 @@ pub(crate) fn print_rows<'a>(work: &str, rows: impl IntoIterator<Item = &'a Row>
             String::new()
         };
         println!(
-            "{work:<36} {:<35} {:>9} {shown_ratio:>7} {target:>8}  {met}",
+            "{work:<40} {:<35} {:>9} {shown_ratio:>7} {target:>8}  {met}",
             row.what,
             digits(value),
         );

@@ -25,10 +25,11 @@ pub(crate) struct Cost {
 pub(crate) async fn hold(clients: &Clients, kind: Kind, count: u64, lease: Duration) -> Cost {
     match kind {
         Kind::Prepared => {
-            clients.connect_ours().await;
+            let provider = clients.ours().await;
             let acquire = async |number| {
-                let lock = DistributedLock::new(format!("lease:{number}")).lease(lease);
-                lock.acquire().await.expect("it is free")
+                let lock = DistributedLock::on(provider.clone(), format!("lease:{number}"));
+                let acquiring = lock.lease(lease);
+                acquiring.acquire().await.expect("it is free")
             };
             hold_all(count, lease, acquire, LockGuard::is_lost).await
         }
@@ -94,7 +95,7 @@ async fn acquire_all<G>(numbers: std::ops::Range<u64>, acquire: &impl AsyncFn(u6
 }
 
 /// Returns the processor time of all threads, the user's and the system's.
-fn processor_time() -> Duration {
+pub(crate) fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

@@ -1,17 +1,21 @@
 //! The contenders: this library, the raw commands, and other crates.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_redis_lock::{Locker, Options};
 use distributed_lock_core::traits::{DistributedLock as _, LockHandle as _, LockProvider as _};
 use distributed_lock_redis::{RedisDistributedLock, RedisLockProvider};
-use lock_runtime::{DistributedLock, LockError, RedisProvider, distributed_lock};
+use lock_runtime::{DistributedLock, LockError, LockProvider, RedisProvider, distributed_lock};
 use rslock::LockManager;
 use tokio::sync::OnceCell;
 
 use crate::lock::{LEASE, Lock};
 use crate::raw::Raw;
+
+/// The connections of [`Kind::Rslock`] at most.
+pub(crate) const MOST_CONNECTIONS: usize = 64;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
@@ -21,6 +25,10 @@ pub(crate) enum Kind {
     RawScripts,
     Attribute,
     Prepared,
+    /// With `release = "background"`.
+    AttributeInBackground,
+    /// With `release_in_background()`.
+    PreparedInBackground,
     Rslock,
     AsyncRedisLock,
     /// The crate `distributed-lock`. It does not wait, whatever the timeout, so the bench tries
@@ -28,19 +36,25 @@ pub(crate) enum Kind {
     DistributedLock,
 }
 
-/// A contender, and how long it pauses between two attempts if it polls.
+/// A contender, and its settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Way {
     pub(crate) kind: Kind,
+    /// The pause between two attempts, if it polls.
     pub(crate) retry: Duration,
+    /// The connections among which its tasks are divided. More than one only for [`Kind::Rslock`],
+    /// which has a mutex for each.
+    pub(crate) connections: usize,
 }
 
 impl Kind {
-    const NAMES: [(Self, &'static str); 7] = [
+    const NAMES: [(Self, &'static str); 9] = [
         (Self::Raw, "raw-commands"),
         (Self::RawScripts, "raw-scripts"),
         (Self::Attribute, "attribute"),
         (Self::Prepared, "prepared"),
+        (Self::AttributeInBackground, "attribute-in-background"),
+        (Self::PreparedInBackground, "prepared-in-background"),
         (Self::Rslock, "rslock"),
         (Self::AsyncRedisLock, "async-redis-lock"),
         (Self::DistributedLock, "distributed-lock"),
@@ -76,7 +90,11 @@ impl Kind {
     }
 
     pub(crate) fn every(self, retry: Duration) -> Way {
-        Way { kind: self, retry }
+        Way {
+            kind: self,
+            retry,
+            connections: 1,
+        }
     }
 }
 
@@ -87,10 +105,22 @@ impl Way {
             (Kind::RawScripts, _) => "raw SET NX PX + INCR, and delete".to_owned(),
             (Kind::Attribute, _) => "attribute, placeholder in name".to_owned(),
             (Kind::Prepared, _) => "DistributedLock, prepared".to_owned(),
+            (Kind::AttributeInBackground, _) => "attribute, background".to_owned(),
+            (Kind::PreparedInBackground, _) => "prepared, background".to_owned(),
+            (Kind::Rslock, _) if self.connections > 1 => {
+                format!("rslock, {} connections", self.connections)
+            }
             // Its pauses are random, up to this.
             (Kind::Rslock, retry) => format!("rslock, retry 0–{retry} ms"),
             (Kind::AsyncRedisLock, retry) => format!("async-redis-lock, retry {retry} ms"),
             (Kind::DistributedLock, retry) => format!("distributed-lock, polled {retry} ms"),
+        }
+    }
+
+    pub(crate) fn over(self, connections: usize) -> Self {
+        Self {
+            connections,
+            ..self
         }
     }
 }
@@ -105,8 +135,8 @@ pub(crate) trait Usage {
 pub(crate) struct Clients {
     pub(crate) url: String,
     raw: OnceCell<Raw>,
-    ours: OnceCell<()>,
-    rslock: OnceCell<LockManager>,
+    ours: OnceCell<Arc<dyn LockProvider>>,
+    rslock: OnceCell<Vec<LockManager>>,
     async_redis_lock: OnceCell<Locker>,
     distributed_lock: OnceCell<RedisLockProvider>,
 }
@@ -137,22 +167,40 @@ impl Clients {
                 let locks = numbers.map(|number| raw.lock(number, counts)).collect();
                 usage.run(locks).await
             }
-            Kind::Attribute => {
-                self.connect_ours().await;
-                usage.run(numbers.map(Annotated).collect()).await
+            Kind::Attribute | Kind::AttributeInBackground => {
+                let provider = self.ours().await;
+                let in_background = way.kind == Kind::AttributeInBackground;
+                let locks = numbers.map(|number| Annotated {
+                    provider: provider.clone(),
+                    number,
+                    in_background,
+                });
+                usage.run(locks.collect()).await
             }
             Kind::Prepared => {
-                self.connect_ours().await;
-                let named = |number| DistributedLock::new(format!("bench:{number}"));
+                let provider = self.ours().await;
+                let named =
+                    |number| DistributedLock::on(provider.clone(), format!("bench:{number}"));
+                usage.run(numbers.map(named).collect()).await
+            }
+            Kind::PreparedInBackground => {
+                let provider = self.ours().await;
+                let named = |number| {
+                    let lock = DistributedLock::on(provider.clone(), format!("bench:{number}"));
+                    lock.release_in_background()
+                };
                 usage.run(numbers.map(named).collect()).await
             }
             Kind::Rslock => {
-                let mut manager = self.rslock().await.clone();
-                // Only between attempts of one call is there a pause, so there is only one call.
-                manager.set_retry(u32::MAX, retry);
-                let locks = numbers.map(|number| Rslock {
-                    manager: manager.clone(),
-                    name: format!("rslock:{number}"),
+                let managers = self.rslock(way.connections).await;
+                let locks = numbers.zip(managers.iter().cycle());
+                let locks = locks.map(|(number, manager)| {
+                    let mut manager = manager.clone();
+                    // Only between attempts of one call is there a pause, so there is only one
+                    // call.
+                    manager.set_retry(u32::MAX, retry);
+                    let name = format!("rslock:{number}");
+                    Rslock { manager, name }
                 });
                 usage.run(locks.collect()).await
             }
@@ -182,17 +230,19 @@ impl Clients {
         self.raw.get_or_init(|| Raw::connect(&self.url)).await
     }
 
-    pub(crate) async fn connect_ours(&self) {
+    pub(crate) async fn ours(&self) -> &Arc<dyn LockProvider> {
         let connect = || async {
             let provider = RedisProvider::connect(&self.url).await;
-            lock_runtime::register(provider.expect("the server answers")).expect("the first");
+            Arc::new(provider.expect("the server answers")) as _
         };
-        self.ours.get_or_init(connect).await;
+        self.ours.get_or_init(connect).await
     }
 
-    async fn rslock(&self) -> &LockManager {
-        let connect = || async { LockManager::new(vec![self.url.as_str()]) };
-        self.rslock.get_or_init(connect).await
+    /// Returns so many managers. Each connects when it is first used.
+    async fn rslock(&self, connections: usize) -> &[LockManager] {
+        let manager = || LockManager::new(vec![self.url.as_str()]);
+        let managers = || async { (0..MOST_CONNECTIONS).map(|_| manager()).collect() };
+        &self.rslock.get_or_init(managers).await[..connections]
     }
 
     pub(crate) async fn async_redis_lock(&self) -> &Locker {
@@ -217,19 +267,43 @@ impl Clients {
     }
 }
 
-struct Annotated(u64);
+struct Annotated {
+    provider: Arc<dyn LockProvider>,
+    number: u64,
+    in_background: bool,
+}
 
 impl Lock for Annotated {
     async fn with(&mut self, section: impl Future<Output = ()> + Send) {
-        #[distributed_lock(name = "bench:{number}", timeout = "1m")]
+        #[distributed_lock(name = "bench:{number}", timeout = "1m", provider = provider)]
         async fn locked(
+            provider: Arc<dyn LockProvider>,
             number: u64,
             section: impl Future<Output = ()> + Send,
         ) -> Result<(), LockError> {
             section.await;
             Ok(())
         }
-        locked(self.0, section).await.expect("it comes free");
+        #[distributed_lock(
+            name = "bench:{number}",
+            timeout = "1m",
+            provider = provider,
+            release = "background"
+        )]
+        async fn locked_in_background(
+            provider: Arc<dyn LockProvider>,
+            number: u64,
+            section: impl Future<Output = ()> + Send,
+        ) -> Result<(), LockError> {
+            section.await;
+            Ok(())
+        }
+        let provider = self.provider.clone();
+        let outcome = match self.in_background {
+            true => locked_in_background(provider, self.number, section).await,
+            false => locked(provider, self.number, section).await,
+        };
+        outcome.expect("it comes free");
     }
 }
 

@@ -9,7 +9,8 @@
 //! The bench starts a server of its own. Machines differ, so ratios count. Every round measures
 //! every contender once, one right after another, and takes its ratio to the first one of the same
 //! work; the table shows medians. A contender that polls for one name is measured with the pause
-//! that suits it best, which the bench finds before. At the end processes of their own hold many
+//! that suits it best, which the bench finds before. The link between two machines is a process that
+//! delays what it passes on, for every contender the same. At the end processes of their own hold many
 //! leases for three times `LOCK_BENCH_LEASE` seconds. Arguments are parts of the titles to measure,
 //! instead of all.
 
@@ -43,6 +44,9 @@ const LEASES: &str = "leases";
 pub(crate) struct Scale {
     rounds: usize,
     operations: u64,
+    operations_over_link: u64,
+    /// The acquisitions of the task that takes its lock now and then.
+    lone: u64,
     hand_overs: u64,
     /// The sections of each task that competes.
     sections: u64,
@@ -64,8 +68,10 @@ impl Scale {
             Err(_) => default,
         };
         Self {
-            rounds: number("LOCK_BENCH_ROUNDS", 7) as usize,
+            rounds: number("LOCK_BENCH_ROUNDS", 9) as usize,
             operations: 2_000,
+            operations_over_link: 60,
+            lone: 400,
             hand_overs: 60,
             sections: 10,
             window: Duration::from_millis(300),
@@ -80,6 +86,8 @@ impl Scale {
         Self {
             rounds: 1,
             operations: 64,
+            operations_over_link: 8,
+            lone: 10,
             hand_overs: 3,
             sections: 2,
             window: Duration::from_millis(1),
@@ -103,7 +111,7 @@ fn main() -> ExitCode {
     } else {
         Scale::quick()
     };
-    run(Bench::start(runtime, &server.url(), scale));
+    run(Bench::start(runtime, &server, scale));
     ExitCode::SUCCESS
 }
 
@@ -111,7 +119,7 @@ fn run(mut bench: Bench) {
     let mut works = works::all();
     works.retain(|work| started::wants(&work.title));
     for work in &mut works {
-        work.find_best_pauses(&mut bench);
+        work.find_best(&mut bench);
     }
     for _ in 0..bench.scale.rounds {
         for work in &mut works {

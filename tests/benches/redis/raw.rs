@@ -1,15 +1,14 @@
-//! The commands that any lock on Redis needs at least. The connection is of the kind that this
-//! library uses: a multiplexed one, RESP3, whose driver runs on a runtime of another thread.
+//! The commands that any lock on Redis needs at least. They use a multiplexed connection whose driver
+//! runs on the caller's own runtime, as in a plain program that knows nothing better: of all ways to
+//! connect, that is the fastest here.
 
-use std::future::{Future, pending};
-use std::thread;
+use std::future::Future;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, IntoConnectionInfo, ProtocolVersion, PushInfo};
 use redis::{PushKind, Value};
-use tokio::runtime::Builder;
+use tokio::sync::Mutex;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::sync::{Mutex, oneshot};
 
 use crate::lock::{LEASE, Lock};
 
@@ -44,17 +43,9 @@ impl Raw {
         let settings = settings.set_protocol(ProtocolVersion::RESP3);
         let client = Client::open(info.set_redis_settings(settings)).expect("a URL for a client");
         let (push, pushes) = unbounded_channel();
-        let (connected, connection) = oneshot::channel();
-        thread::spawn(move || {
-            let runtime = Builder::new_current_thread().enable_all().build();
-            runtime.expect("a runtime starts").block_on(async {
-                let config = AsyncConnectionConfig::new().set_push_sender(push);
-                let connecting = client.get_multiplexed_async_connection_with_config(&config);
-                let _ = connected.send(connecting.await.expect("the server answers"));
-                pending::<()>().await;
-            });
-        });
-        let connection = connection.await.expect("connected");
+        let config = AsyncConnectionConfig::new().set_push_sender(push);
+        let connecting = client.get_multiplexed_async_connection_with_config(&config);
+        let connection = connecting.await.expect("the server answers");
         let load = |script| {
             let mut connection = connection.clone();
             async move {

@@ -80,3 +80,45 @@ impl<F: Future<Output = ()> + Send> Usage for Hold<F> {
         times
     }
 }
+
+/// Every task but the last takes its lock all the time. The last one takes its own every
+/// millisecond, so many times. The answer is how long each time took it to acquire the lock, and to
+/// acquire and release it.
+pub(crate) struct Lone(pub(crate) u64);
+
+/// The time for which the others are busy before it begins.
+const BUSY_BEFORE: Duration = Duration::from_millis(20);
+
+impl Usage for Lone {
+    type Outcome = Vec<(Duration, Duration)>;
+
+    async fn run<L: Lock>(self, mut locks: Vec<L>) -> Self::Outcome {
+        let mut lone = locks.pop().expect("a lock");
+        let is_over = Arc::new(AtomicBool::new(false));
+        let mut busy = JoinSet::new();
+        for mut lock in locks {
+            let is_over = Arc::clone(&is_over);
+            busy.spawn(async move {
+                while !is_over.load(Ordering::Relaxed) {
+                    lock.with(ready(())).await;
+                }
+            });
+        }
+        let lone = tokio::spawn(async move {
+            tokio::time::sleep(BUSY_BEFORE).await;
+            let mut times = Vec::new();
+            for _ in 0..self.0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                let mut acquiring = Duration::ZERO;
+                let began = Instant::now();
+                lone.with(async { acquiring = began.elapsed() }).await;
+                times.push((acquiring, began.elapsed()));
+            }
+            times
+        });
+        let times = lone.await.expect("the server answers");
+        is_over.store(true, Ordering::Relaxed);
+        busy.join_all().await;
+        times
+    }
+}

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::bench::{Bench, PROCESSES, TASKS, TASKS_EACH};
-use crate::locks::{Kind, Way};
+use crate::bench::{Bench, MANY_TASKS, PROCESSES, PROCESSES_APART, TASKS, TASKS_APART, TASKS_EACH};
+use crate::locks::{Kind, MOST_CONNECTIONS, Way};
 use crate::table::{Row, Target};
 
 const POLLING: [Kind; 3] = [Kind::Rslock, Kind::AsyncRedisLock, Kind::DistributedLock];
@@ -13,23 +13,68 @@ pub(crate) struct Work {
     pub(crate) title: String,
     measure: fn(&mut Bench, Way) -> f64,
     contenders: Vec<(Way, Row)>,
-    /// Whether a contender that polls works with the pause that suits it best.
-    at_best: bool,
+    best: Best,
+}
+
+/// The settings of which the bench finds the best for each contender.
+#[derive(Clone, Copy, PartialEq)]
+enum Best {
+    /// None: all have their usual ones.
+    Usual,
+    /// The pauses of those that poll.
+    Pause,
+    /// The number of connections of rslock.
+    Connections,
 }
 
 pub(crate) fn all() -> Vec<Work> {
+    let apart = format!("{TASKS} tasks, a name each");
+    let cost = |what, measure| {
+        Work::new(format!("{apart}: {what}"), measure).with(Kind::RawScripts.usual())
+    };
+    let lone = |what, measure| {
+        Work::new(format!("lone among {TASKS}, {what}"), measure)
+            .with(Kind::RawScripts.usual())
+            .with_ours(None)
+    };
     vec![
         Work::new("one after another, sections/s", Bench::alone)
             .with(Kind::Raw.usual())
             .with_ours(Target::RatioAtLeast(0.85))
+            .with_ours_in_background(Target::RatioAtLeast(1.4))
             .with_polling(&POLLING),
+        Work::new("one after another, 0.5 ms each way", Bench::over_link)
+            .with(Kind::Raw.usual())
+            .with_ours(Target::RatioAtLeast(0.97))
+            .with_ours_in_background(None),
+        Work::new(format!("{apart}, sections/s"), Bench::apart)
+            .with(Kind::RawScripts.usual())
+            .with_ours(Target::RatioAtLeast(1.0))
+            .with_polling(&POLLING),
+        // After that in whose course they are noted.
+        cost("server's CPU, µs", Bench::servers_cpu).with_ours(Target::RatioAtMost(0.9)),
+        cost("client's CPU, µs", Bench::clients_cpu).with_ours(None),
+        cost("requests a pair", Bench::requests_apart).with_ours(None),
+        cost("bytes sent a pair", Bench::bytes_to_server).with_ours(None),
+        cost("bytes received", Bench::bytes_to_client).with_ours(None),
+        Work::new(format!("{apart}, beside rslock"), Bench::apart)
+            .with(Kind::Rslock.usual())
+            .with_ours(Target::RatioAtLeast(1.0))
+            .at_best(Best::Connections),
         Work::new(
-            format!("{TASKS} tasks, a name each, sections/s"),
-            Bench::apart,
+            format!("{MANY_TASKS} tasks, a name each, sections/s"),
+            Bench::many_apart,
         )
         .with(Kind::RawScripts.usual())
-        .with_ours(Target::RatioAtLeast(0.8))
-        .with_polling(&POLLING),
+        .with_ours(Target::RatioAtLeast(1.1)),
+        Work::new(
+            format!("{PROCESSES_APART} × {TASKS_APART} tasks, a name each"),
+            Bench::processes_apart,
+        )
+        .with(Kind::RawScripts.usual())
+        .with_ours(Target::RatioAtLeast(0.9)),
+        lone("p99 to acquire, µs", Bench::lone),
+        lone("p99 with release, µs", Bench::lone_with_release),
         Work::new("hand-over between processes, µs", Bench::hand_over)
             .with(Kind::Raw.usual())
             .named("raw PUBLISH")
@@ -40,7 +85,7 @@ pub(crate) fn all() -> Vec<Work> {
             .with_polling(&POLLING[..1])
             .with_ours(Target::RatioAtLeast(20.0))
             .with_polling(&POLLING[1..])
-            .at_best(),
+            .at_best(Best::Pause),
         Work::new(
             format!("{PROCESSES} × {TASKS_EACH} tasks, one name, sections/s"),
             Bench::processes,
@@ -48,7 +93,7 @@ pub(crate) fn all() -> Vec<Work> {
         .with_polling(&POLLING[..1])
         .with_ours(Target::RatioAtLeast(10.0))
         .with_polling(&POLLING[1..])
-        .at_best(),
+        .at_best(Best::Pause),
         // After that whose requests it counts.
         Work::new("the same, requests/section", Bench::requests)
             .with_polling(&POLLING[..1])
@@ -57,26 +102,50 @@ pub(crate) fn all() -> Vec<Work> {
     ]
 }
 
+impl Best {
+    /// Lists the settings to try. Empty where there is nothing to find.
+    fn settings(self, way: Way, pauses_in_ms: &[u64]) -> Vec<Way> {
+        let every = |pause: &u64| way.kind.every(Duration::from_millis(*pause));
+        match self {
+            Self::Pause if POLLING.contains(&way.kind) => pauses_in_ms.iter().map(every).collect(),
+            Self::Connections if way.kind == Kind::Rslock => {
+                let connections = [1, 2, 4, 16, MOST_CONNECTIONS];
+                connections.map(|connections| way.over(connections)).into()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
 impl Work {
     fn new(title: impl Into<String>, measure: fn(&mut Bench, Way) -> f64) -> Self {
         Self {
             title: title.into(),
             measure,
             contenders: Vec::new(),
-            at_best: false,
+            best: Best::Usual,
         }
     }
 
-    fn with(mut self, way: Way) -> Self {
-        self.contenders.push((way, Row::new(way.what(), None)));
+    fn with(self, way: Way) -> Self {
+        self.with_target(way, None)
+    }
+
+    fn with_target(mut self, way: Way, target: Option<Target>) -> Self {
+        self.contenders.push((way, Row::new(way.what(), target)));
         self
     }
 
-    fn with_ours(mut self, target: Target) -> Self {
-        let way = Kind::Attribute.usual();
-        let row = Row::new(way.what(), Some(target));
-        self.contenders.push((way, row));
-        self.with(Kind::Prepared.usual())
+    fn with_ours(self, target: impl Into<Option<Target>>) -> Self {
+        let target = target.into();
+        self.with_target(Kind::Attribute.usual(), target)
+            .with_target(Kind::Prepared.usual(), target)
+    }
+
+    fn with_ours_in_background(self, target: impl Into<Option<Target>>) -> Self {
+        let target = target.into();
+        self.with_target(Kind::AttributeInBackground.usual(), target)
+            .with_target(Kind::PreparedInBackground.usual(), target)
     }
 
     fn with_polling(self, kinds: &[Kind]) -> Self {
@@ -92,15 +161,16 @@ impl Work {
         self
     }
 
-    fn at_best(mut self) -> Self {
-        self.at_best = true;
+    fn at_best(mut self, best: Best) -> Self {
+        self.best = best;
         self
     }
 
-    pub(crate) fn find_best_pauses(&mut self, bench: &mut Bench) {
+    pub(crate) fn find_best(&mut self, bench: &mut Bench) {
         for (way, row) in &mut self.contenders {
-            if self.at_best && POLLING.contains(&way.kind) {
-                *way = bench.best(way.kind, self.measure);
+            let ways = self.best.settings(*way, bench.scale.pauses_in_ms);
+            if !ways.is_empty() {
+                *way = bench.best(&ways, self.measure);
                 row.what = way.what();
             }
         }

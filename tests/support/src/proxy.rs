@@ -4,13 +4,19 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+
+/// The pieces that may be under way in one direction.
+const UNDER_WAY: usize = 1024;
+/// The runtime's timers fire up to this long after they are due.
+const TIMER_SLACK: Duration = Duration::from_millis(2);
 
 /// The treatment of the bytes of one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -18,7 +24,7 @@ pub enum Flow {
     /// They pass.
     #[default]
     Pass,
-    /// They pass, each piece after this long.
+    /// They pass, each piece after this long, as on a long line: pieces do not wait for each other.
     Delay(Duration),
     /// They vanish, and the connection stays open. Once something of a connection has vanished,
     /// nothing passes on it in this direction any more, whatever the flow: TCP loses no part of a
@@ -248,9 +254,40 @@ impl Direction {
     }
 }
 
+/// Some bytes, and when they arrive if they are delayed.
+struct Piece {
+    due: Option<Instant>,
+    bytes: Vec<u8>,
+}
+
 async fn pump(
     from: &mut OwnedReadHalf,
     to: &mut OwnedWriteHalf,
+    fault: watch::Receiver<NetworkFault>,
+    (direction, strandings): (Direction, u64),
+    counts: &Counts,
+) {
+    let (under_way, arriving) = mpsc::channel(UNDER_WAY);
+    tokio::join!(
+        take(
+            from,
+            under_way,
+            fault.clone(),
+            (direction, strandings),
+            counts
+        ),
+        deliver(arriving, to, direction.passed(counts)),
+    );
+    if direction.flow(&fault.borrow()) == Flow::Cut {
+        counts.broken.fetch_add(1, Ordering::Relaxed);
+    }
+    let _ = to.shutdown().await;
+}
+
+/// Takes pieces from one end, until it closes or this direction is cut.
+async fn take(
+    from: &mut OwnedReadHalf,
+    under_way: mpsc::Sender<Piece>,
     mut fault: watch::Receiver<NetworkFault>,
     (direction, strandings): (Direction, u64),
     counts: &Counts,
@@ -262,6 +299,7 @@ async fn pump(
         let read = tokio::select! {
             biased;
             _ = fault.wait_for(|fault| direction.flow(fault) == Flow::Cut) => break,
+            () = under_way.closed() => break,
             read = from.read(&mut buffer) => read,
         };
         let Ok(length @ 1..) = read else {
@@ -281,7 +319,7 @@ async fn pump(
             true => direction.flow(&fault.borrow()),
             false => Flow::Swallow,
         };
-        match flow {
+        let due = match flow {
             Flow::Cut => break,
             _ if has_swallowed || flow == Flow::Swallow => {
                 has_swallowed = true;
@@ -290,22 +328,42 @@ async fn pump(
             }
             Flow::Delay(delay) => {
                 counts.delayed.fetch_add(length as u64, Ordering::Relaxed);
-                tokio::time::sleep(delay).await;
+                Some(Instant::now() + delay)
             }
-            Flow::Pass | Flow::Hold | Flow::Swallow => {}
-        }
-        // Counted before the peer can have seen them, so that a test never finds too few.
-        direction
-            .passed(counts)
-            .fetch_add(length as u64, Ordering::Relaxed);
-        if to.write_all(&buffer[..length]).await.is_err() {
+            Flow::Pass | Flow::Hold | Flow::Swallow => None,
+        };
+        let bytes = buffer[..length].to_vec();
+        if under_way.send(Piece { due, bytes }).await.is_err() {
             break;
         }
     }
-    if direction.flow(&fault.borrow()) == Flow::Cut {
-        counts.broken.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Delivers pieces to the other end, in their order, until there are no more or it is gone.
+async fn deliver(mut arriving: mpsc::Receiver<Piece>, to: &mut OwnedWriteHalf, passed: &AtomicU64) {
+    while let Some(Piece { due, bytes }) = arriving.recv().await {
+        if let Some(due) = due {
+            sleep_until(due).await;
+        }
+        // Counted before the peer can have seen them, so that a test never finds too few.
+        passed.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        if to.write_all(&bytes).await.is_err() {
+            break;
+        }
     }
-    let _ = to.shutdown().await;
+}
+
+/// Sleeps until then. The last part is a thread's sleep, since the runtime's timers know only whole
+/// milliseconds.
+async fn sleep_until(due: Instant) {
+    let left = || due.saturating_duration_since(Instant::now());
+    if left() > TIMER_SLACK {
+        tokio::time::sleep(left() - TIMER_SLACK).await;
+    }
+    let left = left();
+    if !left.is_zero() {
+        let _ = tokio::task::spawn_blocking(move || thread::sleep(left)).await;
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use crate::harness::{eventually, run};
 
 const BOUND: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_millis(50);
+const DELAY: Duration = Duration::from_millis(500);
+const HALF: Duration = Duration::from_micros(500);
 
 /// An echo server, and a connection to it through a proxy.
 async fn echo() -> (FaultProxy, TcpStream) {
@@ -86,6 +88,45 @@ fn holds_and_delays() {
         let start = std::time::Instant::now();
         round_trip(&mut client).await;
         assert!(start.elapsed() >= SILENCE);
+    });
+}
+
+#[test]
+fn delayed_pieces_do_not_wait_for_each_other() {
+    run(BOUND, async {
+        let (proxy, mut client) = echo().await;
+        proxy.set(|fault| fault.to_server = Flow::Delay(DELAY));
+        const PIECES: u64 = 10;
+        let start = std::time::Instant::now();
+        for piece in 1..=PIECES {
+            client.write_all(b"x").await.unwrap();
+            // Each byte is a piece of its own.
+            let taken = || async { proxy.counts().delayed.load(Ordering::Relaxed) == piece };
+            eventually("the piece is under way", BOUND, taken).await;
+        }
+        for _ in 0..PIECES {
+            client.read_u8().await.unwrap();
+        }
+        let took = start.elapsed();
+        assert!((DELAY..DELAY * 3).contains(&took), "{took:?}");
+    });
+}
+
+#[test]
+fn a_delay_may_be_shorter_than_a_timer_tick() {
+    run(BOUND, async {
+        let (proxy, mut client) = echo().await;
+        proxy.set(|fault| {
+            fault.to_server = Flow::Delay(HALF);
+            fault.to_client = Flow::Delay(HALF);
+        });
+        let mut shortest = BOUND;
+        for _ in 0..100 {
+            let start = std::time::Instant::now();
+            round_trip(&mut client).await;
+            shortest = shortest.min(start.elapsed());
+        }
+        assert!((HALF * 2..HALF * 3).contains(&shortest), "{shortest:?}");
     });
 }
 
