@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use once_cell::sync::Lazy;
 
-use crate::background;
+use crate::background::{self, spawn_beside};
 use crate::call::measured;
 use crate::clock::Timestamp;
 use crate::future::{BoxFuture, First, select};
-use crate::provider::{Call, LockProvider, LockSpace};
+use crate::provider::{Call, LockProvider};
 use crate::sending::watched;
 use crate::shared_task::{SharedTask, Steps};
 use crate::wake::survive;
@@ -57,11 +57,24 @@ pub(crate) struct DueCall {
 
 /// What is told of a call while it is under way.
 pub(crate) struct Watch {
-    pub(crate) caller: Arc<dyn Watcher>,
+    /// Gone when the call has been answered.
+    pub(crate) caller: Weak<dyn Watcher>,
     /// When the call is overdue.
     pub(crate) until: Timestamp,
     /// Whether to tell that the call's request has been handed to the connection.
     pub(crate) tells_sent: bool,
+}
+
+impl Watch {
+    /// Says whether there is still time for an answer, and tells the caller if there is not.
+    fn is_in_time(&self) -> bool {
+        let in_time = !self.until.has_passed();
+        match self.caller.upgrade() {
+            Some(caller) if !in_time => survive(|| caller.overdue()),
+            _ => {}
+        }
+        in_time
+    }
 }
 
 /// Who is told of a call while it is under way.
@@ -73,28 +86,26 @@ pub(crate) trait Watcher: Send + Sync {
     fn sent(&self);
 }
 
-/// The queues of providers that have clones.
-static QUEUES: Lazy<Mutex<HashMap<LockSpace, Weak<CallQueue>>>> = Lazy::new(Mutex::default);
+/// The queues of all providers that take calls in groups, by the key that all sources of a provider
+/// and of its clones have in common.
+static QUEUES: Lazy<Mutex<Queues>> = Lazy::new(Mutex::default);
+
+type Queues = HashMap<(bool, usize), Weak<CallQueue>>;
 
 impl CallQueue {
-    /// Returns the queue of a provider; of all its clones, if it says what they have in common.
-    pub(crate) fn of(clones: Option<LockSpace>, most: NonZeroUsize) -> Arc<Self> {
-        let make = || {
-            Arc::new(Self {
-                most,
-                due: Mutex::default(),
-            })
-        };
-        let Some(clones) = clones else {
-            return make();
-        };
+    /// Returns the queue of the provider whose sources have this key.
+    pub(crate) fn of(kind: (bool, usize), most: NonZeroUsize) -> Arc<Self> {
         let mut queues = QUEUES.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(queue) = queues.get(&clones).and_then(Weak::upgrade) {
+        if let Some(queue) = queues.get(&kind).and_then(Weak::upgrade) {
             return queue;
         }
+        // A key may come again once its provider is gone, and with it its queue.
         queues.retain(|_, queue| queue.strong_count() > 0);
-        let queue = make();
-        queues.insert(clones, Arc::downgrade(&queue));
+        let queue = Arc::new(Self {
+            most,
+            due: Mutex::default(),
+        });
+        queues.insert(kind, Arc::downgrade(&queue));
         queue
     }
 
@@ -143,9 +154,11 @@ impl Lane {
 fn start(queue: &Weak<CallQueue>, lane: usize) {
     let Some(there) = queue.upgrade() else { return };
     let groups = Groups(make_calls(Weak::clone(queue), lane));
-    let task = SharedTask::start(groups);
     let mut due = there.lock();
     due.idle[lane] = false;
+    // Under the lock, since the task may run on another thread at once, and then says that it is
+    // idle.
+    let task = SharedTask::start(groups);
     let before = due.lanes[lane].replace(Lane(task));
     drop(due);
     drop(before);
@@ -209,22 +222,26 @@ async fn make_group(group: &mut Vec<DueCall>, hangs: impl FnOnce()) {
     });
     let calls = calls.collect();
     let tell = watches.iter().filter(|watch| watch.tells_sent);
-    let tell: Vec<_> = tell.map(|watch| Arc::clone(&watch.caller)).collect();
+    let tell: Vec<_> = tell.map(|watch| Weak::clone(&watch.caller)).collect();
     let sent = (!tell.is_empty()).then_some(|| {
-        for caller in tell {
+        for caller in tell.iter().filter_map(Weak::upgrade) {
             survive(|| caller.sent());
         }
     });
     let made = measured(name, "call", async { provider.call_all(calls).await });
     // A group that panics has dropped its calls, which are answered by that.
-    let _ = in_time(watched(made, sent), watches, hangs).await;
+    let _ = in_time(watched(made, sent), &mut watches, hangs).await;
     survive(|| drop(provider));
+    watches.retain(|watch| watch.caller.strong_count() > 0);
+    if !watches.is_empty() {
+        spawn_beside(watch_on(watches));
+    }
 }
 
 /// Waits for the group, and tells the calls that are not answered in time.
 async fn in_time<T>(
     made: impl Future<Output = T>,
-    mut watches: Vec<Watch>,
+    watches: &mut Vec<Watch>,
     hangs: impl FnOnce(),
 ) -> T {
     let mut made = pin!(made);
@@ -242,14 +259,16 @@ async fn in_time<T>(
                 {
                     hangs();
                 }
-                watches.retain(|watch| {
-                    let in_time = !watch.until.has_passed();
-                    if !in_time {
-                        watch.caller.overdue();
-                    }
-                    in_time
-                });
+                watches.retain(Watch::is_in_time);
             }
         }
+    }
+}
+
+/// Does the same for what the provider goes on with beside its next groups.
+async fn watch_on(mut watches: Vec<Watch>) {
+    while let Some(next) = watches.iter().map(|watch| watch.until).min() {
+        tokio::time::sleep(next.remaining()).await;
+        watches.retain(Watch::is_in_time);
     }
 }

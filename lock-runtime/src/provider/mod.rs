@@ -275,6 +275,9 @@ pub trait LockProvider: Send + Sync + 'static {
     /// must not hold it up: such a call can be moved to a task of its own. Calls that are not
     /// answered by then count as calls that panicked, unless they were moved.
     ///
+    /// It may be polled on the thread of a caller, inside the library's own runtime. So it must not
+    /// block.
+    ///
     /// By default it makes all calls at once, with the methods for single calls, and ends when all
     /// are answered.
     ///
