@@ -15,7 +15,7 @@ use std::time::Duration;
 use once_cell::sync::Lazy;
 use tokio::time::{Instant, Sleep};
 
-use crate::background;
+use crate::background::{self, spawn_beside};
 use crate::call::measured;
 use crate::clock::Timestamp;
 use crate::future::BoxFuture;
@@ -61,11 +61,24 @@ pub(crate) struct DueCall {
 
 /// What is told of a call while it is under way.
 pub(crate) struct Watch {
-    pub(crate) caller: Arc<dyn Watcher>,
+    /// Gone when the call has been answered.
+    pub(crate) caller: Weak<dyn Watcher>,
     /// When the call is overdue.
     pub(crate) until: Timestamp,
     /// Whether to tell that the call's request has been handed to the connection.
     pub(crate) tells_sent: bool,
+}
+
+impl Watch {
+    /// Says whether there is still time for an answer, and tells the caller if there is not.
+    fn is_in_time(&self) -> bool {
+        let in_time = !self.until.has_passed();
+        match self.caller.upgrade() {
+            Some(caller) if !in_time => survive(|| caller.overdue()),
+            _ => {}
+        }
+        in_time
+    }
 }
 
 /// Who is told of a call while it is under way.
@@ -152,9 +165,11 @@ impl Lane {
 fn start(queue: &Weak<CallQueue>, lane: usize) {
     let Some(there) = queue.upgrade() else { return };
     let groups = Groups(make_calls(Weak::clone(queue), lane));
-    let task = SharedTask::start(groups);
     let mut due = there.lock();
     due.idle[lane] = false;
+    // Under the lock, since the task may run on another thread at once, and then says that it is
+    // idle.
+    let task = SharedTask::start(groups);
     let before = due.lanes[lane].replace(Lane(task));
     drop(due);
     drop(before);
@@ -219,22 +234,26 @@ async fn make_group(group: &mut Vec<DueCall>, alarm: &mut Alarm, hangs: impl FnO
     });
     let calls = calls.collect();
     let tell = watches.iter().filter(|watch| watch.tells_sent);
-    let tell: Vec<_> = tell.map(|watch| Arc::clone(&watch.caller)).collect();
+    let tell: Vec<_> = tell.map(|watch| Weak::clone(&watch.caller)).collect();
     let sent = (!tell.is_empty()).then_some(|| {
-        for caller in tell {
+        for caller in tell.iter().filter_map(Weak::upgrade) {
             survive(|| caller.sent());
         }
     });
     let made = measured(name, "call", async { provider.call_all(calls).await });
     // A group that panics has dropped its calls, which are answered by that.
-    let _ = in_time(watched(made, sent), watches, alarm, hangs).await;
+    let _ = in_time(watched(made, sent), &mut watches, alarm, hangs).await;
     survive(|| drop(provider));
+    watches.retain(|watch| watch.caller.strong_count() > 0);
+    if !watches.is_empty() {
+        spawn_beside(watch_on(watches));
+    }
 }
 
 /// Waits for the group, and tells the calls that are not answered in time.
 async fn in_time<T>(
     made: impl Future<Output = T>,
-    mut watches: Vec<Watch>,
+    watches: &mut Vec<Watch>,
     alarm: &mut Alarm,
     hangs: impl FnOnce(),
 ) -> T {
@@ -244,7 +263,7 @@ async fn in_time<T>(
         let ends = watches.iter().map(|watch| watch.until);
         ends.chain(hangs.then_some(hangs_at)).min()
     };
-    let mut next = soonest(&watches, true);
+    let mut next = soonest(watches, true);
     poll_fn(|context| {
         if let Poll::Ready(output) = made.as_mut().poll(context) {
             return Poll::Ready(output);
@@ -257,14 +276,8 @@ async fn in_time<T>(
             {
                 hangs();
             }
-            watches.retain(|watch| {
-                let in_time = !watch.until.has_passed();
-                if !in_time {
-                    watch.caller.overdue();
-                }
-                in_time
-            });
-            next = soonest(&watches, hangs.is_some());
+            watches.retain(Watch::is_in_time);
+            next = soonest(watches, hangs.is_some());
         }
         Poll::Pending
     })
@@ -298,5 +311,13 @@ impl Alarm {
             context.waker().wake_by_ref();
         }
         Poll::Pending
+    }
+}
+
+/// Does the same for what the provider goes on with beside its next groups.
+async fn watch_on(mut watches: Vec<Watch>) {
+    while let Some(next) = watches.iter().map(|watch| watch.until).min() {
+        tokio::time::sleep(next.remaining()).await;
+        watches.retain(Watch::is_in_time);
     }
 }

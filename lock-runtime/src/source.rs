@@ -94,7 +94,7 @@ impl Source {
                     space: self.provider.lock_space(),
                     in_process: self.provider.grant_in_process().is_some(),
                     clone_of,
-                    calls: group_size.map(|most| CallQueue::of(self.key(clone_of), most)),
+                    calls: group_size.map(|most| CallQueue::of(self.kind_of(clone_of), most)),
                 }
             })
         });
@@ -125,10 +125,10 @@ impl Source {
 
     /// Returns a key that is the same for all sources that are [like](Self::is_like) this one.
     pub(crate) fn kind(&self) -> (bool, usize) {
-        self.key(self.facts.get().and_then(|facts| facts.clone_of))
+        self.kind_of(self.facts.get().and_then(|facts| facts.clone_of))
     }
 
-    fn key(&self, clone_of: Option<LockSpace>) -> (bool, usize) {
+    fn kind_of(&self, clone_of: Option<LockSpace>) -> (bool, usize) {
         match clone_of {
             Some(space) => (true, space.number()),
             None => (false, Arc::as_ptr(&self.provider).cast::<()>().addr()),

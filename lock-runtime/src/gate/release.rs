@@ -302,7 +302,7 @@ impl SlotRef {
             && pause.is_none()
             && let Some(calls) = lease.source().calls().cloned()
         {
-            match background::count() {
+            match background::count_next() {
                 Ok(done) => {
                     state.enter(Phase::releasing(None));
                     self.look_at_call(state);
@@ -355,12 +355,13 @@ impl SlotRef {
             })),
             _done: done,
         });
+        let watching = Arc::downgrade(&caller);
         DueCall {
             provider,
             name,
-            call: Call::Release(ReleaseCall::new(grant, Arc::clone(&caller) as _)),
+            call: Call::Release(ReleaseCall::new(grant, caller)),
             watch: Some(Watch {
-                caller,
+                caller: watching,
                 until: end,
                 tells_sent,
             }),

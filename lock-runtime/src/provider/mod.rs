@@ -281,6 +281,9 @@ pub trait LockProvider: Send + Sync + 'static {
     /// For a release in the background, the library may ask for the lock anew before the release is
     /// answered, once its request has been sent. The server must get the two in this order.
     ///
+    /// It may be polled on the thread of a caller, inside the library's own runtime. So it must not
+    /// block.
+    ///
     /// By default it makes all calls at once, with the methods for single calls, and ends when all
     /// are answered.
     ///

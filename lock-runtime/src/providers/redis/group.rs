@@ -16,7 +16,7 @@ use super::acquisition::{Acquisition, Asked, settle};
 use super::cleanup::Cleanup;
 use super::connection::{Connection, Releasing};
 use super::connection_manager::ConnectionManager;
-use super::error::is_forgotten;
+use super::error::{fault, is_forgotten};
 use super::numbers::milliseconds;
 use super::release::{self, Release};
 use super::residue::Residue;
@@ -26,6 +26,7 @@ use crate::LockError;
 use crate::background::spawn_beside;
 use crate::clock::Timestamp;
 use crate::provider::{AcquireCall, Call, Grant, ReleaseCall};
+use crate::providers::kit::fault::Fault;
 use crate::sending::{is_watched, unsent};
 
 /// How many calls go together at most. With more, the server gains little, and others wait longer.
@@ -124,6 +125,12 @@ impl Group {
         for (call, _) in self.acquisitions() {
             call.request().report_unanswered_since(None);
         }
+        if let Err(error) = &answer
+            && fault(error) == Fault::Refused
+        {
+            // What the user may not do with one key, the server refuses for all, and does nothing.
+            return self.go_on_alone(manager);
+        }
         let made = Made {
             manager,
             connection,
@@ -213,7 +220,8 @@ impl Group {
         command
     }
 
-    /// Makes each call by itself, since there is no connection now that may grant locks.
+    /// Makes each call by itself: there is no connection now that may grant locks, or the server
+    /// has refused the request as a whole.
     fn go_on_alone(self, manager: &Arc<ConnectionManager>) {
         for call in self.releases {
             let manager = Arc::clone(manager);

@@ -364,14 +364,14 @@ impl Steps for Exchange {
             News::Answer(waiting, answer) => (waiting, answer),
         };
         let each = |answer: RedisResult<Value>| match answer {
-            Ok(Value::Array(answers)) => Ok(answers.into_iter().map(Value::extract_error)),
+            Ok(Value::Array(answers)) => Ok(answers.into_iter().map(outcome)),
             // No server answers a pipeline with less.
             Ok(_) => Err(gone()),
             Err(error) => Err(error),
         };
         // Whoever asked may have gone away.
         match waiting {
-            Waiting::One(waiter) => drop(waiter.send(answer.and_then(Value::extract_error))),
+            Waiting::One(waiter) => drop(waiter.send(answer.and_then(outcome))),
             Waiting::All(waiter) => drop(waiter.send(each(answer).map(Iterator::collect))),
             Waiting::Each(waiters) => match each(answer) {
                 Ok(answers) => {
@@ -405,6 +405,14 @@ impl Drop for Exchange {
         while let Some(group) = self.under_way.pop_front() {
             survive(|| drop(group));
         }
+    }
+}
+
+/// Returns the error that a command was answered with. One within an answer concerns a part of it.
+fn outcome(answer: Value) -> RedisResult<Value> {
+    match answer {
+        Value::ServerError(error) => Err(error.into()),
+        answer => Ok(answer),
     }
 }
 
@@ -627,6 +635,28 @@ mod tests {
             .write_all(b"+ONE\r\n+TWO\r\n+PONG\r\n")
             .unwrap();
         assert_eq!(runtime().block_on(third), pong());
+    }
+
+    #[test]
+    fn an_error_within_an_answer_is_not_the_answer() {
+        let mut connected = Connected::start(PATIENCE);
+        let free = connected.block();
+        let mut first = connected.ping();
+        assert!(is_pending(&mut first));
+        connected.is_asked();
+        drop(free);
+        let answers = b"*2\r\n-WRONGTYPE it is a hash\r\n:1\r\n";
+        connected.server.write_all(answers).unwrap();
+        let Ok(Value::Array(answers)) = runtime().block_on(first) else {
+            panic!("expected both parts");
+        };
+        let error = answers[0].clone().extract_error().unwrap_err();
+        assert_eq!(error.code(), Some("WRONGTYPE"));
+        assert_eq!(answers[1], Value::Int(1));
+        let second = connected.ping();
+        connected.server.write_all(b"-OOM no\r\n").unwrap();
+        let error = runtime().block_on(second).unwrap_err();
+        assert_eq!(error.code(), Some("OOM"));
     }
 
     #[test]

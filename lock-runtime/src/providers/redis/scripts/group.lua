@@ -31,7 +31,6 @@ for at = 1, releases do
     answers[1 + at] = 1
   end
 end
-if #free > 0 then redis.call('DEL', unpack(free)) end
 
 local granted = {}
 for at = releases + 1, releases + takes do
@@ -44,8 +43,21 @@ for at = releases + 1, releases + takes do
     slow[#slow + 1] = at
   end
 end
-if #granted > 0 then
-  local time = redis.call('TIME')
+
+if #free > 0 then
+  -- Only now: a server whose memory is full takes all that a script writes after its first write.
+  local deleted = redis.pcall('DEL', unpack(free))
+  if type(deleted) == 'table' then
+    for at = 1, releases do
+      if answers[1 + at] == 1 then answers[1 + at] = deleted end
+    end
+  end
+end
+
+local time = #granted > 0 and redis.pcall('TIME')
+if time and time.err then
+  for _, at in ipairs(granted) do slow[#slow + 1] = at end
+elseif time then
   local now = time[1] * 1000000 + time[2]
   local text = string.format('%.0f', now)
   -- Tells what the counter was. Its life is renewed with every connection.
@@ -55,7 +67,7 @@ if #granted > 0 then
     answers[1] = first
     for index, at in ipairs(granted) do answers[1 + at] = index end
   else
-    if type(last) == 'string' then redis.call('SET', KEYS[1], last, 'KEEPTTL') end
+    if type(last) == 'string' then redis.pcall('SET', KEYS[1], last, 'KEEPTTL') end
     for _, at in ipairs(granted) do slow[#slow + 1] = at end
   end
 end
