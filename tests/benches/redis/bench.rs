@@ -35,7 +35,7 @@ const BEGIN: Duration = Duration::from_millis(1);
 /// What the link delays a piece in each direction.
 const LINK: Duration = Duration::from_micros(500);
 /// The number of hand-overs of a contender that polls, which takes its time.
-const HAND_OVERS_OF_POLLING: u64 = 6;
+const HAND_OVERS_OF_POLLING: u64 = 4;
 
 pub(crate) struct Bench {
     pub(crate) scale: Scale,

@@ -1,6 +1,7 @@
 //! A TCP proxy that breaks connections on command. It counts, so that a test can show that the
 //! fault happened.
 
+use std::hint::spin_loop;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
@@ -17,6 +18,8 @@ use tokio::task::JoinHandle;
 const UNDER_WAY: usize = 1024;
 /// The runtime's timers fire up to this long after they are due.
 const TIMER_SLACK: Duration = Duration::from_millis(2);
+/// The system wakes a thread up to about this long after its time.
+const WAKE_SLACK: Duration = Duration::from_micros(100);
 
 /// The treatment of the bytes of one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -354,7 +357,7 @@ async fn deliver(mut arriving: mpsc::Receiver<Piece>, to: &mut OwnedWriteHalf, p
 }
 
 /// Sleeps until then. The last part is a thread's sleep, since the runtime's timers know only whole
-/// milliseconds.
+/// milliseconds, and the end of that is no sleep, since the system wakes it late.
 async fn sleep_until(due: Instant) {
     let left = || due.saturating_duration_since(Instant::now());
     if left() > TIMER_SLACK {
@@ -362,7 +365,13 @@ async fn sleep_until(due: Instant) {
     }
     let left = left();
     if !left.is_zero() {
-        let _ = tokio::task::spawn_blocking(move || thread::sleep(left)).await;
+        let sleep = move || {
+            thread::sleep(left.saturating_sub(WAKE_SLACK));
+            while Instant::now() < due {
+                spin_loop();
+            }
+        };
+        let _ = tokio::task::spawn_blocking(sleep).await;
     }
 }
 

@@ -85,7 +85,7 @@ fn holds_and_delays() {
         assert_eq!(client.read_u8().await.unwrap(), b'x');
 
         proxy.set(|fault| fault.to_client = Flow::Delay(SILENCE));
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         round_trip(&mut client).await;
         assert!(start.elapsed() >= SILENCE);
     });
@@ -97,7 +97,7 @@ fn delayed_pieces_do_not_wait_for_each_other() {
         let (proxy, mut client) = echo().await;
         proxy.set(|fault| fault.to_server = Flow::Delay(DELAY));
         const PIECES: u64 = 10;
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         for piece in 1..=PIECES {
             client.write_all(b"x").await.unwrap();
             // Each byte is a piece of its own.
@@ -122,7 +122,7 @@ fn a_delay_may_be_shorter_than_a_timer_tick() {
         });
         let mut shortest = BOUND;
         for _ in 0..100 {
-            let start = std::time::Instant::now();
+            let start = Instant::now();
             round_trip(&mut client).await;
             shortest = shortest.min(start.elapsed());
         }
