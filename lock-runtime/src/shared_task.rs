@@ -255,10 +255,12 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(30);
 
+    type Asked = Arc<Mutex<VecDeque<(usize, mpsc::Sender<usize>)>>>;
+
     /// Takes numbers from a queue, and hands each out to whoever asked.
     #[derive(Default)]
     struct Echo {
-        asked: Arc<Mutex<VecDeque<(usize, mpsc::Sender<usize>)>>>,
+        asked: Asked,
         taken_up: VecDeque<(usize, mpsc::Sender<usize>)>,
         seen: Arc<Seen>,
     }
@@ -318,7 +320,7 @@ mod tests {
     /// A task on a runtime with a thread of its own, as the background one is.
     struct Running {
         task: Arc<SharedTask<Echo>>,
-        asked: Arc<Mutex<VecDeque<(usize, mpsc::Sender<usize>)>>>,
+        asked: Asked,
         seen: Arc<Seen>,
         /// Jobs for that thread, which ends without this.
         jobs: Option<tokio::sync::mpsc::UnboundedSender<Box<dyn FnOnce() + Send>>>,
