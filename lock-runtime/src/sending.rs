@@ -194,7 +194,7 @@ mod tests {
             woken.await.expect("it is woken");
             written.send(()).expect("the test listens");
         });
-        tokio::task::yield_now().await;
+        yield_now().await;
         let (answer, answered) = oneshot::channel();
         let call = async {
             // As an answer to another request does, which comes at this moment.
@@ -226,7 +226,7 @@ mod tests {
         ));
         let unsent = to_be_sent.await.expect("it is about to send");
         for _ in 0..10 {
-            tokio::task::yield_now().await;
+            yield_now().await;
         }
         assert!(told.try_recv().is_err());
         // The request goes to the connection on another thread, and nothing else wakes the call.
@@ -234,7 +234,7 @@ mod tests {
             .join()
             .expect("no panic");
         while told.try_recv().is_err() {
-            tokio::task::yield_now().await;
+            yield_now().await;
         }
         answer.send(()).expect("the call waits");
         call.await.expect("no panic");
@@ -246,10 +246,10 @@ mod tests {
         let (tell, told) = told();
         let (answer, answered) = oneshot::channel::<()>();
         let call = spawn_beside(watched(answered, Some(tell)));
-        tokio::task::yield_now().await;
+        yield_now().await;
         let others = unsent();
         while told.try_recv().is_err() {
-            tokio::task::yield_now().await;
+            yield_now().await;
         }
         assert!(others.0.is_none());
         answer.send(()).expect("the call waits");

@@ -11,6 +11,7 @@ use lock_tests::{Probe, eventually};
 use crate::common::{BOUND, DEADLINE, connected, lock, take, with_server};
 use crate::network::{builder_behind, count, proxy_of};
 use crate::server_stats::{calls, take_as_foreigner};
+use crate::together::{Together, long};
 
 #[test]
 fn a_grant_whose_message_vanished_is_found() {
@@ -209,12 +210,10 @@ fn many_grants_that_come_with_the_answers_are_all_heard() {
         for name in 0..NAMES {
             held.push(take(&holder, &format!("order{name}")).await);
         }
-        let proxy = proxy_of(&server).await;
-        let builder = builder_behind(&proxy)
-            .lease(Duration::from_secs(600))
-            .response_timeout(DEADLINE);
-        let waiter = connected(builder).await;
-        take(&waiter, "warm-up").await.release().await.unwrap();
+        let configure = |builder| long(builder).response_timeout(DEADLINE);
+        // It knows that the server knows the scripts.
+        let together = Together::start(&server, configure).await;
+        let (proxy, waiter) = (&together.proxy, &together.provider);
         proxy.set(|fault| fault.to_client = Flow::Hold);
         let waiting: Vec<_> = (0..NAMES)
             .map(|name| {

@@ -6,6 +6,9 @@
 #[path = "../redis/common.rs"]
 #[allow(dead_code, reason = "the other tests need more of it")]
 mod common;
+#[path = "../redis/together.rs"]
+#[allow(dead_code, reason = "the other tests need more of it")]
+mod together;
 
 mod network;
 mod server_stats;
@@ -19,6 +22,7 @@ mod eviction;
 mod failover;
 mod failover_hand_over;
 mod foreign_client;
+mod groups;
 mod hand_over;
 mod loss;
 mod nemesis;

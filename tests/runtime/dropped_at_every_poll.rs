@@ -13,6 +13,7 @@ use lock_runtime::{
 };
 use lock_tests::{Scratch, eventually, unique};
 
+use crate::groups::Grouping;
 use crate::{BOUND, run, shared};
 
 /// An executor of a few lines, which is all that the library needs.
@@ -149,5 +150,19 @@ fn test_provider() {
         provider.delay(Operation::Release, Duration::from_millis(2));
         every_future(shared(provider.clone())).await;
         crate::nothing_held(&provider).await;
+    });
+}
+
+#[test]
+fn in_groups() {
+    run(async {
+        let provider = Grouping::of_size_answering(64);
+        every_future(shared(Arc::clone(&provider))).await;
+        crate::nothing_held(&provider.inner).await;
+        let delay = Duration::from_millis(2);
+        provider.inner.delay(Operation::Acquire, delay);
+        provider.inner.delay(Operation::Release, delay);
+        every_future(shared(Arc::clone(&provider))).await;
+        crate::nothing_held(&provider.inner).await;
     });
 }

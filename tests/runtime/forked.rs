@@ -1,5 +1,7 @@
 //! A child that was made by `fork` has none of the threads of its parent.
 
+use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use fork::Fork;
@@ -7,6 +9,7 @@ use lock_runtime::testing::TestProvider;
 use lock_runtime::{DistributedLock, InProcessProvider, LockErrorKind};
 
 use crate::dropped_at_every_poll::block_on;
+use crate::groups::Grouping;
 use crate::own_process::in_own_process;
 use crate::{lock_on, shared};
 
@@ -62,5 +65,37 @@ fn a_child_of_fork_is_told() {
         assert!(!held.is_lost());
         drop(held);
         drop(block_on(other.acquire()).expect("it works on"));
+    });
+}
+
+/// Whoever asks too soon after the fork must not take the threads for there.
+#[test]
+fn a_child_that_asks_at_once_is_told() {
+    in_own_process("forked::a_child_that_asks_at_once_is_told", &[], || {
+        let single = shared(TestProvider::new());
+        let in_groups = shared(Grouping::of_size_answering(64));
+        for provider in [single, in_groups] {
+            let lock = DistributedLock::on(Arc::clone(&provider), "before");
+            for number in 0..20 {
+                let other = DistributedLock::on(Arc::clone(&provider), format!("soon:{number}"));
+                drop(block_on(lock.acquire()).expect("the lock is free"));
+                match fork::fork().expect("it can be forked") {
+                    Fork::Child => {
+                        // One that hangs fails, too.
+                        thread::spawn(|| {
+                            thread::sleep(Duration::from_secs(5));
+                            std::process::exit(12);
+                        });
+                        let told = block_on(other.acquire()).is_err();
+                        std::process::exit(if told { 10 } else { 11 });
+                    }
+                    Fork::Parent(child) => {
+                        let status = fork::waitpid(child).expect("it ends");
+                        let code = (status >> 8) & 0xff;
+                        assert_eq!(code, 10, "status {status}");
+                    }
+                }
+            }
+        }
     });
 }

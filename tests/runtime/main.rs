@@ -8,6 +8,7 @@ mod deadlocks;
 mod dropped_at_every_poll;
 mod forked;
 mod gate;
+mod groups;
 mod hand_over;
 mod leases;
 mod log;
