@@ -10,7 +10,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::thread;
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use once_cell::sync::{Lazy, OnceCell};
@@ -41,6 +41,7 @@ struct Background {
 }
 
 static BACKGROUND: OnceCell<Background> = OnceCell::new();
+static TIMER: OnceCell<ThreadId> = OnceCell::new();
 static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
 static JOB_DONE: Lazy<Notify> = Lazy::new(Notify::new);
 
@@ -81,7 +82,10 @@ fn start() -> Result<Background, std::io::Error> {
     let (jobs, arriving) = mpsc::unbounded_channel();
     let thread = |name: &str| thread::Builder::new().name(name.to_owned());
     thread("lock-background").spawn(move || calls.block_on(run_all(arriving)))?;
-    thread("lock-timer").spawn(move || time.block_on(std::future::pending::<()>()))?;
+    thread("lock-timer").spawn(move || {
+        let _ = TIMER.set(thread::current().id());
+        time.block_on(std::future::pending::<()>())
+    })?;
     Ok(Background {
         process: std::process::id(),
         jobs,
@@ -108,13 +112,18 @@ pub(crate) fn keep_time(task: impl Future<Output = ()> + Send + 'static) -> Resu
     Ok(())
 }
 
+/// Tells whether this is the thread that keeps time, which must not be held up.
+pub(crate) fn keeps_time_here() -> bool {
+    TIMER.get() == Some(&thread::current().id())
+}
+
 /// Tells whether the threads are there, or could be started.
 pub(crate) fn is_there() -> bool {
     background_for_wait().is_ok()
 }
 
-/// Runs a task beside the one that is being polled, on the same runtime. To be called on the
-/// background thread, where all calls of providers are polled.
+/// Runs a task beside the one that is being polled, on the same runtime. To be called within the
+/// background runtime, in which all calls of providers are polled.
 pub(crate) fn spawn_beside<T: Send + 'static>(
     task: impl Future<Output = T> + Send + 'static,
 ) -> JoinHandle<T> {

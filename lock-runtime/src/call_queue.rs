@@ -20,7 +20,7 @@ use crate::call::measured;
 use crate::clock::Timestamp;
 use crate::future::BoxFuture;
 use crate::provider::{Call, LockProvider};
-use crate::sending::watched;
+use crate::sending::{is_over_here, watched};
 use crate::shared_task::{SharedTask, Steps};
 use crate::wake::survive;
 
@@ -86,11 +86,12 @@ pub(crate) trait Watcher: Send + Sync {
     /// Lets others go on without the answer. If it came before, this does nothing.
     fn overdue(&self);
 
-    /// Lets the caller go on, since the request has been handed to the connection.
-    fn sent(&self);
+    /// Lets the caller go on, since the request has been handed to the connection. `exactly` says
+    /// that it was written, so that what is asked for later comes later.
+    fn sent(&self, exactly: bool);
 }
 
-/// The queues of the process, the oldest first. A call may make its provider's `Source` anew each
+/// The queues of the process, the last used last. A call may make its provider's `Source` anew each
 /// time, so a queue outlives it. A queue knows nothing of its provider, so that it does no harm if
 /// another one has the same address later.
 static QUEUES: Lazy<Mutex<Vec<(Key, Arc<CallQueue>)>>> = Lazy::new(Mutex::default);
@@ -104,7 +105,10 @@ impl CallQueue {
         let mut queues = QUEUES.lock().unwrap_or_else(PoisonError::into_inner);
         let it = |(other, queue): &(Key, Arc<Self>)| *other == key && queue.most == most;
         if let Some(at) = queues.iter().position(it) {
-            return Arc::clone(&queues[at].1);
+            let found = queues.remove(at);
+            let queue = Arc::clone(&found.1);
+            queues.push(found);
+            return queue;
         }
         let unused = |(_, queue): &(Key, Arc<Self>)| Arc::strong_count(queue) == 1;
         if queues.iter().filter(|queue| unused(queue)).count() >= MOST_UNUSED
@@ -157,7 +161,11 @@ pub(crate) struct Lane(Arc<SharedTask<Groups>>);
 impl Lane {
     /// Makes what is due, as far as this thread can without waiting.
     pub(crate) fn run(&self) {
-        self.0.run_here();
+        // A thread that keeps time, or is ending, makes no call.
+        match background::keeps_time_here() || is_over_here() {
+            true => self.0.run_soon(),
+            false => self.0.run_here(),
+        }
     }
 }
 
@@ -193,6 +201,11 @@ impl Steps for Groups {
 /// Makes the calls that are due, a group at a time, until the queue is gone.
 fn make_calls(queue: Weak<CallQueue>, lane: usize) -> BoxFuture<'static, ()> {
     Box::pin(async move {
+        let mut lives = Lives {
+            queue: Weak::clone(&queue),
+            lane,
+            has_ended: false,
+        };
         let mut group = Vec::new();
         let mut alarm = Alarm::default();
         let mut hung = false;
@@ -204,7 +217,24 @@ fn make_calls(queue: Weak<CallQueue>, lane: usize) -> BoxFuture<'static, ()> {
             };
             make_group(&mut group, &mut alarm, hangs).await;
         }
+        lives.has_ended = true;
     })
+}
+
+/// Starts the lane anew if it ends by a panic.
+struct Lives {
+    queue: Weak<CallQueue>,
+    lane: usize,
+    has_ended: bool,
+}
+
+impl Drop for Lives {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            let (queue, lane) = (Weak::clone(&self.queue), self.lane);
+            background::spawn(async move { start(&queue, lane) });
+        }
+    }
 }
 
 /// Takes what is due. False if nothing can become due any more.
@@ -235,9 +265,9 @@ async fn make_group(group: &mut Vec<DueCall>, alarm: &mut Alarm, hangs: impl FnO
     let calls = calls.collect();
     let tell = watches.iter().filter(|watch| watch.tells_sent);
     let tell: Vec<_> = tell.map(|watch| Weak::clone(&watch.caller)).collect();
-    let sent = (!tell.is_empty()).then_some(|| {
+    let sent = (!tell.is_empty()).then_some(|exactly| {
         for caller in tell.iter().filter_map(Weak::upgrade) {
-            survive(|| caller.sent());
+            survive(|| caller.sent(exactly));
         }
     });
     let made = measured(name, "call", async { provider.call_all(calls).await });

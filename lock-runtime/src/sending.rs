@@ -42,18 +42,27 @@ pub(crate) struct Unsent(Option<Arc<Watch>>);
 /// dropped. This costs next to nothing where nobody watches.
 #[cfg_attr(not(any(feature = "_server", feature = "file")), allow(dead_code))]
 pub(crate) fn unsent() -> Unsent {
-    Unsent(WATCHED.with_borrow(|watch| {
-        let watch = Arc::clone(watch.as_ref()?);
+    let watched = WATCHED.try_with(|watch| {
+        let watch = Arc::clone(watch.borrow().as_ref()?);
         watch.unsent.fetch_add(1, Ordering::Relaxed);
         Some(watch)
-    }))
+    });
+    Unsent(watched.ok().flatten())
+}
+
+/// Tells whether this thread is ending, so that no call can be watched on it any more.
+#[cfg_attr(not(feature = "_server"), allow(dead_code))]
+pub(crate) fn is_over_here() -> bool {
+    WATCHED.try_with(|_| ()).is_err()
 }
 
 /// Tells whether somebody watches the call that is being polled, and goes on when it has been
 /// handed over.
 #[cfg_attr(not(feature = "redis"), allow(dead_code))]
 pub(crate) fn is_watched() -> bool {
-    WATCHED.with_borrow(Option::is_some)
+    WATCHED
+        .try_with(|watch| watch.borrow().is_some())
+        .unwrap_or(false)
 }
 
 impl Unsent {
@@ -100,18 +109,23 @@ impl Watch {
 }
 
 /// Polls a call to its end, and calls `sent` when its request has been handed to the connection and
-/// the call still waits. Without a `sent`, it only polls.
-pub(crate) async fn watched<T>(call: impl Future<Output = T>, sent: Option<impl FnOnce()>) -> T {
+/// the call still waits. `sent` gets to know whether the provider said exactly when that was.
+/// Without a `sent`, this only polls.
+pub(crate) async fn watched<T>(
+    call: impl Future<Output = T>,
+    sent: Option<impl FnOnce(bool)>,
+) -> T {
     let mut call = pin!(call);
     let mut sent = sent.map(|sent| (sent, Arc::new(Watch::default())));
     let mut turns = TURNS;
     poll_fn(|context| {
-        let Some((_, watch)) = &sent else {
-            return call.as_mut().poll(context);
-        };
         let polled = {
-            let _watching = Watching::begin(watch);
+            // Also if nobody watches this call: what polls it may be another call's watched poll.
+            let _watching = Watching::begin(sent.as_ref().map(|(_, watch)| watch));
             call.as_mut().poll(context)
+        };
+        let Some((_, watch)) = &sent else {
+            return polled;
         };
         if polled.is_ready() {
             return polled;
@@ -122,8 +136,8 @@ pub(crate) async fn watched<T>(call: impl Future<Output = T>, sent: Option<impl 
             turns -= 1;
             // Not a mere wake-up: a connection that another thread has woken would come after that.
             let _ = pin!(yield_now()).poll(context);
-        } else if let Some((sent, _)) = sent.take() {
-            sent();
+        } else if let Some((sent, watch)) = sent.take() {
+            sent(watch.exact.load(Ordering::Relaxed));
         }
         Poll::Pending
     })
@@ -134,14 +148,17 @@ pub(crate) async fn watched<T>(call: impl Future<Output = T>, sent: Option<impl 
 struct Watching(Option<Arc<Watch>>);
 
 impl Watching {
-    fn begin(watch: &Arc<Watch>) -> Self {
-        Self(WATCHED.replace(Some(Arc::clone(watch))))
+    fn begin(watch: Option<&Arc<Watch>>) -> Self {
+        let before = WATCHED.try_with(|watched| watched.replace(watch.cloned()));
+        Self(before.ok().flatten())
     }
 }
 
 impl Drop for Watching {
     fn drop(&mut self) {
-        drop(WATCHED.replace(self.0.take()));
+        let before = self.0.take();
+        let watch = WATCHED.try_with(|watched| watched.replace(before));
+        drop(watch);
     }
 }
 
@@ -155,9 +172,9 @@ mod tests {
     use crate::background::spawn_beside;
 
     /// Returns what tells that a call was handed over, and where it is told.
-    fn told() -> (impl FnOnce(), mpsc::Receiver<()>) {
+    fn told() -> (impl FnOnce(bool), mpsc::Receiver<()>) {
         let (tell, told) = mpsc::channel();
-        let tell = move || tell.send(()).expect("the test listens");
+        let tell = move |_| tell.send(()).expect("the test listens");
         (tell, told)
     }
 
@@ -179,7 +196,7 @@ mod tests {
             });
             answered.await.expect("it is answered")
         };
-        let sent = move || {
+        let sent = move |_| {
             is_written.try_recv().expect("the request is written");
             answer.send(()).expect("the call waits");
         };
@@ -202,7 +219,7 @@ mod tests {
             waking.join().expect("no panic").expect("it waits");
             answered.await.expect("it is answered");
         };
-        let sent = move || {
+        let sent = move |_| {
             is_written.try_recv().expect("the request is written");
             answer.send(()).expect("the call waits");
         };
@@ -259,6 +276,6 @@ mod tests {
     #[tokio::test]
     async fn a_call_that_nobody_watches_is_only_polled() {
         let call = async { unsent().0.is_none() };
-        assert!(watched(call, None::<fn()>).await);
+        assert!(watched(call, None::<fn(bool)>).await);
     }
 }

@@ -1,6 +1,7 @@
 //! Acquisitions, releases and hand-overs of many locks in one request: each has the outcome that it
 //! would have alone.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -790,5 +791,37 @@ fn a_group_answers_as_single_calls_do() {
                 assert!(granted.count() > 0 || act == Act::Release, "{alone:?}");
             }
         }
+    });
+}
+
+/// A thread whose own values go one after another: first what the library keeps there, then the
+/// guard, while the runtime's is still there.
+#[test]
+fn guards_that_are_dropped_after_their_thread_s_other_values_are_released() {
+    thread_local! {
+        static KEPT: RefCell<Option<LockGuard>> = const { RefCell::new(None) };
+    }
+    with_server(|server| async move {
+        let provider = server.provider_with_long_lease().await;
+        // More than there are lanes.
+        for round in 0..6 {
+            let lock = match round % 2 {
+                0 => lock(&provider, "order"),
+                _ => lock(&provider, "order").release_in_background(),
+            };
+            let ended = std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().build();
+                runtime.expect("a runtime starts").block_on(async move {
+                    // Whoever is first here is the last to go.
+                    KEPT.with_borrow(|kept| assert!(kept.is_none()));
+                    let guard = lock.acquire_for(BOUND).await.expect("free");
+                    KEPT.set(Some(guard));
+                });
+            });
+            let ended = tokio::task::spawn_blocking(move || ended.join());
+            ended.await.unwrap().expect("no panic");
+            server.raw.until_gone("order", BOUND).await;
+        }
+        take(&provider, "order").await.release().await.unwrap();
     });
 }

@@ -93,17 +93,21 @@ impl Effects {
     /// Does all of it. The caller must not hold the slot's lock.
     pub(super) fn happen(self) {
         let Some(more) = self.more else {
-            if let Some(waker) = self.first {
-                wake::one(waker);
-            }
+            // First, since a waker may run a task that waits for this call.
             if let Some(lane) = self.lane {
                 lane.run();
+            }
+            if let Some(waker) = self.first {
+                wake::one(waker);
             }
             return;
         };
         // First, so that the log has its line before a caller goes on.
         for work in more.later {
             wake::survive(work);
+        }
+        for lane in self.lane.into_iter().chain(more.lanes) {
+            lane.run();
         }
         wake::all(self.first);
         if let Some(interest) = more.abandoned {
@@ -115,9 +119,6 @@ impl Effects {
         }
         for job in more.jobs {
             wake::survive(|| drop(job));
-        }
-        for lane in self.lane.into_iter().chain(more.lanes) {
-            lane.run();
         }
     }
 }

@@ -96,7 +96,7 @@ impl SlotRef {
                 .release_later(lease.grant(), until.remaining())
                 .await
         });
-        let asked = watched(asked, answers.sent().map(|sent| || sent.tell())).await;
+        let asked = watched(asked, answers.sent().map(|sent| |_| sent.tell())).await;
         let asked = asked.unwrap_or_else(|panicked| Err(panicked.into()));
         let asked = asked.map_err(|error| of_grant(error).with_name(self.name.clone()));
         match &asked {

@@ -384,7 +384,7 @@ impl SlotRef {
         let result = {
             let release = async { source.provider.release(lease.grant()).await };
             let release = measured(source.name(), "release", release);
-            let mut release = pin!(watched(release, answers.sent().map(|sent| || sent.tell())));
+            let mut release = pin!(watched(release, answers.sent().map(|sent| |_| sent.tell())));
             match select(release.as_mut(), tokio::time::sleep(end.remaining())).await {
                 First::Left(released) => released,
                 First::Right(()) => {
@@ -502,14 +502,14 @@ impl Watcher for Caller {
         self.answer(Err(unanswered()));
     }
 
-    /// Lets waiters go on too: what they ask for comes to the server after the release.
-    fn sent(&self) {
+    /// Lets waiters go on too, if what they ask for comes to the server after the release.
+    fn sent(&self, exactly: bool) {
         let mut awaited = self.awaited();
         let Some(waits) = &mut *awaited else { return };
         let sent = waits.answers.sent();
-        let gone_on = std::mem::replace(&mut waits.gone_on, true);
+        let goes_on = exactly && !std::mem::replace(&mut waits.gone_on, true);
         drop(awaited);
-        if !gone_on {
+        if goes_on {
             self.slot.released();
         }
         if let Some(sent) = sent {

@@ -22,12 +22,12 @@ use super::release::{self, Release};
 use super::residue::Residue;
 use super::script::{By, GROUP as SCRIPT};
 use super::waiting::Waiting;
-use crate::LockError;
 use crate::background::spawn_beside;
 use crate::clock::Timestamp;
 use crate::provider::{AcquireCall, Call, Grant, ReleaseCall};
 use crate::providers::kit::fault::Fault;
 use crate::sending::{is_watched, unsent};
+use crate::{LockError, LockErrorKind};
 
 /// How many calls go together at most. With more, the server gains little, and others wait longer.
 pub(super) const GROUP: usize = 64;
@@ -41,6 +41,9 @@ pub(super) async fn call_all(manager: &Arc<ConnectionManager>, calls: Vec<Call>)
     for call in calls {
         match call {
             Call::Release(call) => group.releases.push(call),
+            Call::Acquire(call) if call.gives_up().is_none() && call.request().is_abandoned() => {
+                call.answer(Err(LockErrorKind::Contended.into()));
+            }
             Call::Acquire(call) => {
                 let form = Form::of(&call);
                 match call.gives_up() {
@@ -49,6 +52,9 @@ pub(super) async fn call_all(manager: &Arc<ConnectionManager>, calls: Vec<Call>)
                 }
             }
         }
+    }
+    if group.len() == 0 {
+        return;
     }
     let current = manager.current();
     match current.filter(|connection| connection.grants_after().is_none()) {
@@ -103,7 +109,7 @@ impl Group {
         });
         if self.len() == 1 {
             // The script for one lock does less.
-            return self.run_one(manager, connection).await;
+            return self.run_one(manager, connection, followed).await;
         }
         let command = self.command(manager, By::Hash);
         let sent_at = Timestamp::now();
@@ -135,6 +141,7 @@ impl Group {
             manager,
             connection,
             sent_at,
+            followed,
         };
         let mut answers = Answers::new(answer);
         for call in self.releases {
@@ -146,7 +153,12 @@ impl Group {
         }
     }
 
-    async fn run_one(self, manager: &Arc<ConnectionManager>, connection: Arc<Connection>) {
+    async fn run_one(
+        self,
+        manager: &Arc<ConnectionManager>,
+        connection: Arc<Connection>,
+        followed: bool,
+    ) {
         for call in self.releases {
             let sent_at = Timestamp::now();
             let answer = Release::new(manager, call.grant()).ask(&connection).await;
@@ -155,6 +167,7 @@ impl Group {
                 manager,
                 connection,
                 sent_at,
+                followed,
             };
             made.release(call, answer);
         }
@@ -225,9 +238,11 @@ impl Group {
     fn go_on_alone(self, manager: &Arc<ConnectionManager>) {
         for call in self.releases {
             let manager = Arc::clone(manager);
+            let residue = Residue::new(&[owner_of(&manager, &call)]);
             spawn_beside(async move {
                 let released = Release::new(&manager, call.grant()).run().await;
                 Cleanup::of_grant(&manager, call.grant());
+                drop(residue);
                 call.answer(released);
             });
         }
@@ -247,6 +262,8 @@ struct Made<'a> {
     manager: &'a Arc<ConnectionManager>,
     connection: Arc<Connection>,
     sent_at: Timestamp,
+    /// Whether the locks may have been asked for again since.
+    followed: bool,
 }
 
 impl Made<'_> {
@@ -256,7 +273,11 @@ impl Made<'_> {
         match release::settle(answer) {
             Ok(outcome) => {
                 Cleanup::of_grant(manager, call.grant());
-                call.answer(outcome);
+                call.answer(match outcome {
+                    // Whoever followed it on another connection may have taken it back.
+                    Err(_) if self.followed && self.connection.has_ended() => Ok(()),
+                    outcome => outcome,
+                });
             }
             Err(error) => {
                 let (manager, connection) = (Arc::clone(manager), Arc::clone(&self.connection));

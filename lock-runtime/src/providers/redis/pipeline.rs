@@ -19,6 +19,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, Value};
 use tokio::sync::oneshot;
+use tokio::task::coop;
 use tokio::time::Sleep;
 
 use super::transport::{Driver, Opened};
@@ -217,8 +218,12 @@ enum Waiting {
 /// What a step has for others.
 enum News {
     Answer(Waiting, RedisResult<Value>),
-    /// A request has been written, as far as the socket takes it.
-    Written(Unsent),
+    /// A request has been written, as far as the socket takes it. If that is not `exactly` so, it
+    /// has come to the client's task.
+    Sent {
+        unsent: Unsent,
+        exactly: bool,
+    },
 }
 
 impl Exchange {
@@ -338,7 +343,11 @@ impl Steps for Exchange {
 
     fn step(&mut self, context: &mut Context<'_>, news: &mut Vec<Self::News>) -> Poll<()> {
         let driven = self.driver.poll(context);
-        news.extend(self.unsent.drain(..).map(News::Written));
+        if coop::has_budget_remaining() {
+            let exactly = matches!(self.driver, Driver::Ours(_));
+            let unsent = self.unsent.drain(..);
+            news.extend(unsent.map(|unsent| News::Sent { unsent, exactly }));
+        }
         // Only the driver brings an answer, and it has just been polled.
         let quietly = &mut Context::from_waker(Waker::noop());
         match self.driver {
@@ -360,7 +369,11 @@ impl Steps for Exchange {
 
     fn hand_out(news: Self::News) {
         let (waiting, answer) = match news {
-            News::Written(unsent) => return unsent.written(),
+            News::Sent {
+                unsent,
+                exactly: true,
+            } => return unsent.written(),
+            News::Sent { unsent, .. } => return drop(unsent),
             News::Answer(waiting, answer) => (waiting, answer),
         };
         let each = |answer: RedisResult<Value>| match answer {
@@ -551,9 +564,7 @@ mod tests {
             let mut spent = false;
             while !spent {
                 let mut context = Context::from_waker(Waker::noop());
-                spent = pin!(tokio::task::coop::consume_budget())
-                    .poll(&mut context)
-                    .is_pending();
+                spent = pin!(coop::consume_budget()).poll(&mut context).is_pending();
             }
             asks(&mut connected);
         });
@@ -653,7 +664,9 @@ mod tests {
         let error = answers[0].clone().extract_error().unwrap_err();
         assert_eq!(error.code(), Some("WRONGTYPE"));
         assert_eq!(answers[1], Value::Int(1));
-        let second = connected.ping();
+        let mut second = connected.ping();
+        assert!(is_pending(&mut second));
+        connected.is_asked();
         connected.server.write_all(b"-OOM no\r\n").unwrap();
         let error = runtime().block_on(second).unwrap_err();
         assert_eq!(error.code(), Some("OOM"));

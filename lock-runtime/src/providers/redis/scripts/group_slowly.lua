@@ -1,6 +1,7 @@
 -- One that fails must not take the others with it: what is done for them stands.
 local function done_slowly(at)
   if at <= releases then
+    if redis.pcall('GET', lock) ~= ARGV[owners + at] then return 0 end
     give_up(ARGV[owners + at])
     return 1
   end
