@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::error::{LockError, LockErrorKind};
 use crate::telemetry::spans;
 
-/// A poll that takes this long is logged, since all renewals wait for it.
+/// A poll that takes this long is logged, since all renewals wait for it, or a caller's thread does.
 const BLOCKING: Duration = Duration::from_millis(100);
 /// A call that has no answer after this time is logged.
 pub(crate) const SLOW: Duration = Duration::from_secs(10);
@@ -36,7 +36,7 @@ pub(crate) async fn caught<T>(call: impl Future<Output = T>) -> Result<T, Panick
     .await
 }
 
-/// Does the same as [`caught`], and warns of each poll that blocks the background thread.
+/// Does the same as [`caught`], and warns of each poll that blocks its thread.
 pub(crate) async fn measured<T>(
     provider: &'static str,
     operation: &'static str,

@@ -1,8 +1,7 @@
 //! `CallQueue`: the calls of one provider that are due, and the lanes that make them in groups.
 //!
 //! A call that finds a lane idle is made at once, on the thread that asks for it. What becomes due
-//! while all lanes are busy goes together, as soon as one is done. So nothing waits for company,
-//! and under load groups grow.
+//! while all lanes are busy goes together, as soon as one is done. So under load groups grow.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
