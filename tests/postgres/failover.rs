@@ -148,12 +148,16 @@ fn a_waiter_is_not_looked_for_on_another_server() {
             .await
             .expect("the holder is told");
         // Nothing was held on the new one.
-        let granted = waiting.await.unwrap().unwrap();
+        let mut granted = waiting.await.unwrap().unwrap();
         // A server learns of a connection's end a moment later.
         eventually("the old one is left", Duration::from_secs(1), || async {
             pair.old.sessions().await == 0
         })
         .await;
+        if granted.is_lost() {
+            // The holder left the old one before the waiter knew, and so the waiter got its lock.
+            granted = take(&process, "held").await;
+        }
         assert!(lock(&holder, "held").try_acquire().await.unwrap().is_none());
         granted.release().await.unwrap();
     });
