@@ -59,7 +59,7 @@ pub(super) async fn call_all(manager: &Arc<ConnectionManager>, calls: Vec<Call>)
     let current = manager.current();
     match current.filter(|connection| connection.grants_after().is_none()) {
         Some(connection) => group.run(manager, connection).await,
-        None => group.go_on_alone(manager),
+        None => group.go_on_alone(manager, false),
     }
 }
 
@@ -135,7 +135,7 @@ impl Group {
             && fault(error) == Fault::Refused
         {
             // What the user may not do with one key, the server refuses for all, and does nothing.
-            return self.go_on_alone(manager);
+            return self.go_on_alone(manager, followed);
         }
         let made = Made {
             manager,
@@ -235,15 +235,19 @@ impl Group {
 
     /// Makes each call by itself: there is no connection now that may grant locks, or the server
     /// has refused the request as a whole.
-    fn go_on_alone(self, manager: &Arc<ConnectionManager>) {
+    fn go_on_alone(self, manager: &Arc<ConnectionManager>, followed: bool) {
         for call in self.releases {
             let manager = Arc::clone(manager);
-            let residue = Residue::new(&[owner_of(&manager, &call)]);
+            // Whoever has followed it may find the lock held, and takes it back then.
+            let residue = followed.then(|| Residue::new(&[owner_of(&manager, &call)]));
             spawn_beside(async move {
                 let released = Release::new(&manager, call.grant()).run().await;
                 Cleanup::of_grant(&manager, call.grant());
                 drop(residue);
-                call.answer(released);
+                call.answer(match released {
+                    Err(error) if followed && error.kind() == LockErrorKind::Lost => Ok(()),
+                    released => released,
+                });
             });
         }
         for (call, _) in self.takes.into_iter().chain(self.passes) {
