@@ -727,9 +727,9 @@ fn a_shutdown_waits_for_groups_under_way() {
 }
 
 #[test]
-fn a_provider_that_is_gone_leaves_no_task() {
+fn providers_that_are_gone_leave_few_tasks() {
     in_own_process(
-        "groups::a_provider_that_is_gone_leaves_no_task",
+        "groups::providers_that_are_gone_leave_few_tasks",
         &[],
         || {
             run(async {
@@ -739,7 +739,7 @@ fn a_provider_that_is_gone_leaves_no_task() {
                 let tasks = move || runtime.metrics().num_alive_tasks();
                 let before = tasks();
                 let mut gone = Vec::new();
-                for _ in 0..20 {
+                for _ in 0..60 {
                     let provider = Grouping::new(Manner::Answers);
                     for answer in acquire_all(&provider, &numbered()).await {
                         answer.expect("it is free").release().await.expect("held");
@@ -750,7 +750,12 @@ fn a_provider_that_is_gone_leaves_no_task() {
                     gone.iter().all(|provider| provider.strong_count() == 0)
                 })
                 .await;
-                eventually("so are their tasks", BOUND, || async { tasks() <= before }).await;
+                // The queues of the last few are kept, in case their providers come back, and each has
+                // two tasks.
+                eventually("so are most of their tasks", BOUND, || async {
+                    tasks() <= before + 2 * 8
+                })
+                .await;
             });
         },
     );
