@@ -93,7 +93,9 @@ pub(crate) trait Watcher: Send + Sync {
 /// The queues of the process, the last used last. A call may make its provider's `Source` anew each
 /// time, so a queue outlives it. A queue knows nothing of its provider, so that it does no harm if
 /// another one has the same address later.
-static QUEUES: Lazy<Mutex<Vec<(Key, Arc<CallQueue>)>>> = Lazy::new(Mutex::default);
+static QUEUES: Lazy<Mutex<Queues>> = Lazy::new(Mutex::default);
+
+type Queues = Vec<(Key, Arc<CallQueue>)>;
 
 /// What the providers that share a queue have in common.
 pub(crate) type Key = (bool, usize);
