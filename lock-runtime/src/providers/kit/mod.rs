@@ -34,7 +34,6 @@ pub(crate) mod reconnect;
 pub(crate) mod session;
 #[cfg(feature = "_server")]
 pub(crate) mod settings;
-#[cfg(feature = "redis")]
 #[cfg(feature = "_server")]
 pub(crate) mod tls;
 #[cfg(feature = "_server")]
