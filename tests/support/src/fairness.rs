@@ -40,7 +40,7 @@ pub struct Shares {
 }
 
 impl Shares {
-    /// Writes the numbers of a line, for [`parse`](Self::parse).
+    /// Writes the numbers as a line, which `parse` reads.
     pub fn line(self) -> String {
         let Self {
             worst_wait,
