@@ -6,14 +6,14 @@
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::num::NonZeroUsize;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use once_cell::sync::Lazy;
-use tokio::time::{Instant, Sleep};
 
+use crate::alarm::Alarm;
 use crate::background::{self, spawn_beside};
 use crate::call::measured;
 use crate::clock::Timestamp;
@@ -203,18 +203,18 @@ impl Steps for Groups {
 fn make_calls(queue: Weak<CallQueue>, lane: usize) -> BoxFuture<'static, ()> {
     Box::pin(async move {
         let mut lives = Lives {
-            queue: Weak::clone(&queue),
+            queue,
             lane,
             has_ended: false,
         };
         let mut group = Vec::new();
         let mut alarm = Alarm::default();
-        let mut hung = false;
-        while !hung && poll_fn(|_| take_due(&queue, lane, &mut group)).await {
+        while !lives.has_ended && poll_fn(|_| take_due(&lives.queue, lives.lane, &mut group)).await
+        {
             let hangs = || {
                 // What becomes due meanwhile must not wait for a group that hangs.
-                hung = true;
-                start(&queue, lane);
+                lives.has_ended = true;
+                start(&lives.queue, lives.lane);
             };
             make_group(&mut group, &mut alarm, hangs).await;
         }
@@ -226,6 +226,7 @@ fn make_calls(queue: Weak<CallQueue>, lane: usize) -> BoxFuture<'static, ()> {
 struct Lives {
     queue: Weak<CallQueue>,
     lane: usize,
+    /// Whether it needs no successor any more: it has one, or the queue is gone.
     has_ended: bool,
 }
 
@@ -313,36 +314,6 @@ async fn in_time<T>(
         Poll::Pending
     })
     .await
-}
-
-/// A timer that outlives what it is set for. Each that is set or taken away may wake the thread
-/// that keeps it, which would cost more than a group does.
-#[derive(Default)]
-struct Alarm(Option<Pin<Box<Sleep>>>);
-
-impl Alarm {
-    /// Tells whether this moment has passed. If not, the task is woken then, or before.
-    fn poll_at(&mut self, at: Timestamp, context: &mut Context<'_>) -> Poll<()> {
-        let now = Timestamp::now();
-        if at <= now {
-            return Poll::Ready(());
-        }
-        let left = at.since(now);
-        let due = Instant::now() + left;
-        if let Some(timer) = &self.0
-            && !timer.is_elapsed()
-            && timer.deadline() <= due
-        {
-            return Poll::Pending;
-        }
-        let timer = self.0.insert(Box::pin(tokio::time::sleep(left)));
-        // Without a budget left, it would not be set.
-        let asking = pin!(tokio::task::unconstrained(timer.as_mut()));
-        if asking.poll(context).is_ready() {
-            context.waker().wake_by_ref();
-        }
-        Poll::Pending
-    }
 }
 
 /// Does the same for what the provider goes on with beside its next groups.

@@ -83,6 +83,7 @@ mod signal;
 
 mod telemetry;
 
+mod alarm;
 mod background;
 mod call;
 mod sending;

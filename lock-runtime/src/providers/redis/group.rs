@@ -242,12 +242,8 @@ impl Group {
             let residue = followed.then(|| Residue::new(&[owner_of(&manager, &call)]));
             spawn_beside(async move {
                 let released = Release::new(&manager, call.grant()).run().await;
-                Cleanup::of_grant(&manager, call.grant());
+                answer_release(&manager, call, released, followed);
                 drop(residue);
-                call.answer(match released {
-                    Err(error) if followed && error.kind() == LockErrorKind::Lost => Ok(()),
-                    released => released,
-                });
             });
         }
         for (call, _) in self.takes.into_iter().chain(self.passes) {
@@ -276,12 +272,9 @@ impl Made<'_> {
         let (manager, sent_at) = (self.manager, self.sent_at);
         match release::settle(answer) {
             Ok(outcome) => {
-                Cleanup::of_grant(manager, call.grant());
-                call.answer(match outcome {
-                    // Whoever followed it on another connection may have taken it back.
-                    Err(_) if self.followed && self.connection.has_ended() => Ok(()),
-                    outcome => outcome,
-                });
+                // Whoever followed it did so on another connection then.
+                let may_be_gone = self.followed && self.connection.has_ended();
+                answer_release(manager, call, outcome, may_be_gone);
             }
             Err(error) => {
                 let (manager, connection) = (Arc::clone(manager), Arc::clone(&self.connection));
@@ -289,9 +282,8 @@ impl Made<'_> {
                 spawn_beside(async move {
                     let release = Release::new(&manager, call.grant());
                     let released = release.go_on(Some((sent_at, connection, error))).await;
-                    Cleanup::of_grant(&manager, call.grant());
+                    answer_release(&manager, call, released, false);
                     drop(residue);
-                    call.answer(released);
                 });
             }
         }
@@ -336,6 +328,21 @@ fn answer(manager: &Arc<ConnectionManager>, call: AcquireCall, answer: Result<Gr
         Cleanup::of_grant(manager, grant);
     }
     call.answer(answer);
+}
+
+/// Answers a release. `may_be_gone` says that somebody of this process may have taken the lock back
+/// before; then it is no loss.
+fn answer_release(
+    manager: &Arc<ConnectionManager>,
+    call: ReleaseCall,
+    released: Result<(), LockError>,
+    may_be_gone: bool,
+) {
+    Cleanup::of_grant(manager, call.grant());
+    call.answer(match released {
+        Err(error) if may_be_gone && error.kind() == LockErrorKind::Lost => Ok(()),
+        released => released,
+    });
 }
 
 /// The answers to one request, in its order.

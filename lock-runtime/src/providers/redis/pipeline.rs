@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 use std::future::ready;
 use std::io;
 use std::mem;
-use std::pin::{Pin, pin};
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,9 +19,9 @@ use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, Value};
 use tokio::sync::oneshot;
 use tokio::task::coop;
-use tokio::time::Sleep;
 
 use super::transport::{Driver, Opened};
+use crate::alarm::Alarm;
 use crate::clock::Timestamp;
 use crate::future::BoxFuture;
 use crate::sending::{Unsent, unsent};
@@ -93,7 +92,7 @@ impl RequestPipeline {
             unsent: Vec::new(),
             under_way: VecDeque::new(),
             timeout,
-            timer: None,
+            alarm: Alarm::default(),
             ended,
         };
         Self {
@@ -195,7 +194,7 @@ struct Exchange {
     under_way: VecDeque<Group>,
     timeout: Duration,
     /// Runs out when the oldest request has waited for too long, or before.
-    timer: Option<Pin<Box<Sleep>>>,
+    alarm: Alarm,
     ended: Arc<Signal<()>>,
 }
 
@@ -274,30 +273,15 @@ impl Exchange {
 
     /// Gives up what has no answer after the time that it may take.
     fn give_up(&mut self, context: &mut Context<'_>, news: &mut Vec<News>) {
-        let Some(oldest) = self.under_way.front() else {
-            return;
-        };
-        // A timer that has been asked once wakes the task, and is not asked again before.
-        let timer = match &mut self.timer {
-            Some(timer) if !timer.is_elapsed() => return,
-            timer => timer,
-        };
-        let mut left = (oldest.sent_at + self.timeout).remaining();
-        while left.is_zero()
+        while let Some(oldest) = self.under_way.front()
+            && self
+                .alarm
+                .poll_at(oldest.sent_at + self.timeout, context)
+                .is_ready()
             && let Some(oldest) = self.under_way.pop_front()
         {
             let late = io::Error::from(io::ErrorKind::TimedOut);
             news.push(News::Answer(oldest.waiting, Err(late.into())));
-            left = match self.under_way.front() {
-                Some(next) => (next.sent_at + self.timeout).remaining(),
-                None => self.timeout,
-            };
-        }
-        let sleep = timer.insert(Box::pin(tokio::time::sleep(left)));
-        // Without a budget left, it would not be registered.
-        let asking = pin!(tokio::task::unconstrained(sleep.as_mut()));
-        if asking.poll(context).is_ready() {
-            context.waker().wake_by_ref();
         }
     }
 }
@@ -442,6 +426,7 @@ fn broken() -> RedisError {
 mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
+    use std::pin::pin;
     use std::sync::mpsc;
     use std::task::Wake;
 
