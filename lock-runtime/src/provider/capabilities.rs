@@ -47,6 +47,14 @@ pub struct Capabilities {
     /// [`report_contention`](crate::AcquireRequest::report_contention) while they wait, when the
     /// server has named another holder.
     pub reports_contention: bool,
+    /// Whether the provider has reader–writer locks: the modes [`Read`](crate::LockMode::Read) and
+    /// [`Write`](crate::LockMode::Write).
+    pub read_write: bool,
+    /// Whether the provider has semaphores: [`Permits`](crate::LockMode::Permits), of which each
+    /// request takes one.
+    pub semaphore: bool,
+    /// Whether a request may take several permits of a semaphore.
+    pub many_permits: bool,
     /// How long the provider waits for an answer that its server gives at once. After that it
     /// answers [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable) itself. This
     /// bounds a call with a timeout of zero; `None` stands for two seconds.
@@ -64,6 +72,9 @@ impl Capabilities {
             local_hand_over: false,
             fair: false,
             reports_contention: false,
+            read_write: false,
+            semaphore: false,
+            many_permits: false,
             response_timeout: None,
         }
     }
@@ -89,6 +100,25 @@ impl Capabilities {
     /// Says that processes are served in the order in which they asked.
     pub const fn with_fairness(mut self) -> Self {
         self.fair = true;
+        self
+    }
+
+    /// Adds reader–writer locks.
+    pub const fn with_read_write(mut self) -> Self {
+        self.read_write = true;
+        self
+    }
+
+    /// Adds semaphores, of which each request takes one permit.
+    pub const fn with_semaphore(mut self) -> Self {
+        self.semaphore = true;
+        self
+    }
+
+    /// Adds semaphores of which a request may take several permits.
+    pub const fn with_many_permits(mut self) -> Self {
+        self.semaphore = true;
+        self.many_permits = true;
         self
     }
 

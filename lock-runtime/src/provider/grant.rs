@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::loss::LossReporter;
+use super::mode::LockMode;
 use super::request::{AcquireRequest, OwnerId};
 use crate::clock::Timestamp;
 use crate::name::LockName;
@@ -25,6 +26,7 @@ use crate::token::FencingToken;
 pub struct Grant {
     name: LockName,
     owner: OwnerId,
+    mode: LockMode,
     lease: Duration,
     server_lease: Duration,
     valid_from: Timestamp,
@@ -43,6 +45,7 @@ impl Grant {
         Self {
             name: request.name().clone(),
             owner: request.owner(),
+            mode: request.mode(),
             lease: request.lease(),
             server_lease: request.lease(),
             valid_from: sent_at.min(Timestamp::now()),
@@ -103,6 +106,11 @@ impl Grant {
         self.owner
     }
 
+    /// Returns which mode of the lock was granted: that of the request.
+    pub fn mode(&self) -> LockMode {
+        self.mode
+    }
+
     /// Returns how long a renewal extends the grant.
     pub fn lease(&self) -> Duration {
         self.lease
@@ -144,6 +152,7 @@ impl fmt::Debug for Grant {
         f.debug_struct("Grant")
             .field("name", &self.name)
             .field("owner", &self.owner)
+            .field("mode", &self.mode)
             .field("lease", &self.lease)
             .field("valid_from", &self.valid_from)
             .field("token", &self.token)

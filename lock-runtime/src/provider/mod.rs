@@ -4,6 +4,7 @@ mod calls;
 mod capabilities;
 mod grant;
 mod loss;
+mod mode;
 mod request;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ pub use capabilities::{Capabilities, LockSpace};
 pub use grant::Grant;
 pub(crate) use loss::LossListener;
 pub use loss::LossReporter;
+pub use mode::{LockKind, LockMode};
 pub use request::{AcquireRequest, Interest, OwnerId};
 
 /// Where locks live: implement this to keep locks on a server that is not supported yet.
@@ -245,6 +247,34 @@ pub trait LockProvider: Send + Sync + 'static {
         })
     }
 
+    /// Tells whether no writer waits for the lock of this read grant. Then other readers of the
+    /// process may join the grant.
+    ///
+    /// The library calls it for a valid grant of [`LockMode::Read`], at most once every few
+    /// milliseconds. An answer may be a little old: then a writer waits longer, and exclusion holds
+    /// all the same. After an error the library asks for a read grant of its own.
+    ///
+    /// By default it acquires a second read grant without waiting, and gives it back.
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](Self::acquire).
+    fn may_share<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<bool, LockError>> {
+        Box::pin(async move {
+            let (probe, _) = AcquireRequest::new(grant.name().clone(), grant.lease(), false)?;
+            match self.acquire(&probe.with_mode(LockMode::Read)).await {
+                Ok(second) => {
+                    if let Err(error) = self.release(&second).await {
+                        spans::release_failed(&error.with_name(grant.name().clone()));
+                    }
+                    Ok(true)
+                }
+                Err(error) if error.kind() == LockErrorKind::Contended => Ok(false),
+                Err(error) => Err(error),
+            }
+        })
+    }
+
     /// Releases the lock after `keep_for`, and not now, even if this process has ended by then.
     ///
     /// The library calls it instead of [`release`](Self::release), with the rest of a `min_hold`.
@@ -391,6 +421,10 @@ impl<P: LockProvider + ?Sized> LockProvider for Arc<P> {
         request: &'a AcquireRequest,
     ) -> BoxFuture<'a, Result<Grant, LockError>> {
         (**self).pass_on(grant, request)
+    }
+
+    fn may_share<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<bool, LockError>> {
+        (**self).may_share(grant)
     }
 
     fn release_later<'a>(

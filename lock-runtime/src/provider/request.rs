@@ -9,6 +9,7 @@ use std::time::Duration;
 use once_cell::sync::OnceCell;
 
 use super::loss::LossReporter;
+use super::mode::LockMode;
 use crate::clock::Timestamp;
 use crate::error::{LockError, LockErrorKind};
 use crate::name::LockName;
@@ -75,6 +76,7 @@ pub struct AcquireRequest {
     owner: OwnerId,
     lease: Duration,
     waits: bool,
+    mode: LockMode,
     interest: Interest,
     loss: LossReporter,
     /// The address of the slot that it is made for; zero if it is made for none.
@@ -107,11 +109,19 @@ impl AcquireRequest {
             owner: OwnerId::random()?,
             lease,
             waits,
+            mode: LockMode::Exclusive,
             interest: interest.clone(),
             loss: LossReporter::new(),
             slot: 0,
         };
         Ok((request, interest))
+    }
+
+    /// Asks for this mode of the lock. By default it is [`Exclusive`](LockMode::Exclusive).
+    #[must_use]
+    pub fn with_mode(mut self, mode: LockMode) -> Self {
+        self.mode = mode;
+        self
     }
 
     /// Returns the same request once more.
@@ -121,6 +131,7 @@ impl AcquireRequest {
             owner: self.owner,
             lease: self.lease,
             waits: self.waits,
+            mode: self.mode,
             interest: self.interest.clone(),
             loss: self.loss.clone(),
             slot: self.slot,
@@ -152,6 +163,12 @@ impl AcquireRequest {
     /// provider's own default. A provider without leases ignores it.
     pub fn lease(&self) -> Duration {
         self.lease
+    }
+
+    /// Returns which mode of the lock is wanted. A provider is only asked for the modes that its
+    /// [capabilities](super::Capabilities) name, and for [`Exclusive`](LockMode::Exclusive).
+    pub fn mode(&self) -> LockMode {
+        self.mode
     }
 
     /// Tells whether to wait for a lock that another holder has.

@@ -196,6 +196,9 @@ fn an_arc_forwards_every_method() {
             assert_eq!(keep_for, Duration::from_secs(7));
             Box::pin(async { Ok(()) })
         }
+        fn may_share<'a>(&'a self, _: &'a Grant) -> BoxFuture<'a, Result<bool, LockError>> {
+            Box::pin(async { Ok(false) })
+        }
         fn clone_of(&self) -> Option<LockSpace> {
             Some(self.lock_space())
         }
@@ -208,6 +211,8 @@ fn an_arc_forwards_every_method() {
         let grant = Grant::new(&request, Timestamp::now());
         let later = LockProvider::release_later(&shared, &grant, Duration::from_secs(7));
         later.await.expect("it is forwarded");
+        let may_share = LockProvider::may_share(&shared, &grant).await;
+        assert!(!may_share.expect("it is forwarded"));
         assert_eq!(LockProvider::clone_of(&shared), Some(space));
         assert_eq!(LockProvider::lock_space(&shared), space);
     });
