@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::stream::{Stream, Twin};
 use crate::future::{BoxFuture, first_ok};
 
 /// How many requests may wait to be written: more than there can be, so that none waits for room.
@@ -24,6 +25,8 @@ const BACKLOG: usize = 1 << 24;
 pub(super) struct Opened {
     pub(super) connection: MultiplexedConnection,
     pub(super) driver: Driver,
+    /// The socket, for another runtime to wait for.
+    pub(super) twin: Option<Twin>,
 }
 
 /// What moves the bytes of a connection.
@@ -68,7 +71,8 @@ pub(super) async fn open(
     match (info.addr(), tls) {
         (ConnectionAddr::Tcp(host, port), _) => {
             let stream = any_address(host, *port, |address| connect(address, tcp)).await?;
-            upon(stream, client, config).await
+            let twin = stream.twin()?;
+            upon(stream, twin, client, config).await
         }
         (ConnectionAddr::TcpTls { host, port, .. }, Some(tls)) => {
             let name = ServerName::try_from(host.as_str())?.to_owned();
@@ -76,11 +80,15 @@ pub(super) async fn open(
                 let name = name.clone();
                 async move { tls.connect(name, connect(address, tcp).await?).await }
             };
-            upon(any_address(host, *port, connecting).await?, client, config).await
+            let stream = any_address(host, *port, connecting).await?;
+            let twin = stream.get_ref().0.twin()?;
+            upon(stream, twin, client, config).await
         }
         #[cfg(unix)]
         (ConnectionAddr::Unix(path), _) => {
-            upon(tokio::net::UnixStream::connect(path).await?, client, config).await
+            let stream = Stream::new(tokio::net::UnixStream::connect(path).await?);
+            let twin = stream.twin()?;
+            upon(stream, twin, client, config).await
         }
         // Only the client knows how.
         _ => {
@@ -88,6 +96,7 @@ pub(super) async fn open(
             Ok(Opened {
                 connection: connecting.await?,
                 driver: Driver::OfClient,
+                twin: None,
             })
         }
     }
@@ -95,6 +104,7 @@ pub(super) async fn open(
 
 async fn upon(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    twin: Twin,
     client: &Client,
     config: AsyncConnectionConfig,
 ) -> RedisResult<Opened> {
@@ -104,6 +114,7 @@ async fn upon(
     Ok(Opened {
         connection,
         driver: Driver::Ours(Some(Box::pin(driver))),
+        twin: Some(twin),
     })
 }
 
@@ -124,7 +135,7 @@ where
     }
 }
 
-async fn connect(address: SocketAddr, settings: &TcpSettings) -> io::Result<TcpStream> {
+async fn connect(address: SocketAddr, settings: &TcpSettings) -> io::Result<Stream<TcpStream>> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(settings.nodelay())?;
     let socket = SockRef::from(&stream);
@@ -133,5 +144,5 @@ async fn connect(address: SocketAddr, settings: &TcpSettings) -> io::Result<TcpS
     }
     #[cfg(any(target_os = "linux", target_os = "android"))]
     socket.set_tcp_user_timeout(settings.user_timeout())?;
-    Ok(stream)
+    Ok(Stream::new(stream))
 }
