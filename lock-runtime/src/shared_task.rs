@@ -29,14 +29,12 @@ use std::task::{Context, Poll, Wake, Waker};
 use once_cell::sync::OnceCell;
 use tokio::runtime::Handle;
 
+use self::here::IN_A_ROW;
 use crate::background;
 use crate::wake::survive;
 
 #[cfg_attr(not(feature = "redis"), allow(unused_imports))]
 pub(crate) use here::{Run, caller, run_chain};
-
-/// How many steps a thread runs in a row for what others have asked for meanwhile.
-const IN_A_ROW: usize = 4;
 
 /// What the task does, step by step. It runs under a lock, so it wakes nobody but its own task:
 /// what is for others, it hands out.

@@ -7,12 +7,15 @@ use std::sync::Weak;
 
 use tokio::runtime::Handle;
 
+/// How many steps a thread runs in a row for what others have asked for meanwhile.
+pub(super) const IN_A_ROW: usize = 4;
+
 /// A shared task, whatever it does.
 pub(crate) trait Run: Send + Sync {
-    /// As [`SharedTask::run_here`](super::SharedTask::run_here).
+    /// Runs a step on this thread.
     fn run_here(&self);
 
-    /// As [`SharedTask::run_soon`](super::SharedTask::run_soon).
+    /// Has the background task run a step soon.
     fn run_soon(&self);
 }
 
@@ -65,7 +68,7 @@ pub(crate) fn run_chain(first: &dyn Run) {
     let chain = Chain::begin();
     first.run_here();
     // What these wake in turn comes in the next round.
-    for _ in 0..super::IN_A_ROW {
+    for _ in 0..IN_A_ROW {
         let woken = chain.take();
         if woken.is_empty() {
             break;

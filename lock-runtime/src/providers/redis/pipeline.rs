@@ -86,7 +86,7 @@ impl RequestPipeline {
     /// runtime that the connection is to live on. The signal is set when the connection has ended.
     pub(super) fn new(opened: Opened, timeout: Duration, ended: Arc<Signal<()>>) -> Self {
         let shared = Arc::<Shared>::default();
-        let reading = Reading::new(opened.twin, Arc::clone(&ended));
+        let reading = Reading::new(opened.other_side, Arc::clone(&ended));
         let exchange = Exchange {
             shared: Arc::clone(&shared),
             connection: opened.connection,

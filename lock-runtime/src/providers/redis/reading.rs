@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tokio::runtime::{self, Handle};
 
-use super::stream::{Registered, Twin};
+use super::stream::{OtherSide, Registered, Twin};
 use crate::future::{First, select};
 use crate::shared_task::{self, Run};
 use crate::signal::Signal;
@@ -37,7 +37,7 @@ const MOST_WITHOUT_IO: usize = 8;
 
 /// Which runtime reads the answers of a connection.
 pub(super) struct Reading {
-    twin: Option<Twin>,
+    other_side: Option<OtherSide>,
     /// Set when the connection has ended.
     ended: Arc<Signal<()>>,
     background: Handle,
@@ -52,13 +52,13 @@ struct State {
 }
 
 impl Reading {
-    /// Has the background runtime read, on which this is to be called. Without a twin that never
-    /// changes.
-    pub(super) fn new(twin: Option<Twin>, ended: Arc<Signal<()>>) -> Arc<Self> {
+    /// Has the background runtime read, on which this is to be called. Without another side that
+    /// never changes.
+    pub(super) fn new(other_side: Option<OtherSide>, ended: Arc<Signal<()>>) -> Arc<Self> {
         // To meet a runtime without I/O must not end the process.
-        let twin = twin.filter(|_| cfg!(panic = "unwind"));
+        let other_side = other_side.filter(|_| cfg!(panic = "unwind"));
         Arc::new(Self {
-            twin,
+            other_side,
             ended,
             background: Handle::current(),
             elsewhere: AtomicBool::new(false),
@@ -76,28 +76,33 @@ impl Reading {
             return;
         }
         let caller = shared_task::caller().or_else(|| Handle::try_current().ok());
-        let (Some(twin), Some(caller)) = (&self.twin, caller) else {
+        let (Some(other_side), Some(caller)) = (&self.other_side, caller) else {
             return;
         };
-        {
+        let twin = {
             let mut state = self.state();
             let count = match state.asked {
                 Some((before, count)) if before == caller.id() => count + 1,
                 _ => 1,
             };
             state.asked = Some((caller.id(), count));
-            if count < state.enough
-                || !may_have_io(caller.id())
-                || self.elsewhere.swap(true, Ordering::Relaxed)
-            {
+            if count < state.enough || !may_have_io(caller.id()) {
+                return;
+            }
+            let Some(twin) = other_side.take() else {
+                return;
+            };
+            if self.elsewhere.swap(true, Ordering::Relaxed) {
                 return;
             }
             state.asked = None;
-        }
+            twin
+        };
         let connection: Weak<dyn Run> = Arc::<T>::downgrade(connection);
         let session = Arc::new(Session {
             reading: Arc::clone(self),
-            twin: twin.clone(),
+            other_side: other_side.clone(),
+            twin,
             connection,
             looks: AtomicU64::new(0),
             is_over: Mutex::new(false),
@@ -116,6 +121,7 @@ impl Reading {
 /// A time during which the runtime of a caller reads.
 struct Session {
     reading: Arc<Reading>,
+    other_side: OtherSide,
     twin: Twin,
     connection: Weak<dyn Run>,
     /// How often that runtime has looked.
@@ -129,7 +135,7 @@ impl Session {
     /// Has the background runtime cease to read. False if the session is over by now.
     fn begin(&self) -> bool {
         let is_over = self.is_over();
-        self.twin.read_elsewhere(!*is_over);
+        self.other_side.read_elsewhere(!*is_over);
         !*is_over
     }
 
@@ -137,7 +143,7 @@ impl Session {
     fn end(&self) {
         let mut is_over = self.is_over();
         if !std::mem::replace(&mut *is_over, true) {
-            self.twin.read_elsewhere(false);
+            self.other_side.read_elsewhere(false);
             drop(is_over);
             self.over.set(());
             self.reading.elsewhere.store(false, Ordering::Relaxed);
@@ -178,7 +184,7 @@ impl Session {
     fn look(&self) {
         self.looks.fetch_add(1, Ordering::Relaxed);
         if let Some(connection) = self.connection.upgrade() {
-            self.twin.found_readable();
+            self.other_side.found_readable();
             shared_task::run_chain(&*connection);
         }
     }

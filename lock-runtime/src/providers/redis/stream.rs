@@ -3,11 +3,11 @@
 
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::process;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use redis::io::tcp::socket2::SockRef;
@@ -62,6 +62,15 @@ struct Flags {
     is_read_elsewhere: AtomicBool,
     /// That runtime has found something to read.
     is_readable: AtomicBool,
+    /// Whether that runtime is to get the socket.
+    is_wanted: AtomicBool,
+    socket: Mutex<Option<OwnedFd>>,
+}
+
+impl Flags {
+    fn socket(&self) -> MutexGuard<'_, Option<OwnedFd>> {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The socket, as the connection has it. It is polled within the background runtime.
@@ -90,19 +99,33 @@ impl<S: Socket> Stream<S> {
         }
     }
 
-    /// Returns the same socket once more, for the runtime of a caller.
-    pub(super) fn twin(&self) -> io::Result<Twin> {
-        let State::Registered(socket) = &self.state else {
-            return Err(gone());
-        };
-        Ok(Twin {
-            socket: Arc::new(socket.as_fd().try_clone_to_owned()?),
+    /// Returns the side of a caller's runtime.
+    pub(super) fn other_side(&self) -> OtherSide {
+        OtherSide {
             register: |socket| S::register(socket).map(S::twin),
             flags: Arc::clone(&self.flags),
-        })
+        }
     }
 
-    /// Registers the socket with the background runtime, or takes that back.
+    /// Does what the other side wants: hands out the socket, and registers it with the background
+    /// runtime or takes that back.
+    fn attend(&mut self) -> io::Result<()> {
+        if self.flags.is_wanted.load(Ordering::Relaxed) {
+            self.flags.is_wanted.store(false, Ordering::Relaxed);
+            let twin = self.socket()?.try_clone_to_owned()?;
+            *self.flags.socket() = Some(twin);
+        }
+        self.agree()
+    }
+
+    fn socket(&self) -> io::Result<BorrowedFd<'_>> {
+        match &self.state {
+            State::Registered(socket) => Ok(socket.as_fd()),
+            State::Loose(socket) => Ok(socket.as_fd()),
+            State::Gone => Err(gone()),
+        }
+    }
+
     fn agree(&mut self) -> io::Result<()> {
         let elsewhere = self.flags.is_read_elsewhere.load(Ordering::Acquire);
         match &self.state {
@@ -121,11 +144,7 @@ impl<S: Socket> Stream<S> {
     /// Reads without asking the background runtime whether there is something. `None` if there is
     /// nothing.
     fn read_now(&self, buffer: &mut ReadBuf<'_>) -> io::Result<Option<()>> {
-        let socket = match &self.state {
-            State::Registered(socket) => socket.as_fd(),
-            State::Loose(socket) => socket.as_fd(),
-            State::Gone => return Err(gone()),
-        };
+        let socket = self.socket()?;
         let room = buffer.remaining();
         let is_readable = &self.flags.is_readable;
         // Cleared before the read, so that what comes during it counts.
@@ -154,7 +173,7 @@ impl<S: Socket> AsyncRead for Stream<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.agree()?;
+        self.attend()?;
         if self.flags.is_readable.load(Ordering::Relaxed) && self.read_now(buffer)?.is_some() {
             return Poll::Ready(Ok(()));
         }
@@ -211,12 +230,11 @@ impl<S: Socket> Drop for Stream<S> {
         if process::id() != self.process {
             return;
         }
-        // It fails if the server has ended the connection before.
-        let _ = match &self.state {
-            State::Registered(socket) => SockRef::from(socket).shutdown(Shutdown::Both),
-            State::Loose(socket) => SockRef::from(socket).shutdown(Shutdown::Both),
-            State::Gone => Ok(()),
-        };
+        if let Ok(socket) = self.socket() {
+            // It fails if the server has ended the connection before.
+            let _ = SockRef::from(&socket).shutdown(Shutdown::Both);
+        }
+        drop(self.flags.socket().take());
     }
 }
 
@@ -224,22 +242,25 @@ fn gone() -> io::Error {
     io::ErrorKind::NotConnected.into()
 }
 
-/// The socket of a connection once more, for the runtime of a caller.
+/// The side of a caller's runtime.
 #[derive(Clone)]
-pub(super) struct Twin {
-    socket: Arc<OwnedFd>,
+pub(super) struct OtherSide {
     register: fn(OwnedFd) -> io::Result<Registered>,
     flags: Arc<Flags>,
 }
 
-impl Twin {
-    /// Registers it with the current runtime.
-    ///
-    /// # Panics
-    ///
-    /// If that runtime has no I/O. There is no other way to learn that.
-    pub(super) fn register(&self) -> io::Result<Registered> {
-        (self.register)(self.socket.try_clone()?)
+impl OtherSide {
+    /// Takes the socket, once more than the connection has it. If it is not there yet, it will be
+    /// when the connection has been polled.
+    pub(super) fn take(&self) -> Option<Twin> {
+        let Some(socket) = self.flags.socket().take() else {
+            self.flags.is_wanted.store(true, Ordering::Relaxed);
+            return None;
+        };
+        Some(Twin {
+            socket,
+            register: self.register,
+        })
     }
 
     /// Says whether the runtime of a caller reads from now on. The connection is to be polled after
@@ -252,6 +273,23 @@ impl Twin {
     /// Says that there is something to read. The connection is to be polled after it.
     pub(super) fn found_readable(&self) {
         self.flags.is_readable.store(true, Ordering::Release);
+    }
+}
+
+/// The socket of a connection once more.
+pub(super) struct Twin {
+    socket: OwnedFd,
+    register: fn(OwnedFd) -> io::Result<Registered>,
+}
+
+impl Twin {
+    /// Registers it with the current runtime.
+    ///
+    /// # Panics
+    ///
+    /// If that runtime has no I/O. There is no other way to learn that.
+    pub(super) fn register(&self) -> io::Result<Registered> {
+        (self.register)(self.socket.try_clone()?)
     }
 
     /// Tells whether there are bytes that nobody has read.

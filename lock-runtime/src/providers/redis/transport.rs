@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::stream::{Stream, Twin};
+use super::stream::{OtherSide, Stream};
 use crate::future::{BoxFuture, first_ok};
 
 /// How many requests may wait to be written: more than there can be, so that none waits for room.
@@ -25,8 +25,8 @@ const BACKLOG: usize = 1 << 24;
 pub(super) struct Opened {
     pub(super) connection: MultiplexedConnection,
     pub(super) driver: Driver,
-    /// The socket, for another runtime to wait for.
-    pub(super) twin: Option<Twin>,
+    /// The side of another runtime, which may read.
+    pub(super) other_side: Option<OtherSide>,
 }
 
 /// What moves the bytes of a connection.
@@ -71,8 +71,8 @@ pub(super) async fn open(
     match (info.addr(), tls) {
         (ConnectionAddr::Tcp(host, port), _) => {
             let stream = any_address(host, *port, |address| connect(address, tcp)).await?;
-            let twin = stream.twin()?;
-            upon(stream, twin, client, config).await
+            let other_side = stream.other_side();
+            upon(stream, other_side, client, config).await
         }
         (ConnectionAddr::TcpTls { host, port, .. }, Some(tls)) => {
             let name = ServerName::try_from(host.as_str())?.to_owned();
@@ -81,14 +81,14 @@ pub(super) async fn open(
                 async move { tls.connect(name, connect(address, tcp).await?).await }
             };
             let stream = any_address(host, *port, connecting).await?;
-            let twin = stream.get_ref().0.twin()?;
-            upon(stream, twin, client, config).await
+            let other_side = stream.get_ref().0.other_side();
+            upon(stream, other_side, client, config).await
         }
         #[cfg(unix)]
         (ConnectionAddr::Unix(path), _) => {
             let stream = Stream::new(tokio::net::UnixStream::connect(path).await?);
-            let twin = stream.twin()?;
-            upon(stream, twin, client, config).await
+            let other_side = stream.other_side();
+            upon(stream, other_side, client, config).await
         }
         // Only the client knows how.
         _ => {
@@ -96,7 +96,7 @@ pub(super) async fn open(
             Ok(Opened {
                 connection: connecting.await?,
                 driver: Driver::OfClient,
-                twin: None,
+                other_side: None,
             })
         }
     }
@@ -104,7 +104,7 @@ pub(super) async fn open(
 
 async fn upon(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    twin: Twin,
+    other_side: OtherSide,
     client: &Client,
     config: AsyncConnectionConfig,
 ) -> RedisResult<Opened> {
@@ -114,7 +114,7 @@ async fn upon(
     Ok(Opened {
         connection,
         driver: Driver::Ours(Some(Box::pin(driver))),
-        twin: Some(twin),
+        other_side: Some(other_side),
     })
 }
 

@@ -10,7 +10,8 @@ use crate::clock::Timestamp;
 
 /// Asks as often as it takes until the runtime that polls this reads.
 async fn ask_often(connected: &mut Connected) {
-    for _ in 0..ENOUGH {
+    // The last but one has the socket handed out.
+    for _ in 0..=ENOUGH {
         let mut ping = connected.ping();
         assert!(is_pending(&mut ping));
         connected.is_asked();
@@ -99,7 +100,7 @@ fn a_runtime_that_begins_late_does_not_read() {
     let user = runtime();
     {
         let _entered = user.enter();
-        for _ in 0..ENOUGH {
+        for _ in 0..=ENOUGH {
             let mut ping = connected.ping();
             assert!(is_pending(&mut ping));
             connected.is_asked();
