@@ -12,7 +12,7 @@ use super::effects::Effects;
 use super::local_hand_over::LocalHandOver;
 use super::release::Release;
 use super::release_answer::ReleaseMode;
-use super::shared::state::{Hold, State, UnderWay, key};
+use super::shared_state::{Hold, State, UnderWay, key};
 use super::slot::SlotRef;
 use crate::background;
 use crate::call::{measured, of_acquisition};

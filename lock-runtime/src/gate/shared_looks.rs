@@ -1,12 +1,12 @@
 //! The looks at a slot that may have several holders, ten times a second: at grants that their
 //! callers do not take, and at a call that the provider does not answer.
 
-use super::state::{State, UnderWay};
+use super::acquisition::ANY_LEASE;
+use super::looks::GRACE;
+use super::shared_state::{State, UnderWay};
+use super::slot::SlotRef;
 use crate::call::SLOW;
 use crate::clock::Timestamp;
-use crate::gate::acquisition::ANY_LEASE;
-use crate::gate::looks::GRACE;
-use crate::gate::slot::SlotRef;
 use crate::lease::timekeeper;
 use crate::telemetry::spans;
 
@@ -21,7 +21,7 @@ impl SlotRef {
 
     /// Takes back grants that are not taken, and warns of a call that is not answered. False if
     /// there is no need to look again.
-    pub(in crate::gate) fn look_at_shares(&self, now: Timestamp) -> bool {
+    pub(super) fn look_at_shares(&self, now: Timestamp) -> bool {
         let mut guard = self.shared().lock();
         let state = &mut *guard;
         let mut overdue = Vec::new();
