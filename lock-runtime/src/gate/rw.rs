@@ -32,8 +32,10 @@ impl SlotRef {
         let (mode, source) = (head.wish.mode, self.source_of(head));
         let readable = match mode {
             LockMode::Read => {
-                let mut holds = state.holds.iter();
-                holds.find(|(_, hold)| hold.is_readable(source))
+                let holds = state.holds.iter();
+                holds
+                    .filter(|(_, hold)| hold.is_readable(source))
+                    .max_by_key(|(_, hold)| hold.open_until)
             }
             _ => None,
         };
