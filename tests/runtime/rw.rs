@@ -644,3 +644,63 @@ fn a_max_hold_of_one_reader_ends_no_other_s_lease() {
         drop(kept);
     });
 }
+
+#[test]
+fn a_writer_waits_for_those_who_read_under_a_lost_grant() {
+    run(async {
+        let provider = TestProvider::new();
+        let lock = rw_on(&provider, "lingers");
+        let guard = lock.read().await.unwrap();
+        let mut writing = Box::pin(lock.write());
+        assert!(poll_once(writing.as_mut()).await.is_none());
+        eventually("the writer stands in the server's queue", BOUND, || async {
+            rw_on(&provider.another_process(), "lingers")
+                .try_read()
+                .await
+                .unwrap()
+                .is_none()
+        })
+        .await;
+        provider.lose("lingers");
+        guard.lost().await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(provider.is_held("lingers"), "the server has granted it");
+        assert!(poll_once(writing.as_mut()).await.is_none());
+        drop(guard);
+        drop(writing.await.unwrap());
+        nothing_held(&provider).await;
+        // One that is not dropped is waited for no longer than a second.
+        let guard = lock.read().await.unwrap();
+        let mut writing = Box::pin(lock.write());
+        assert!(poll_once(writing.as_mut()).await.is_none());
+        let began = Instant::now();
+        provider.lose("lingers");
+        drop(writing.await.unwrap());
+        assert!(began.elapsed() < Duration::from_secs(5));
+        drop(guard);
+        nothing_held(&provider).await;
+    });
+}
+
+#[test]
+fn grants_that_come_too_late_fail_after_a_few() {
+    run(async {
+        let lease = Duration::from_millis(100);
+        let slow = TestProvider::new().with_lease(lease);
+        slow.delay(Operation::Acquire, lease * 2);
+        let permits = DistributedSemaphore::on(shared(slow.clone()), "late-permits", 2);
+        let lock = rw_on(&slow, "late");
+        for error in [
+            lock.read().await.unwrap_err(),
+            lock.write().await.unwrap_err(),
+            permits.acquire().await.unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable);
+            assert!(error.to_string().contains("had ended when it arrived"));
+        }
+        slow.delay(Operation::Acquire, Duration::ZERO);
+        drop(lock.read().await.unwrap());
+        drop(permits.acquire().await.unwrap());
+        nothing_held(&slow).await;
+    });
+}
