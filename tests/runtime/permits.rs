@@ -239,6 +239,24 @@ fn a_process_that_never_stops_keeps_no_other_out() {
 }
 
 #[test]
+fn a_try_for_less_does_not_share_the_refusal_of_one_for_more() {
+    run(async {
+        let provider = TestProvider::new();
+        let permits = permits_on(&provider, "less", 3);
+        let elsewhere = permits_on(&provider.another_process(), "less", 3);
+        let held = elsewhere.acquire().await.unwrap();
+        provider.delay(Operation::Acquire, Duration::from_millis(20));
+        let mut three = Box::pin(permits.try_acquire_many(3));
+        let mut two = Box::pin(permits.try_acquire_many(2));
+        assert!(poll_once(three.as_mut()).await.is_none());
+        assert!(poll_once(two.as_mut()).await.is_none());
+        assert!(three.await.unwrap().is_none());
+        assert!(two.await.unwrap().is_some(), "two are free");
+        drop(held);
+    });
+}
+
+#[test]
 fn a_try_waits_for_a_permit_that_is_on_its_way_back() {
     run(async {
         let provider = TestProvider::new();
