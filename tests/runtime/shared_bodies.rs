@@ -151,7 +151,7 @@ fn a_read_that_waited_before_the_body_joins_in_it() {
                 assert!(poll_once(early.as_mut()).await.is_none());
                 Some(early)
             });
-            let mut early = early.await.unwrap().take().unwrap();
+            let mut early = early.await.unwrap().unwrap();
             drop(early.as_mut().await.unwrap());
         };
         let seen = tokio::time::timeout(BOUND / 4, within(Has::Read, &provider, &name, body));
