@@ -19,12 +19,14 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    pub(crate) fn new(template: &'static str, name: &LockName) -> Self {
+    /// Opens the span. `mode` is empty for a mutex, whose span has no such value.
+    pub(crate) fn new(template: &'static str, name: &LockName, mode: &'static str) -> Self {
         let span = tracing::span!(
             Level::INFO,
             "distributed_lock",
             template,
             lock = %name.shown(),
+            mode = Empty,
             provider = Empty,
             outcome = Empty,
             waited_ms = Empty,
@@ -36,6 +38,9 @@ impl Call {
         } else {
             Timestamp::now()
         };
+        if !mode.is_empty() {
+            span.record("mode", mode);
+        }
         Self { span, began }
     }
 
@@ -151,6 +156,13 @@ pub(crate) fn token_not_above(name: &LockName, provider: &str, token: Option<Fen
     warn!(lock = %name.shown(), provider,
         token = token.map(FencingToken::get),
         "a fencing token is not above the one before; the guard has none");
+}
+
+/// Logs that callers of this process do not agree on how many permits a semaphore has.
+pub(crate) fn limits_differ(name: &LockName, provider: &str) {
+    warn!(lock = %name.shown(), provider,
+        "callers of a semaphore do not agree on how many permits there are; each one's own number \
+         counts for it");
 }
 
 pub(crate) fn abandoned_ended(error: &LockError) {
