@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 
 use super::directory::network_file_system;
-use super::lock_file::{LockFile, Opened};
+use super::lock_file::{Access, LockFile, Opened};
 use super::{FileProvider, counter, name};
 use crate::{LockErrorKind, OwnerId};
 
@@ -131,7 +131,7 @@ fn a_removed_file_that_is_still_locked_is_not_held() {
     flock(&holder, FlockOperation::LockExclusive).unwrap();
     let try_it = |file: &File| {
         let status = file.metadata().unwrap();
-        LockFile::lock_opened(&path, file.try_clone().unwrap(), status).unwrap()
+        LockFile::lock_opened(&path, file.try_clone().unwrap(), status, Access::Exclusive).unwrap()
     };
     assert!(matches!(try_it(&opened), Opened::Busy(Some(_))));
     std::fs::remove_file(&path).unwrap();
