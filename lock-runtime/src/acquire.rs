@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -10,16 +9,15 @@ use std::time::Duration;
 use tokio::task::coop;
 use tokio::time::Sleep;
 
+use crate::background;
 use crate::clock::Timestamp;
 use crate::error::{LockError, LockErrorKind};
 use crate::gate::{Arrival, Look, SlotRef, Wanted};
-use crate::guard::LockGuard;
-use crate::lease::Lease;
+use crate::kind::{Kind, Won};
 use crate::limits::{LEASES, LONGEST_MIN_HOLD};
 use crate::provider::Capabilities;
+use crate::source::Facts;
 use crate::telemetry::metrics::Meter;
-use crate::token::FencingToken;
-use crate::{background, reentrancy};
 
 /// How long a caller that only tries waits for the one answer, if the provider names no bound.
 const ONE_ANSWER: Duration = Duration::from_secs(2);
@@ -69,10 +67,6 @@ enum WakerState {
     Old,
 }
 
-/// What a guard is made of: the ticket, the token and the lease. A lock of this process alone has
-/// no lease.
-type Won = (u64, Option<FencingToken>, Option<Arc<Lease>>);
-
 impl Wait {
     const EMPTY: Self = Self {
         ticket: 0,
@@ -85,8 +79,9 @@ impl Wait {
     };
 
     /// Polls the place in the queue, until it has the lock or the wait has failed.
-    fn poll_won(
+    fn poll_won<K: Kind>(
         &mut self,
+        kind: K,
         slot: &mut Option<SlotRef>,
         wanted: &Wanted,
         context: &mut Context<'_>,
@@ -102,13 +97,13 @@ impl Wait {
             let waker = std::mem::replace(&mut self.waker, WakerState::Old);
             let looked = match waker {
                 WakerState::Fresh => Poll::Pending,
-                WakerState::Missing => present.poll_ticket(ticket, true, context)?,
-                WakerState::Old => present.poll_ticket(ticket, false, context)?,
+                WakerState::Missing => kind.poll_ticket(present, ticket, true, context)?,
+                WakerState::Old => kind.poll_ticket(present, ticket, false, context)?,
             };
             match looked {
                 Poll::Ready(Look::Granted(token, None)) => {
                     self.ticket = 0;
-                    let token = token.or_else(|| draw_token(present, ticket));
+                    let token = token.or_else(|| kind.draw_token(present, ticket));
                     return Poll::Ready(Ok((ticket, token, None)));
                 }
                 Poll::Ready(Look::Granted(token, Some(lease))) => {
@@ -117,15 +112,14 @@ impl Wait {
                         return Poll::Ready(Ok((ticket, token, Some(lease))));
                     }
                     // The lease ended before the caller could use it, so nothing was done under it.
-                    present.give_back_ticket(ticket);
-                    lease.guard_dropped(ticket);
-                    if let Some(won) = self.arrive_again(present, wanted, ticket)? {
+                    kind.give_back_unused(present, ticket, lease);
+                    if let Some(won) = self.arrive_again(kind, present, wanted, ticket)? {
                         return Poll::Ready(Ok(won));
                     }
                 }
                 Poll::Ready(Look::Gone) => {
                     self.ticket = 0;
-                    if let Some(won) = self.arrive_again(present, wanted, ticket)? {
+                    if let Some(won) = self.arrive_again(kind, present, wanted, ticket)? {
                         return Poll::Ready(Ok(won));
                     }
                 }
@@ -133,8 +127,9 @@ impl Wait {
                     // Checked at each poll: the wait may have begun before the body that now polls
                     // it. The arrival has checked it in this very poll.
                     let is_fresh = waker == WakerState::Fresh;
-                    if !is_fresh && reentrancy::holds(present.address()) {
-                        return Poll::Ready(Err(present.error(LockErrorKind::WouldDeadlock)));
+                    if !is_fresh && let Some(won) = kind.look_inside(present, ticket)? {
+                        self.ticket = 0;
+                        return Poll::Ready(Ok(won));
                     }
                     if self.until == Timestamp::NONE {
                         return Poll::Pending;
@@ -159,7 +154,7 @@ impl Wait {
                     }
                     self.ticket = 0;
                     if let Some(slot) = slot.take() {
-                        self.giving_up = Some(Box::pin(give_up(slot, ticket, *wanted)));
+                        self.giving_up = Some(Box::pin(give_up(kind, slot, ticket, *wanted)));
                     }
                 }
             }
@@ -168,8 +163,9 @@ impl Wait {
 
     /// Takes another place in the queue, if there is time. The place before is gone, although
     /// nothing failed.
-    fn arrive_again(
+    fn arrive_again<K: Kind>(
         &mut self,
+        kind: K,
         slot: &SlotRef,
         wanted: &Wanted,
         ticket: u64,
@@ -182,10 +178,10 @@ impl Wait {
         if let Some(timeout) = wanted.timeout.get()
             && self.until.has_passed()
         {
-            return Err(slot.timed_out(ticket, timeout));
+            return Err(kind.timed_out(slot, ticket, timeout));
         }
-        match arrive(slot, wanted, &mut self.until, &mut None)? {
-            Arrival::Free(ticket) => Ok(Some((ticket, draw_token(slot, ticket), None))),
+        match arrive(kind, slot, wanted, &mut self.until, &mut None)? {
+            Arrival::Free(free) => Ok(Some(kind.won(slot, free))),
             Arrival::Queued(ticket) => {
                 (self.ticket, self.waker) = (ticket, WakerState::Missing);
                 Ok(None)
@@ -197,14 +193,15 @@ impl Wait {
 /// Arrives at the gate. `until` is when the wait ends, if that is known already. It is set for a
 /// caller that must wait.
 #[inline]
-fn arrive(
+fn arrive<K: Kind>(
+    kind: K,
     slot: &SlotRef,
     wanted: &Wanted,
     until: &mut Timestamp,
     waker: &mut Option<Waker>,
-) -> Result<Arrival, LockError> {
-    check(slot, wanted)?;
+) -> Result<Arrival<K::Free>, LockError> {
     let facts = slot.source().ask().map_err(|error| named(error, slot))?;
+    check(kind, slot, facts, wanted)?;
     let mut known = || {
         if *until == Timestamp::NONE {
             *until = end_of_wait(wanted, &facts.capabilities);
@@ -216,40 +213,15 @@ fn arrive(
     if waker.is_some() {
         known();
     }
-    slot.arrive(wanted, known, facts.in_process, waker)
-}
-
-/// Makes the guard of a lock that was acquired.
-#[inline]
-fn guard(slot: SlotRef, wanted: &Wanted, won: Won, meter: Meter) -> LockGuard {
-    let (ticket, token, lease) = won;
-    if let Some(min_hold) = wanted.min_hold.get() {
-        slot.keep(ticket, min_hold);
-    }
-    LockGuard::new(slot, ticket, token, lease, wanted.release, meter.acquired())
-}
-
-/// Draws the token of a grant for which no provider is asked. If that panics, the lock is given
-/// back and the panic goes on to the caller.
-#[inline]
-fn draw_token(slot: &SlotRef, ticket: u64) -> Option<FencingToken> {
-    struct GivesBack<'a>(&'a SlotRef, u64);
-    impl Drop for GivesBack<'_> {
-        fn drop(&mut self) {
-            self.0.give_back_ticket(self.1);
-        }
-    }
-    let gives_back = GivesBack(slot, ticket);
-    let token = slot.source().provider.grant_in_process();
-    std::mem::forget(gives_back);
-    token
+    kind.arrive(slot, wanted, known, facts.in_process, waker)
 }
 
 /// The future that acquires the slot's lock. It may be dropped at any time.
 ///
 /// Callers keep it in futures of their own and move it there, so it is kept small. It is no `async
 /// fn`, takes what it needs by reference, and makes a wait only if the lock is not free.
-pub(crate) struct Acquiring<'a> {
+pub(crate) struct Acquiring<'a, K: Kind> {
+    kind: K,
     /// Taken when the lock is acquired, or the caller gives up.
     slot: &'a mut Option<SlotRef>,
     wanted: &'a Wanted,
@@ -257,18 +229,24 @@ pub(crate) struct Acquiring<'a> {
     wait: &'a mut Option<Wait>,
 }
 
-impl<'a> Acquiring<'a> {
+impl<'a, K: Kind> Acquiring<'a, K> {
     #[inline]
     pub(crate) fn new(
+        kind: K,
         slot: &'a mut Option<SlotRef>,
         wanted: &'a Wanted,
         wait: &'a mut Option<Wait>,
     ) -> Self {
-        Self { slot, wanted, wait }
+        Self {
+            kind,
+            slot,
+            wanted,
+            wait,
+        }
     }
 
     /// Polls a wait that has begun.
-    fn poll_wait(&mut self, context: &mut Context<'_>) -> Poll<Result<LockGuard, LockError>> {
+    fn poll_wait(&mut self, context: &mut Context<'_>) -> Poll<Result<K::Guard, LockError>> {
         let Some(wait) = &mut *self.wait else {
             unreachable!("the wait has begun")
         };
@@ -276,22 +254,25 @@ impl<'a> Acquiring<'a> {
         // Apart from the rest, since a result that is handed on would be read before the processor
         // has written it.
         if wait.waker == WakerState::Old
-            && let Some(slot) = self.slot.take_if(|slot| slot.takes_in_process(wait.ticket))
+            && let Some(slot) = self
+                .slot
+                .take_if(|slot| self.kind.takes_in_process(slot, wait.ticket))
             && let Some(meter) = wait.meter.take()
         {
             let ticket = std::mem::take(&mut wait.ticket);
             proceeds.made_progress();
-            let token = draw_token(&slot, ticket);
-            return Poll::Ready(Ok(guard(slot, self.wanted, (ticket, token, None), meter)));
+            let token = self.kind.draw_token(&slot, ticket);
+            let won = (ticket, token, None);
+            return Poll::Ready(Ok(self.kind.guard(slot, self.wanted, won, meter)));
         }
-        let won = ready!(wait.poll_won(self.slot, self.wanted, context));
+        let won = ready!(wait.poll_won(self.kind, self.slot, self.wanted, context));
         proceeds.made_progress();
         let Some(meter) = wait.meter.take() else {
             unreachable!("polled after the end")
         };
         Poll::Ready(match won {
             Ok(won) => match self.slot.take() {
-                Some(slot) => Ok(guard(slot, self.wanted, won, meter)),
+                Some(slot) => Ok(self.kind.guard(slot, self.wanted, won, meter)),
                 None => unreachable!("polled after the end"),
             },
             Err(error) => {
@@ -302,8 +283,8 @@ impl<'a> Acquiring<'a> {
     }
 }
 
-impl Future for Acquiring<'_> {
-    type Output = Result<LockGuard, LockError>;
+impl<K: Kind> Future for Acquiring<'_, K> {
+    type Output = Result<K::Guard, LockError>;
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -316,19 +297,19 @@ impl Future for Acquiring<'_> {
         };
         // Tokio's cooperative budget, so that a loop that acquires locks starves no other task.
         let proceeds = ready!(coop::poll_proceed(context));
-        let mut meter = Meter::new(this.wanted.template);
+        let mut meter = Meter::new(this.wanted.template, K::MODE);
         meter.attempt(|| slot.source().name());
         let is_busy = slot.is_busy.load(Ordering::Relaxed);
         let mut waker = is_busy.then(|| context.waker().clone());
         let mut until = Timestamp::NONE;
-        match arrive(slot, this.wanted, &mut until, &mut waker) {
-            Ok(Arrival::Free(ticket)) => {
+        match arrive(this.kind, slot, this.wanted, &mut until, &mut waker) {
+            Ok(Arrival::Free(free)) => {
                 proceeds.made_progress();
-                let token = draw_token(slot, ticket);
+                let won = this.kind.won(slot, free);
                 let Some(slot) = this.slot.take() else {
                     unreachable!("just looked")
                 };
-                Poll::Ready(Ok(guard(slot, this.wanted, (ticket, token, None), meter)))
+                Poll::Ready(Ok(this.kind.guard(slot, this.wanted, won, meter)))
             }
             Ok(Arrival::Queued(ticket)) => {
                 // The place has the waker of this very poll, if it was known that it would be used.
@@ -361,14 +342,11 @@ impl Future for Acquiring<'_> {
 
 /// Refuses what can be refused without a look at the queue.
 #[inline]
-fn check(slot: &SlotRef, wanted: &Wanted) -> Result<(), LockError> {
+fn check(kind: impl Kind, slot: &SlotRef, facts: &Facts, wanted: &Wanted) -> Result<(), LockError> {
     if !wanted.lease.is_none() || !wanted.min_hold.is_none() {
         check_spans(slot, wanted)?;
     }
-    if reentrancy::holds(slot.address()) {
-        return Err(slot.error(LockErrorKind::WouldDeadlock));
-    }
-    Ok(())
+    kind.check(slot, facts)
 }
 
 fn check_spans(slot: &SlotRef, wanted: &Wanted) -> Result<(), LockError> {
@@ -392,14 +370,19 @@ fn named(error: LockError, slot: &SlotRef) -> LockError {
 ///
 /// It waits for the provider to take the request back, but no longer than [`WITHDRAWAL`]. After
 /// that, the provider does so in the background.
-fn give_up(slot: SlotRef, ticket: u64, wanted: Wanted) -> impl Future<Output = LockError> + Send {
+fn give_up(
+    kind: impl Kind,
+    slot: SlotRef,
+    ticket: u64,
+    wanted: Wanted,
+) -> impl Future<Output = LockError> + Send {
     let error = match wanted.timeout.get().filter(|_| wanted.waits()) {
-        Some(timeout) => slot.timed_out(ticket, timeout),
+        Some(timeout) => kind.timed_out(&slot, ticket, timeout),
         None => slot
             .error(LockErrorKind::ProviderUnavailable)
             .with_detail("the provider did not answer"),
     };
-    let last = slot.leave(ticket);
+    let last = kind.leave(&slot, ticket);
     async move {
         let Some(interest) = last else {
             return error;
@@ -417,7 +400,7 @@ fn give_up(slot: SlotRef, ticket: u64, wanted: Wanted) -> impl Future<Output = L
     }
 }
 
-impl Drop for Acquiring<'_> {
+impl<K: Kind> Drop for Acquiring<'_, K> {
     #[inline]
     fn drop(&mut self) {
         let Some(wait) = &mut *self.wait else {
@@ -426,7 +409,7 @@ impl Drop for Acquiring<'_> {
         if wait.ticket != 0
             && let Some(slot) = &*self.slot
         {
-            slot.leave(wait.ticket);
+            self.kind.leave(slot, wait.ticket);
         }
         if let Some(meter) = wait.meter.take() {
             meter.cancelled();

@@ -15,23 +15,24 @@ use crate::clock::Timestamp;
 use crate::end::LostSignal;
 use crate::error::{LockError, LockErrorKind};
 use crate::gate::{SlotRef, Wanted};
-use crate::guard::LockGuard;
+use crate::guard::{Guard, loss_of};
+use crate::kind::Kind;
 use crate::telemetry::spans::Call;
 use crate::{background, reentrancy};
 
 /// The place of a guard that the body uses. It is declared before the body, and so dropped after
 /// it.
-#[derive(Default)]
-pub struct GuardCell(OnceLock<LockGuard>);
+pub struct GuardCell<G>(OnceLock<G>);
 
-impl GuardCell {
+impl<G> GuardCell<G> {
     /// Makes an empty cell.
+    #[allow(clippy::new_without_default, reason = "it is made in place")]
     pub const fn new() -> Self {
         Self(OnceLock::new())
     }
 
     /// Returns the guard. The body runs only while there is one.
-    pub fn guard(&self) -> &LockGuard {
+    pub fn guard(&self) -> &G {
         match self.0.get() {
             Some(guard) => guard,
             None => unreachable!("the body is polled only after the lock was acquired"),
@@ -40,20 +41,20 @@ impl GuardCell {
 }
 
 /// A place for the guard while the body runs.
-pub(crate) trait GuardPlace {
+pub(crate) trait GuardPlace<G> {
     /// Stores the guard.
-    fn put(&self, guard: LockGuard) -> &LockGuard;
+    fn put(&self, guard: G) -> &G;
 }
 
-impl GuardPlace for &GuardCell {
-    fn put(&self, guard: LockGuard) -> &LockGuard {
+impl<G> GuardPlace<G> for &GuardCell<G> {
+    fn put(&self, guard: G) -> &G {
         self.0.get_or_init(|| guard)
     }
 }
 
 /// The place of a guard that the body does not use, so that no other thread refers to it.
-impl GuardPlace for OnceCell<LockGuard> {
-    fn put(&self, guard: LockGuard) -> &LockGuard {
+impl<G> GuardPlace<G> for OnceCell<G> {
+    fn put(&self, guard: G) -> &G {
         self.get_or_init(|| guard)
     }
 }
@@ -63,11 +64,12 @@ impl GuardPlace for OnceCell<LockGuard> {
 ///
 /// It is no `async fn` and awaits few futures, since its future is a part of every annotated
 /// call's.
-pub(crate) fn run_in<F, N, K>(
+pub(crate) fn run_in<F, N, K, L>(
     mut call: Call,
+    kind: L,
     mut entered: Result<(Option<SlotRef>, Wanted), LockError>,
     max_hold: Option<Duration>,
-    place: impl GuardPlace,
+    place: impl GuardPlace<L::Guard>,
     body: Pin<&mut Option<F>>,
     not_run: N,
 ) -> impl Future<Output = F::Output>
@@ -75,6 +77,7 @@ where
     F: Future,
     N: FnOnce(LockError) -> F::Output,
     K: Keep<F::Output>,
+    L: Kind,
 {
     let mut body = Body(body);
     async move {
@@ -82,12 +85,12 @@ where
         // half-way.
         let _ = &body;
         let acquired = match &mut entered {
-            Ok((slot, wanted)) => Acquiring::new(slot, wanted, &mut None).await,
+            Ok((slot, wanted)) => Acquiring::new(kind, slot, wanted, &mut None).await,
             Err(error) => Err(error.clone()),
         };
         let held = |acquired| {
-            let acquired: LockGuard = acquired;
-            call.acquired(|| acquired.fencing_token());
+            let acquired: L::Guard = acquired;
+            call.acquired(|| acquired.token());
             place.put(acquired)
         };
         let guard = match acquired.map(held) {
@@ -114,14 +117,16 @@ impl<F: Future> Body<'_, F> {
     /// Polls the body to its end, but no longer than the lock is held.
     fn while_held(
         &mut self,
-        guard: &LockGuard,
+        guard: &impl Guard,
         max_hold: Option<&Duration>,
     ) -> impl Future<Output = Result<F::Output, LockError>> {
         let mut limit = max_hold.map(Limit::start);
         if let (Some(max_hold), Some(lease)) = (max_hold, guard.lease()) {
             lease.renew_until(Timestamp::now() + *max_hold);
         }
-        let mut lost = guard.lease().map(|_| guard.lost());
+        let mut lost = guard
+            .lease()
+            .map(|lease| LostSignal::new(Some(lease.loss_reporter())));
         poll_fn(move |context| {
             let Some(body) = self.0.as_mut().as_pin_mut() else {
                 unreachable!("the body is there until its end")
@@ -137,13 +142,13 @@ impl<F: Future> Body<'_, F> {
 /// Polls the body. Returns an error if the lock is lost, or `max_hold` is over.
 fn poll_held<F: Future>(
     body: Pin<&mut F>,
-    guard: &LockGuard,
+    guard: &impl Guard,
     lost: &mut Option<LostSignal>,
     limit: &mut Option<Limit<'_>>,
     context: &mut Context<'_>,
 ) -> Poll<Result<F::Output, LockError>> {
-    if guard.is_lost() {
-        return Poll::Ready(Err(guard.loss()));
+    if guard.lease().is_some_and(|lease| lease.is_lost()) {
+        return Poll::Ready(Err(loss_of(guard.slot(), guard.lease())));
     }
     if let Some(Limit {
         timer: Err(error), ..
@@ -152,7 +157,7 @@ fn poll_held<F: Future>(
         return Poll::Ready(Err(error.clone()));
     }
     let polled = {
-        let _polling = reentrancy::enter(guard.slot().address());
+        let _polling = reentrancy::enter(guard.slot().address(), guard.holding());
         body.poll(context)
     };
     if let Poll::Ready(output) = polled {
@@ -162,10 +167,10 @@ fn poll_held<F: Future>(
     if let Some(lost) = lost
         && pin!(lost).poll(context).is_ready()
     {
-        return Poll::Ready(Err(guard.loss()));
+        return Poll::Ready(Err(loss_of(guard.slot(), guard.lease())));
     }
     if let Some(limit) = limit
-        && let Poll::Ready(error) = limit.poll(context, guard)
+        && let Poll::Ready(error) = limit.poll(context, guard.slot())
     {
         return Poll::Ready(Err(error));
     }
@@ -195,11 +200,11 @@ impl<'a> Limit<'a> {
         }
     }
 
-    fn poll(&mut self, context: &mut Context<'_>, guard: &LockGuard) -> Poll<LockError> {
+    fn poll(&mut self, context: &mut Context<'_>, slot: &SlotRef) -> Poll<LockError> {
         match &mut self.timer {
             Ok(timer) => timer.as_mut().poll(context).map(|()| {
                 LockError::new(LockErrorKind::MaxHoldExceeded)
-                    .with_name(guard.name().clone())
+                    .with_name(slot.name.clone())
                     .with_detail(format!("{:?}", self.max_hold))
             }),
             Err(error) => Poll::Ready(error.clone()),

@@ -11,6 +11,7 @@ use crate::error::{LockError, LockErrorKind};
 use crate::gate::{Answer, Release, ReleaseMode, SlotRef};
 use crate::lease::Lease;
 use crate::name::LockName;
+use crate::reentrancy::Holding;
 use crate::telemetry::metrics::Meter;
 use crate::token::FencingToken;
 
@@ -186,30 +187,8 @@ impl LockGuard {
             return Ok(());
         };
         // Boxed, since this future is a part of every annotated call's.
-        Box::pin(self.answered(answer)).await
-    }
-
-    async fn answered(&self, answer: Answer) -> Result<(), LockError> {
-        let limit = self.longest_release();
-        let answer = match self.release_mode() {
-            ReleaseMode::Confirmed => background::within(limit, answer).await,
-            ReleaseMode::Background => background::within(limit, answer.sent()).await,
-        };
-        answer.flatten().unwrap_or_else(|| {
-            Err(LockError::new(LockErrorKind::ProviderUnavailable)
-                .with_name(self.name().clone())
-                .with_detail("the release was not answered"))
-        })
-    }
-
-    /// Returns how long to wait for the answer to a release.
-    fn longest_release(&self) -> Duration {
-        let end = self
-            .lease
-            .as_ref()
-            .map(|lease| lease.server_deadline().remaining());
-        end.unwrap_or(LONGEST_RELEASE)
-            .clamp(SHORTEST_RELEASE, LONGEST_RELEASE)
+        let (lease, mode) = (self.lease.as_ref(), self.release_mode());
+        Box::pin(answered(&self.slot, lease, mode, answer)).await
     }
 
     /// Begins the release. Returns the provider's answer to come, if there is one to wait for.
@@ -242,21 +221,82 @@ impl LockGuard {
         released
     }
 
-    pub(crate) fn slot(&self) -> &SlotRef {
+    fn loss(&self) -> LockError {
+        loss_of(&self.slot, self.lease.as_ref())
+    }
+}
+
+/// Waits for the answer to a release.
+pub(crate) async fn answered(
+    slot: &SlotRef,
+    lease: Option<&Arc<Lease>>,
+    mode: ReleaseMode,
+    answer: Answer,
+) -> Result<(), LockError> {
+    let end = lease.map(|lease| lease.server_deadline().remaining());
+    let limit = end
+        .unwrap_or(LONGEST_RELEASE)
+        .clamp(SHORTEST_RELEASE, LONGEST_RELEASE);
+    let answer = match mode {
+        ReleaseMode::Confirmed => background::within(limit, answer).await,
+        ReleaseMode::Background => background::within(limit, answer.sent()).await,
+    };
+    answer.flatten().unwrap_or_else(|| {
+        Err(LockError::new(LockErrorKind::ProviderUnavailable)
+            .with_name(slot.name.clone())
+            .with_detail("the release was not answered"))
+    })
+}
+
+/// Returns the error that says how the lock was lost.
+pub(crate) fn loss_of(slot: &SlotRef, lease: Option<&Arc<Lease>>) -> LockError {
+    match lease {
+        Some(lease) => lease.loss(),
+        None => LockError::new(LockErrorKind::Lost).with_name(slot.name.clone()),
+    }
+}
+
+/// What a body is polled with: the guard of any kind of lock.
+pub(crate) trait Guard: Sized + Send + Sync {
+    /// Returns the slot of the lock.
+    fn slot(&self) -> &SlotRef;
+
+    /// Returns the lease; `None` for a lock of this process alone, which cannot be lost.
+    fn lease(&self) -> Option<&Arc<Lease>>;
+
+    /// Returns the fencing token, if there is one.
+    fn token(&self) -> Option<FencingToken>;
+
+    /// Returns what the guard holds of its lock.
+    fn holding(&self) -> Holding;
+
+    /// Releases the lock, with a guard that stays where it is.
+    fn release_in_place(&self) -> impl Future<Output = Result<(), LockError>> + Send;
+}
+
+impl Guard for LockGuard {
+    #[inline]
+    fn slot(&self) -> &SlotRef {
         &self.slot
     }
 
-    /// Returns the lease, unless the lock is held in this process alone.
-    pub(crate) fn lease(&self) -> Option<&Lease> {
-        self.lease.as_deref()
+    #[inline]
+    fn lease(&self) -> Option<&Arc<Lease>> {
+        self.lease.as_ref()
     }
 
-    /// Returns the error that says how the lock was lost.
-    pub(crate) fn loss(&self) -> LockError {
-        match &self.lease {
-            Some(lease) => lease.loss(),
-            None => LockError::new(LockErrorKind::Lost).with_name(self.name().clone()),
-        }
+    fn token(&self) -> Option<FencingToken> {
+        self.fencing_token()
+    }
+
+    #[inline]
+    fn holding(&self) -> Holding {
+        Holding::Alone
+    }
+
+    #[inline]
+    fn release_in_place(&self) -> impl Future<Output = Result<(), LockError>> + Send {
+        LockGuard::release_in_place(self)
     }
 }
 

@@ -103,6 +103,9 @@ mod lease;
 mod gate;
 
 mod guard;
+mod shared_guard;
+
+mod kind;
 
 mod acquire;
 mod body;
@@ -115,6 +118,8 @@ mod registry;
 
 mod lock;
 mod outcome;
+mod rw_lock;
+mod semaphore;
 
 mod attribute;
 
@@ -158,5 +163,8 @@ pub use providers::zookeeper::{self, ZooKeeperAcl, ZooKeeperProvider, ZooKeeperP
 pub use registry::{
     RegisterError, RegisterErrorKind, forbid_in_process_fallback, register, register_named,
 };
+pub use rw_lock::DistributedRwLock;
+pub use semaphore::DistributedSemaphore;
+pub use shared_guard::{RwLockReadGuard, RwLockWriteGuard, SemaphorePermit};
 pub use shutdown::shutdown;
 pub use token::FencingToken;

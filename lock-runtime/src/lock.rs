@@ -13,8 +13,9 @@ use crate::clock::Span;
 use crate::error::LockError;
 use crate::gate::{ReleaseMode, SlotRef, Wanted};
 use crate::guard::LockGuard;
+use crate::kind::{Exclusive, Kind};
 use crate::name::LockName;
-use crate::provider::LockProvider;
+use crate::provider::{LockKind, LockProvider};
 use crate::registry;
 use crate::source::Source;
 use crate::telemetry::spans::Call;
@@ -147,7 +148,8 @@ impl DistributedLock {
     /// * [`Unsupported`](crate::LockErrorKind::Unsupported) if the provider cannot do what is
     ///   asked.
     pub async fn acquire(&self) -> Result<LockGuard, LockError> {
-        Acquiring::new(&mut Some(self.slot()?), &self.wanted(None), &mut None).await
+        let wanted = self.wanted(None);
+        Acquiring::new(Exclusive, &mut Some(self.slot()?), &wanted, &mut None).await
     }
 
     /// Acquires the lock, and waits for it at most this long.
@@ -167,7 +169,7 @@ impl DistributedLock {
     /// * The other kinds as [`acquire`](Self::acquire).
     pub async fn acquire_for(&self, timeout: Duration) -> Result<LockGuard, LockError> {
         let wanted = self.wanted(Some(timeout));
-        Acquiring::new(&mut Some(self.slot()?), &wanted, &mut None).await
+        Acquiring::new(Exclusive, &mut Some(self.slot()?), &wanted, &mut None).await
     }
 
     /// Acquires the lock if it is free. Returns `None` if another holder was seen.
@@ -263,7 +265,8 @@ impl DistributedLock {
         let slot = GuardCell::new();
         let body = async { Ok(body(slot.guard()).await) };
         let (call, entered) = self.call(None);
-        run_in::<_, _, Kept<_>>(call, entered, None, &slot, pin!(Some(body)), Err).await
+        let body = pin!(Some(body));
+        run_in::<_, _, Kept<_>, _>(call, Exclusive, entered, None, &slot, body, Err).await
     }
 
     async fn run_in<T>(
@@ -273,14 +276,15 @@ impl DistributedLock {
     ) -> Result<T, LockError> {
         let body = async { Ok(body.await) };
         let (call, entered) = self.call(timeout);
-        run_in::<_, _, Kept<_>>(call, entered, None, OnceCell::new(), pin!(Some(body)), Err).await
+        let (body, place) = (pin!(Some(body)), OnceCell::new());
+        run_in::<_, _, Kept<_>, _>(call, Exclusive, entered, None, place, body, Err).await
     }
 
     fn call(
         &self,
         timeout: Option<Duration>,
     ) -> (Call, Result<(Option<SlotRef>, Wanted), LockError>) {
-        let call = Call::new("", &self.name);
+        let call = Call::new("", &self.name, Exclusive::MODE);
         let slot = self.slot();
         if let Ok(slot) = &slot {
             call.provider(|| slot.source().name());
@@ -305,7 +309,7 @@ impl DistributedLock {
             Some(source) => source,
             None => registry::default()?,
         };
-        self.slot.get(source, &self.name)
+        self.slot.get(source, &self.name, LockKind::Mutex)
     }
 }
 
@@ -323,7 +327,7 @@ impl fmt::Debug for DistributedLock {
 }
 
 /// Turns contention into `None`.
-fn or_none<T>(result: Result<T, LockError>) -> Result<Option<T>, LockError> {
+pub(crate) fn or_none<T>(result: Result<T, LockError>) -> Result<Option<T>, LockError> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.is_contention() => Ok(None),

@@ -14,8 +14,10 @@ pub use core::{format_args, stringify, unreachable};
 pub use crate::attribute::expansion::Output;
 pub use crate::attribute::run::CallSite as Site;
 pub use crate::attribute::template::{Encoded, render};
-pub use crate::body::GuardCell as GuardSlot;
+pub use crate::body::GuardCell;
 pub use crate::name::LockName;
+pub use crate::shared_guard::{RwLockReadGuard, RwLockWriteGuard, SemaphorePermit};
 
 pub type Expansion = crate::attribute::expansion::Expansion;
-pub type Request = crate::attribute::run::Request;
+pub type GuardSlot = GuardCell<crate::guard::LockGuard>;
+pub type Request = crate::attribute::run::Request<crate::kind::Exclusive>;

@@ -5,23 +5,56 @@
 //! and a spawned task is told apart by its id.
 
 use std::cell::RefCell;
+use std::num::NonZeroU32;
 
 use tokio::task;
 
 thread_local! {
-    /// For each body, the address of its lock and the task that is being polled. The task counts,
-    /// since a body may drive a runtime or a set of tasks of its own, which hold nothing.
-    static HELD: RefCell<Vec<(usize, Option<task::Id>)>> = const { RefCell::new(Vec::new()) };
+    /// What each body holds.
+    static HELD: RefCell<Vec<Body>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A body that is being polled.
+struct Body {
+    /// The address of its lock.
+    lock: usize,
+    /// The task that is being polled. It counts, since a body may drive a runtime or a set of tasks
+    /// of its own, which hold nothing.
+    task: Option<task::Id>,
+    holding: Holding,
+}
+
+/// What a body holds of its lock.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Holding {
+    /// All of it.
+    Alone,
+    /// A place beside other readers.
+    Reading,
+    /// So many permits.
+    Permits(NonZeroU32),
+}
+
+/// What the task that is being polled holds of one lock, through all its bodies.
+#[derive(Default)]
+pub(crate) struct Held {
+    pub(crate) alone: bool,
+    pub(crate) reading: bool,
+    pub(crate) permits: u64,
 }
 
 /// Says until it is dropped that a body is being polled. A panic of the body drops it too.
 pub(crate) struct Polling(bool);
 
-/// Notes that a body which holds the lock at this address is being polled from now on.
-pub(crate) fn enter(lock: usize) -> Polling {
-    let entry = (lock, task::try_id());
+/// Notes that a body which holds this of the lock at this address is being polled from now on.
+pub(crate) fn enter(lock: usize, holding: Holding) -> Polling {
+    let body = Body {
+        lock,
+        task: task::try_id(),
+        holding,
+    };
     // It fails while the thread ends, when a destructor of other thread-local data polls a body.
-    Polling(HELD.try_with(|held| held.borrow_mut().push(entry)).is_ok())
+    Polling(HELD.try_with(|held| held.borrow_mut().push(body)).is_ok())
 }
 
 impl Drop for Polling {
@@ -38,7 +71,34 @@ pub(crate) fn holds(lock: usize) -> bool {
     HELD.try_with(|held| {
         let held = held.borrow();
         // The id is read only if there is an entry to compare with.
-        !held.is_empty() && held.contains(&(lock, task::try_id()))
+        !held.is_empty() && {
+            let task = task::try_id();
+            held.iter()
+                .any(|body| body.lock == lock && body.task == task)
+        }
     })
     .unwrap_or(false)
+}
+
+/// Returns what the task that is being polled holds of the lock at this address.
+pub(crate) fn held(lock: usize) -> Held {
+    let mut sum = Held::default();
+    let _ = HELD.try_with(|held| {
+        let held = held.borrow();
+        if held.is_empty() {
+            return;
+        }
+        let task = task::try_id();
+        for body in held.iter() {
+            if body.lock != lock || body.task != task {
+                continue;
+            }
+            match body.holding {
+                Holding::Alone => sum.alone = true,
+                Holding::Reading => sum.reading = true,
+                Holding::Permits(take) => sum.permits += u64::from(take.get()),
+            }
+        }
+    });
+    sum
 }

@@ -11,14 +11,16 @@ use crate::cached_slot::CachedSlot;
 use crate::clock::Span;
 use crate::error::LockError;
 use crate::gate::{ReleaseMode, SlotRef, Wanted};
+use crate::kind::{Exclusive, Kind, Permits, Read, Write};
 use crate::name::LockName;
 use crate::provider::LockProvider;
 use crate::source::Source;
 use crate::telemetry::spans::Call;
 use crate::{gate, limits, registry};
 
-/// The options of one call of an annotated function.
-pub struct Request {
+/// The options of one call of an annotated function, which wants this kind of lock.
+pub struct Request<K> {
+    kind: K,
     template: &'static str,
     name: LockName,
     provider: Provider,
@@ -48,12 +50,13 @@ enum Provider {
     Given(Arc<dyn LockProvider>),
 }
 
-impl Request {
+impl Request<Exclusive> {
     /// Makes a call with all other options at their defaults: it tries once, on the default
     /// provider.
     #[inline]
     pub fn new(template: &'static str, name: LockName) -> Self {
         Self {
+            kind: Exclusive,
             template,
             name,
             provider: Provider::Default,
@@ -66,6 +69,45 @@ impl Request {
         }
     }
 
+    /// Wants the reader–writer lock of this name, beside other readers.
+    #[inline]
+    pub fn read(self) -> Request<Read> {
+        self.of(Read)
+    }
+
+    /// Wants the reader–writer lock of this name, alone.
+    #[inline]
+    pub fn write(self) -> Request<Write> {
+        self.of(Write)
+    }
+
+    /// Wants `take` permits of the semaphore of this name, which has `permits` in all.
+    #[inline]
+    pub fn permits(self, permits: u32, take: u32) -> Request<Permits> {
+        self.of(Permits {
+            limit: permits,
+            take,
+        })
+    }
+
+    fn of<K>(self, kind: K) -> Request<K> {
+        Request {
+            kind,
+            template: self.template,
+            name: self.name,
+            provider: self.provider,
+            timeout: self.timeout,
+            lease: self.lease,
+            max_hold: self.max_hold,
+            min_hold: self.min_hold,
+            release: self.release,
+            site: self.site,
+        }
+    }
+}
+
+#[expect(private_bounds, reason = "only expansions call it")]
+impl<K: Kind> Request<K> {
     /// Sets the longest wait; zero tries once.
     #[inline]
     pub fn timeout(mut self, timeout: Duration) -> Self {
@@ -133,52 +175,53 @@ impl Request {
     /// Runs the body while the lock is held. Calls `not_run` with the error if the body did not
     /// run, or not to its end.
     #[inline]
-    pub fn run<F, N, K>(
+    pub fn run<F, N, P>(
         self,
-        _: K,
+        _: P,
         body: Pin<&mut Option<F>>,
         not_run: N,
     ) -> impl Future<Output = F::Output>
     where
         F: Future,
         N: FnOnce(LockError) -> F::Output,
-        K: Keep<F::Output>,
+        P: Keep<F::Output>,
     {
-        self.run_at::<_, _, K>(OnceCell::new(), body, not_run)
+        self.run_at::<_, _, P>(OnceCell::new(), body, not_run)
     }
 
     /// Does the same as [`run`](Self::run), for a body that uses the guard.
     #[inline]
-    pub fn run_with_guard<F, N, K>(
+    pub fn run_with_guard<F, N, P, G>(
         self,
-        guard: &GuardCell,
-        _: K,
+        guard: &GuardCell<G>,
+        _: P,
         body: Pin<&mut Option<F>>,
         not_run: N,
     ) -> impl Future<Output = F::Output>
     where
         F: Future,
         N: FnOnce(LockError) -> F::Output,
-        K: Keep<F::Output>,
+        P: Keep<F::Output>,
+        K: Kind<Guard = G>,
     {
-        self.run_at::<_, _, K>(guard, body, not_run)
+        self.run_at::<_, _, P>(guard, body, not_run)
     }
 
-    fn run_at<F, N, K>(
+    fn run_at<F, N, P>(
         self,
-        place: impl GuardPlace,
+        place: impl GuardPlace<K::Guard>,
         body: Pin<&mut Option<F>>,
         not_run: N,
     ) -> impl Future<Output = F::Output>
     where
         F: Future,
         N: FnOnce(LockError) -> F::Output,
-        K: Keep<F::Output>,
+        P: Keep<F::Output>,
     {
-        let call = Call::new(self.template, &self.name);
+        let call = Call::new(self.template, &self.name, K::MODE);
         let max_hold = self.max_hold;
         let entered = self.enter(&call);
-        run_in::<_, _, K>(call, entered, max_hold, place, body, not_run)
+        run_in::<_, _, P, _>(call, self.kind, entered, max_hold, place, body, not_run)
     }
 
     /// Finds the slot of the lock.
@@ -186,11 +229,19 @@ impl Request {
         limits::check_holds(&self.name, self.max_hold, self.min_hold)?;
         let slot = match (&self.provider, self.site) {
             // The slot may be cached, since a registered provider stays.
-            (Provider::Default, Some(site)) => site.0.get(registry::default()?, &self.name),
-            (Provider::Default, None) => gate::enter(registry::default()?, &self.name),
-            (Provider::Named(name), Some(site)) => site.0.get(&registry::named(name)?, &self.name),
-            (Provider::Named(name), None) => gate::enter(&registry::named(name)?, &self.name),
-            (Provider::Given(given), _) => gate::enter(&Source::new(Arc::clone(given)), &self.name),
+            (Provider::Default, Some(site)) => {
+                site.0.get(registry::default()?, &self.name, K::KIND)
+            }
+            (Provider::Default, None) => gate::enter(registry::default()?, &self.name, K::KIND),
+            (Provider::Named(name), Some(site)) => {
+                site.0.get(&registry::named(name)?, &self.name, K::KIND)
+            }
+            (Provider::Named(name), None) => {
+                gate::enter(&registry::named(name)?, &self.name, K::KIND)
+            }
+            (Provider::Given(given), _) => {
+                gate::enter(&Source::new(Arc::clone(given)), &self.name, K::KIND)
+            }
         }?;
         call.provider(|| slot.source().name());
         let wanted = Wanted {

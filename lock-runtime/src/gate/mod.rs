@@ -24,11 +24,13 @@ mod min_hold;
 mod queue;
 mod release;
 mod release_answer;
+mod shared;
 mod slot;
 mod state;
 
 pub(crate) use release::Release;
 pub(crate) use release_answer::{Answer, ReleaseMode};
+pub(crate) use shared::state::Share;
 #[cfg(feature = "testing")]
 pub(crate) use slot::entries;
 pub(crate) use slot::{Arrival, Look, SlotRef, Wanted, all, enter};

@@ -10,8 +10,9 @@ use crate::source::Source;
 /// A queue that is longer than this is tidied when most of its places were given up.
 const UNTIDY: usize = 32;
 
-/// A caller that waits for the lock, or for the answer to its try.
-pub(super) struct Waiter {
+/// A caller that waits for the lock, or for the answer to its try. `W` is what else its slot's kind
+/// must know of it.
+pub(super) struct Waiter<W = ()> {
     pub(super) ticket: u64,
     /// Whether its caller waits for a lock that another holder has. If not, it only tries.
     pub(super) waits: bool,
@@ -24,9 +25,20 @@ pub(super) struct Waiter {
     pub(super) waker: Option<Waker>,
     /// Whether it has left. Its place is removed when its turn comes, or when the queue is tidied.
     pub(super) left: bool,
+    pub(super) wish: W,
 }
 
-impl Waiter {
+/// What a slot's kind must know of a waiter.
+pub(super) trait Wish {
+    /// Stands where there is no waiter, or none yet.
+    const NONE: Self;
+}
+
+impl Wish for () {
+    const NONE: Self = ();
+}
+
+impl<W: Wish> Waiter<W> {
     const EMPTY: Self = Self {
         ticket: 0,
         waits: false,
@@ -36,6 +48,7 @@ impl Waiter {
         source: None,
         waker: None,
         left: false,
+        wish: W::NONE,
     };
 }
 
@@ -43,14 +56,22 @@ impl Waiter {
 ///
 /// Each step for one waiter takes constant time on average, and the search for a ticket takes the
 /// logarithm of the number of waiters.
-#[derive(Default)]
-pub(super) struct Queue {
-    waiters: VecDeque<Waiter>,
+pub(super) struct Queue<W = ()> {
+    waiters: VecDeque<Waiter<W>>,
     /// How many of them have not left.
     present: usize,
 }
 
-impl Queue {
+impl<W> Default for Queue<W> {
+    fn default() -> Self {
+        Self {
+            waiters: VecDeque::new(),
+            present: 0,
+        }
+    }
+}
+
+impl<W: Wish> Queue<W> {
     pub(super) fn len(&self) -> usize {
         self.present
     }
@@ -62,7 +83,7 @@ impl Queue {
     /// Adds a waiter, for the caller to fill in where it stands. A waiter that was passed in would
     /// be written twice, and the second write would wait for the first.
     #[inline]
-    pub(super) fn push(&mut self, ticket: u64) -> &mut Waiter {
+    pub(super) fn push(&mut self, ticket: u64) -> &mut Waiter<W> {
         self.present += 1;
         self.waiters.push_back(Waiter::EMPTY);
         let Some(waiter) = self.waiters.back_mut() else {
@@ -73,16 +94,16 @@ impl Queue {
     }
 
     /// Returns the first waiter. The first place never is one that was given up.
-    pub(super) fn front(&self) -> Option<&Waiter> {
+    pub(super) fn front(&self) -> Option<&Waiter<W>> {
         self.waiters.front()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Waiter> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Waiter<W>> {
         self.waiters.iter().filter(|waiter| !waiter.left)
     }
 
     #[inline]
-    pub(super) fn pop(&mut self) -> Option<Waiter> {
+    pub(super) fn pop(&mut self) -> Option<Waiter<W>> {
         let first = self.waiters.pop_front()?;
         self.present -= 1;
         self.tidy();
@@ -91,7 +112,7 @@ impl Queue {
 
     /// Returns the first waiter, to be changed.
     #[inline]
-    pub(super) fn front_mut(&mut self) -> Option<&mut Waiter> {
+    pub(super) fn front_mut(&mut self) -> Option<&mut Waiter<W>> {
         self.waiters.front_mut()
     }
 
@@ -104,13 +125,13 @@ impl Queue {
         self.tidy();
     }
 
-    pub(super) fn get(&mut self, ticket: u64) -> Option<&mut Waiter> {
+    pub(super) fn get(&mut self, ticket: u64) -> Option<&mut Waiter<W>> {
         let at = self.find(ticket)?;
         self.waiters.get_mut(at).filter(|waiter| !waiter.left)
     }
 
     /// Takes the waiter of this ticket out.
-    pub(super) fn remove(&mut self, ticket: u64) -> Option<Waiter> {
+    pub(super) fn remove(&mut self, ticket: u64) -> Option<Waiter<W>> {
         let at = self.find(ticket)?;
         let place = self.waiters.get_mut(at).filter(|waiter| !waiter.left)?;
         let gone = Waiter {
@@ -125,7 +146,7 @@ impl Queue {
     }
 
     /// Takes out every waiter for which `which` is true.
-    pub(super) fn take(&mut self, mut which: impl FnMut(&Waiter) -> bool) -> Vec<Waiter> {
+    pub(super) fn take(&mut self, mut which: impl FnMut(&Waiter<W>) -> bool) -> Vec<Waiter<W>> {
         let mut taken = Vec::new();
         let mut kept = VecDeque::new();
         for waiter in self.waiters.drain(..) {

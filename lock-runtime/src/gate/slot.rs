@@ -11,12 +11,13 @@ use once_cell::sync::Lazy;
 use super::effects::Effects;
 use super::queue::Waiter;
 use super::release_answer::ReleaseMode;
+use super::shared::state::Shared;
 use super::state::{Phase, State};
 use crate::clock::{Span, Timestamp};
 use crate::error::{LockError, LockErrorKind};
 use crate::lease::Lease;
 use crate::name::LockName;
-use crate::provider::{Interest, LockSpace};
+use crate::provider::{Interest, LockKind, LockSpace};
 use crate::slot_table::SlotTable;
 use crate::source::Source;
 use crate::token::FencingToken;
@@ -29,11 +30,16 @@ pub(crate) struct Slot {
     pub(crate) space: LockSpace,
     pub(crate) hash: u64,
     pub(crate) name: LockName,
+    /// Which primitive the key is. All that follows from another one than a mutex is in `shared`.
+    kind: LockKind,
     /// The provider for which the slot was made. Others of the same lock space may use it too.
     pub(super) first: Arc<Source>,
     /// A hint that a caller which arrives now will probably have to wait.
     pub(crate) is_busy: AtomicBool,
+    /// The state of a mutex.
     state: Mutex<State>,
+    /// The state of every other kind. Boxed, since most slots are mutexes.
+    pub(super) shared: Option<Box<Shared>>,
 }
 
 /// A reference that keeps a slot in the table, and the provider that makes the calls for it.
@@ -45,9 +51,9 @@ pub(crate) struct SlotRef {
 }
 
 /// What a caller gets when it arrives.
-pub(crate) enum Arrival {
-    /// The lock, with this ticket: it was free, and no provider need be asked.
-    Free(u64),
+pub(crate) enum Arrival<T = u64> {
+    /// The lock: it was free, and no provider need be asked. A mutex comes with its ticket.
+    Free(T),
     /// A ticket for a place in the queue.
     Queued(u64),
 }
@@ -87,9 +93,13 @@ static SLOTS: Lazy<SlotTable<Slot>> = Lazy::new(SlotTable::default);
 ///
 /// # Errors
 ///
-/// If the name is invalid, or if the provider panics. The name is checked only where there is no
-/// slot yet.
-pub(crate) fn enter(source: &Arc<Source>, name: &LockName) -> Result<SlotRef, LockError> {
+/// If the name is invalid or in use as another kind of lock, or if the provider panics. The name is
+/// checked only where there is no slot yet.
+pub(crate) fn enter(
+    source: &Arc<Source>,
+    name: &LockName,
+    kind: LockKind,
+) -> Result<SlotRef, LockError> {
     let space = match source.ask() {
         Ok(facts) => facts.space,
         Err(error) => return Err(error.with_name(name.clone())),
@@ -97,9 +107,12 @@ pub(crate) fn enter(source: &Arc<Source>, name: &LockName) -> Result<SlotRef, Lo
     let is_it = |slot: &Slot| slot.space == space && slot.name == *name;
     let slot = SLOTS.find_or_add(&(space, name), is_it, |hash| {
         name.validate()?;
-        let slot = Slot::new(space, hash, name.clone(), Arc::clone(source));
+        let slot = Slot::new(space, hash, name.clone(), kind, Arc::clone(source));
         Ok::<_, LockError>(Arc::new(slot))
     })?;
+    if slot.kind != kind {
+        return Err(slot.of_another_kind());
+    }
     Ok(SlotRef::new(slot, source))
 }
 
@@ -115,15 +128,33 @@ pub(crate) fn entries() -> usize {
 }
 
 impl Slot {
-    fn new(space: LockSpace, hash: u64, name: LockName, first: Arc<Source>) -> Self {
+    fn new(
+        space: LockSpace,
+        hash: u64,
+        name: LockName,
+        kind: LockKind,
+        first: Arc<Source>,
+    ) -> Self {
         Self {
             space,
             hash,
             name,
+            kind,
             first,
             is_busy: AtomicBool::new(false),
             state: Mutex::default(),
+            shared: (kind != LockKind::Mutex).then(|| Box::new(Shared::new(kind))),
         }
+    }
+
+    #[cold]
+    fn of_another_kind(&self) -> LockError {
+        self.error(LockErrorKind::InvalidConfig)
+            .with_detail(format!(
+                "`{}` is a {} elsewhere in this process",
+                self.name.shown(),
+                self.kind
+            ))
     }
 
     #[inline]

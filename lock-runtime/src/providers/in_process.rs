@@ -10,6 +10,7 @@ use crate::error::{LockError, LockErrorKind};
 use crate::future::{First, select};
 use crate::gate::{self, ReleaseMode, Wanted};
 use crate::guard::LockGuard;
+use crate::kind::Exclusive;
 use crate::provider::{AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, LockSpace};
 use crate::providers::kit::error::invalid;
 use crate::source::Source;
@@ -53,7 +54,7 @@ impl LockProvider for InProcessProvider {
     ) -> BoxFuture<'a, Result<Grant, LockError>> {
         Box::pin(async move {
             let source = Source::new(Arc::new(self.clone()));
-            let slot = gate::enter(&source, request.name())?;
+            let slot = gate::enter(&source, request.name(), request.mode().kind())?;
             if request.is_made_for(slot.address()) {
                 // The queue that asks is the lock itself. So it is where a wrapper shares the lock
                 // space, and where a caller of this provider waits behind one of a wrapper.
@@ -72,7 +73,7 @@ impl LockProvider for InProcessProvider {
                 template: "",
             };
             let mut wait = None;
-            let acquiring = Acquiring::new(&mut slot, &wanted, &mut wait);
+            let acquiring = Acquiring::new(Exclusive, &mut slot, &wanted, &mut wait);
             let guard = match select(acquiring, request.abandoned()).await {
                 First::Left(guard) => guard?,
                 First::Right(()) => return Err(LockErrorKind::Contended.into()),

@@ -3,7 +3,8 @@
 //!
 //! `docs/observability.md`, which is also the page `guide::observability`, lists the metrics with
 //! their kinds and labels. The label `template` is the name as the attribute has it. It never is a
-//! rendered name, since the number of those has no bound.
+//! rendered name, since the number of those has no bound. The label `mode` is only on the metrics of
+//! reader–writer locks and semaphores.
 
 #[cfg(feature = "metrics")]
 pub(crate) use measured::{Meter, renewed};
@@ -12,7 +13,7 @@ pub(crate) use unmeasured::{Meter, renewed};
 
 #[cfg(feature = "metrics")]
 mod measured {
-    use ::metrics::{counter, gauge, histogram};
+    use ::metrics::{Label, counter, gauge, histogram};
 
     use crate::clock::Timestamp;
     use crate::error::LockErrorKind;
@@ -22,6 +23,8 @@ mod measured {
 
     struct Measured {
         template: &'static str,
+        /// Which mode of a lock it is; empty for a mutex, whose metrics have no such label.
+        mode: &'static str,
         /// Empty before the attempt.
         provider: &'static str,
         /// When the attempt began and, after the grant, when the hold began.
@@ -29,9 +32,10 @@ mod measured {
     }
 
     impl Meter {
-        pub(crate) fn new(template: &'static str) -> Self {
+        pub(crate) fn new(template: &'static str, mode: &'static str) -> Self {
             Self(Box::new(Measured {
                 template,
+                mode,
                 provider: "",
                 began: Timestamp::now(),
             }))
@@ -42,27 +46,17 @@ mod measured {
             if !self.0.provider.is_empty() {
                 return;
             }
-            let (template, provider) = (self.0.template, provider());
-            counter!("distributed_lock_attempts_total",
-                "template" => template, "provider" => provider)
-            .increment(1);
-            self.0.provider = provider;
+            self.0.provider = provider();
+            counter!("distributed_lock_attempts_total", self.labels()).increment(1);
             self.0.began = Timestamp::now();
         }
 
         /// Counts the grant, and records how long the wait was.
         pub(crate) fn acquired(mut self) -> Self {
-            let Measured {
-                template, provider, ..
-            } = *self.0;
-            counter!("distributed_lock_acquired_total",
-                "template" => template, "provider" => provider)
-            .increment(1);
-            gauge!("distributed_lock_held", "template" => template, "provider" => provider)
-                .increment(1);
-            histogram!("distributed_lock_wait_seconds",
-                "template" => template, "provider" => provider)
-            .record(self.elapsed());
+            let labels = self.labels();
+            counter!("distributed_lock_acquired_total", labels.iter()).increment(1);
+            gauge!("distributed_lock_held", labels.iter()).increment(1);
+            histogram!("distributed_lock_wait_seconds", labels.iter()).record(self.elapsed());
             self.0.began = Timestamp::now();
             self
         }
@@ -80,29 +74,35 @@ mod measured {
         }
 
         fn ended(self, reason: &'static str) {
-            let Measured {
-                template, provider, ..
-            } = *self.0;
-            counter!("distributed_lock_not_acquired_total",
-                "template" => template, "provider" => provider, "reason" => reason)
-            .increment(1);
+            let mut labels = self.labels();
+            labels.push(Label::from_static_parts("reason", reason));
+            counter!("distributed_lock_not_acquired_total", labels).increment(1);
         }
 
         /// Counts the end of the hold, and records how long it was.
         pub(crate) fn released(&self, lost: impl FnOnce() -> bool) {
-            let Measured {
-                template, provider, ..
-            } = *self.0;
-            gauge!("distributed_lock_held", "template" => template, "provider" => provider)
-                .decrement(1);
-            histogram!("distributed_lock_hold_seconds",
-                "template" => template, "provider" => provider)
-            .record(self.elapsed());
+            let labels = self.labels();
+            gauge!("distributed_lock_held", labels.iter()).decrement(1);
+            histogram!("distributed_lock_hold_seconds", labels.iter()).record(self.elapsed());
             if lost() {
-                counter!("distributed_lock_lost_total",
-                    "template" => template, "provider" => provider)
-                .increment(1);
+                counter!("distributed_lock_lost_total", labels).increment(1);
             }
+        }
+
+        fn labels(&self) -> Vec<Label> {
+            let Measured {
+                template,
+                mode,
+                provider,
+                ..
+            } = *self.0;
+            let mut labels = Vec::with_capacity(4);
+            labels.push(Label::from_static_parts("template", template));
+            labels.push(Label::from_static_parts("provider", provider));
+            if !mode.is_empty() {
+                labels.push(Label::from_static_parts("mode", mode));
+            }
+            labels
         }
 
         fn elapsed(&self) -> f64 {
@@ -125,7 +125,7 @@ mod unmeasured {
     pub(crate) struct Meter;
 
     impl Meter {
-        pub(crate) fn new(_: &'static str) -> Self {
+        pub(crate) fn new(_: &'static str, _: &'static str) -> Self {
             Self
         }
 

@@ -19,12 +19,14 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    pub(crate) fn new(template: &'static str, name: &LockName) -> Self {
+    /// Opens the span. `mode` is empty for a mutex, whose span has no such value.
+    pub(crate) fn new(template: &'static str, name: &LockName, mode: &'static str) -> Self {
         let span = tracing::span!(
             Level::INFO,
             "distributed_lock",
             template,
             lock = %name.shown(),
+            mode = Empty,
             provider = Empty,
             outcome = Empty,
             waited_ms = Empty,
@@ -36,6 +38,9 @@ impl Call {
         } else {
             Timestamp::now()
         };
+        if !mode.is_empty() {
+            span.record("mode", mode);
+        }
         Self { span, began }
     }
 
