@@ -24,6 +24,8 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const COUNTER_TROUBLE: Duration = Duration::from_millis(100);
 /// ... and after this long the acquisition fails: whoever has locked it must be stopped.
 const COUNTER_PATIENCE: Duration = Duration::from_millis(1_800);
+/// Who has been passing by for this long is a holder.
+const PASSING_TAKES: Duration = Duration::from_millis(100);
 /// What a call that does not wait takes at most, with one look to spare.
 pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -102,7 +104,8 @@ pub(super) async fn acquire(
             }
             Look::NotYet(found, so_far) => {
                 locked = so_far;
-                let is_unclear = found == Found::Unclear;
+                let passes = found == Found::Passing && waited < PASSING_TAKES;
+                let is_unclear = found == Found::Unclear || passes;
                 if request.waits() {
                     if !is_unclear {
                         request.report_contention();

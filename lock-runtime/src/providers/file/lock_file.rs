@@ -5,6 +5,7 @@ use std::fs::{File, FileType, Metadata, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
@@ -17,6 +18,10 @@ const REPLACED_FILES: usize = 16;
 
 /// What a waiter writes into the file of the holder: when it will look again.
 const NOTE: usize = 20;
+
+/// After the note there may be a mark: when somebody did something with the file that its lock does
+/// not tell. A mark of somebody who passes by or waits counts for so long.
+const MARK_COUNTS: Duration = Duration::from_millis(100);
 
 /// Whether others may have the file locked, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,6 +134,18 @@ impl LockFile {
         read_note(&self.file)
     }
 
+    /// Marks the file for those who find it locked.
+    pub(super) fn mark(&self) {
+        write_time(&self.file, NOTE, Timestamp::now());
+    }
+
+    /// Takes a mark away that others have left.
+    pub(super) fn unmark(&self) {
+        if read_time(&self.file, NOTE).is_some() {
+            let _ = self.file.write_all_at(&[0; NOTE], NOTE as u64);
+        }
+    }
+
     /// Says whether its path still names the file. If not, somebody has removed or replaced it, and
     /// others may hold the lock too.
     pub(super) fn is_in_place(&self) -> io::Result<bool> {
@@ -156,6 +173,8 @@ impl LockFile {
     /// Removes the file, which its path names, if nobody else has it locked.
     fn remove_unless_shared(&self) -> io::Result<bool> {
         if self.access == Access::Shared {
+            // Another reader must not take this one for a writer while it removes the file.
+            self.mark();
             // If it fails, the shared lock is gone all the same, which is what a release wants.
             if !lock(&self.file, Access::Exclusive)? {
                 return Ok(true);
@@ -287,13 +306,38 @@ fn kind_of(kind: FileType) -> &'static str {
 pub(super) fn announce(file: &File, next_look: Timestamp) {
     let earlier = read_note(file).is_some_and(|noted| !noted.has_passed() && noted <= next_look);
     if !earlier {
-        let _ = file.write_all_at(format!("{:0NOTE$}", next_look.as_nanos()).as_bytes(), 0);
+        write_time(file, 0, next_look);
     }
 }
 
+/// Reads when the file was marked.
+pub(super) fn marked_at(file: &File) -> Option<Timestamp> {
+    read_time(file, NOTE)
+}
+
+/// Says whether the file was marked just now.
+pub(super) fn is_marked(file: &File) -> bool {
+    marked_at(file).is_some_and(|at| {
+        let now = Timestamp::now();
+        at <= now && now.since(at) < MARK_COUNTS
+    })
+}
+
 fn read_note(file: &File) -> Option<Timestamp> {
+    read_time(file, 0)
+}
+
+/// Writes a time at this place, if this user may write to the file.
+fn write_time(file: &File, place: usize, time: Timestamp) {
+    let _ = file.write_all_at(
+        format!("{:0NOTE$}", time.as_nanos()).as_bytes(),
+        place as u64,
+    );
+}
+
+fn read_time(file: &File, place: usize) -> Option<Timestamp> {
     let mut note = [0; NOTE];
-    file.read_exact_at(&mut note, 0).ok()?;
+    file.read_exact_at(&mut note, place as u64).ok()?;
     std::str::from_utf8(&note)
         .ok()?
         .parse()

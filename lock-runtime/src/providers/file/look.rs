@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::lock_file::{Access, Opened, announce};
+use super::lock_file::{Access, LockFile, Opened, announce, is_marked};
 use super::permits::collect;
 use super::shared::Shared;
 use super::wanted::{Files, Found, Locked, Wanted};
@@ -10,9 +10,8 @@ use crate::provider::LockMode;
 use crate::{LockError, Timestamp};
 
 /// How long to stay on the thread for somebody who only passes by.
-const TRIES: u32 = 20;
+const TRIES: u32 = 10;
 const PAUSE: Duration = Duration::from_micros(50);
-
 /// How often to try the turnstile at once: others look at it for a moment.
 const ENTRY_TRIES: u32 = 3;
 
@@ -32,10 +31,8 @@ pub(super) fn look(
     glance: &Glance,
 ) -> Result<Found, LockError> {
     let mut found = look_once(shared, wanted, locked, glance)?;
-    // Later looks need no patience: they come again anyway.
-    let tries = if glance.is_first { TRIES } else { 1 };
-    for _ in 1..tries {
-        if !may_pass_soon(wanted, found) {
+    for _ in 1..TRIES {
+        if found != Found::Passing {
             break;
         }
         std::thread::sleep(PAUSE);
@@ -43,18 +40,12 @@ pub(super) fn look(
     }
     if found == Found::All {
         leave(shared, wanted, locked);
+    } else if glance.next_look.is_some()
+        && let Some(entered) = &locked.turnstile
+    {
+        entered.mark();
     }
     Ok(found)
-}
-
-/// Tells whether this may be the work of one who only passes by: a reader that is just removing the
-/// file, or somebody who finds that there are not enough permits.
-fn may_pass_soon(wanted: &Wanted, found: Found) -> bool {
-    match wanted.mode {
-        LockMode::Read => matches!(found, Found::Held | Found::Barred),
-        LockMode::Permits { .. } => found == Found::Barred,
-        LockMode::Exclusive | LockMode::Write => false,
-    }
 }
 
 fn look_once(
@@ -65,55 +56,80 @@ fn look_once(
 ) -> Result<Found, LockError> {
     let turnstile = wanted.passes(glance.is_first, glance.waited);
     let turnstile = turnstile.filter(|_| locked.turnstile.is_none());
-    match turnstile {
+    let bar = match turnstile {
         Some((name, true)) => match enter(shared, name)? {
-            Opened::Locked(entered) => locked.turnstile = Some(entered),
-            Opened::Busy(_) => return Ok(Found::Barred),
-            Opened::Replaced => return Ok(Found::Unclear),
+            Opened::Locked(entered) => {
+                locked.turnstile = Some(entered);
+                None
+            }
+            bar => Some(bar),
         },
-        Some((name, false)) if is_barred(shared, name)? => return Ok(Found::Barred),
-        _ => {}
+        Some((name, false)) => probe(shared, name)?,
+        None => None,
+    };
+    if let Some(bar) = bar {
+        return Ok(behind(&bar));
     }
     match &wanted.files {
-        Files::One { name, access } => match shared.directory.try_lock(name, *access)? {
-            Opened::Locked(file) => {
-                locked.files.push(file);
-                Ok(Found::All)
-            }
-            Opened::Busy(file) => {
-                if let (Some(file), Some(next_look)) = (file, glance.next_look) {
-                    announce(&file, next_look);
-                }
-                Ok(Found::Held)
-            }
-            Opened::Replaced => Ok(Found::Unclear),
-        },
-        Files::Slots(slots) => {
-            let found = collect(shared, slots, &mut locked.files, glance.next_look)?;
-            match turnstile {
-                // Somebody who came meanwhile may have some that it will give back at once.
-                Some((name, false)) if found == Found::Held && is_barred(shared, name)? => {
-                    Ok(Found::Barred)
-                }
-                _ => Ok(found),
-            }
+        Files::One { name, access } => look_at_one(shared, name, *access, locked, glance),
+        Files::Slots(slots) => collect(shared, slots, &mut locked.files, glance.next_look),
+    }
+}
+
+fn look_at_one(
+    shared: &Shared,
+    name: &str,
+    access: Access,
+    locked: &mut Locked,
+    glance: &Glance,
+) -> Result<Found, LockError> {
+    let busy = match shared.directory.try_lock(name, access)? {
+        Opened::Locked(file) => {
+            locked.files.push(file);
+            return Ok(Found::All);
         }
+        Opened::Busy(file) => file,
+        Opened::Replaced => return Ok(Found::Unclear),
+    };
+    let Some(file) = busy else {
+        return Ok(Found::Held);
+    };
+    if let Some(next_look) = glance.next_look {
+        announce(&file, next_look);
+    }
+    Ok(match access {
+        // The last reader is about to remove it.
+        Access::Shared if is_marked(&file) => Found::Passing,
+        Access::Shared | Access::Exclusive => Found::Held,
+    })
+}
+
+/// Says what it means that somebody else has locked the turnstile. Who waits there marks it.
+fn behind(bar: &Opened) -> Found {
+    match bar {
+        Opened::Busy(Some(turnstile)) if !is_marked(turnstile) => Found::Passing,
+        Opened::Busy(_) | Opened::Locked(_) => Found::Held,
+        Opened::Replaced => Found::Unclear,
     }
 }
 
 /// Tells whether somebody is in the turnstile. What cannot be told counts as that: others came and
 /// went while it was looked at.
 pub(super) fn is_barred(shared: &Shared, turnstile: &str) -> Result<bool, LockError> {
-    let probed = shared
+    Ok(probe(shared, turnstile)?.is_some())
+}
+
+/// Looks at the turnstile from outside; `None` if nobody is in it.
+fn probe(shared: &Shared, turnstile: &str) -> Result<Option<Opened>, LockError> {
+    let opened = shared
         .directory
         .try_lock_existing(turnstile, Access::Shared)?;
-    Ok(match probed {
-        None => false,
+    Ok(match opened {
         Some(Opened::Locked(probed)) => {
             probed.unlock();
-            false
+            None
         }
-        Some(Opened::Busy(_) | Opened::Replaced) => true,
+        bar => bar,
     })
 }
 
@@ -128,7 +144,8 @@ fn enter(shared: &Shared, turnstile: &str) -> Result<Opened, LockError> {
     }
 }
 
-/// Leaves the turnstile, now that there is nothing more to wait for.
+/// Leaves the turnstile, now that there is nothing more to wait for, and clears away what others
+/// left.
 fn leave(shared: &Shared, wanted: &Wanted, locked: &mut Locked) {
     if let Some(entered) = locked.turnstile.take() {
         let _ = entered.release();
@@ -138,8 +155,11 @@ fn leave(shared: &Shared, wanted: &Wanted, locked: &mut Locked) {
             .directory
             .try_lock_existing(turnstile, Access::Exclusive)
     {
-        // A writer that died while it waited has left it. To readers it seems taken for a moment,
-        // which only the holder of the lock may let it.
+        // A writer that died while it waited has left it.
         let _ = left.release();
+    }
+    if wanted.mode == LockMode::Write {
+        // Readers that left before this writer came may have marked it.
+        locked.files.iter().for_each(LockFile::unmark);
     }
 }

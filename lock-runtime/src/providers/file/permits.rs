@@ -1,6 +1,6 @@
 //! The permits of a semaphore: looking for free ones among as many files as there may be.
 
-use super::lock_file::{Access, LockFile, Opened, announce};
+use super::lock_file::{Access, LockFile, Opened, announce, marked_at};
 use super::name::permit_file_name;
 use super::shared::Shared;
 use super::wanted::{Found, Slots};
@@ -13,6 +13,10 @@ const FEW: u32 = 64;
 ///
 /// A free permit has no file, or a file that nobody has locked. So among more permits than the
 /// directory has files there is a free one, however many permits there may be.
+///
+/// Others take and give back permits meanwhile, so that each may be taken when it is looked at,
+/// although there is always a free one. So whoever gets permits marks them with the time. All are
+/// out only if each was marked before the search began and is still taken.
 pub(super) fn collect(
     shared: &Shared,
     slots: &Slots,
@@ -20,7 +24,8 @@ pub(super) fn collect(
     next_look: Option<Timestamp>,
 ) -> Result<Found, LockError> {
     let (mut seen, mut bound) = (0, slots.limit.min(FEW));
-    let (mut unclear, mut told) = (false, false);
+    let began = Timestamp::now();
+    let (mut unclear, mut moving, mut told) = (false, false, false);
     loop {
         while seen < bound {
             let name = permit_file_name(&slots.key, slots.at(seen));
@@ -33,21 +38,28 @@ pub(super) fn collect(
                 Opened::Locked(file) => {
                     collected.push(file);
                     if collected.len() == slots.take {
+                        collected.iter().for_each(LockFile::mark);
                         return Ok(Found::All);
                     }
                 }
-                Opened::Busy(file) => {
-                    // One holder is enough: who releases first is whom it takes longest.
-                    if let (Some(file), Some(next_look), false) = (file, next_look, told) {
+                Opened::Busy(Some(file)) => {
+                    moving |= marked_at(&file).is_none_or(|at| at >= began);
+                    // It is enough to tell one.
+                    if let (Some(next_look), false) = (next_look, told) {
                         announce(&file, next_look);
                         told = true;
                     }
                 }
+                Opened::Busy(None) => {}
                 Opened::Replaced => unclear = true,
             }
         }
         if seen == slots.limit {
-            return Ok(if unclear { Found::Unclear } else { Found::Held });
+            return Ok(match (unclear, moving) {
+                (true, _) => Found::Unclear,
+                (false, true) => Found::Passing,
+                (false, false) => Found::Held,
+            });
         }
         // Twice as many, since others go on meanwhile.
         let worth = shared

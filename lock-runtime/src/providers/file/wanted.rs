@@ -58,8 +58,9 @@ pub(super) enum Found {
     All,
     /// Somebody else has it.
     Held,
-    /// Somebody else is in the turnstile.
-    Barred,
+    /// Somebody else has it who may only pass by: a reader that is just removing the file, somebody
+    /// in the turnstile who does not wait there, or who takes permits at this moment.
+    Passing,
     /// Others took and released it all the while.
     Unclear,
 }
