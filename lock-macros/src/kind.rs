@@ -80,10 +80,13 @@ pub(crate) fn check(settings: &Settings, misread: bool, errors: &mut Errors) {
     if let (Some(take), None) = (settings.key("take"), settings.key("permits"))
         && !misread
     {
-        errors.add(
-            take,
-            "`take` needs `permits`, write how many there are in all: `permits = 5`",
-        );
+        let message = match settings.key("mode") {
+            None => "`take` needs `permits`, write how many there are in all: `permits = 5`",
+            Some(_) => {
+                "`take` is for semaphores, and `mode` makes it a reader–writer lock, remove one"
+            }
+        };
+        errors.add(take, message);
     }
     if let (Some(Count::Constant(literal, take)), Some(Count::Constant(_, permits))) =
         (&settings.take, &settings.permits)
