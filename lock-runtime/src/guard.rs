@@ -257,7 +257,7 @@ pub(crate) fn loss_of(slot: &SlotRef, lease: Option<&Arc<Lease>>) -> LockError {
 }
 
 /// What a body is polled with: the guard of any kind of lock.
-pub(crate) trait Guard: Sized + Send + Sync {
+pub(crate) trait Guard: Sized + Send + Sync + 'static {
     /// Returns the slot of the lock.
     fn slot(&self) -> &SlotRef;
 

@@ -260,18 +260,22 @@ macro_rules! shared {
                 wanted: &Wanted,
                 until: impl FnOnce() -> Timestamp,
                 in_process: bool,
-                waker: &mut Option<Waker>,
+                _: &mut Option<Waker>,
             ) -> Result<Arrival<Self::Free>, LockError> {
                 match $nested(self, slot)? {
                     Some(share) => Ok(Arrival::Free(share)),
-                    None => slot.arrive_shared($mode(self), wanted, until, in_process, waker),
+                    None => slot.arrive_shared($mode(self), wanted, until, in_process),
                 }
             }
 
             #[inline]
             fn won(self, slot: &SlotRef, (token, lease): Self::Free) -> Won {
                 match lease {
-                    Some(lease) => (0, token, Some(lease)),
+                    Some(lease) => {
+                        // A loss since then is the guard's to tell.
+                        lease.take();
+                        (0, token, Some(lease))
+                    }
                     None => (0, self.draw_token(slot, 0), None),
                 }
             }
@@ -286,7 +290,7 @@ macro_rules! shared {
 
             fn look_inside(self, slot: &SlotRef, ticket: u64) -> Result<Option<Won>, LockError> {
                 Ok($nested(self, slot)?.map(|share| {
-                    slot.leave_shared($mode(self), ticket);
+                    slot.leave_shared(ticket);
                     self.won(slot, share)
                 }))
             }
@@ -307,11 +311,11 @@ macro_rules! shared {
             }
 
             fn give_back_unused(self, slot: &SlotRef, ticket: u64, lease: Arc<Lease>) {
-                slot.give_back_share($mode(self), Some(lease), ticket);
+                slot.give_back_share($mode(self), lease, ticket);
             }
 
             fn leave(self, slot: &SlotRef, ticket: u64) -> Option<Interest> {
-                slot.leave_shared($mode(self), ticket)
+                slot.leave_shared(ticket)
             }
 
             fn timed_out(self, slot: &SlotRef, ticket: u64, timeout: Duration) -> LockError {
@@ -321,7 +325,7 @@ macro_rules! shared {
             #[inline]
             fn guard(self, slot: SlotRef, wanted: &Wanted, won: Won, meter: Meter) -> $guard {
                 let (_, token, lease) = won;
-                let share = Share::new($mode(self), token, lease, wanted);
+                let share = Share::new($mode(self), token, lease, wanted.min_hold);
                 $guard::new(slot, share, wanted.release, meter.acquired())
             }
         }

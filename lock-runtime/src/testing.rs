@@ -37,7 +37,8 @@ use crate::error::{LockError, LockErrorKind};
 use crate::future::select;
 use crate::gate;
 use crate::provider::{
-    AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, LockSpace, LossReporter, OwnerId,
+    AcquireRequest, BoxFuture, Capabilities, Grant, LockMode, LockProvider, LockSpace,
+    LossReporter, OwnerId,
 };
 use crate::token::FencingToken;
 
@@ -73,10 +74,12 @@ pub enum Operation {
     Renew,
     /// [`LockProvider::release`].
     Release,
+    /// [`LockProvider::may_share`].
+    MayShare,
 }
 
 /// A provider whose server is a table in memory, and which does what a test tells it. It has leases
-/// and fencing tokens. Clones share the table.
+/// and fencing tokens, and every kind of lock. Clones share the table.
 #[derive(Debug, Clone)]
 pub struct TestProvider {
     server: Arc<Server>,
@@ -96,7 +99,9 @@ struct Server {
 
 #[derive(Debug, Default)]
 struct State {
-    held: HashMap<String, Entry>,
+    held: HashMap<String, Vec<Entry>>,
+    /// Who waits for a reader–writer lock or a semaphore, in the order in which they asked.
+    waiting: HashMap<String, Vec<(OwnerId, LockMode)>>,
     last_token: u64,
     refusing: bool,
     frozen: bool,
@@ -109,6 +114,7 @@ struct State {
 #[derive(Debug)]
 struct Entry {
     owner: OwnerId,
+    mode: LockMode,
     expires: Timestamp,
     lease: Duration,
     loss: LossReporter,
@@ -160,9 +166,10 @@ impl TestProvider {
         self
     }
 
-    /// Reports to the holder of this lock that it is lost, and frees the lock.
+    /// Reports to the holders of this lock that it is lost, and frees the lock.
     pub fn lose(&self, name: &str) {
-        if let Some(entry) = self.server.lock().held.remove(name) {
+        let lost = self.server.lock().held.remove(name);
+        for entry in lost.into_iter().flatten() {
             entry.loss.report("the test provider was told to lose it");
         }
         self.server.changed.notify_waiters();
@@ -220,20 +227,29 @@ impl TestProvider {
         state.held.contains_key(name)
     }
 
+    /// Returns how many holders the server says this lock has: how many grants, and not how many
+    /// guards share them.
+    pub fn holders(&self, name: &str) -> usize {
+        let mut state = self.server.lock();
+        state.drop_expired(name);
+        state.held.get(name).map_or(0, Vec::len)
+    }
+
     /// Returns the lease with which this lock was granted; `None` if it is free.
     pub fn lease_of(&self, name: &str) -> Option<Duration> {
         let mut state = self.server.lock();
         state.drop_expired(name);
-        state.held.get(name).map(|entry| entry.lease)
+        state.held.get(name)?.first().map(|entry| entry.lease)
     }
 
-    /// Returns how many locks the server says are held.
+    /// Returns how many grants the server says there are.
     pub fn held(&self) -> usize {
         let now = Timestamp::now();
         let state = self.server.lock();
         state
             .held
             .values()
+            .flatten()
             .filter(|entry| entry.expires > now)
             .count()
     }
@@ -274,33 +290,53 @@ impl Server {
 
 impl State {
     fn drop_expired(&mut self, name: &str) {
-        if self
-            .held
-            .get(name)
-            .is_some_and(|entry| entry.expires.has_passed())
-        {
-            self.held.remove(name);
+        if let Some(entries) = self.held.get_mut(name) {
+            entries.retain(|entry| !entry.expires.has_passed());
+            if entries.is_empty() {
+                self.held.remove(name);
+            }
         }
     }
 
-    /// Grants the lock if it is free. Else returns when it is free at the latest, without a
-    /// renewal.
+    /// Grants the lock if it is free, and nobody who waits comes first. Else returns when to look
+    /// again at the latest.
     fn take(&mut self, request: &AcquireRequest, sent_at: Timestamp) -> Result<Grant, Timestamp> {
-        let name = request.name().as_str();
+        let (name, mode) = (request.name().as_str(), request.mode());
         self.drop_expired(name);
         if self.refusing {
             return Err(Timestamp::FAR_FUTURE);
         }
-        if let Some(entry) = self.held.get(name) {
-            return Err(entry.expires);
+        let held = self.held.get(name).map_or(&[][..], Vec::as_slice);
+        let waiting = self.waiting.get(name).map_or(&[][..], Vec::as_slice);
+        let before = waiting
+            .iter()
+            .take_while(|(owner, _)| *owner != request.owner());
+        let mut modes = held.iter().map(|entry| entry.mode);
+        let comes_first = |(_, other): &(OwnerId, LockMode)| match mode {
+            LockMode::Exclusive => false,
+            LockMode::Read => *other != LockMode::Read,
+            _ => true,
+        };
+        let is_free = match mode {
+            LockMode::Read => modes.all(|held| held == LockMode::Read),
+            LockMode::Permits { limit, take } => {
+                let taken: u64 = modes.map(permits_of).sum();
+                taken + u64::from(take.get()) <= u64::from(limit.get())
+            }
+            LockMode::Exclusive | LockMode::Write => held.is_empty(),
+        };
+        if !is_free || before.into_iter().any(comes_first) {
+            let ends = held.iter().map(|entry| entry.expires).min();
+            return Err(ends.unwrap_or(Timestamp::FAR_FUTURE));
         }
         let entry = Entry {
             owner: request.owner(),
+            mode,
             expires: Timestamp::now() + request.lease(),
             lease: request.lease(),
             loss: request.loss_reporter(),
         };
-        self.held.insert(name.to_owned(), entry);
+        self.held.entry(name.to_owned()).or_default().push(entry);
         let first = FencingToken::new(self.last_token + 1);
         let tokens = request.tokens_wanted();
         self.last_token += u64::from(tokens.get());
@@ -311,13 +347,52 @@ impl State {
     fn owned(&mut self, grant: &Grant) -> Result<&mut Entry, LockError> {
         let name = grant.name().as_str();
         self.drop_expired(name);
-        let entry = self
-            .held
-            .get_mut(name)
-            .filter(|entry| entry.owner == grant.owner());
+        let mut entries = self.held.get_mut(name).into_iter().flatten();
+        let entry = entries.find(|entry| entry.owner == grant.owner());
         entry.ok_or_else(|| {
             LockError::new(LockErrorKind::Lost).with_detail("the server knows of another owner")
         })
+    }
+
+    /// Tells whether a writer waits for this lock.
+    fn has_waiting_writer(&self, name: &str) -> bool {
+        let waiting = self.waiting.get(name);
+        waiting.is_some_and(|waiting| waiting.iter().any(|(_, mode)| *mode == LockMode::Write))
+    }
+}
+
+fn permits_of(mode: LockMode) -> u64 {
+    match mode {
+        LockMode::Permits { take, .. } => u64::from(take.get()),
+        _ => u64::from(u32::MAX),
+    }
+}
+
+/// A place among those who wait, until it is dropped.
+struct Waiting<'a>(&'a Server, &'a AcquireRequest);
+
+impl<'a> Waiting<'a> {
+    fn begin(server: &'a Server, request: &'a AcquireRequest) -> Self {
+        let mut state = server.lock();
+        let waiting = state.waiting.entry(request.name().to_string()).or_default();
+        waiting.push((request.owner(), request.mode()));
+        drop(state);
+        Self(server, request)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let Self(server, request) = self;
+        let mut state = server.lock();
+        if let Some(waiting) = state.waiting.get_mut(request.name().as_str()) {
+            waiting.retain(|(owner, _)| *owner != request.owner());
+            if waiting.is_empty() {
+                state.waiting.remove(request.name().as_str());
+            }
+        }
+        drop(state);
+        server.changed.notify_waiters();
     }
 }
 
@@ -326,7 +401,9 @@ impl LockProvider for TestProvider {
         let capabilities = Capabilities::new("test")
             .with_lease(self.lease)
             .with_contention_reports()
-            .with_fencing_tokens();
+            .with_fencing_tokens()
+            .with_read_write()
+            .with_many_permits();
         if self.local_hand_over {
             capabilities.with_local_hand_over()
         } else {
@@ -339,6 +416,7 @@ impl LockProvider for TestProvider {
         request: &'a AcquireRequest,
     ) -> BoxFuture<'a, Result<Grant, LockError>> {
         Box::pin(async move {
+            let mut place = None;
             loop {
                 let sent_at = Timestamp::now();
                 self.server.arrive(Operation::Acquire).await?;
@@ -353,6 +431,10 @@ impl LockProvider for TestProvider {
                 };
                 if !request.waits() || request.is_abandoned() {
                     return Err(LockErrorKind::Contended.into());
+                }
+                if request.mode() != LockMode::Exclusive {
+                    // It counts from the first look on.
+                    place.get_or_insert_with(|| Waiting::begin(&self.server, request));
                 }
                 request.report_contention();
                 let freed = select(changed, tokio::time::sleep(free_at.remaining()));
@@ -375,10 +457,22 @@ impl LockProvider for TestProvider {
             self.server.arrive(Operation::Release).await?;
             let mut state = self.server.lock();
             state.owned(grant)?;
-            state.held.remove(grant.name().as_str());
+            let name = grant.name().as_str();
+            if let Some(entries) = state.held.get_mut(name) {
+                entries.retain(|entry| entry.owner != grant.owner());
+            }
+            state.drop_expired(name);
             drop(state);
             self.server.changed.notify_waiters();
             Ok(())
+        })
+    }
+
+    fn may_share<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<bool, LockError>> {
+        Box::pin(async move {
+            self.server.arrive(Operation::MayShare).await?;
+            let state = self.server.lock();
+            Ok(!state.has_waiting_writer(grant.name().as_str()))
         })
     }
 

@@ -24,7 +24,7 @@ use crate::{background, wake};
 /// What a provider without leases sees as the lease of a request.
 pub(super) const ANY_LEASE: Duration = Duration::from_secs(30);
 /// How many of the first waiters may have a say in the lease of a grant that is to serve several.
-const SERVED: usize = 32;
+pub(super) const SERVED: usize = 32;
 /// How long the release of what a panic left behind may hold up other callers.
 const UNDOING: Duration = Duration::from_secs(1);
 
@@ -73,12 +73,12 @@ impl Caller {
 
 impl Slot {
     /// Returns the provider that makes this waiter's calls.
-    pub(super) fn source_of<'a>(&'a self, waiter: &'a Waiter) -> &'a Arc<Source> {
+    pub(super) fn source_of<'a, W>(&'a self, waiter: &'a Waiter<W>) -> &'a Arc<Source> {
         waiter.source.as_ref().unwrap_or(&self.first)
     }
 
     /// Returns the lease that a call for this waiter alone would ask for.
-    pub(super) fn lease_of(&self, waiter: &Waiter) -> Duration {
+    pub(super) fn lease_of<W>(&self, waiter: &Waiter<W>) -> Duration {
         let default = self.source_of(waiter).capabilities().lease;
         waiter.lease.get().or(default).unwrap_or(ANY_LEASE)
     }
@@ -149,7 +149,7 @@ impl SlotRef {
     }
 
     /// Makes a call of the acquisition, which goes together with others.
-    fn grouped(
+    pub(super) fn grouped(
         self,
         ticket: u64,
         request: AcquireRequest,
@@ -174,7 +174,7 @@ impl SlotRef {
     }
 
     /// Makes the calls of one acquisition, and returns the answer.
-    async fn ask(
+    pub(super) async fn ask(
         &self,
         request: &AcquireRequest,
         held: Option<Arc<Lease>>,
@@ -184,7 +184,7 @@ impl SlotRef {
         if held.is_none() && request.waits() && !says_what_it_sees {
             // A first call that does not wait tells a lock that is held from a server that hangs.
             let (first, _) = AcquireRequest::new(self.name.clone(), request.lease(), false)?;
-            let first = first.made_for(self.address());
+            let first = first.with_mode(request.mode()).made_for(self.address());
             match self.call(&first, None).await {
                 Err(error) if error.kind() == LockErrorKind::Contended => {
                     request.report_contention();
@@ -242,6 +242,9 @@ impl SlotRef {
 
     /// Goes on with the next waiter after a release.
     pub(super) fn released(&self) {
+        if self.shared.is_some() {
+            return self.share_is_released();
+        }
         let mut state = self.lock();
         state.enter(Phase::Idle);
         let effects = self.start_acquiring(&mut state, None);

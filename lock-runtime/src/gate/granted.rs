@@ -15,9 +15,9 @@ use crate::provider::{AcquireRequest, Grant};
 use crate::telemetry::spans;
 
 /// After this many grants in a row that had ended when they arrived, all waiters fail.
-const LATE_GRANTS: u32 = 3;
+pub(super) const LATE_GRANTS: u32 = 3;
 /// The pause after the first of those grants; it doubles after each further one.
-const LATE_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const LATE_PAUSE: Duration = Duration::from_millis(50);
 
 impl SlotRef {
     /// Acts on the provider's answer to a request that was made for this ticket.
@@ -27,6 +27,9 @@ impl SlotRef {
         ticket: u64,
         result: Result<Grant, LockError>,
     ) {
+        if self.shared.is_some() {
+            return self.acquired_shared(request, ticket, result);
+        }
         let may_refuse = !request.waits() || request.is_abandoned();
         let result =
             result.map_err(|error| of_acquisition(error, may_refuse).with_name(self.name.clone()));
@@ -149,7 +152,7 @@ impl SlotRef {
     }
 
     /// Tells whether this slot's provider may make the waiter's calls.
-    fn is_served_by(&self, waiter: &Waiter) -> bool {
+    pub(super) fn is_served_by<W>(&self, waiter: &Waiter<W>) -> bool {
         self.source_of(waiter).is_like(self.source())
     }
 }

@@ -24,6 +24,9 @@ pub(super) struct LocalHandOver {
 }
 
 impl LocalHandOver {
+    /// For how long the process may go on without a word of the server.
+    pub(super) const LONGEST: Duration = LONGEST_LOCAL_TIME;
+
     /// Begins a run with this grant of the provider.
     ///
     /// False if its tokens are not above those that were handed out before. Then the grants of this
@@ -40,6 +43,18 @@ impl LocalHandOver {
         };
         self.ends_at = Some(Timestamp::now() + LONGEST_LOCAL_TIME);
         grows
+    }
+
+    /// Begins a run with a grant whose callers need no tokens, so that each provider can have it.
+    pub(super) fn start_without_tokens(&mut self) {
+        self.next_token = None;
+        self.remaining = MOST_LOCAL_GRANTS;
+        self.ends_at = Some(Timestamp::now() + LONGEST_LOCAL_TIME);
+    }
+
+    /// Notes a token that was handed out beside the runs.
+    pub(super) fn note_token(&mut self, token: FencingToken) {
+        self.highest = self.highest.max(Some(token));
     }
 
     /// Counts one grant of the run, and returns its token.

@@ -20,10 +20,10 @@ use crate::lease::timekeeper;
 use crate::telemetry::spans;
 
 /// How long after its timeout a caller may still take its grant.
-const GRACE: Duration = Duration::from_millis(50);
+pub(super) const GRACE: Duration = Duration::from_millis(50);
 
 impl SlotRef {
-    fn unsettled(&self) -> Weak<dyn Unsettled> {
+    pub(super) fn unsettled(&self) -> Weak<dyn Unsettled> {
         let slot: Weak<Slot> = Arc::downgrade(&self.slot);
         slot
     }
@@ -36,7 +36,10 @@ impl SlotRef {
         if background::is_there() {
             timekeeper::look_at(self.unsettled());
         } else {
-            self.lock().looked_at = false;
+            match &self.shared {
+                Some(shared) => shared.lock().looked_at = false,
+                None => self.lock().looked_at = false,
+            }
         }
     }
 
@@ -112,6 +115,10 @@ impl SlotRef {
 
 impl Unsettled for Slot {
     fn look(self: Arc<Self>, now: Timestamp) -> bool {
-        SlotRef::any(self).look(now)
+        let slot = SlotRef::any(self);
+        match slot.shared.is_some() {
+            true => slot.look_at_shares(now),
+            false => slot.look(now),
+        }
     }
 }

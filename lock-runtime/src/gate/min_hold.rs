@@ -82,7 +82,7 @@ impl SlotRef {
     }
 
     /// Has the server keep the lock until this moment. If it cannot, keeps the lock here.
-    async fn rest_on_server(
+    pub(super) async fn rest_on_server(
         &self,
         lease: Arc<Lease>,
         until: Timestamp,
@@ -120,6 +120,9 @@ impl SlotRef {
         answers.give(Ok(()));
         lease.resume_renewals();
         select(tokio::time::sleep(until.remaining()), ends.notified()).await;
+        if self.shared.is_some() {
+            return self.hold_has_rested(&lease);
+        }
         let mut state = self.lock();
         if !state.phase.is_of(&lease) {
             return;
@@ -135,6 +138,9 @@ impl SlotRef {
     /// Goes on without the lease, which the provider now ends by itself at `until`.
     fn gave_back(&self, lease: &Arc<Lease>, until: Timestamp) {
         lease.end();
+        if self.shared.is_some() {
+            return self.hold_is_left(lease, until);
+        }
         let mut state = self.lock();
         if !state.phase.is_of(lease) {
             return;

@@ -36,7 +36,11 @@ pub(crate) enum Release {
 
 impl LeaseOwner for Slot {
     fn lease_lost(self: Arc<Self>, lease: &Lease) {
-        SlotRef::new(self, lease.source()).lease_is_lost(lease);
+        let slot = SlotRef::new(self, lease.source());
+        match slot.shared.is_some() {
+            true => slot.hold_is_lost(lease),
+            false => slot.lease_is_lost(lease),
+        }
     }
 }
 
@@ -340,7 +344,12 @@ impl SlotRef {
     }
 
     /// Makes a call of the release, which goes together with others.
-    fn grouped_release(self, lease: Arc<Lease>, answers: Answers, done: Done) -> DueCall {
+    pub(super) fn grouped_release(
+        self,
+        lease: Arc<Lease>,
+        answers: Answers,
+        done: Done,
+    ) -> DueCall {
         let source = self.source();
         let (provider, name) = (Arc::clone(&source.provider), source.name());
         let (grant, end) = (lease.shared_grant(), lease.server_deadline());
@@ -372,7 +381,7 @@ impl SlotRef {
     ///
     /// Waiters go on when the answer has come, or when the server's lease has ended. In the second
     /// case the call goes on beside them.
-    async fn finish_releasing(
+    pub(super) async fn finish_releasing(
         &self,
         lease: Arc<Lease>,
         pause: Option<Duration>,
@@ -419,6 +428,9 @@ impl SlotRef {
         let error = LockError::new(LockErrorKind::ProviderUnavailable)
             .with_name(self.name.clone())
             .with_detail("the process is shutting its locks down");
+        if self.shared.is_some() {
+            return self.shut_holds_down(&error);
+        }
         let mut guard = self.lock();
         let state = &mut *guard;
         let mut abandoned = None;

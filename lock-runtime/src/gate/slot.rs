@@ -23,7 +23,7 @@ use crate::source::Source;
 use crate::token::FencingToken;
 
 /// After this time, a release that is not answered counts as a failure of the provider.
-const OVERDUE: Duration = Duration::from_secs(1);
+pub(super) const OVERDUE: Duration = Duration::from_secs(1);
 
 /// One key of one lock space, and its queue.
 pub(crate) struct Slot {
@@ -47,7 +47,7 @@ pub(crate) struct Slot {
 pub(crate) struct SlotRef {
     pub(super) slot: Arc<Slot>,
     /// The provider, or `None` for the slot's first one.
-    other: Option<Arc<Source>>,
+    pub(super) other: Option<Arc<Source>>,
 }
 
 /// What a caller gets when it arrives.
@@ -143,7 +143,7 @@ impl Slot {
             first,
             is_busy: AtomicBool::new(false),
             state: Mutex::default(),
-            shared: (kind != LockKind::Mutex).then(|| Box::new(Shared::new(kind))),
+            shared: (kind != LockKind::Mutex).then(|| Box::new(Shared::new())),
         }
     }
 
@@ -165,6 +165,9 @@ impl Slot {
 
     /// Tells whether the key has neither a holder nor a waiter nor a call under way.
     pub(crate) fn is_idle(&self) -> bool {
+        if let Some(shared) = &self.shared {
+            return shared.lock().is_idle();
+        }
         let state = self.lock();
         matches!(state.phase, Phase::Idle) && state.queue.is_empty()
     }
@@ -232,7 +235,7 @@ impl SlotRef {
     }
 
     /// Makes a reference to the slot, for the provider that makes this waiter's calls.
-    pub(super) fn on_behalf_of(&self, waiter: &Waiter) -> Self {
+    pub(super) fn on_behalf_of<W>(&self, waiter: &Waiter<W>) -> Self {
         Self {
             slot: Arc::clone(&self.slot),
             other: waiter.source.clone(),
@@ -259,9 +262,7 @@ impl SlotRef {
         let state = &mut *guard;
         if self.first.is_closed() {
             drop(guard);
-            return Err(self
-                .error(LockErrorKind::ProviderUnavailable)
-                .with_detail("a provider was registered at this moment; ask again"));
+            return Err(self.closed());
         }
         // While a call of this process is under way, only what the server told it counts.
         let taken = state.phase.is_held()
@@ -276,6 +277,12 @@ impl SlotRef {
             return Ok(Arrival::Free(state.hold_in_process()));
         }
         self.arrive_behind(guard, wanted, until(), waker)
+    }
+
+    /// Returns the error of a caller that came to the fallback too late.
+    pub(super) fn closed(&self) -> LockError {
+        self.error(LockErrorKind::ProviderUnavailable)
+            .with_detail("a provider was registered at this moment; ask again")
     }
 
     /// Takes a place in the queue.

@@ -6,21 +6,42 @@ use std::time::Duration;
 /// The identity of a set of locks within this process; see
 /// [`LockProvider::lock_space`](crate::LockProvider::lock_space).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct LockSpace(usize);
+pub struct LockSpace {
+    address: usize,
+    /// Whether its locks are nothing but the queues of this process.
+    in_process: bool,
+}
 
 impl LockSpace {
     pub(super) const fn at_address(address: usize) -> Self {
-        Self(address)
+        Self {
+            address,
+            in_process: false,
+        }
     }
 
     /// Returns the space that belongs to this shared value, and so to all clones of a provider that
     /// keep their locks there.
     pub fn at<T>(shared: &Arc<T>) -> Self {
-        Self(Arc::as_ptr(shared).addr())
+        Self::at_address(Arc::as_ptr(shared).addr())
+    }
+
+    /// Returns the space that belongs to this shared value, whose locks are nothing but the queues
+    /// of this process.
+    pub(crate) fn in_process<T>(shared: &Arc<T>) -> Self {
+        Self {
+            address: Arc::as_ptr(shared).addr(),
+            in_process: true,
+        }
+    }
+
+    /// Tells whether its locks are nothing but the queues of this process.
+    pub(crate) fn is_in_process(self) -> bool {
+        self.in_process
     }
 
     pub(crate) fn number(self) -> usize {
-        self.0
+        self.address
     }
 }
 

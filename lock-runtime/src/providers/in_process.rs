@@ -8,11 +8,14 @@ use crate::acquire::Acquiring;
 use crate::clock::{Span, Timestamp};
 use crate::error::{LockError, LockErrorKind};
 use crate::future::{First, select};
-use crate::gate::{self, ReleaseMode, Wanted};
-use crate::guard::LockGuard;
-use crate::kind::Exclusive;
-use crate::provider::{AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, LockSpace};
+use crate::gate::{self, ReleaseMode, SlotRef, Wanted};
+use crate::guard::{Guard, LockGuard};
+use crate::kind::{Exclusive, Kind, Permits, Read, Write};
+use crate::provider::{
+    AcquireRequest, BoxFuture, Capabilities, Grant, LockMode, LockProvider, LockSpace,
+};
 use crate::providers::kit::error::invalid;
+use crate::shared_guard::{RwLockReadGuard, RwLockWriteGuard, SemaphorePermit};
 use crate::source::Source;
 use crate::token::FencingToken;
 
@@ -46,6 +49,8 @@ impl LockProvider for InProcessProvider {
             .with_fencing_tokens()
             .with_local_hand_over()
             .with_fairness()
+            .with_read_write()
+            .with_many_permits()
     }
 
     fn acquire<'a>(
@@ -61,44 +66,34 @@ impl LockProvider for InProcessProvider {
                 let grant = Grant::new(request, Timestamp::now()).with_state(HeldByQueue);
                 return Ok(grant.with_token(self.next_token()));
             }
-            let mut slot = Some(slot);
-            let wanted = Wanted {
-                lease: Span::NONE,
-                timeout: match request.waits() {
-                    true => Span::NONE,
-                    false => Span::of(Duration::ZERO),
-                },
-                min_hold: Span::NONE,
-                release: ReleaseMode::Confirmed,
-                template: "",
-            };
-            let mut wait = None;
-            let acquiring = Acquiring::new(Exclusive, &mut slot, &wanted, &mut wait);
-            let guard = match select(acquiring, request.abandoned()).await {
-                First::Left(guard) => guard?,
-                First::Right(()) => return Err(LockErrorKind::Contended.into()),
-            };
-            let token = guard.fencing_token();
-            let grant = Grant::new(request, Timestamp::now()).with_state(guard);
-            Ok(match token {
-                Some(token) => grant.with_token(token),
-                None => grant,
-            })
+            match request.mode() {
+                LockMode::Exclusive => held(Exclusive, slot, request).await,
+                LockMode::Read => held(Read, slot, request).await,
+                LockMode::Write => held(Write, slot, request).await,
+                LockMode::Permits { limit, take } => {
+                    let (limit, take) = (limit.get(), take.get());
+                    held(Permits { limit, take }, slot, request).await
+                }
+            }
         })
     }
 
     fn release<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<(), LockError>> {
         Box::pin(async move {
-            match grant.state::<LockGuard>() {
-                Some(guard) => guard.release_in_place().await,
-                None if grant.state::<HeldByQueue>().is_some() => Ok(()),
-                None => Err(LockErrorKind::Lost.into()),
+            if grant.state::<HeldByQueue>().is_some() {
+                return Ok(());
+            }
+            match grant.mode() {
+                LockMode::Exclusive => release::<LockGuard>(grant).await,
+                LockMode::Read => release::<RwLockReadGuard>(grant).await,
+                LockMode::Write => release::<RwLockWriteGuard>(grant).await,
+                LockMode::Permits { .. } => release::<SemaphorePermit>(grant).await,
             }
         })
     }
 
     fn lock_space(&self) -> LockSpace {
-        LockSpace::at(&self.last_token)
+        LockSpace::in_process(&self.last_token)
     }
 
     fn clone_of(&self) -> Option<LockSpace> {
@@ -107,6 +102,43 @@ impl LockProvider for InProcessProvider {
 
     fn grant_in_process(&self) -> Option<FencingToken> {
         Some(self.next_token())
+    }
+}
+
+/// Acquires what the request wants, for a queue that is not this slot's.
+async fn held<K: Kind>(
+    kind: K,
+    slot: SlotRef,
+    request: &AcquireRequest,
+) -> Result<Grant, LockError> {
+    let wanted = Wanted {
+        lease: Span::NONE,
+        timeout: match request.waits() {
+            true => Span::NONE,
+            false => Span::of(Duration::ZERO),
+        },
+        min_hold: Span::NONE,
+        release: ReleaseMode::Confirmed,
+        template: "",
+    };
+    let (mut slot, mut wait) = (Some(slot), None);
+    let acquiring = Acquiring::new(kind, &mut slot, &wanted, &mut wait);
+    let guard = match select(acquiring, request.abandoned()).await {
+        First::Left(guard) => guard?,
+        First::Right(()) => return Err(LockErrorKind::Contended.into()),
+    };
+    let token = guard.token();
+    let grant = Grant::new(request, Timestamp::now()).with_state(guard);
+    Ok(match token {
+        Some(token) => grant.with_token(token),
+        None => grant,
+    })
+}
+
+async fn release<G: Guard>(grant: &Grant) -> Result<(), LockError> {
+    match grant.state::<G>() {
+        Some(guard) => guard.release_in_place().await,
+        None => Err(LockErrorKind::Lost.into()),
     }
 }
 

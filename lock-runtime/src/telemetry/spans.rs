@@ -158,6 +158,13 @@ pub(crate) fn token_not_above(name: &LockName, provider: &str, token: Option<Fen
         "a fencing token is not above the one before; the guard has none");
 }
 
+/// Logs that callers of this process do not agree on how many permits a semaphore has.
+pub(crate) fn limits_differ(name: &LockName, provider: &str) {
+    warn!(lock = %name.shown(), provider,
+        "callers of a semaphore do not agree on how many permits there are; each one's own number \
+         counts for it");
+}
+
 pub(crate) fn abandoned_ended(error: &LockError) {
     debug!(lock = shown(error), %error, "an abandoned acquisition ended");
 }
