@@ -9,11 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use lock_runtime::{
-    AcquireRequest, FileProvider, Grant, LockError, LockErrorKind, LockMode, LockProvider,
+    AcquireRequest, DistributedRwLock, FileProvider, Grant, LockError, LockErrorKind, LockMode,
+    LockProvider,
 };
-use lock_tests::{Probe, Scratch, eventually, run};
+use lock_tests::{Probe, Scratch, boot_nanos, eventually, run};
 
 use crate::file_only::{BOUND, DEADLINE};
+use crate::file_shared::TOLD_WITHIN;
 use crate::windows::{Window, judge_writes};
 
 const LEASE: Duration = Duration::from_secs(10);
@@ -127,10 +129,10 @@ fn only_readers_go_together() {
 }
 
 /// A program that has the file locked as `flock` of util-linux does it.
-struct Foreign(Child);
+pub(crate) struct Foreign(Child);
 
 impl Foreign {
-    fn start(how: &str, file: &Path) -> Self {
+    pub(crate) fn start(how: &str, file: &Path) -> Self {
         let mut command = Command::new("flock");
         command.args([how, "--no-fork"]).arg(file);
         command.args(["sh", "-c", "echo locked; exec sleep 600"]);
@@ -252,6 +254,58 @@ fn a_writer_that_only_tries_holds_nobody_back() {
     });
 }
 
+/// Somebody is in the turnstile, and the lock is free.
+#[test]
+fn a_writer_that_only_tries_skips_the_turnstile() {
+    run(DEADLINE, async {
+        let directory = Directory::new();
+        let process = directory.process();
+        let foreign = Foreign::start("--exclusive", &directory.writer_file());
+        assert!(!is_free(&process, LockMode::Read).await);
+        assert!(is_free(&process, LockMode::Write).await);
+        let writer = wait(directory.process(), LockMode::Write);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(!writer.is_finished(), "one that waits does not");
+        drop(foreign);
+        let (writer, grant) = within(writer).await;
+        writer.release(&grant).await.unwrap();
+        assert_eq!(directory.files(), [""; 0]);
+    });
+}
+
+/// Reads the mark, which comes after the note for the holder.
+fn mark(file: &Path) -> u64 {
+    let bytes = std::fs::read(file).unwrap();
+    let text = std::str::from_utf8(&bytes[20..40]).unwrap();
+    text.trim_matches('\0').parse().unwrap_or(0)
+}
+
+/// By these marks others tell who passes by from who holds or waits.
+#[test]
+fn who_waits_and_who_leaves_marks_the_file() {
+    run(DEADLINE, async {
+        let directory = Directory::new();
+        let (one, other) = (directory.process(), directory.process());
+        let first = get(&one, LockMode::Read).await;
+        let second = get(&other, LockMode::Read).await;
+        let writer = wait(directory.process(), LockMode::Write);
+        until_a_writer_waits(&one).await;
+        eventually("the writer says that it waits", BOUND, async || {
+            mark(&directory.writer_file()) > boot_nanos() - 1_000_000_000
+        })
+        .await;
+        one.release(&first).await.unwrap();
+        assert!(mark(&directory.file()) > boot_nanos() - 1_000_000_000);
+        // The file is left as by a reader that crashed.
+        let foreign = Foreign::start("--shared", &directory.file());
+        other.release(&second).await.unwrap();
+        drop(foreign);
+        let (writer, grant) = within(writer).await;
+        assert_eq!(mark(&directory.file()), 0, "a writer does not leave");
+        writer.release(&grant).await.unwrap();
+    });
+}
+
 #[test]
 fn a_writer_that_gives_up_lets_readers_in() {
     run(DEADLINE, async {
@@ -369,6 +423,23 @@ fn a_removed_file_is_a_loss_for_readers() {
         }
         assert!(directory.file().exists(), "that of the writer stays");
         one.release(&write).await.unwrap();
+    });
+}
+
+#[test]
+fn readers_are_told_of_a_removed_file() {
+    run(DEADLINE, async {
+        let directory = Directory::new();
+        let lock = |process| DistributedRwLock::on(Arc::new(process), "abc");
+        let (one, other) = (lock(directory.process()), lock(directory.process()));
+        let guards = [one.read().await, one.read().await, other.read().await];
+        std::fs::remove_file(directory.file()).unwrap();
+        for guard in guards {
+            let guard = guard.unwrap();
+            let told = tokio::time::timeout(TOLD_WITHIN, guard.lost()).await;
+            assert!(told.is_ok(), "each reader is told");
+        }
+        assert!(one.try_write_for(BOUND).await.unwrap().is_some());
     });
 }
 

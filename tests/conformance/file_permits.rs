@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use lock_runtime::{AcquireRequest, LockErrorKind, LockMode, LockProvider};
+use lock_runtime::{AcquireRequest, DistributedSemaphore, LockErrorKind, LockMode, LockProvider};
 use lock_tests::{eventually, run};
 
-use crate::file_modes::{Directory, ask, get, is_free, wait, within};
+use crate::file_modes::{Directory, Foreign, ask, get, is_free, wait, within};
 use crate::file_only::{BOUND, DEADLINE};
+use crate::file_shared::TOLD_WITHIN;
 use crate::windows::{Window, judge_permits};
 
 fn permits(take: u32, limit: u32) -> LockMode {
@@ -113,6 +114,29 @@ fn who_fits_is_never_refused() {
         while let Some(done) = tasks.join_next().await {
             done.unwrap();
         }
+    });
+}
+
+/// While somebody takes permits, nobody knows yet whether they are out.
+#[test]
+fn a_permit_without_its_mark_is_looked_at_again() {
+    run(DEADLINE, async {
+        let directory = Directory::new();
+        let process = directory.process();
+        let grant = get(&process, permits(1, 1)).await;
+        let file = directory.0.join(&directory.files()[0]);
+        process.release(&grant).await.unwrap();
+        let taking = Foreign::start("--exclusive", &file);
+        let looking = ask(&process, permits(1, 1), false);
+        let stops = async {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            drop(taking);
+        };
+        let (answer, ()) = tokio::join!(looking, stops);
+        process.release(&answer.unwrap()).await.unwrap();
+        // But not for ever.
+        let _held = Foreign::start("--exclusive", &file);
+        assert!(!is_free(&process, permits(1, 1)).await);
     });
 }
 
@@ -267,6 +291,23 @@ fn one_permit_that_is_gone_is_the_loss_of_all() {
         assert_eq!(error.kind(), LockErrorKind::Lost, "{error}");
         assert!(is_free(&process, permits(3, 3)).await);
         assert_eq!(directory.files(), [""; 0]);
+    });
+}
+
+#[test]
+fn a_permit_that_is_gone_is_told() {
+    run(DEADLINE, async {
+        let directory = Directory::new();
+        for gone in 0..3 {
+            let semaphore = DistributedSemaphore::on(Arc::new(directory.process()), "abc", 3);
+            let permits = semaphore.acquire_many(3).await.unwrap();
+            let one = directory.files().remove(gone);
+            std::fs::remove_file(directory.0.join(&one)).unwrap();
+            let told = tokio::time::timeout(TOLD_WITHIN, permits.lost()).await;
+            assert!(told.is_ok(), "the holder is told");
+            drop(permits);
+            assert!(semaphore.acquire_many(3).await.is_ok());
+        }
     });
 }
 
