@@ -68,10 +68,7 @@ fn several_are_taken_at_once_or_none() {
         assert!(is_free(&one, permits(3, 5)).await);
         other.release(&two).await.unwrap();
         assert!(is_free(&one, permits(5, 5)).await);
-        let error = ask(&one, permits(6, 5), true)
-            .await
-            .err()
-            .expect("too many");
+        let error = ask(&one, permits(6, 5), true).await.expect_err("too many");
         assert_eq!(error.kind(), LockErrorKind::InvalidConfig, "{error}");
         assert_eq!(directory.files(), [""; 0]);
     });

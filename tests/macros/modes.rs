@@ -12,8 +12,8 @@ use tokio::sync::Barrier;
 
 use crate::support::{assert_send, hold, poll_once};
 
-fn kind<T>(answer: Result<T, LockError>) -> LockErrorKind {
-    answer.err().expect("an error").kind()
+fn kind<T: std::fmt::Debug>(answer: Result<T, LockError>) -> LockErrorKind {
+    answer.expect_err("an error").kind()
 }
 
 #[distributed_lock(name = "modes:{name}", mode = "read")]
@@ -214,7 +214,7 @@ async fn leased(lease: Duration) -> Result<(), LockError> {
 async fn bad_values_at_run_time_are_errors() {
     for (permits, number) in [(0, 0), (0, 1), (3, 0), (3, 4), (1, u32::MAX)] {
         let answer = take("bad", permits, number, async { unreachable!() }).await;
-        let error = answer.err().expect("refused");
+        let error = answer.expect_err("refused");
         assert_eq!(error.kind(), LockErrorKind::InvalidConfig, "{error}");
         assert_eq!(error.name().unwrap(), "modes:bad");
     }
@@ -235,18 +235,18 @@ async fn queued_write() -> Result<(), LockError> {
 /// To wait behind the writer, who waits for the outer reader, would be the deadlock.
 #[tokio::test]
 async fn a_reader_inside_a_reader_joins_it() {
-    let writer = read("queue", async {
-        let writer = tokio::spawn(queued_write());
+    let mut writer = None;
+    let outer = read("queue", async {
+        let queued = writer.insert(tokio::spawn(queued_write()));
         while read_elsewhere("modes:queue").await {
             tokio::task::yield_now().await;
         }
         let inner = read("queue", async { read("queue", async {}).await });
         inner.await.unwrap().unwrap();
-        assert!(!writer.is_finished());
-        writer
+        assert!(!queued.is_finished());
     });
-    let writer = writer.await.unwrap();
-    writer.await.unwrap().unwrap();
+    outer.await.unwrap();
+    writer.unwrap().await.unwrap().unwrap();
 }
 
 /// Tells whether another task may read.
@@ -354,7 +354,7 @@ async fn a_name_is_of_one_kind() {
     assert_eq!(kind(answer), LockErrorKind::InvalidConfig);
     drop(mutex);
     let inside = read("kinds", async { take("kinds", 2, 1, async {}).await });
-    let error = inside.await.unwrap().err().expect("another kind");
+    let error = inside.await.unwrap().expect_err("another kind");
     assert_eq!(error.kind(), LockErrorKind::InvalidConfig, "{error}");
     take("kinds", 2, 1, async {}).await.unwrap();
 }
