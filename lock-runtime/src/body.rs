@@ -17,6 +17,7 @@ use crate::error::{LockError, LockErrorKind};
 use crate::gate::{SlotRef, Wanted};
 use crate::guard::{Guard, loss_of};
 use crate::kind::Kind;
+use crate::reentrancy::Holding;
 use crate::telemetry::spans::Call;
 use crate::{background, reentrancy};
 
@@ -121,7 +122,10 @@ impl<F: Future> Body<'_, F> {
         max_hold: Option<&Duration>,
     ) -> impl Future<Output = Result<F::Output, LockError>> {
         let mut limit = max_hold.map(Limit::start);
-        if let (Some(max_hold), Some(lease)) = (max_hold, guard.lease()) {
+        if let (Some(max_hold), Some(lease)) = (max_hold, guard.lease())
+            // Others read under the same lease, for as long as they like.
+            && guard.holding() != Holding::Reading
+        {
             lease.renew_until(Timestamp::now() + *max_hold);
         }
         let mut lost = guard

@@ -75,7 +75,7 @@ impl Drop for Held {
     }
 }
 
-/// Implements what all guards of this file have.
+/// Implements what the library needs of each guard.
 macro_rules! guard {
     ($guard:ident, $token:expr, $holding:expr) => {
         impl $guard {
@@ -92,41 +92,6 @@ macro_rules! guard {
                     released: AtomicBool::new(false),
                     meter,
                 })
-            }
-
-            /// Returns the lock's name.
-            pub fn name(&self) -> &LockName {
-                &self.0.slot.name
-            }
-
-            /// Tells whether the lock is no longer known to be held. Once true, it stays true. It
-            /// is never false at or after the end of the lease's validity.
-            pub fn is_lost(&self) -> bool {
-                self.0.is_lost()
-            }
-
-            /// Returns a future that resolves when the lock is lost, at most 5 ms after its
-            /// deadline.
-            ///
-            /// If the guard is released before that, the future need not resolve, and a task that
-            /// only awaits it may wait for ever.
-            pub fn lost(&self) -> LostSignal {
-                self.0.lost()
-            }
-
-            /// Gives back what the guard holds, and waits until the provider has confirmed it, if
-            /// the provider must be asked.
-            ///
-            /// # Errors
-            ///
-            /// As [`LockGuard::release`](crate::LockGuard::release).
-            ///
-            /// # Cancel safety
-            ///
-            /// The release happens even if the future is dropped at any time: it goes on in the
-            /// background.
-            pub async fn release(self) -> Result<(), LockError> {
-                self.0.release_in_place().await
             }
         }
 
@@ -166,6 +131,38 @@ macro_rules! guard {
 pub struct RwLockReadGuard(Held);
 
 impl RwLockReadGuard {
+    /// Returns the lock's name.
+    pub fn name(&self) -> &LockName {
+        &self.0.slot.name
+    }
+
+    /// Tells whether the lock is no longer known to be held. Once true, it stays true. It is never
+    /// false at or after the end of the lease's validity.
+    pub fn is_lost(&self) -> bool {
+        self.0.is_lost()
+    }
+
+    /// Returns a future that resolves when the lock is lost, at most 5 ms after its deadline.
+    ///
+    /// If the guard is released before that, the future need not resolve, and a task that only awaits
+    /// it may wait for ever.
+    pub fn lost(&self) -> LostSignal {
+        self.0.lost()
+    }
+
+    /// Ends this reader's share, and waits until the provider has confirmed it, if the provider must be asked.
+    ///
+    /// # Errors
+    ///
+    /// As [`LockGuard::release`](crate::LockGuard::release).
+    ///
+    /// # Cancel safety
+    ///
+    /// The release happens even if the future is dropped at any time: it goes on in the background.
+    pub async fn release(self) -> Result<(), LockError> {
+        self.0.release_in_place().await
+    }
+
     /// Returns this grant's fencing token; `None` if the provider gives none. It is above those of
     /// all writers before, and below those of all writers after. Readers that share a grant share
     /// its token.
@@ -198,6 +195,38 @@ impl fmt::Debug for RwLockReadGuard {
 pub struct RwLockWriteGuard(Held);
 
 impl RwLockWriteGuard {
+    /// Returns the lock's name.
+    pub fn name(&self) -> &LockName {
+        &self.0.slot.name
+    }
+
+    /// Tells whether the lock is no longer known to be held. Once true, it stays true. It is never
+    /// false at or after the end of the lease's validity.
+    pub fn is_lost(&self) -> bool {
+        self.0.is_lost()
+    }
+
+    /// Returns a future that resolves when the lock is lost, at most 5 ms after its deadline.
+    ///
+    /// If the guard is released before that, the future need not resolve, and a task that only awaits
+    /// it may wait for ever.
+    pub fn lost(&self) -> LostSignal {
+        self.0.lost()
+    }
+
+    /// Releases the lock, and waits until the provider has confirmed it, if the provider must be asked.
+    ///
+    /// # Errors
+    ///
+    /// As [`LockGuard::release`](crate::LockGuard::release).
+    ///
+    /// # Cancel safety
+    ///
+    /// The release happens even if the future is dropped at any time: it goes on in the background.
+    pub async fn release(self) -> Result<(), LockError> {
+        self.0.release_in_place().await
+    }
+
     /// Returns this grant's fencing token, which is above that of every earlier grant; `None` if
     /// the provider gives none.
     pub fn fencing_token(&self) -> Option<FencingToken> {
@@ -230,6 +259,40 @@ impl fmt::Debug for RwLockWriteGuard {
 /// stale.
 #[must_use = "the permits are given back as soon as this is dropped"]
 pub struct SemaphorePermit(Held);
+
+impl SemaphorePermit {
+    /// Returns the lock's name.
+    pub fn name(&self) -> &LockName {
+        &self.0.slot.name
+    }
+
+    /// Tells whether the permits are no longer known to be held. Once true, it stays true. It is never
+    /// false at or after the end of the lease's validity.
+    pub fn is_lost(&self) -> bool {
+        self.0.is_lost()
+    }
+
+    /// Returns a future that resolves when the permits are lost, at most 5 ms after their deadline.
+    ///
+    /// If they are released before that, the future need not resolve, and a task that only awaits
+    /// it may wait for ever.
+    pub fn lost(&self) -> LostSignal {
+        self.0.lost()
+    }
+
+    /// Gives the permits back, and waits until the provider has confirmed it, if the provider must be asked.
+    ///
+    /// # Errors
+    ///
+    /// As [`LockGuard::release`](crate::LockGuard::release).
+    ///
+    /// # Cancel safety
+    ///
+    /// The release happens even if the future is dropped at any time: it goes on in the background.
+    pub async fn release(self) -> Result<(), LockError> {
+        self.0.release_in_place().await
+    }
+}
 
 guard!(
     SemaphorePermit,

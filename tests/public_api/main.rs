@@ -153,7 +153,7 @@ impl Visit<'_> for Names {
         };
         if let Some((of, _)) = &item.trait_ {
             let name = of.segments.last().map(|last| last.ident.to_string());
-            if name.as_deref() != Some("LossListener") {
+            if !matches!(name.as_deref(), Some("LossListener" | "Guard")) {
                 self.add(&owner, of);
             }
             return;

@@ -529,3 +529,178 @@ fn contention_is_told_only_where_a_holder_was_seen() {
         nothing_held(&provider).await;
     });
 }
+
+#[test]
+fn a_question_that_fails_counts_as_a_writer() {
+    run(async {
+        let provider = TestProvider::new();
+        let lock = rw_on(&provider, "fails");
+        let first = lock.read().await.unwrap();
+        tokio::time::sleep(WINDOW).await;
+        provider.fail_next(Operation::MayShare, 1);
+        let second = lock.read().await.unwrap();
+        assert_eq!(provider.holders("fails"), 2, "it has a grant of its own");
+        assert!(second.fencing_token() > first.fencing_token());
+        drop(first);
+        assert!(!second.is_lost());
+        eventually("the first grant is given back", BOUND, || async {
+            provider.holders("fails") == 1
+        })
+        .await;
+        tokio::time::sleep(WINDOW).await;
+        provider.fail_next(Operation::MayShare, 1);
+        let refused = lock.try_read().await.unwrap_err();
+        assert_eq!(refused.kind(), LockErrorKind::ProviderUnavailable);
+        drop(second);
+        nothing_held(&provider).await;
+    });
+}
+
+#[test]
+fn readers_may_leave_while_the_server_is_asked() {
+    run(async {
+        let provider = TestProvider::new();
+        let lock = rw_on(&provider, "leaves");
+        let first = lock.read().await.unwrap();
+        tokio::time::sleep(WINDOW).await;
+        provider.delay(Operation::MayShare, Duration::from_millis(20));
+        let mut second = Box::pin(lock.read());
+        assert!(poll_once(second.as_mut()).await.is_none());
+        first.release().await.unwrap();
+        assert!(
+            provider.is_held("leaves"),
+            "the question is about this grant"
+        );
+        let second = second.await.unwrap();
+        assert_eq!(provider.calls(Operation::Acquire), 1);
+        drop(second);
+        nothing_held(&provider).await;
+        // The same where nobody waits for the answer any more.
+        let first = lock.read().await.unwrap();
+        tokio::time::sleep(WINDOW).await;
+        let mut second = Box::pin(lock.read());
+        assert!(poll_once(second.as_mut()).await.is_none());
+        drop((first, second));
+        nothing_held(&provider).await;
+    });
+}
+
+#[test]
+fn a_call_serves_whoever_is_next() {
+    run(async {
+        let provider = TestProvider::new();
+        let lock = rw_on(&provider, "next");
+        provider.delay(Operation::Acquire, Duration::from_millis(30));
+        for [first, second] in [["w", "w"], ["r", "r"], ["w", "r"], ["r", "w"]] {
+            let asked = provider.calls(Operation::Acquire);
+            let begin = |mode: &str| {
+                let (lock, writes) = (lock.clone(), mode == "w");
+                Box::pin(async move {
+                    match writes {
+                        true => drop(lock.write().await.unwrap()),
+                        false => drop(lock.read().await.unwrap()),
+                    }
+                })
+            };
+            let (mut leaves, mut stays) = (begin(first), begin(second));
+            assert!(poll_once(leaves.as_mut()).await.is_none());
+            assert!(poll_once(stays.as_mut()).await.is_none());
+            eventually("the call is under way", BOUND, || async {
+                provider.calls(Operation::Acquire) == asked + 1
+            })
+            .await;
+            drop(leaves);
+            stays.await;
+            let calls = provider.calls(Operation::Acquire) - asked;
+            let expected = if first == second { 1 } else { 2 };
+            assert_eq!(calls, expected, "{first} leaves before {second}");
+            nothing_held(&provider).await;
+        }
+    });
+}
+
+#[test]
+fn a_max_hold_of_one_reader_ends_no_other_s_lease() {
+    use lock_runtime::__private::{Output, Request};
+    run(async {
+        let lease = Duration::from_millis(600);
+        let provider = TestProvider::new().with_lease(lease);
+        let lock = rw_on(&provider, "max-hold");
+        let kept = lock.read().await.unwrap();
+        let locks = shared(provider.clone());
+        let body = std::pin::pin!(Some(async { Ok(7) }));
+        let (output, body) = Output::of(body);
+        let ran: Result<i32, lock_runtime::LockError> = Request::new("test", lock.name().clone())
+            .read()
+            .max_hold(Duration::from_millis(50))
+            .on(&locks)
+            .run(output.keep(), body, Err)
+            .await;
+        assert_eq!(ran.unwrap(), 7);
+        assert_eq!(provider.holders("max-hold"), 1, "they shared it");
+        // A second after `max_hold` a body's own lease is not renewed any more.
+        tokio::time::sleep(Duration::from_millis(1_050) + lease * 2).await;
+        assert!(!kept.is_lost());
+        drop(kept);
+    });
+}
+
+#[test]
+fn a_writer_waits_for_those_who_read_under_a_lost_grant() {
+    run(async {
+        let provider = TestProvider::new();
+        let lock = rw_on(&provider, "lingers");
+        let guard = lock.read().await.unwrap();
+        let mut writing = Box::pin(lock.write());
+        assert!(poll_once(writing.as_mut()).await.is_none());
+        eventually("the writer stands in the server's queue", BOUND, || async {
+            rw_on(&provider.another_process(), "lingers")
+                .try_read()
+                .await
+                .unwrap()
+                .is_none()
+        })
+        .await;
+        provider.lose("lingers");
+        guard.lost().await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(provider.is_held("lingers"), "the server has granted it");
+        assert!(poll_once(writing.as_mut()).await.is_none());
+        drop(guard);
+        drop(writing.await.unwrap());
+        nothing_held(&provider).await;
+        // One that is not dropped is waited for no longer than a second.
+        let guard = lock.read().await.unwrap();
+        let mut writing = Box::pin(lock.write());
+        assert!(poll_once(writing.as_mut()).await.is_none());
+        let began = Instant::now();
+        provider.lose("lingers");
+        drop(writing.await.unwrap());
+        assert!(began.elapsed() < Duration::from_secs(5));
+        drop(guard);
+        nothing_held(&provider).await;
+    });
+}
+
+#[test]
+fn grants_that_come_too_late_fail_after_a_few() {
+    run(async {
+        let lease = Duration::from_millis(100);
+        let slow = TestProvider::new().with_lease(lease);
+        slow.delay(Operation::Acquire, lease * 2);
+        let permits = DistributedSemaphore::on(shared(slow.clone()), "late-permits", 2);
+        let lock = rw_on(&slow, "late");
+        for error in [
+            lock.read().await.unwrap_err(),
+            lock.write().await.unwrap_err(),
+            permits.acquire().await.unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable);
+            assert!(error.to_string().contains("had ended when it arrived"));
+        }
+        slow.delay(Operation::Acquire, Duration::ZERO);
+        drop(lock.read().await.unwrap());
+        drop(permits.acquire().await.unwrap());
+        nothing_held(&slow).await;
+    });
+}

@@ -155,6 +155,54 @@ fn a_name_with_a_line_break_forges_no_line() {
     );
 }
 
+#[test]
+fn the_span_of_a_shared_kind_has_its_mode() {
+    use lock_runtime::__private::{Output, Request};
+
+    in_own_process(
+        "telemetry::the_span_of_a_shared_kind_has_its_mode",
+        &[],
+        || {
+            let log = Log::install_with(Level::DEBUG, FmtSpan::CLOSE);
+            run(async move {
+                let locks = shared(TestProvider::new());
+                macro_rules! call {
+                    ($name:literal, $request:ident => $kind:expr) => {{
+                        let body = std::pin::pin!(Some(async { Ok::<_, LockError>(()) }));
+                        let (output, body) = Output::of(body);
+                        let $request = Request::new("t", $name.into());
+                        let run = $kind.on(&locks).run(output.keep(), body, Err);
+                        run.await.expect("the lock is free");
+                        log.line_with(concat!("lock=", $name))
+                    }};
+                }
+                assert!(call!("one", request => request.read()).contains("mode=\"read\""));
+                assert!(call!("two", request => request.write()).contains("mode=\"write\""));
+                let line = call!("three", request => request.permits(2, 1));
+                assert!(line.contains("mode=\"permit\""), "{line}");
+                assert!(!call!("four", request => request).contains("mode="));
+            });
+        },
+    );
+}
+
+#[test]
+fn limits_that_differ_are_said_once() {
+    in_own_process("telemetry::limits_that_differ_are_said_once", &[], || {
+        let log = Log::install(Level::WARN);
+        run(async move {
+            let provider = shared(TestProvider::new());
+            let semaphores = [3, 5, 3].map(|permits| {
+                lock_runtime::DistributedSemaphore::on(Arc::clone(&provider), "limits", permits)
+            });
+            for permits in &semaphores {
+                drop(permits.acquire().await.expect("one is free"));
+            }
+            assert_eq!(log.lines_with("do not agree"), 1);
+        });
+    });
+}
+
 #[cfg(feature = "metrics")]
 #[test]
 fn metrics_count_by_template() {
@@ -187,6 +235,11 @@ fn metrics_count_by_template() {
                 .await
                 .expect("it is free");
             std::mem::forget(held);
+            let rw = lock_runtime::DistributedRwLock::on(Arc::clone(&locks), "observed:5");
+            drop(rw.read().await.expect("it is free"));
+            drop(rw.write().await.expect("it is free"));
+            let permits = lock_runtime::DistributedSemaphore::on(locks, "observed:6", 2);
+            drop(permits.acquire().await.expect("it is free"));
         });
         let mut seen: Vec<String> = Vec::new();
         for (key, _, _, value) in snapshotter.snapshot().into_vec() {
@@ -218,6 +271,9 @@ fn metrics_count_by_template() {
             format!("distributed_lock_held{{template=,{test}}} 1"),
             format!("distributed_lock_wait_seconds{{{named}}} 3 values"),
             format!("distributed_lock_hold_seconds{{{named}}} 3 values"),
+            format!("distributed_lock_acquired_total{{template=,{test},mode=read}} 1"),
+            format!("distributed_lock_held{{template=,{test},mode=write}} 0"),
+            format!("distributed_lock_hold_seconds{{template=,{test},mode=permit}} 1 values"),
         ] {
             assert!(seen.contains(&expected), "no {expected} in {seen:#?}");
         }

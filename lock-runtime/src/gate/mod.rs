@@ -11,6 +11,13 @@
 //! Callers that only try, and are not first in the queue, are *sharers*: they share the answer of
 //! the call for the head.
 //!
+//! A slot is a mutex's, or one that may have several holders: a reader–writer lock's or a
+//! semaphore's. Of the latter, a *hold* is one grant of the provider, and a *share* is what one
+//! guard has of it: a reader shares its hold with other readers of the process. Locks of this
+//! process alone have no holds, but numbers of what is held *inside*. Files named `shared_…` are
+//! about these slots, `rw` and `permits` about what differs between them, and most others about
+//! mutexes.
+//!
 //! A slot is in the table for as long as a guard, a waiter or a call under way refers to it. Code
 //! of users and providers never runs under its lock: what a change of its state leads to happens
 //! afterwards (`Effects`).
@@ -26,13 +33,18 @@ mod queue;
 mod release;
 mod release_answer;
 mod rw;
-mod shared;
+mod shared_asking;
+mod shared_giving;
+mod shared_lines;
+mod shared_looks;
+mod shared_place;
+mod shared_state;
 mod slot;
 mod state;
 
 pub(crate) use release::Release;
 pub(crate) use release_answer::{Answer, ReleaseMode};
-pub(crate) use shared::state::Share;
+pub(crate) use shared_state::Share;
 #[cfg(feature = "testing")]
 pub(crate) use slot::entries;
 pub(crate) use slot::{Arrival, Look, SlotRef, Wanted, all, enter};

@@ -4,7 +4,7 @@
 use super::effects::Effects;
 use super::release::Release;
 use super::release_answer::ReleaseMode;
-use super::shared::state::{Hold, State};
+use super::shared_state::{Hold, State};
 use super::slot::SlotRef;
 
 impl SlotRef {

@@ -12,7 +12,7 @@ use super::effects::Effects;
 use super::local_hand_over::LocalHandOver;
 use super::release::Release;
 use super::release_answer::ReleaseMode;
-use super::shared::state::{Hold, State, UnderWay, key};
+use super::shared_state::{Hold, State, UnderWay, key};
 use super::slot::SlotRef;
 use crate::background;
 use crate::call::{measured, of_acquisition};
@@ -32,8 +32,10 @@ impl SlotRef {
         let (mode, source) = (head.wish.mode, self.source_of(head));
         let readable = match mode {
             LockMode::Read => {
-                let mut holds = state.holds.iter();
-                holds.find(|(_, hold)| hold.is_readable(source))
+                let holds = state.holds.iter();
+                holds
+                    .filter(|(_, hold)| hold.is_readable(source))
+                    .max_by_key(|(_, hold)| hold.open_until)
             }
             _ => None,
         };

@@ -11,7 +11,7 @@ use once_cell::sync::Lazy;
 use super::effects::Effects;
 use super::queue::Waiter;
 use super::release_answer::ReleaseMode;
-use super::shared::state::Shared;
+use super::shared_state::Shared;
 use super::state::{Phase, State};
 use crate::clock::{Span, Timestamp};
 use crate::error::{LockError, LockErrorKind};
@@ -480,7 +480,7 @@ mod tests {
     #[test]
     fn a_grant_of_its_own_is_no_other_holder() {
         let source = Source::new(Arc::new(TestProvider::new()));
-        let slot = enter(&source, &LockName::from("just-granted")).unwrap();
+        let slot = enter(&source, &LockName::from("just-granted"), LockKind::Mutex).unwrap();
         let mut state = slot.lock();
         state.last_ticket = 2;
         state.phase = Phase::Held {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use lock_runtime::testing::{Operation, TestProvider};
 use lock_runtime::{
-    AcquireRequest, BoxFuture, Capabilities, DistributedLock, Grant, InProcessProvider, LockError,
-    LockProvider, LockSpace, Timestamp,
+    AcquireRequest, BoxFuture, Capabilities, DistributedLock, DistributedRwLock,
+    DistributedSemaphore, Grant, InProcessProvider, LockError, LockProvider, LockSpace, Timestamp,
 };
 use lock_tests::poll_once;
 
@@ -171,6 +171,107 @@ fn wrappers_of_the_in_process_provider_exclude_it_and_each_other() {
             let acquired = count.load(Ordering::Relaxed);
             assert_eq!(acquired, 6, "each grant is acquired through its wrapper");
         }
+    });
+}
+
+/// The same for readers, writers and permits.
+#[test]
+fn wrappers_of_the_in_process_provider_share_its_readers_and_permits() {
+    run(async {
+        let inner = InProcessProvider::new();
+        let wrapped = |shares_space: bool| {
+            Arc::new(Plain {
+                inner: inner.clone(),
+                shares_space,
+                acquired: Arc::default(),
+            }) as Arc<dyn LockProvider>
+        };
+        let providers = [wrapped(true), wrapped(false), Arc::new(inner.clone())];
+        let locks = [0, 1, 2].map(|at| DistributedRwLock::on(Arc::clone(&providers[at]), "rw"));
+        let permits = providers.map(|provider| DistributedSemaphore::on(provider, "permits", 4));
+        let second = Duration::from_secs(1);
+        let mut highest = None;
+        for one in 0..3 {
+            for other in 0..3 {
+                let first = locks[one].read_for(second).await.expect("nobody writes");
+                let also = locks[other].read_for(second).await.expect("nobody writes");
+                for lock in &locks {
+                    assert!(lock.try_write().await.expect("no error").is_none());
+                }
+                assert!(first.fencing_token() > highest);
+                let mut writing = Box::pin(locks[other].write_for(second));
+                assert!(poll_once(writing.as_mut()).await.is_none());
+                drop(first);
+                assert!(poll_once(writing.as_mut()).await.is_none());
+                drop(also);
+                let written = writing.await.expect("nobody reads");
+                for lock in &locks {
+                    assert!(lock.try_read().await.expect("no error").is_none());
+                    assert!(lock.try_write().await.expect("no error").is_none());
+                }
+                highest = written.fencing_token();
+                written.release().await.expect("it was held");
+
+                let first = permits[one].acquire_many_for(2, second).await;
+                let also = permits[other].acquire_many_for(2, second).await;
+                for permits in &permits {
+                    assert!(permits.try_acquire().await.expect("no error").is_none());
+                }
+                let mut waiting = Box::pin(permits[one].acquire_for(second));
+                assert!(poll_once(waiting.as_mut()).await.is_none());
+                drop(first.expect("all are free"));
+                drop(waiting.await.expect("two are free"));
+                drop(also.expect("two were free"));
+            }
+        }
+    });
+}
+
+/// Does not forward whether a grant may be shared, so that the library finds out by itself.
+struct Silent(TestProvider);
+
+impl LockProvider for Silent {
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+
+    fn acquire<'a>(
+        &'a self,
+        request: &'a AcquireRequest,
+    ) -> BoxFuture<'a, Result<Grant, LockError>> {
+        self.0.acquire(request)
+    }
+
+    fn release<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<(), LockError>> {
+        self.0.release(grant)
+    }
+
+    fn lock_space(&self) -> LockSpace {
+        self.0.lock_space()
+    }
+}
+
+#[test]
+fn a_provider_that_knows_no_question_is_asked_for_a_second_grant() {
+    run(async {
+        let inner = TestProvider::new();
+        let lock = DistributedRwLock::on(Arc::new(Silent(inner.clone())), "silent");
+        let elsewhere = inner.another_process();
+        let elsewhere = DistributedRwLock::on(Arc::new(elsewhere), "silent");
+        let first = lock.read().await.expect("nobody writes");
+        tokio::time::sleep(Duration::from_millis(11)).await;
+        let second = lock.read().await.expect("nobody writes");
+        assert_eq!(first.fencing_token(), second.fencing_token());
+        assert_eq!(inner.calls(Operation::MayShare), 0);
+        assert_eq!(inner.calls(Operation::Acquire), 2);
+        assert_eq!(inner.holders("silent"), 1, "the second one was given back");
+        let mut writing = Box::pin(elsewhere.write());
+        assert!(poll_once(writing.as_mut()).await.is_none());
+        tokio::time::sleep(Duration::from_millis(11)).await;
+        let refused = lock.try_read().await.expect("no error");
+        assert!(refused.is_none(), "a writer waits elsewhere");
+        drop((first, second));
+        drop(writing.await.expect("nobody reads"));
     });
 }
 

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::state::{Hold, Share, Stalled, State, UnderWay, key};
+use super::effects::Effects;
+use super::release::Release;
+use super::release_answer::{Answer, ReleaseMode, answer};
+use super::shared_state::{Hold, Share, Stalled, State, UnderWay, key};
+use super::slot::SlotRef;
 use crate::background;
 use crate::clock::Timestamp;
 use crate::error::LockError;
-use crate::gate::effects::Effects;
-use crate::gate::release::Release;
-use crate::gate::release_answer::{Answer, ReleaseMode, answer};
-use crate::gate::slot::SlotRef;
 use crate::lease::Lease;
 use crate::provider::LockMode;
 use crate::telemetry::spans;
@@ -115,7 +115,7 @@ impl SlotRef {
     }
 
     /// Tells whether the head of the queue may have this lease without the server.
-    pub(in crate::gate) fn head_may_have(&self, state: &State, hold: &Hold) -> bool {
+    pub(super) fn head_may_have(&self, state: &State, hold: &Hold) -> bool {
         !hold.lease.is_lost()
             && state.queue.front().is_some_and(|head| {
                 head.wish.mode == hold.mode
@@ -125,7 +125,7 @@ impl SlotRef {
 
     /// Gives this grant up in the step that asks for the head of the queue, if the head's own
     /// provider made it and nothing else is in the way. Else gives it back.
-    pub(in crate::gate) fn give_up_for_head(
+    pub(super) fn give_up_for_head(
         &self,
         state: &mut State,
         lease: Arc<Lease>,
@@ -182,7 +182,7 @@ impl SlotRef {
     }
 
     /// Gives back a hold whose rest is over.
-    pub(in crate::gate) fn hold_has_rested(&self, lease: &Arc<Lease>) {
+    pub(super) fn hold_has_rested(&self, lease: &Arc<Lease>) {
         let mut guard = self.shared().lock();
         let state = &mut *guard;
         state.note_holder();
@@ -198,7 +198,7 @@ impl SlotRef {
     }
 
     /// Goes on without a hold, which the provider now ends by itself at `until`.
-    pub(in crate::gate) fn hold_is_left(&self, lease: &Arc<Lease>, until: Timestamp) {
+    pub(super) fn hold_is_left(&self, lease: &Arc<Lease>, until: Timestamp) {
         let mut guard = self.shared().lock();
         let state = &mut *guard;
         state.note_holder();
@@ -217,7 +217,7 @@ impl SlotRef {
     }
 
     /// Goes on without this lease, which has ended by itself: all who share it have lost it.
-    pub(in crate::gate) fn hold_is_lost(&self, lost: &Lease) {
+    pub(super) fn hold_is_lost(&self, lost: &Lease) {
         let mut guard = self.shared().lock();
         let state = &mut *guard;
         let key = std::ptr::from_ref(lost).addr();
@@ -265,7 +265,7 @@ impl SlotRef {
 
     /// Has the provider release the lease. If the lock is kept on the server after its loss, the
     /// release waits until the guards are gone.
-    pub(in crate::gate) fn start_releasing_share(
+    pub(super) fn start_releasing_share(
         &self,
         state: &mut State,
         lease: Arc<Lease>,
@@ -341,7 +341,7 @@ impl SlotRef {
     }
 
     /// Goes on after a release.
-    pub(in crate::gate) fn share_is_released(&self) {
+    pub(super) fn share_is_released(&self) {
         let mut state = self.shared().lock();
         state.note_holder();
         state.releasing = state.releasing.saturating_sub(1);
@@ -354,7 +354,7 @@ impl SlotRef {
 
     /// Ends the grants that the slot holds, and fails its waiters. Does nothing to what is held in
     /// this process alone, which ends with the process.
-    pub(in crate::gate) fn shut_holds_down(&self, error: &LockError) {
+    pub(super) fn shut_holds_down(&self, error: &LockError) {
         let mut guard = self.shared().lock();
         let state = &mut *guard;
         if state.holds.is_empty() && state.call.is_none() && state.releasing == 0 {

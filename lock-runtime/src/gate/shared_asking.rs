@@ -5,17 +5,17 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::state::{Hold, Stalled, State, UnderWay};
+use super::acquisition::SERVED;
+use super::effects::Effects;
+use super::granted::{LATE_GRANTS, LATE_PAUSE};
+use super::local_hand_over::{LocalHandOver, MOST_LOCAL_GRANTS};
+use super::release_answer::ReleaseMode;
+use super::shared_state::{Hold, Stalled, State, UnderWay};
+use super::slot::SlotRef;
 use crate::background;
 use crate::call::of_acquisition;
 use crate::clock::Timestamp;
 use crate::error::{LockError, LockErrorKind};
-use crate::gate::acquisition::SERVED;
-use crate::gate::effects::Effects;
-use crate::gate::granted::{LATE_GRANTS, LATE_PAUSE};
-use crate::gate::local_hand_over::{LocalHandOver, MOST_LOCAL_GRANTS};
-use crate::gate::release_answer::ReleaseMode;
-use crate::gate::slot::SlotRef;
 use crate::lease::Lease;
 use crate::provider::{AcquireRequest, Grant, LockMode};
 use crate::telemetry::spans;
@@ -40,11 +40,7 @@ impl State {
 
 impl SlotRef {
     /// Asks the provider for what the head of the queue wants. Gives `held` back in the same step.
-    pub(in crate::gate) fn ask_for_head(
-        &self,
-        state: &mut State,
-        held: Option<Arc<Lease>>,
-    ) -> Effects {
+    pub(super) fn ask_for_head(&self, state: &mut State, held: Option<Arc<Lease>>) -> Effects {
         let Some(head) = state.queue.front() else {
             return Effects::default();
         };
@@ -130,7 +126,7 @@ impl SlotRef {
     }
 
     /// Acts on the provider's answer to a request that was made for this ticket.
-    pub(in crate::gate) fn acquired_shared(
+    pub(super) fn acquired_shared(
         &self,
         request: &AcquireRequest,
         ticket: u64,

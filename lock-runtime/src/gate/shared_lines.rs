@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::state::{Aim, Hold, Inside, Served, State, UnderWay, Waiter, key};
+use super::effects::Effects;
+use super::shared_state::{Aim, Hold, Inside, Served, State, UnderWay, Waiter, key};
+use super::slot::{SlotRef, Wanted};
 use crate::clock::Timestamp;
 use crate::error::{LockError, LockErrorKind};
-use crate::gate::effects::Effects;
-use crate::gate::slot::{SlotRef, Wanted};
 use crate::lease::Lease;
 use crate::provider::LockMode;
 use crate::token::FencingToken;
@@ -75,14 +75,14 @@ impl State {
     }
 
     /// Keeps a hold, or puts it back.
-    pub(in crate::gate) fn keep(&mut self, hold: Hold) {
+    pub(super) fn keep(&mut self, hold: Hold) {
         if let LockMode::Permits { take, .. } = hold.mode {
             self.permits_held += u64::from(take.get());
         }
         self.holds.insert(key(&hold.lease), hold);
     }
 
-    pub(in crate::gate) fn take_hold(&mut self, key: usize) -> Option<Hold> {
+    pub(super) fn take_hold(&mut self, key: usize) -> Option<Hold> {
         let hold = self.holds.remove(&key)?;
         if let LockMode::Permits { take, .. } = hold.mode {
             self.permits_held -= u64::from(take.get());
@@ -91,12 +91,12 @@ impl State {
     }
 
     /// Tells whether somebody has a share of this hold.
-    pub(in crate::gate) fn holds_shares(&self, key: usize) -> bool {
+    pub(super) fn holds_shares(&self, key: usize) -> bool {
         self.holds.get(&key).is_some_and(|hold| hold.shares > 0)
     }
 
     /// Notes the token of a writer.
-    pub(in crate::gate) fn note_write(&mut self, token: Option<FencingToken>) {
+    pub(super) fn note_write(&mut self, token: Option<FencingToken>) {
         self.highest_write = self.highest_write.max(token);
     }
 
@@ -110,7 +110,7 @@ impl State {
     }
 
     /// Serves the head of the queue with a share of this hold.
-    pub(in crate::gate) fn serve_share(&mut self, mut hold: Hold, effects: &mut Effects) {
+    pub(super) fn serve_share(&mut self, mut hold: Hold, effects: &mut Effects) {
         self.note_holder();
         if let Some(head) = self.pop() {
             if hold.shares == 0 {
@@ -144,11 +144,7 @@ impl State {
     }
 
     /// Fails the waiters for which `which` is true.
-    pub(in crate::gate) fn fail(
-        &mut self,
-        error: &LockError,
-        which: impl Fn(&Waiter) -> bool,
-    ) -> Effects {
+    pub(super) fn fail(&mut self, error: &LockError, which: impl Fn(&Waiter) -> bool) -> Effects {
         let mut effects = Effects::default();
         let failed = self.queue.take(which);
         if failed.is_empty() {
@@ -166,7 +162,7 @@ impl State {
 
     /// Tells whether the timekeeper must be told to look at this slot: a grant is not taken, and
     /// the timekeeper does not look yet.
-    pub(in crate::gate) fn be_looked_at(&mut self) -> bool {
+    pub(super) fn be_looked_at(&mut self) -> bool {
         !self.served.is_empty() && !std::mem::replace(&mut self.looked_at, true)
     }
 }
@@ -180,7 +176,7 @@ pub(super) fn drop_later(waiter: Waiter, effects: &mut Effects) {
 
 impl SlotRef {
     /// Serves whom it can, and asks for the head of the queue.
-    pub(in crate::gate) fn advance(&self, state: &mut State) -> Effects {
+    pub(super) fn advance(&self, state: &mut State) -> Effects {
         let mut effects = Effects::default();
         while let Some(head) = state.queue.front() {
             let mode = head.wish.mode;
@@ -210,13 +206,13 @@ impl SlotRef {
     }
 
     /// Tells whether the queues of this process are the lock itself, and not a server.
-    pub(in crate::gate) fn is_the_lock(&self) -> bool {
+    pub(super) fn is_the_lock(&self) -> bool {
         self.space.is_in_process()
     }
 
     /// Abandons the call under way if there is nobody at the head whom its grant may serve. Returns
     /// the interest in it then.
-    pub(in crate::gate) fn adjust_call(&self, state: &State, effects: &mut Effects) -> bool {
+    pub(super) fn adjust_call(&self, state: &State, effects: &mut Effects) -> bool {
         let Some(UnderWay::Acquire { mode, interest, .. }) = &state.call else {
             return false;
         };

@@ -1,12 +1,14 @@
 //! The looks at a slot that may have several holders, ten times a second: at grants that their
 //! callers do not take, and at a call that the provider does not answer.
 
-use super::state::{State, UnderWay};
+use super::acquisition::ANY_LEASE;
+use super::effects::Effects;
+use super::looks::GRACE;
+use super::shared_lines::drop_later;
+use super::shared_state::{State, UnderWay};
+use super::slot::SlotRef;
 use crate::call::SLOW;
 use crate::clock::Timestamp;
-use crate::gate::acquisition::ANY_LEASE;
-use crate::gate::looks::GRACE;
-use crate::gate::slot::SlotRef;
 use crate::lease::timekeeper;
 use crate::telemetry::spans;
 
@@ -21,7 +23,7 @@ impl SlotRef {
 
     /// Takes back grants that are not taken, and warns of a call that is not answered. False if
     /// there is no need to look again.
-    pub(in crate::gate) fn look_at_shares(&self, now: Timestamp) -> bool {
+    pub(super) fn look_at_shares(&self, now: Timestamp) -> bool {
         let mut guard = self.shared().lock();
         let state = &mut *guard;
         let mut overdue = Vec::new();
@@ -40,6 +42,10 @@ impl SlotRef {
             state.note_unused(ticket);
             untaken.extend(state.served.remove(&ticket));
         }
+        let mut effects = Effects::default();
+        if !untaken.is_empty() {
+            self.drop_late_heads(state, now, &mut effects);
+        }
         let operation = match &state.call {
             // An acquisition that waits for a known holder may take for ever.
             Some(UnderWay::Acquire { interest, .. }) if !interest.is_contended() => "acquire",
@@ -54,6 +60,7 @@ impl SlotRef {
         let looks_again = !state.served.is_empty() || (asks && !is_slow);
         state.looked_at = looks_again;
         drop(guard);
+        effects.happen();
         if is_slow {
             spans::unanswered(self.source().name(), operation, &self.name, SLOW);
         }
@@ -63,5 +70,19 @@ impl SlotRef {
             spans::not_taken(&self.name, self.source().name(), template);
         }
         looks_again
+    }
+
+    /// Takes heads of the queue out whose timeout has passed. They would not take a grant either.
+    fn drop_late_heads(&self, state: &mut State, now: Timestamp, effects: &mut Effects) {
+        while let Some(head) = state.queue.front()
+            && head.until != Timestamp::NONE
+            && head.until + GRACE <= now
+        {
+            let ticket = head.ticket;
+            if let Some(waiter) = state.remove(ticket) {
+                drop_later(waiter, effects);
+            }
+        }
+        self.adjust_call(state, effects);
     }
 }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::lines::drop_later;
-use super::state::{Share, Shared, State, UnderWay};
+use super::effects::Effects;
+use super::release_answer::ReleaseMode;
+use super::shared_lines::drop_later;
+use super::shared_state::{Hold, Share, Shared, State, UnderWay};
+use super::slot::{Arrival, Look, OVERDUE, Slot, SlotRef, Wanted};
 use crate::clock::Timestamp;
 use crate::error::{LockError, LockErrorKind};
-use crate::gate::effects::Effects;
-use crate::gate::release_answer::ReleaseMode;
-use crate::gate::slot::{Arrival, Look, OVERDUE, Slot, SlotRef, Wanted};
 use crate::lease::Lease;
 use crate::provider::{Interest, LockMode};
 use crate::telemetry::spans;
@@ -23,7 +23,7 @@ type Free = (Option<FencingToken>, Option<Arc<Lease>>);
 impl Slot {
     /// Returns what the slot has that may have several holders. Only slots of such kinds are asked.
     #[inline]
-    pub(in crate::gate) fn shared(&self) -> &Shared {
+    pub(super) fn shared(&self) -> &Shared {
         match &self.shared {
             Some(shared) => shared,
             None => unreachable!("a mutex has one holder"),
@@ -276,7 +276,7 @@ impl SlotRef {
 
 impl State {
     /// Joins a hold that is open, if nobody waits.
-    fn join(&mut self, is_readable: impl Fn(&super::state::Hold) -> bool) -> Option<Free> {
+    fn join(&mut self, is_readable: impl Fn(&Hold) -> bool) -> Option<Free> {
         if !self.queue.is_empty() || self.holds.is_empty() {
             return None;
         }

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::local_hand_over::LocalHandOver;
+use super::queue::{Queue, Wish};
 use crate::clock::{Span, Timestamp};
 use crate::error::LockError;
-use crate::gate::local_hand_over::LocalHandOver;
-use crate::gate::queue::{Queue, Wish};
 use crate::lease::Lease;
 use crate::provider::{AcquireRequest, Grant, Interest, LockMode};
 use crate::reentrancy::Holding;
@@ -60,7 +60,7 @@ impl Share {
 }
 
 /// What a slot has that may have several holders.
-pub(in crate::gate) struct Shared {
+pub(super) struct Shared {
     state: Mutex<State>,
     /// The token of those who read inside at present; [`NO_TOKEN`] if none was drawn yet.
     reading: AtomicU64,
@@ -69,7 +69,7 @@ pub(in crate::gate) struct Shared {
 const NO_TOKEN: u64 = u64::MAX;
 
 impl Shared {
-    pub(in crate::gate) fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             state: Mutex::default(),
             reading: AtomicU64::new(NO_TOKEN),
@@ -77,7 +77,7 @@ impl Shared {
     }
 
     #[inline]
-    pub(in crate::gate) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         // The state is changed in whole steps, so a panic elsewhere does not spoil it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -107,8 +107,8 @@ impl Shared {
 }
 
 /// What a waiter wants.
-pub(in crate::gate) struct Aim {
-    pub(in crate::gate) mode: LockMode,
+pub(super) struct Aim {
+    pub(super) mode: LockMode,
     /// Whether a writer was before it in the queue.
     pub(super) behind_writer: bool,
 }
@@ -120,12 +120,12 @@ impl Wish for Aim {
     };
 }
 
-pub(in crate::gate) type Waiter = crate::gate::queue::Waiter<Aim>;
+pub(super) type Waiter = super::queue::Waiter<Aim>;
 
 #[derive(Default)]
-pub(in crate::gate) struct State {
-    pub(in crate::gate) queue: Queue<Aim>,
-    pub(in crate::gate) last_ticket: u64,
+pub(super) struct State {
+    pub(super) queue: Queue<Aim>,
+    pub(super) last_ticket: u64,
     /// How many of those who wait only try.
     pub(super) tries: usize,
     /// How many of those who wait are writers.
@@ -134,29 +134,29 @@ pub(in crate::gate) struct State {
     pub(super) served: BTreeMap<u64, Served>,
     /// The errors of waiters that have not looked yet, by ticket.
     pub(super) failed: BTreeMap<u64, Arc<LockError>>,
-    pub(in crate::gate) inside: Inside,
+    pub(super) inside: Inside,
     /// The grants of the provider, by the address of their lease.
-    pub(in crate::gate) holds: BTreeMap<usize, Hold>,
+    pub(super) holds: BTreeMap<usize, Hold>,
     /// How many permits the holds have.
     pub(super) permits_held: u64,
     /// How many guards of lost grants are still there, by the address of the lease.
     pub(super) lost: BTreeMap<usize, u32>,
-    pub(in crate::gate) call: Option<UnderWay>,
+    pub(super) call: Option<UnderWay>,
     /// A grant that came while bodies under a lost one may still run.
     pub(super) stalled: Option<Box<Stalled>>,
     /// How many releases are under way.
-    pub(in crate::gate) releasing: u32,
+    pub(super) releasing: u32,
     /// How many of them wait until the guards of a lost grant are gone.
     pub(super) lingering: u32,
     pub(super) released_at: Option<Timestamp>,
     /// Whether nothing is asked for at present, since grants had ended when they arrived.
-    pub(in crate::gate) paused: bool,
+    pub(super) paused: bool,
     /// The run of writers whom one grant serves.
-    pub(in crate::gate) run: LocalHandOver,
+    pub(super) run: LocalHandOver,
     /// The highest token that a writer had.
     pub(super) highest_write: Option<FencingToken>,
     /// The last ticket that was there while a holder was seen that is in everybody's way.
-    pub(in crate::gate) saw_holder: u64,
+    pub(super) saw_holder: u64,
     /// The last ticket that was there while others read.
     pub(super) saw_readers: u64,
     /// The last ticket whose own grant ended unused, and which had seen no holder before.
@@ -172,7 +172,7 @@ pub(in crate::gate) struct State {
     /// When the call under way began.
     pub(super) asked_at: Option<Timestamp>,
     /// Whether the timekeeper looks at this slot.
-    pub(in crate::gate) looked_at: bool,
+    pub(super) looked_at: bool,
     /// How many permits there are, as the last caller said.
     pub(super) limit: Option<NonZeroU32>,
     /// Whether it was logged that callers do not agree on that.
@@ -181,23 +181,23 @@ pub(in crate::gate) struct State {
 
 /// What is held of a lock of this process alone.
 #[derive(Default)]
-pub(in crate::gate) struct Inside {
-    pub(in crate::gate) readers: u32,
-    pub(in crate::gate) writes: bool,
-    pub(in crate::gate) permits: u64,
+pub(super) struct Inside {
+    pub(super) readers: u32,
+    pub(super) writes: bool,
+    pub(super) permits: u64,
 }
 
 /// A grant of the provider, and those who share it.
-pub(in crate::gate) struct Hold {
-    pub(in crate::gate) lease: Arc<Lease>,
-    pub(in crate::gate) mode: LockMode,
-    pub(in crate::gate) token: Option<FencingToken>,
+pub(super) struct Hold {
+    pub(super) lease: Arc<Lease>,
+    pub(super) mode: LockMode,
+    pub(super) token: Option<FencingToken>,
     /// How many guards have a share, or are about to.
-    pub(in crate::gate) shares: u32,
+    pub(super) shares: u32,
     /// Until when readers may join without a question.
-    pub(in crate::gate) open_until: Timestamp,
+    pub(super) open_until: Timestamp,
     /// The run of callers whom one grant of permits serves.
-    pub(in crate::gate) run: LocalHandOver,
+    pub(super) run: LocalHandOver,
     /// Set while it stays for a `min_hold`. The `Notify` ends that early.
     pub(super) resting: Option<Arc<Notify>>,
     pub(super) template: &'static str,
@@ -216,7 +216,7 @@ pub(super) struct Served {
 }
 
 /// The call that is under way.
-pub(in crate::gate) enum UnderWay {
+pub(super) enum UnderWay {
     /// The provider acquires the lock for the head of the queue. The call is abandoned if there is
     /// nobody whom it may serve.
     Acquire {
@@ -240,20 +240,20 @@ pub(super) struct Stalled {
 
 impl Hold {
     /// Tells whether a caller of this provider may read under this hold.
-    pub(in crate::gate) fn is_readable(&self, source: &Source) -> bool {
+    pub(super) fn is_readable(&self, source: &Source) -> bool {
         self.mode == LockMode::Read && self.lease.is_of(source) && !self.lease.is_lost()
     }
 }
 
 /// Returns the key of a lease's hold.
-pub(in crate::gate) fn key(lease: &Arc<Lease>) -> usize {
+pub(super) fn key(lease: &Arc<Lease>) -> usize {
     Arc::as_ptr(lease).addr()
 }
 
 impl State {
     /// Tells whether what is held in this process leaves room for this mode.
     #[inline]
-    pub(in crate::gate) fn fits(&self, mode: LockMode) -> bool {
+    pub(super) fn fits(&self, mode: LockMode) -> bool {
         match mode {
             LockMode::Read => !self.inside.writes && !self.has_writer(),
             LockMode::Permits { limit, take } => {
@@ -268,7 +268,7 @@ impl State {
 
     /// Tells whether a hold is a writer's.
     #[inline]
-    pub(in crate::gate) fn has_writer(&self) -> bool {
+    pub(super) fn has_writer(&self) -> bool {
         // A reader–writer lock has one or two holds, and a semaphore has no writers.
         let mut holds = self.holds.values();
         !self.holds.is_empty()
@@ -284,7 +284,7 @@ impl State {
     }
 
     /// Tells whether nothing is held, waited for or under way.
-    pub(in crate::gate) fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.queue.is_empty()
             && self.holds.is_empty()
             && self.call.is_none()
@@ -321,7 +321,7 @@ impl State {
     }
 
     /// Notes which tickets have seen a holder. To be called before what is held changes.
-    pub(in crate::gate) fn note_holder(&mut self) {
+    pub(super) fn note_holder(&mut self) {
         if self.saw_holder < self.last_ticket && self.sees_holder() {
             self.saw_holder = self.last_ticket;
         }
