@@ -6,11 +6,13 @@ mod common;
 
 mod addresses;
 mod connecting;
+mod dotnet;
 mod example;
 mod exclusion;
 mod fairness;
 mod faults;
 mod groups;
+mod interleavings;
 mod min_hold;
 mod no_locks;
 mod rights;
