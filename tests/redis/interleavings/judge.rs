@@ -69,7 +69,10 @@ impl Judge {
         };
         let passed_over = clients.iter().find(|client| {
             matches!(&client.state, State::Waiting(waiting)
-                if waiting.order < *last && waiting.lasts_until() > now && !waiting.unheard)
+                if waiting.order < *last
+                    && waiting.lasts_until() > now
+                    && waiting.is_sure
+                    && !waiting.unheard)
         });
         match passed_over {
             Some(client) => Err(format!("{last} came before {:?} at {now}", client.state)),

@@ -54,6 +54,8 @@ pub(crate) struct Waiting {
     pub(crate) order: u64,
     /// It was granted the lock, and has not heard of it.
     pub(crate) unheard: bool,
+    /// Whether its order is known: an entry that expires may lose its place, or keep it.
+    pub(crate) is_sure: bool,
 }
 
 impl Waiting {
@@ -68,7 +70,12 @@ impl Waiting {
             mode: self.mode,
             lease: self.lease,
             waits: true,
-            order: self.order,
+            order: if self.is_sure && !self.unheard {
+                self.order
+            } else {
+                0
+            },
+            is_sure: self.is_sure || self.unheard,
             entry: Some(self.entry),
             gives_up: None,
         }
@@ -108,8 +115,9 @@ struct Request {
     mode: Mode,
     lease: u64,
     waits: bool,
-    /// When it came, among all; 0 for one that has what it asks for.
+    /// When it came, among all; 0 for one that has what it asks for, or may have had it.
     order: u64,
+    is_sure: bool,
     /// The entry that it had in the queue.
     entry: Option<String>,
     entry_lasts_until: u64,
@@ -489,6 +497,7 @@ impl<'a> World<'a> {
             lease,
             waits,
             order: self.number(),
+            is_sure: true,
             entry: None,
             entry_lasts_until: u64::MAX,
             gives_up,
@@ -499,10 +508,7 @@ impl<'a> World<'a> {
         let State::Waiting(waiting) = self.clients[client].state.clone() else {
             return Ok(());
         };
-        let mut request = waiting.clone().request();
-        if waiting.unheard {
-            request.order = 0;
-        }
+        let request = waiting.request();
         self.enter(client, request).await
     }
 
@@ -523,8 +529,7 @@ impl<'a> World<'a> {
         let before = self.now().await;
         let answer = self.script(script, &args).await;
         if request.entry_lasts_until <= self.now().await {
-            // It may have lost its place.
-            request.order = self.number();
+            (request.order, request.is_sure) = (0, false);
         }
         let (left, place, holder, last_number, entry) = match answer {
             Value::BulkString(text) => {
@@ -542,7 +547,6 @@ impl<'a> World<'a> {
             answer => redis::from_redis_value::<(i64, u64, String, u64, String)>(answer).unwrap(),
         };
         if request.order == 0 {
-            // What it had has ended.
             request.order = self.number();
         }
         let refresh = request.lease / 3;
@@ -561,6 +565,7 @@ impl<'a> World<'a> {
             last_number,
             order: request.order,
             unheard: false,
+            is_sure: request.is_sure,
         });
         self.settle(None).await
     }

@@ -107,7 +107,8 @@ local function no_lock()
   return is_closed() and redis.call('PTTL', lock) == -1 and -1
 end
 
--- The lock's remaining time, and who has it; nil if nobody does.
+-- The lock's remaining time, which is that of the first reader to end, and who has it; nil if
+-- nobody does.
 local function held_by()
   if is_closed() then
     local writer = redis.call('GET', lock)
@@ -118,8 +119,9 @@ local function held_by()
     local left = redis.call('PTTL', readers)
     return left < 0 and -2 or left, ''
   end
-  local last = redis.call('ZRANGE', ends, -1, -1, 'WITHSCORES')
-  if last[1] then return last[2] - now, last[1] end
+  -- Whoever waits looks at each end: those that end later may have left before.
+  local first = redis.call('ZRANGE', ends, 0, 0, 'WITHSCORES')
+  if first[1] then return first[2] - now, first[1] end
 end
 
 -- The tokens of a grant: of a reader's too, since a writer comes before it and after it.
