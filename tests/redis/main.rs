@@ -15,6 +15,7 @@ mod faults;
 mod groups;
 mod interleavings;
 mod min_hold;
+mod modes_faults;
 mod no_locks;
 mod permits;
 mod read_write;

@@ -72,7 +72,11 @@ use crate::{LockError, LockErrorKind};
 /// user myapp on >secret resetchannels ~MyApp1:* ~{MyApp1:* &MyApp1:lk1:grants:*
 ///     +hello +eval +evalsha +subscribe +publish +pubsub|numsub +time +get +set +del
 ///     +exists +pexpire +pttl +lpop +rpush +lpos +lrange +lindex +lset +lrem
+///     +sadd +srem +scard +sismember
+///     +zadd +zrem +zcard +zscore +zrange +zrangebyscore +zremrangebyscore
 /// ```
+///
+/// The last two lines are for reader–writer locks and semaphores.
 ///
 /// Without `+pubsub|numsub`, a release cannot see which waiters are alive. It then tells the first
 /// one to come for the lock, which takes a round trip longer. Optional are `+info`, for a warning
