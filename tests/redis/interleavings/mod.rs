@@ -3,8 +3,11 @@
 //! planted in the scripts are found.
 
 mod directed;
+mod dotnet;
+mod ending;
 mod judge;
-pub(crate) mod scripts;
+mod moves;
+mod scripts;
 mod world;
 
 use std::time::Duration;

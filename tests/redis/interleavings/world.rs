@@ -1,7 +1,6 @@
 //! Clients that do things in random order, by the real scripts, and what each of them believes.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use lock_tests::rng::Rng;
 use redis::aio::MultiplexedConnection;
@@ -9,14 +8,12 @@ use redis::{PushInfo, PushKind, Value};
 
 use super::judge::{HIGHEST_LIMIT, Judge, Verdict};
 use super::scripts::Scripts;
-use crate::dotnet::{DotNet, MARK};
+use crate::dotnet::DotNet;
 
 /// The name of the lock.
 const NAME: &str = "order";
 /// Leases in ms. They end by themselves in the midst of a run.
-const LEASES: [u64; 3] = [90, 150, 240];
-/// How long everybody may take to be served when nobody comes any more.
-const SERVED_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const LEASES: [u64; 3] = [90, 150, 240];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -44,12 +41,12 @@ impl Mode {
 #[derive(Debug, Clone)]
 pub(crate) struct Waiting {
     pub(crate) owner: String,
-    mode: Mode,
-    lease: u64,
-    entry: String,
-    asked_at: u64,
-    look_at: u64,
-    last_number: u64,
+    pub(super) mode: Mode,
+    pub(super) lease: u64,
+    pub(super) entry: String,
+    pub(super) asked_at: u64,
+    pub(super) look_at: u64,
+    pub(super) last_number: u64,
     /// When it came, among all.
     pub(crate) order: u64,
     /// It was granted the lock, and has not heard of it.
@@ -63,7 +60,7 @@ impl Waiting {
         self.asked_at + self.lease
     }
 
-    fn request(self) -> Request {
+    pub(super) fn request(self) -> Request {
         Request {
             entry_lasts_until: self.lasts_until(),
             owner: self.owner,
@@ -86,9 +83,9 @@ impl Waiting {
 pub(crate) struct Holding {
     pub(crate) owner: String,
     pub(crate) mode: Mode,
-    lease: u64,
+    pub(super) lease: u64,
     pub(crate) until: u64,
-    kept: bool,
+    pub(super) kept: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -104,38 +101,38 @@ pub(crate) enum State {
 }
 
 pub(crate) struct Client {
-    is_dotnet: bool,
-    channel: String,
+    pub(super) is_dotnet: bool,
+    pub(super) channel: String,
     pub(crate) state: State,
 }
 
 /// A request of a client of ours.
-struct Request {
-    owner: String,
-    mode: Mode,
-    lease: u64,
-    waits: bool,
+pub(super) struct Request {
+    pub(super) owner: String,
+    pub(super) mode: Mode,
+    pub(super) lease: u64,
+    pub(super) waits: bool,
     /// When it came, among all; 0 for one that has what it asks for, or may have had it.
-    order: u64,
-    is_sure: bool,
+    pub(super) order: u64,
+    pub(super) is_sure: bool,
     /// The entry that it had in the queue.
-    entry: Option<String>,
-    entry_lasts_until: u64,
-    gives_up: Option<(String, Mode)>,
+    pub(super) entry: Option<String>,
+    pub(super) entry_lasts_until: u64,
+    pub(super) gives_up: Option<(String, Mode)>,
 }
 
 pub(crate) struct World<'a> {
-    scripts: &'a Scripts,
-    kind: Kind,
-    server: MultiplexedConnection,
-    dotnet: DotNet,
-    pushed: Arc<Mutex<Vec<String>>>,
-    keys: Vec<String>,
-    clients: Vec<Client>,
-    rng: Rng,
-    judge: Judge,
-    numbered: u64,
-    is_logged: bool,
+    pub(super) scripts: &'a Scripts,
+    pub(super) kind: Kind,
+    pub(super) server: MultiplexedConnection,
+    pub(super) dotnet: DotNet,
+    pub(super) pushed: Arc<Mutex<Vec<String>>>,
+    pub(super) keys: Vec<String>,
+    pub(super) clients: Vec<Client>,
+    pub(super) rng: Rng,
+    pub(super) judge: Judge,
+    pub(super) numbered: u64,
+    pub(super) is_logged: bool,
 }
 
 impl<'a> World<'a> {
@@ -211,19 +208,12 @@ impl<'a> World<'a> {
         self.nothing_is_left().await
     }
 
-    /// Shows what happens, for a seed that breaks something.
-    fn log(&self, what: impl Fn() -> String) {
-        if self.is_logged {
-            println!("{}", what());
-        }
-    }
-
-    fn number(&mut self) -> u64 {
+    pub(super) fn number(&mut self) -> u64 {
         self.numbered += 1;
         self.numbered
     }
 
-    async fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+    pub(super) async fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
         let mut command = redis::cmd(words[0]);
         for word in &words[1..] {
             command.arg(*word);
@@ -233,36 +223,19 @@ impl<'a> World<'a> {
     }
 
     /// Reads the server's clock in milliseconds.
-    async fn now(&self) -> u64 {
+    pub(super) async fn now(&self) -> u64 {
         let (seconds, micros): (u64, u64) = self.ask(&["TIME"]).await;
         seconds * 1_000 + micros / 1_000
     }
 
     /// Has a client listen to a channel of its own.
-    async fn listen(&mut self, client: usize) {
+    pub(super) async fn listen(&mut self, client: usize) {
         let channel = format!("lk1:grants:{}", self.number());
         self.server.subscribe(&channel).await.expect("subscribed");
         self.clients[client].channel = channel;
     }
 
-    async fn act(&mut self, client: usize) -> Verdict {
-        let is_dotnet = self.clients[client].is_dotnet;
-        match self.clients[client].state.clone() {
-            State::Idle if is_dotnet => self.come_as_dotnet(client).await,
-            State::Idle => {
-                let lease = self.rng.one_of(&LEASES);
-                let waits = self.rng.below(10) < 7;
-                let request = self.request(lease, waits, None);
-                self.enter(client, request).await
-            }
-            State::Polling { owner, lease } => self.poll(client, &owner, lease).await,
-            State::Waiting(waiting) => self.wait(client, waiting).await,
-            State::Holding(holding) if is_dotnet => self.hold_as_dotnet(client, holding).await,
-            State::Holding(holding) => self.hold(client, holding).await,
-        }
-    }
-
-    fn mode(&mut self) -> Mode {
+    pub(super) fn mode(&mut self) -> Mode {
         match self.kind {
             Kind::ReadWrite if self.rng.below(3) == 0 => Mode::Write,
             Kind::ReadWrite => Mode::Read,
@@ -274,209 +247,15 @@ impl<'a> World<'a> {
         }
     }
 
-    async fn wait(&mut self, client: usize, waiting: Waiting) -> Verdict {
-        match self.rng.below(20) {
-            0..8 => Ok(()),
-            8..13 => self.ask_again(client).await,
-            // Its request was not answered.
-            13..15 => {
-                let waiting = Waiting {
-                    entry: String::new(),
-                    ..waiting
-                };
-                self.clients[client].state = State::Waiting(waiting);
-                self.ask_again(client).await
-            }
-            15..18 => {
-                self.clients[client].state = State::Idle;
-                let mode = waiting.mode.text();
-                let args = [waiting.owner.as_str(), &mode, &waiting.entry];
-                let count = 2 + usize::from(self.rng.below(2) == 0);
-                self.script("CLEANUP", &args[..count]).await;
-                self.settle(None).await
-            }
-            // It crashes, and the server sees that or does not.
-            at => {
-                self.clients[client].state = State::Idle;
-                if at == 18 {
-                    let channel = self.clients[client].channel.clone();
-                    self.server.unsubscribe(&channel).await.expect("answered");
-                }
-                self.listen(client).await;
-                Ok(())
-            }
+    /// Shows what happens, for a seed that breaks something.
+    pub(super) fn log(&self, what: impl Fn() -> String) {
+        if self.is_logged {
+            println!("{}", what());
         }
-    }
-
-    async fn hold(&mut self, client: usize, holding: Holding) -> Verdict {
-        let before = self.now().await;
-        let is_over = holding.until <= before;
-        let (owner, mode) = (holding.owner.clone(), holding.mode.text());
-        if holding.kept {
-            if is_over {
-                self.clients[client].state = State::Idle;
-            }
-            return Ok(());
-        }
-        match self.rng.below(20) {
-            0..9 => {
-                self.clients[client].state = State::Idle;
-                let answer = self.script("RELEASE", &[&owner, &mode]).await;
-                let is_lost = answer != Value::Int(1);
-                if is_lost && holding.until > self.now().await {
-                    return Err(format!("{holding:?} was ended before its time"));
-                }
-                self.settle(None).await
-            }
-            9..13 if !is_over => {
-                let renew = match holding.mode {
-                    Mode::Read => "READ_RENEW",
-                    Mode::Write => "RENEW",
-                    Mode::Permits { .. } => "PERMITS_RENEW",
-                };
-                let lease = holding.lease.to_string();
-                let args = [owner.as_str(), &lease, &mode];
-                let answer = self.run(renew, &args).await;
-                let after = self.now().await;
-                let is_lost = answer != Value::Int(1);
-                if is_lost && holding.until > after {
-                    return Err(format!("{holding:?} was lost before its time"));
-                }
-                self.clients[client].state = match is_lost {
-                    true => State::Idle,
-                    false => State::Holding(Holding {
-                        until: before + holding.lease,
-                        ..holding
-                    }),
-                };
-                self.settle(None).await
-            }
-            13..15 => {
-                self.clients[client].state = State::Idle;
-                let gives_up = Some((owner, holding.mode));
-                let request = self.request(holding.lease, true, gives_up);
-                self.enter(client, request).await
-            }
-            15 if holding.mode == Mode::Read && !is_over => {
-                let shares = self.run("MAY_SHARE", &[]).await == Value::Int(1);
-                let after = self.now().await;
-                self.settle(None).await?;
-                match shares {
-                    true => self.judge.nobody_waits(&self.clients, after),
-                    false => Ok(()),
-                }
-            }
-            // The same request once more.
-            16..18 if !is_over => {
-                self.clients[client].state = State::Idle;
-                let request = Request {
-                    owner,
-                    mode: holding.mode,
-                    order: 0,
-                    ..self.request(holding.lease, false, None)
-                };
-                self.enter(client, request).await?;
-                let holds = matches!(self.clients[client].state, State::Holding(_));
-                match holds || holding.until <= self.now().await {
-                    true => Ok(()),
-                    false => Err(format!("{holding:?} was refused what it has")),
-                }
-            }
-            18 if holding.mode != Mode::Read && !is_over => {
-                let left = self.rng.within(20..80);
-                let later = match self.kind {
-                    Kind::ReadWrite => "WRITE_RELEASE_LATER",
-                    Kind::Permits => "PERMITS_RELEASE_LATER",
-                };
-                let kept = format!("{owner}:kept");
-                let args = [owner.as_str(), &left.to_string(), &kept, &mode];
-                if self.run(later, &args).await == Value::Int(1) {
-                    self.clients[client].state = State::Holding(Holding {
-                        until: before + left,
-                        kept: true,
-                        ..holding
-                    });
-                }
-                self.settle(None).await
-            }
-            // It crashes.
-            19 => {
-                self.clients[client].state = State::Idle;
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    async fn come_as_dotnet(&mut self, client: usize) -> Verdict {
-        let lease = self.rng.one_of(&LEASES);
-        let owner = format!("net_{}", self.number());
-        let before = self.now().await;
-        let mode = match self.mode() {
-            Mode::Permits { limit, .. } => Mode::Permits { limit, take: 1 },
-            mode => mode,
-        };
-        let granted = match mode {
-            Mode::Read => self.dotnet.read(&owner, lease).await,
-            Mode::Write => self.dotnet.write(&owner, lease).await,
-            Mode::Permits { limit, .. } => self.dotnet.permit(&owner, lease, limit).await,
-        };
-        if granted {
-            let until = before + lease;
-            return self
-                .granted(client, owner, mode, lease, until, None, true)
-                .await;
-        }
-        if mode == Mode::Write && self.rng.below(2) == 0 {
-            self.dotnet.mark(&owner, lease).await;
-            self.clients[client].state = State::Polling { owner, lease };
-        }
-        Ok(())
-    }
-
-    async fn poll(&mut self, client: usize, owner: &str, lease: u64) -> Verdict {
-        match self.rng.below(10) {
-            0..8 => self.poll_once(client, owner, lease).await,
-            at => {
-                if at == 8 {
-                    self.dotnet.release_write(&format!("{owner}{MARK}")).await;
-                }
-                self.clients[client].state = State::Idle;
-                Ok(())
-            }
-        }
-    }
-
-    async fn poll_once(&mut self, client: usize, owner: &str, lease: u64) -> Verdict {
-        let before = self.now().await;
-        if self.dotnet.write(owner, lease).await {
-            let (owner, until) = (owner.to_owned(), before + lease);
-            return self
-                .granted(client, owner, Mode::Write, lease, until, None, true)
-                .await;
-        }
-        self.dotnet.mark(owner, lease).await;
-        Ok(())
-    }
-
-    async fn hold_as_dotnet(&mut self, client: usize, holding: Holding) -> Verdict {
-        let at = self.rng.below(10);
-        if at < 5 {
-            return Ok(());
-        }
-        self.clients[client].state = State::Idle;
-        if at < 9 {
-            match holding.mode {
-                Mode::Read => self.dotnet.release_read(&holding.owner).await,
-                Mode::Write => self.dotnet.release_write(&holding.owner).await,
-                Mode::Permits { .. } => self.dotnet.release_permit(&holding.owner).await,
-            }
-        }
-        Ok(())
     }
 
     /// Runs a script that both kinds of lock have.
-    async fn script(&self, name: &str, args: &[&str]) -> Value {
+    pub(super) async fn script(&self, name: &str, args: &[&str]) -> Value {
         let kind = match self.kind {
             Kind::ReadWrite => "READ_WRITE",
             Kind::Permits => "PERMITS",
@@ -484,105 +263,14 @@ impl<'a> World<'a> {
         self.run(&format!("{kind}_{name}"), args).await
     }
 
-    async fn run(&self, name: &str, args: &[&str]) -> Value {
+    pub(super) async fn run(&self, name: &str, args: &[&str]) -> Value {
         let answer = self.scripts.run(&self.server, name, &self.keys, args).await;
         self.log(|| format!("{name} {args:?}: {answer:?}"));
         answer
     }
 
-    fn request(&mut self, lease: u64, waits: bool, gives_up: Option<(String, Mode)>) -> Request {
-        Request {
-            owner: format!("lk1:host:1:{:032x}", self.number()),
-            mode: self.mode(),
-            lease,
-            waits,
-            order: self.number(),
-            is_sure: true,
-            entry: None,
-            entry_lasts_until: u64::MAX,
-            gives_up,
-        }
-    }
-
-    async fn ask_again(&mut self, client: usize) -> Verdict {
-        let State::Waiting(waiting) = self.clients[client].state.clone() else {
-            return Ok(());
-        };
-        let request = waiting.request();
-        self.enter(client, request).await
-    }
-
-    async fn enter(&mut self, client: usize, mut request: Request) -> Verdict {
-        let channel = match request.waits {
-            true => self.clients[client].channel.clone(),
-            false => String::new(),
-        };
-        let (lease, mode) = (request.lease.to_string(), request.mode.text());
-        let mut args = vec![request.owner.as_str(), &lease, "1", &channel, &mode];
-        let old = request.gives_up.as_ref();
-        let old = old.map(|(owner, mode)| (owner.as_str(), mode.text()));
-        if let Some((owner, mode)) = &old {
-            args.extend([owner, mode.as_str()]);
-        }
-        args.extend(request.entry.as_deref());
-        let script = if old.is_some() { "PASS_ON" } else { "ACQUIRE" };
-        let before = self.now().await;
-        let answer = self.script(script, &args).await;
-        if request.entry_lasts_until <= self.now().await {
-            (request.order, request.is_sure) = (0, false);
-        }
-        let (left, place, holder, last_number, entry) = match answer {
-            Value::BulkString(text) => {
-                let first = String::from_utf8(text).unwrap().parse().unwrap();
-                return self.settle(Some((client, request, before, first))).await;
-            }
-            Value::Array(parts) if parts.len() == 2 => {
-                let (first, _): (u64, u32) = redis::from_redis_value(Value::Array(parts)).unwrap();
-                return self.settle(Some((client, request, before, first))).await;
-            }
-            Value::Array(parts) if parts.len() == 3 => {
-                self.clients[client].state = State::Idle;
-                return self.settle(None).await;
-            }
-            answer => redis::from_redis_value::<(i64, u64, String, u64, String)>(answer).unwrap(),
-        };
-        if request.order == 0 {
-            request.order = self.number();
-        }
-        let refresh = request.lease / 3;
-        let look = match left {
-            _ if place == 0 && !holder.starts_with("lk1:") => 25,
-            0.. => left as u64 + 1 + 20 * place,
-            _ => refresh,
-        };
-        self.clients[client].state = State::Waiting(Waiting {
-            owner: request.owner,
-            mode: request.mode,
-            lease: request.lease,
-            entry,
-            asked_at: before,
-            look_at: before + look.min(refresh),
-            last_number,
-            order: request.order,
-            unheard: false,
-            is_sure: request.is_sure,
-        });
-        self.settle(None).await
-    }
-
-    /// Those look for whom it is time.
-    async fn look(&mut self) -> Verdict {
-        let now = self.now().await;
-        for client in 0..self.clients.len() {
-            if matches!(&self.clients[client].state, State::Waiting(it) if it.look_at <= now) {
-                self.ask_again(client).await?;
-            }
-        }
-        Ok(())
-    }
-
     /// Takes note of what was published in a step, and of the answer to it, if that is a grant.
-    async fn settle(&mut self, answered: Option<(usize, Request, u64, u64)>) -> Verdict {
+    pub(super) async fn settle(&mut self, answered: Option<(usize, Request, u64, u64)>) -> Verdict {
         let () = self.ask(&["PING"]).await;
         let now = self.now().await;
         let pushed = std::mem::take(&mut *self.pushed.lock().unwrap());
@@ -630,7 +318,7 @@ impl<'a> World<'a> {
     }
 
     #[expect(clippy::too_many_arguments, reason = "what a grant is")]
-    async fn granted(
+    pub(super) async fn granted(
         &mut self,
         client: usize,
         owner: String,
@@ -653,76 +341,5 @@ impl<'a> World<'a> {
             .grant(&self.clients, &holding, token, is_new, now)?;
         self.clients[client].state = State::Holding(holding);
         Ok(())
-    }
-
-    async fn everybody_is_served(&mut self) -> Verdict {
-        let start = tokio::time::Instant::now();
-        loop {
-            let mut waits = false;
-            for client in 0..self.clients.len() {
-                match self.clients[client].state.clone() {
-                    State::Idle => {}
-                    State::Waiting(_) => waits = true,
-                    State::Polling { owner, lease } => {
-                        waits = true;
-                        self.poll_once(client, &owner, lease).await?;
-                    }
-                    State::Holding(holding) if self.clients[client].is_dotnet => {
-                        self.hold_as_dotnet(client, holding).await?;
-                    }
-                    State::Holding(holding) => self.hold_until_released(client, holding).await?,
-                }
-            }
-            if !waits {
-                return Ok(());
-            }
-            if start.elapsed() > SERVED_WITHIN {
-                return Err("somebody waits for ever".to_owned());
-            }
-            self.look().await?;
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    }
-
-    async fn hold_until_released(&mut self, client: usize, holding: Holding) -> Verdict {
-        if !holding.kept {
-            let mode = holding.mode.text();
-            self.script("RELEASE", &[&holding.owner, &mode]).await;
-        } else if holding.until > self.now().await {
-            return Ok(());
-        }
-        self.clients[client].state = State::Idle;
-        self.settle(None).await
-    }
-
-    async fn nothing_is_left(&mut self) -> Verdict {
-        let start = tokio::time::Instant::now();
-        let mode = match self.kind {
-            Kind::ReadWrite => Mode::Write,
-            Kind::Permits => Mode::Permits { limit: 2, take: 2 },
-        };
-        loop {
-            // What crashed is dropped by whoever comes next.
-            let owner = format!("lk1:host:1:{:032x}", self.number());
-            let args = [owner.as_str(), "100", "1", "", &mode.text()];
-            self.script("ACQUIRE", &args).await;
-            self.script("RELEASE", &[&owner, &mode.text()]).await;
-            let keys: Vec<String> = self.ask(&["KEYS", "*"]).await;
-            let mut left = Vec::new();
-            for key in keys.iter().filter(|key| *key != "lk1:fence") {
-                let life: i64 = self.ask(&["PTTL", key]).await;
-                left.push(format!("{key} for {life} ms"));
-                if life == -1 {
-                    return Err(format!("{key} lives for ever"));
-                }
-            }
-            if left.is_empty() {
-                return Ok(());
-            }
-            if start.elapsed() > SERVED_WITHIN {
-                return Err(format!("left: {left:?}"));
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
     }
 }

@@ -1,5 +1,7 @@
 //! Groups: acquisitions and releases of many locks in one request.
 //!
+//! The request is for mutexes. Calls of other modes are made beside it, each by itself.
+//!
 //! Each is answered by itself. What one request does not settle, such as a wait for another holder,
 //! goes on in a task of its own, as it does for a call that was made alone.
 

@@ -1,4 +1,4 @@
-//! Locks on one Redis or Valkey server.
+//! Locks, reader–writer locks and semaphores on one Redis or Valkey server.
 
 // Each module uses only those above it.
 mod numbers;

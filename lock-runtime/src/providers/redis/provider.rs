@@ -41,6 +41,10 @@ use crate::{LockError, LockErrorKind};
 ///   key is gone every 25 to 100 ms.
 /// * **`min_hold`** is the key's life: once the server has agreed, the lock ends then, whatever
 ///   becomes of the process. A waiter gets it within a few milliseconds.
+/// * **Reader–writer locks and semaphores** are on the .NET library's keys, `name.readers` and
+///   `name.writer`, and a sorted set under `name`. One queue serves both modes in arrival order. A
+///   reader that crashed costs one lease. Of permits, each grant has its own end by the server's
+///   clock.
 /// * **Fencing tokens** come from one counter for the key prefix, which every grant raises to the
 ///   server's clock in microseconds. They go on growing over a restart without data and a failover,
 ///   as long as the clocks of the servers agree. `token_floor` puts them above those of the

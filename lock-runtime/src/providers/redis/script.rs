@@ -35,10 +35,12 @@ scripts! {
     RAISE_TOKENS = ["counter.lua", "raise_tokens.lua"];
 
     READ_WRITE_ACQUIRE = [
-        "read_write_acquire.lua", "counter.lua", "tokens.lua", "read_write.lua", "serve.lua", "line.lua", "enter.lua", "enter_slowly.lua"
+        "read_write_acquire.lua", "counter.lua", "tokens.lua", "read_write.lua", "serve.lua",
+        "line.lua", "enter.lua", "enter_slowly.lua"
     ];
     READ_WRITE_PASS_ON = [
-        "counter.lua", "tokens.lua", "read_write.lua", "serve.lua", "line.lua", "enter.lua", "enter_anew.lua"
+        "counter.lua", "tokens.lua", "read_write.lua", "serve.lua", "line.lua", "enter.lua",
+        "enter_anew.lua"
     ];
     READ_WRITE_RELEASE = [
         "read_write_release.lua", "counter.lua", "tokens.lua", "read_write.lua", "serve.lua",
@@ -60,11 +62,13 @@ scripts! {
     ];
 
     PERMITS_ACQUIRE = [
-        "permits_acquire.lua", "counter.lua", "tokens.lua", "permits.lua", "serve.lua", "line.lua", "enter.lua",
+        "permits_acquire.lua", "counter.lua", "tokens.lua", "permits.lua", "serve.lua",
+        "line.lua", "enter.lua",
         "enter_slowly.lua"
     ];
     PERMITS_PASS_ON = [
-        "counter.lua", "tokens.lua", "permits.lua", "serve.lua", "line.lua", "enter.lua", "enter_anew.lua"
+        "counter.lua", "tokens.lua", "permits.lua", "serve.lua", "line.lua", "enter.lua",
+        "enter_anew.lua"
     ];
     PERMITS_RELEASE = [
         "permits_release.lua", "counter.lua", "tokens.lua", "permits.lua", "serve.lua", "leave.lua"

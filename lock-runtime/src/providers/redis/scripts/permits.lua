@@ -82,8 +82,8 @@ local function let_in(owner, lease, mode)
   live_at_least(3 * lease)
 end
 
--- Begins the lease anew, if the owner has all its permits. First what needs no memory: a server that
--- has none left lets a script go on that has begun.
+-- Begins the lease anew, if the owner has all its permits. First what needs no memory: a server
+-- that has none left lets a script go on that has begun.
 local function extend(owner, lease, mode)
   local _, take = numbers(mode)
   for at = 1, take do

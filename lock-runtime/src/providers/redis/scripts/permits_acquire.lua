@@ -2,8 +2,9 @@
 -- KEYS: the permits that are out, with their ends, and the waiters.
 -- ARGV: owner, lease in ms, 1, channel for the grant; no channel: does not queue; limit,take. When
 -- asked again: the entry that it had in the queue, or nothing if it may have one.
--- Answers as the script for a mutex does, with the clock's number in place of a token; the remaining
--- time is that of the first permit to end, or -5 for a mutex.
+-- Answers as the script for a mutex does, with the clock's number in place of a token. The remaining
+-- time is that of the first permit to end; -1 for a set that never expires, -5 for a string, -3 for
+-- anything else that is no sorted set.
 local limit, take = string.match(ARGV[5], '^(%d+),(%d+)$')
 take = tonumber(take)
 if take <= 100 and redis.call('EXISTS', KEYS[2]) == 0 then

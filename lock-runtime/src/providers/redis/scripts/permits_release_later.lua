@@ -12,7 +12,7 @@ end
 -- The owner's own requests, such as a renewal that is still on its way, change nothing any more.
 put(ARGV[3], take, now + ARGV[2])
 live_at_least(ARGV[2])
--- The head of the queue looks anew when they end, and the next one in case the head is dead although
--- somebody listens to its channel.
+-- The head of the queue looks anew when they end, and the next one in case the head is dead
+-- although somebody listens to its channel.
 tell_the_first(2)
 return 1
