@@ -89,7 +89,10 @@ impl SlotRef {
             slot.probed(key, sent_at, answer);
         });
         match probing {
-            Ok(()) => state.call = Some(UnderWay::Probe(key)),
+            Ok(()) => {
+                state.call = Some(UnderWay::Probe(key));
+                self.look_at_shared_call(state);
+            }
             Err((_, job)) => {
                 effects.drop_job(job);
                 effects.extend(self.ask_for_head(state, None));

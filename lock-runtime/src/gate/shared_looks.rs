@@ -49,6 +49,7 @@ impl SlotRef {
         let operation = match &state.call {
             // An acquisition that waits for a known holder may take for ever.
             Some(UnderWay::Acquire { interest, .. }) if !interest.is_contended() => "acquire",
+            Some(UnderWay::Probe(_)) => "may_share",
             _ if state.releasing > state.lingering => "release",
             _ => "",
         };

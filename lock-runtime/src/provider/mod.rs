@@ -47,6 +47,10 @@ pub use request::{AcquireRequest, Interest, OwnerId};
 ///   call of `acquire`, `pass_on` or `release` under way, and at most one grant. Only a `release`
 ///   that has no answer when the server's lease ends goes on beside the next call, and one of a
 ///   group that is in the background.
+/// * Names of reader–writer locks and semaphores have at most one `acquire`, `pass_on` or
+///   `may_share` under way. An acquisition may be made while this process holds *read* grants or
+///   permits of the name, and those may be released meanwhile. The server must count them like
+///   those of other processes.
 /// * A future of `acquire`, `pass_on` or `release` is **never dropped before it is done**. When no
 ///   caller wants the lock any more, [`AcquireRequest::abandoned`] says so instead, and a grant
 ///   that still comes is released. A future of `renew` or `renew_all` may be dropped.
@@ -300,8 +304,9 @@ pub trait LockProvider: Send + Sync + 'static {
     ///
     /// The library calls it, instead of the methods for single calls, if
     /// [`group_size`](Self::group_size) is above 1. The calls are those that became due while the
-    /// groups before were under way, each of another lock. Two groups may be under way at once, and
-    /// more if some take longer than 50 ms.
+    /// groups before were under way, each of another lock. Of a reader–writer lock or a semaphore,
+    /// releases and one acquisition may go together. Two groups may be under way at once, and more
+    /// if some take longer than 50 ms.
     ///
     /// The future may be polled on any thread, within the library's own runtime. It ends when the
     /// provider is ready for the next group. What waits for another holder must not hold it up:
