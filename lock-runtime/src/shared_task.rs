@@ -17,20 +17,24 @@
 //! Nobody waits for a turn. Whoever has had several steps in a row leaves the next to the
 //! background task.
 
+mod here;
+
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 
+use once_cell::sync::OnceCell;
 use tokio::runtime::Handle;
 
+use self::here::IN_A_ROW;
 use crate::background;
 use crate::wake::survive;
 
-/// How many steps a thread runs in a row for what others have asked for meanwhile.
-const IN_A_ROW: usize = 4;
+#[cfg_attr(not(feature = "redis"), allow(unused_imports))]
+pub(crate) use here::{Run, caller, run_chain};
 
 /// What the task does, step by step. It runs under a lock, so it wakes nobody but its own task:
 /// what is for others, it hands out.
@@ -69,6 +73,8 @@ impl<S: Steps> SharedTask<S> {
             steps: Mutex::new(Some(steps)),
             runtime: Handle::current(),
         });
+        let weak: Weak<dyn Run> = Arc::<Self>::downgrade(&task);
+        let _ = task.turn.task.set(weak);
         let running = Arc::clone(&task);
         background::spawn_beside(poll_fn(move |context| running.poll(context)));
         task
@@ -86,6 +92,7 @@ impl<S: Steps> SharedTask<S> {
         if !self.turn.take() {
             return;
         }
+        let _caller = here::Caller::note(&self.runtime);
         let _entered = self.runtime.enter();
         // What is left of the caller's own budget must not keep the step from sending.
         let steps = poll_fn(|_| Poll::Ready(self.run()));
@@ -163,6 +170,16 @@ impl<S: Steps> SharedTask<S> {
     }
 }
 
+impl<S: Steps> Run for SharedTask<S> {
+    fn run_here(&self) {
+        self.run_here();
+    }
+
+    fn run_soon(&self) {
+        self.run_soon();
+    }
+}
+
 const FREE: u8 = 0;
 const TAKEN: u8 = 1;
 /// Taken, and another step is due.
@@ -174,6 +191,7 @@ struct Turn {
     state: AtomicU8,
     /// The waker of the background task, once it has run.
     background: Mutex<Option<Waker>>,
+    task: OnceCell<Weak<dyn Run>>,
 }
 
 impl Turn {
@@ -234,7 +252,7 @@ impl Wake for Turn {
         let marked = self
             .state
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, mark);
-        if marked.is_err() {
+        if marked.is_err() && !self.task.get().is_some_and(here::run_next) {
             self.wake_background();
         }
     }

@@ -12,10 +12,13 @@ mod address;
 mod client;
 mod error;
 mod settings;
+mod stream;
 mod tls_mismatch;
 
 mod notifications;
 mod transport;
+
+mod reading;
 
 mod pipeline;
 

@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::stream::{OtherSide, Stream};
 use crate::future::{BoxFuture, first_ok};
 
 /// How many requests may wait to be written: more than there can be, so that none waits for room.
@@ -24,6 +25,8 @@ const BACKLOG: usize = 1 << 24;
 pub(super) struct Opened {
     pub(super) connection: MultiplexedConnection,
     pub(super) driver: Driver,
+    /// The side of another runtime, which may read.
+    pub(super) other_side: Option<OtherSide>,
 }
 
 /// What moves the bytes of a connection.
@@ -68,7 +71,8 @@ pub(super) async fn open(
     match (info.addr(), tls) {
         (ConnectionAddr::Tcp(host, port), _) => {
             let stream = any_address(host, *port, |address| connect(address, tcp)).await?;
-            upon(stream, client, config).await
+            let other_side = stream.other_side();
+            upon(stream, other_side, client, config).await
         }
         (ConnectionAddr::TcpTls { host, port, .. }, Some(tls)) => {
             let name = ServerName::try_from(host.as_str())?.to_owned();
@@ -76,11 +80,15 @@ pub(super) async fn open(
                 let name = name.clone();
                 async move { tls.connect(name, connect(address, tcp).await?).await }
             };
-            upon(any_address(host, *port, connecting).await?, client, config).await
+            let stream = any_address(host, *port, connecting).await?;
+            let other_side = stream.get_ref().0.other_side();
+            upon(stream, other_side, client, config).await
         }
         #[cfg(unix)]
         (ConnectionAddr::Unix(path), _) => {
-            upon(tokio::net::UnixStream::connect(path).await?, client, config).await
+            let stream = Stream::new(tokio::net::UnixStream::connect(path).await?);
+            let other_side = stream.other_side();
+            upon(stream, other_side, client, config).await
         }
         // Only the client knows how.
         _ => {
@@ -88,6 +96,7 @@ pub(super) async fn open(
             Ok(Opened {
                 connection: connecting.await?,
                 driver: Driver::OfClient,
+                other_side: None,
             })
         }
     }
@@ -95,6 +104,7 @@ pub(super) async fn open(
 
 async fn upon(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    other_side: OtherSide,
     client: &Client,
     config: AsyncConnectionConfig,
 ) -> RedisResult<Opened> {
@@ -104,6 +114,7 @@ async fn upon(
     Ok(Opened {
         connection,
         driver: Driver::Ours(Some(Box::pin(driver))),
+        other_side: Some(other_side),
     })
 }
 
@@ -124,7 +135,7 @@ where
     }
 }
 
-async fn connect(address: SocketAddr, settings: &TcpSettings) -> io::Result<TcpStream> {
+async fn connect(address: SocketAddr, settings: &TcpSettings) -> io::Result<Stream<TcpStream>> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(settings.nodelay())?;
     let socket = SockRef::from(&stream);
@@ -133,5 +144,5 @@ async fn connect(address: SocketAddr, settings: &TcpSettings) -> io::Result<TcpS
     }
     #[cfg(any(target_os = "linux", target_os = "android"))]
     socket.set_tcp_user_timeout(settings.user_timeout())?;
-    Ok(stream)
+    Ok(Stream::new(stream))
 }
