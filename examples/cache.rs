@@ -116,6 +116,7 @@ async fn register(directory: &Path) -> Result<()> {
     match std::env::var("REDIS_URL") {
         Ok(url) => {
             let settings = RedisProvider::builder(url).key_prefix("lock-runtime-example:");
+            // The error says why, and never the password.
             lock_runtime::register(settings.connect().await?)?;
         }
         Err(_) => lock_runtime::register(FileProvider::new(directory.join("locks")))?,
@@ -153,6 +154,7 @@ fn watch() -> Result<()> {
     for file in FILES {
         std::fs::write(directory.path().join(file), "0")?;
     }
+    try_to_connect(directory.path())?;
     println!("{READERS} processes × {TASKS} tasks read without pause, one process refreshes:\n");
     // One for all, so that what they say is read in the order in which they say it.
     let (said, output) = pipe()?;
@@ -173,6 +175,12 @@ fn watch() -> Result<()> {
     }
     watched?;
     watcher.check()
+}
+
+/// Fails without the server. Rather one message than as many as there are processes.
+#[tokio::main]
+async fn try_to_connect(directory: &Path) -> Result<()> {
+    register(directory).await
 }
 
 fn start(process: usize, directory: &Path, output: PipeWriter) -> Result<Child> {
@@ -258,8 +266,8 @@ impl Watcher {
         let (reads, waited) = (std::mem::take(&mut self.reads), self.waited);
         let (readers, processes) = std::mem::take(&mut self.at_once);
         println!(
-            "refresh {version}: after {reads:>3} reads, up to {readers} at once in {processes} \
-             processes; waited {waited:.1?} for those who read, then was alone"
+            "refresh {version} waited {waited:>6.1?} for those who read, then was alone; before it \
+             {reads} reads, up to {readers} at once in {processes} processes"
         );
     }
 

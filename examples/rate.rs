@@ -112,6 +112,7 @@ async fn register(directory: &Path) -> Result<()> {
     match std::env::var("REDIS_URL") {
         Ok(url) => {
             let settings = RedisProvider::builder(url).key_prefix("lock-runtime-example:");
+            // The error says why, and never the password.
             lock_runtime::register(settings.connect().await?)?;
         }
         Err(_) => lock_runtime::register(FileProvider::new(directory))?,
@@ -139,6 +140,7 @@ fn main() -> ExitCode {
 
 fn be_partner() -> Result<()> {
     let directory = tempfile::tempdir()?;
+    try_to_connect(directory.path())?;
     println!("At most {AT_ONCE} calls at once, and {AT_ONCE} new ones every {PERIOD:?}:\n");
     // One for all, so that what they say is read in the order in which they say it.
     let (said, output) = pipe()?;
@@ -158,6 +160,12 @@ fn be_partner() -> Result<()> {
     }
     counted?;
     calls.check()
+}
+
+/// Fails without the server. Rather one message than as many as there are replicas.
+#[tokio::main]
+async fn try_to_connect(directory: &Path) -> Result<()> {
+    register(directory).await
 }
 
 fn start(directory: &Path, output: PipeWriter) -> Result<Child> {
@@ -219,7 +227,8 @@ impl Calls {
         self.most = self.most.max(self.now);
         self.took = self.began.ok_or("a call before the first")?.elapsed();
         let call = ["a call", "a call in bulk"][usize::from(counts > 1)];
-        println!("{:>6.0?}  {call}; {} of {AT_ONCE} now", self.took, self.now);
+        let at = self.took.as_secs_f64();
+        println!("{at:>5.2} s  {call}; {} of {AT_ONCE} now", self.now);
         if self.now > AT_ONCE {
             return Err("the partner should not get so many calls at once".into());
         }
@@ -230,8 +239,9 @@ impl Calls {
         // What comes before the last permits are taken fills whole periods.
         let least = PERIOD * (ALL.div_ceil(AT_ONCE) - 1);
         println!(
-            "\n{} calls, at most {} at once, in {:.2?}; at this rate they take {least:.2?} at least.",
-            self.done, self.most, self.took
+            "\nCalls that count {} have begun in {:.2?}, at most {} at once; less than {least:.2?} \
+             would have been too fast.",
+            self.done, self.took, self.most
         );
         if self.done != ALL || self.most < 2 {
             return Err("every call should be made, and not one by one".into());
