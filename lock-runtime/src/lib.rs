@@ -31,6 +31,17 @@
 //! }
 #![doc = "```"]
 //!
+//! # Kinds of locks
+//!
+//! | kind | with the attribute | by hand | guard |
+//! |---|---|---|---|
+//! | mutex | by default | [`DistributedLock`] | [`LockGuard`] |
+//! | reader–writer lock | `mode = "read"`, `mode = "write"` | [`DistributedRwLock`] | [`RwLockReadGuard`], [`RwLockWriteGuard`] |
+//! | semaphore | `permits = 3`, `take = 2` | [`DistributedSemaphore`] | [`SemaphorePermit`] |
+//!
+//! Not every provider has all kinds. One that does not have a kind answers
+//! [`Unsupported`](LockErrorKind::Unsupported).
+//!
 //! # Features
 //!
 //! | feature | adds |
@@ -51,8 +62,8 @@
 //!
 //! # Guarantees
 //!
-//! Two grants of one name are never valid at the same time, and a body is dropped before its lease
-//! can end at the server. [Guarantees](guide::guarantees) states every promise, and what is not
+//! Two grants that exclude each other are never valid at the same time, and a body is dropped before
+//! its lease can end at the server. [Guarantees](guide::guarantees) states every promise, and what is not
 //! promised; a [`FencingToken`] covers the rest.
 //!
 //! # Testing

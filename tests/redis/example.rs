@@ -1,7 +1,7 @@
 //! The examples that need a server do what they say.
 
 use lock_tests::ClosedPort;
-use lock_tests::example::{printed, run};
+use lock_tests::example::{printed, printed_without, run};
 
 use crate::common::with_server;
 
@@ -69,6 +69,34 @@ fn two_instances_share_a_balance_and_a_report() {
 }
 
 #[test]
+fn readers_run_together_and_the_refresher_alone() {
+    let program = env!("CARGO_BIN_EXE_example-cache");
+    let judge = |text: &str| {
+        assert_eq!(text.matches("then was alone").count(), 8, "{text}");
+        assert!(text.contains("Every read found one version"), "{text}");
+    };
+    judge(&printed_without(program, VARIABLE));
+    with_server(move |server| async move {
+        judge(&printed(program, &[], (VARIABLE, server.process.url())).await);
+        let left: Vec<String> = server.raw.ask("KEYS *").await;
+        assert_eq!(left, ["lock-runtime-example:lk1:fence"]);
+    });
+}
+
+#[test]
+fn replicas_call_no_more_than_the_partner_bears() {
+    let program = env!("CARGO_BIN_EXE_example-rate");
+    let judge = |text: &str| {
+        assert!(!text.contains("; 4 of 3 now"), "{text}");
+        assert!(text.contains("Calls that count 24 have begun"), "{text}");
+    };
+    judge(&printed_without(program, VARIABLE));
+    with_server(move |server| async move {
+        judge(&printed(program, &[], (VARIABLE, server.process.url())).await);
+    });
+}
+
+#[test]
 fn examples_say_that_they_need_a_server_and_no_password() {
     let black_hole = ClosedPort::new();
     let url = format!("redis://:secret@{}/0", black_hole.address());
@@ -80,6 +108,16 @@ fn examples_say_that_they_need_a_server_and_no_password() {
         assert!(!output.status.success());
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(errors.contains("needs a Redis server"), "{errors}");
+        assert!(!errors.contains("secret"), "{errors}");
+    }
+    for program in [
+        env!("CARGO_BIN_EXE_example-cache"),
+        env!("CARGO_BIN_EXE_example-rate"),
+    ] {
+        let output = run(program, &[], (VARIABLE, &url));
+        assert!(!output.status.success());
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(errors.matches("error: ").count(), 1, "{errors}");
         assert!(!errors.contains("secret"), "{errors}");
     }
 }

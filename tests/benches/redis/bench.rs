@@ -39,20 +39,20 @@ const HAND_OVERS_OF_POLLING: u64 = 4;
 
 pub(crate) struct Bench {
     pub(crate) scale: Scale,
-    runtime: Runtime,
-    clients: Clients,
-    processes: Vec<Process>,
+    pub(crate) runtime: Runtime,
+    pub(crate) clients: Clients,
+    pub(crate) processes: Vec<Process>,
     /// The process that delays, and the clients on its other side.
     link: Option<(Process, Clients)>,
     last_number: u64,
     /// What was noted while something else was measured last.
-    noted: BTreeMap<(Note, Way), f64>,
+    pub(crate) noted: BTreeMap<(Note, Way), f64>,
     rng: Rng,
 }
 
 /// What is noted while something else is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Note {
+pub(crate) enum Note {
     ServersCpu,
     ClientsCpu,
     RequestsApart,
@@ -60,6 +60,9 @@ enum Note {
     BytesToClient,
     RequestsOfProcesses,
     AcquireAndRelease,
+    RequestsTogether,
+    LongestWait,
+    ReadsBeside,
 }
 
 /// What the server and this process have used so far.
@@ -199,7 +202,7 @@ impl Bench {
     }
 
     /// Returns what was noted in the course of that.
-    fn note(&mut self, note: Note, way: Way, measure: fn(&mut Self, Way) -> f64) -> f64 {
+    pub(crate) fn note(&mut self, note: Note, way: Way, measure: fn(&mut Self, Way) -> f64) -> f64 {
         if !self.noted.contains_key(&(note, way)) {
             measure(self, way);
         }
@@ -230,7 +233,11 @@ impl Bench {
         let (mut sections, mut took) = (0, Duration::ZERO);
         while took < self.scale.window {
             let numbers = repeat_n(self.numbers(1).start, TASKS as usize);
-            let crowd = Crowd(self.scale.sections);
+            let crowd = Crowd {
+                sections: self.scale.sections,
+                at_once: way.kind.at_once(),
+                hold: Duration::ZERO,
+            };
             took += self
                 .runtime
                 .block_on(self.clients.with_locks(way, numbers, crowd));
@@ -261,6 +268,10 @@ impl Bench {
 
     fn crowd(&mut self, way: Way, sections: u64) -> Duration {
         let number = self.numbers(1).start;
+        self.crowd_on(way, number, sections)
+    }
+
+    pub(crate) fn crowd_on(&mut self, way: Way, number: u64, sections: u64) -> Duration {
         let (kind, retry) = (way.kind.name(), way.retry.as_millis());
         let began = Instant::now();
         for process in &mut self.processes {
@@ -274,7 +285,7 @@ impl Bench {
 
     /// Counts the requests that clients of this kind have sent. The server counts commands, whether
     /// a client sent them or a script called them; but no script calls those that are counted here.
-    fn sent(&mut self, kind: Kind) -> f64 {
+    pub(crate) fn sent(&mut self, kind: Kind) -> f64 {
         let info = self.info("commandstats");
         let calls = |command: &str| {
             let rest = field(&info, &format!("cmdstat_{command}:calls="))?;
@@ -407,7 +418,7 @@ impl Bench {
     }
 
     /// Returns numbers of names that were not used before.
-    fn numbers(&mut self, count: u64) -> std::ops::Range<u64> {
+    pub(crate) fn numbers(&mut self, count: u64) -> std::ops::Range<u64> {
         let first = self.last_number + 1;
         self.last_number += count;
         first..first + count

@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use async_redis_lock::{Locker, Options};
 use distributed_lock_core::traits::{DistributedLock as _, LockHandle as _, LockProvider as _};
+use distributed_lock_core::traits::{ReaderWriterLockProvider as _, SemaphoreProvider as _};
 use distributed_lock_redis::{RedisDistributedLock, RedisLockProvider};
 use lock_runtime::{DistributedLock, LockError, LockProvider, RedisProvider, distributed_lock};
+use lock_runtime::{DistributedRwLock, DistributedSemaphore};
 use rslock::LockManager;
 use tokio::sync::OnceCell;
 
 use crate::lock::{LEASE, Lock};
 use crate::raw::Raw;
+use crate::shared::{PERMITS, Permit, PolledPermit, PolledRead, PolledWrite, Read, Write};
 
 /// The connections of [`Kind::Rslock`] at most.
 pub(crate) const MOST_CONNECTIONS: usize = 64;
@@ -34,6 +37,15 @@ pub(crate) enum Kind {
     /// The crate `distributed-lock`. It does not wait, whatever the timeout, so the bench tries
     /// again.
     DistributedLock,
+    /// The two scripts of a reader in the .NET library.
+    RawRead,
+    Read,
+    Write,
+    Permit,
+    /// Readers, writers and permits of the crate `distributed-lock`, tried again in the same way.
+    DistributedLockRead,
+    DistributedLockWrite,
+    DistributedLockPermit,
 }
 
 /// A contender, and its settings.
@@ -48,7 +60,7 @@ pub(crate) struct Way {
 }
 
 impl Kind {
-    const NAMES: [(Self, &'static str); 9] = [
+    const NAMES: [(Self, &'static str); 16] = [
         (Self::Raw, "raw-commands"),
         (Self::RawScripts, "raw-scripts"),
         (Self::Attribute, "attribute"),
@@ -58,6 +70,13 @@ impl Kind {
         (Self::Rslock, "rslock"),
         (Self::AsyncRedisLock, "async-redis-lock"),
         (Self::DistributedLock, "distributed-lock"),
+        (Self::RawRead, "raw-read"),
+        (Self::Read, "read"),
+        (Self::Write, "write"),
+        (Self::Permit, "permit"),
+        (Self::DistributedLockRead, "distributed-lock-read"),
+        (Self::DistributedLockWrite, "distributed-lock-write"),
+        (Self::DistributedLockPermit, "distributed-lock-permit"),
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -75,6 +94,7 @@ impl Kind {
     pub(crate) fn commands(self) -> &'static [&'static str] {
         match self {
             Self::Rslock | Self::DistributedLock | Self::Raw => &["set", "eval", "evalsha"],
+            Self::DistributedLockRead => &["exists", "sadd", "pttl", "pexpire", "srem"],
             _ => &["eval", "evalsha"],
         }
     }
@@ -84,9 +104,37 @@ impl Kind {
         let retry = match self {
             Self::Rslock => Duration::from_millis(200),
             Self::AsyncRedisLock | Self::DistributedLock => Duration::from_millis(100),
+            Self::DistributedLockRead
+            | Self::DistributedLockWrite
+            | Self::DistributedLockPermit => Duration::from_millis(1),
             _ => Duration::ZERO,
         };
         self.every(retry)
+    }
+
+    /// Returns how many may hold it at once.
+    pub(crate) fn at_once(self) -> u32 {
+        match self {
+            Self::RawRead | Self::Read | Self::DistributedLockRead => u32::MAX,
+            Self::Permit | Self::DistributedLockPermit => PERMITS,
+            _ => 1,
+        }
+    }
+
+    /// Returns the readers whom a writer of this kind excludes.
+    pub(crate) fn its_readers(self) -> Self {
+        match self {
+            Self::DistributedLockWrite => Self::DistributedLockRead,
+            _ => Self::Read,
+        }
+    }
+
+    /// Returns the key of a semaphore, a sorted set of those who hold it.
+    pub(crate) fn semaphore(self, number: u64) -> String {
+        match self {
+            Self::DistributedLockPermit => format!("distributed-lock:semaphore:bench:{number}"),
+            _ => format!("bench:{number}"),
+        }
     }
 
     pub(crate) fn every(self, retry: Duration) -> Way {
@@ -113,7 +161,17 @@ impl Way {
             // Its pauses are random, up to this.
             (Kind::Rslock, retry) => format!("rslock, retry 0–{retry} ms"),
             (Kind::AsyncRedisLock, retry) => format!("async-redis-lock, retry {retry} ms"),
-            (Kind::DistributedLock, retry) => format!("distributed-lock, polled {retry} ms"),
+            (Kind::RawRead, _) => "raw scripts of .NET's reader".to_owned(),
+            (Kind::Read, _) => "DistributedRwLock, read".to_owned(),
+            (Kind::Write, _) => "DistributedRwLock, write".to_owned(),
+            (Kind::Permit, _) => "DistributedSemaphore".to_owned(),
+            (
+                Kind::DistributedLock
+                | Kind::DistributedLockRead
+                | Kind::DistributedLockWrite
+                | Kind::DistributedLockPermit,
+                retry,
+            ) => format!("distributed-lock, polled {retry} ms"),
         }
     }
 
@@ -222,6 +280,61 @@ impl Clients {
                     retry,
                 });
                 usage.run(locks.collect()).await
+            }
+            Kind::RawRead => {
+                let raw = self.raw().await;
+                usage
+                    .run(numbers.map(|number| raw.read(number)).collect())
+                    .await
+            }
+            Kind::Read | Kind::Write => {
+                let provider = self.ours().await;
+                let named =
+                    |number| DistributedRwLock::on(provider.clone(), format!("bench:{number}"));
+                match way.kind {
+                    Kind::Read => {
+                        usage
+                            .run(numbers.map(|number| Read(named(number))).collect())
+                            .await
+                    }
+                    _ => {
+                        usage
+                            .run(numbers.map(|number| Write(named(number))).collect())
+                            .await
+                    }
+                }
+            }
+            Kind::Permit => {
+                let provider = self.ours().await;
+                let named = |number| {
+                    let name = format!("bench:{number}");
+                    Permit(DistributedSemaphore::on(provider.clone(), name, PERMITS))
+                };
+                usage.run(numbers.map(named).collect()).await
+            }
+            Kind::DistributedLockRead => {
+                let provider = self.distributed_lock(LEASE).await;
+                let named = |number| PolledRead {
+                    lock: provider.create_reader_writer_lock(&format!("bench:{number}")),
+                    retry,
+                };
+                usage.run(numbers.map(named).collect()).await
+            }
+            Kind::DistributedLockWrite => {
+                let provider = self.distributed_lock(LEASE).await;
+                let named = |number| PolledWrite {
+                    lock: provider.create_reader_writer_lock(&format!("bench:{number}")),
+                    retry,
+                };
+                usage.run(numbers.map(named).collect()).await
+            }
+            Kind::DistributedLockPermit => {
+                let provider = self.distributed_lock(LEASE).await;
+                let named = |number| PolledPermit {
+                    semaphore: provider.create_semaphore(&format!("bench:{number}"), PERMITS),
+                    retry,
+                };
+                usage.run(numbers.map(named).collect()).await
             }
         }
     }

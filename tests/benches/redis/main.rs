@@ -23,6 +23,8 @@ mod lock;
 mod locks;
 mod process;
 mod raw;
+mod shared;
+mod sharing;
 #[path = "../started.rs"]
 mod started;
 #[path = "../table.rs"]
@@ -52,6 +54,8 @@ pub(crate) struct Scale {
     sections: u64,
     /// The time for which the work is repeated at least.
     window: Duration,
+    /// The time for which some read without a pause.
+    reading: Duration,
     /// The pauses that are tried with every contender that polls.
     pauses_in_ms: &'static [u64],
     leases: u64,
@@ -75,6 +79,7 @@ impl Scale {
             hand_overs: 40,
             sections: 10,
             window: Duration::from_millis(200),
+            reading: Duration::from_secs(1),
             pauses_in_ms: &[1, 2, 5, 10, 20, 50, 100],
             leases: 10_000,
             lease: Duration::from_secs(number("LOCK_BENCH_LEASE", 10)),
@@ -91,6 +96,7 @@ impl Scale {
             hand_overs: 3,
             sections: 2,
             window: Duration::from_millis(1),
+            reading: Duration::from_millis(60),
             pauses_in_ms: &[5],
             leases: 100,
             lease: Duration::from_secs(1),

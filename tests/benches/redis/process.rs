@@ -12,7 +12,7 @@ use crate::child::SERVERS;
 use crate::leases;
 use crate::locks::{Clients, Kind, Way};
 use crate::raw::Channel;
-use crate::usage::{Crowd, Hold, Repeat};
+use crate::usage::{Crowd, Hold, Incessant, Repeat};
 
 /// The channel to which raw messages are published.
 pub(crate) const CHANNEL: &str = "raw:channel";
@@ -61,9 +61,22 @@ impl Served {
                 vec![boot_nanos() as f64]
             }
             ["crowd", way @ .., number, tasks, sections] => {
+                let (way, sections) = (read(way), parse(sections));
                 let numbers = (0..parse(tasks)).map(|_| parse(number));
-                let crowd = clients.with_locks(read(way), numbers, Crowd(parse(sections)));
-                vec![crowd.await.as_secs_f64()]
+                let (at_once, hold) = (way.kind.at_once(), Duration::ZERO);
+                let crowd = Crowd {
+                    sections,
+                    at_once,
+                    hold,
+                };
+                vec![clients.with_locks(way, numbers, crowd).await.as_secs_f64()]
+            }
+            ["incessant", way @ .., number, tasks, hold_in_ms, time_in_ms] => {
+                let numbers = (0..parse(tasks)).map(|_| parse(number));
+                let millis = |word| Duration::from_millis(parse(word));
+                let (hold, time) = (millis(hold_in_ms), millis(time_in_ms));
+                let incessant = Incessant { hold, time };
+                vec![clients.with_locks(read(way), numbers, incessant).await as f64]
             }
             ["repeat", way @ .., first, tasks, operations] => {
                 let numbers = parse(first)..parse(first) + parse(tasks);

@@ -23,12 +23,21 @@ return 0";
 const COMPARE_AND_DELETE: &str = "\
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0";
+/// What a reader of the .NET library does: it enters unless there is a value in the writer's place.
+const READ: &str = "\
+if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+redis.call('SADD', KEYS[2], ARGV[1])
+if redis.call('PTTL', KEYS[2]) < tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[2], ARGV[2]) end
+return 1";
+const LEAVE: &str = "return redis.call('SREM', KEYS[1], ARGV[1])";
 
 #[derive(Clone)]
 pub(crate) struct Raw {
     connection: MultiplexedConnection,
     set_and_count: String,
     compare_and_delete: String,
+    read: String,
+    leave: String,
 }
 
 impl Raw {
@@ -57,6 +66,8 @@ impl Raw {
         let raw = Self {
             set_and_count: load(SET_AND_COUNT).await,
             compare_and_delete: load(COMPARE_AND_DELETE).await,
+            read: load(READ).await,
+            leave: load(LEAVE).await,
             connection,
         };
         (raw, pushes)
@@ -71,9 +82,23 @@ impl Raw {
         }
     }
 
+    pub(crate) fn read(&self, number: u64) -> impl Lock {
+        RawRead {
+            raw: self.clone(),
+            writer: format!("raw:{number}.writer"),
+            readers: format!("raw:{number}.readers"),
+        }
+    }
+
     pub(crate) async fn query(&mut self, command: &Cmd) -> Value {
         let answer = self.connection.send_packed_command(command).await;
         answer.expect("the server answers")
+    }
+
+    /// Counts the members of a sorted set.
+    pub(crate) async fn members(&mut self, key: &str) -> u32 {
+        let answer = self.query(redis::cmd("ZCARD").arg(key)).await;
+        redis::from_redis_value(answer).expect("a number")
     }
 
     pub(crate) async fn info(&mut self, section: &str) -> String {
@@ -115,6 +140,27 @@ impl Lock for RawLock {
         delete.arg("EVALSHA").arg(&self.raw.compare_and_delete);
         delete.arg(1).arg(&self.key).arg(OWNER);
         assert_eq!(self.raw.query(&delete).await, Value::Int(1), "it was held");
+    }
+}
+
+struct RawRead {
+    raw: Raw,
+    writer: String,
+    readers: String,
+}
+
+impl Lock for RawRead {
+    async fn with(&mut self, section: impl Future<Output = ()> + Send) {
+        let mut read = Cmd::new();
+        read.arg("EVALSHA").arg(&self.raw.read).arg(2);
+        read.arg(&self.writer).arg(&self.readers);
+        read.arg(OWNER).arg(LEASE.as_millis() as u64);
+        assert_eq!(self.raw.query(&read).await, Value::Int(1), "nobody writes");
+        section.await;
+        let mut leave = Cmd::new();
+        leave.arg("EVALSHA").arg(&self.raw.leave);
+        leave.arg(1).arg(&self.readers).arg(OWNER);
+        assert_eq!(self.raw.query(&leave).await, Value::Int(1), "it was held");
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::future::{Future, ready};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use lock_tests::boot_nanos;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use crate::lock::Lock;
 use crate::locks::Usage;
@@ -36,22 +37,37 @@ impl Usage for Repeat {
 ///
 /// The number of sections is given and not a span of time. In a span, a contender that polls would
 /// do most if one task kept the lock to itself while the others pause.
-pub(crate) struct Crowd(pub(crate) u64);
+pub(crate) struct Crowd {
+    pub(crate) sections: u64,
+    /// How many may hold it at once.
+    pub(crate) at_once: u32,
+    /// How long each holds it.
+    pub(crate) hold: Duration,
+}
 
 impl Usage for Crowd {
     type Outcome = Duration;
 
     async fn run<L: Lock>(self, locks: Vec<L>) -> Duration {
-        let busy = Arc::new(AtomicBool::new(false));
+        let Self {
+            sections,
+            at_once,
+            hold,
+        } = self;
+        let holders = Arc::new(AtomicU32::new(0));
         let began = Instant::now();
         let mut tasks = JoinSet::new();
         for mut lock in locks {
-            let busy = Arc::clone(&busy);
+            let holders = Arc::clone(&holders);
             tasks.spawn(async move {
-                for _ in 0..self.0 {
+                for _ in 0..sections {
                     lock.with(async {
-                        assert!(!busy.swap(true, Ordering::Relaxed), "two hold the lock");
-                        busy.store(false, Ordering::Relaxed);
+                        let others = holders.fetch_add(1, Ordering::Relaxed);
+                        assert!(others < at_once, "{others} others hold the lock");
+                        if !hold.is_zero() {
+                            sleep(hold).await;
+                        }
+                        holders.fetch_sub(1, Ordering::Relaxed);
                     })
                     .await;
                 }
@@ -59,6 +75,58 @@ impl Usage for Crowd {
         }
         tasks.join_all().await;
         began.elapsed()
+    }
+}
+
+/// Every task holds the one lock for this long, again and again without a pause, until the time is
+/// over. The answer is how often all of them held it.
+pub(crate) struct Incessant {
+    pub(crate) hold: Duration,
+    pub(crate) time: Duration,
+}
+
+impl Usage for Incessant {
+    type Outcome = u64;
+
+    async fn run<L: Lock>(self, locks: Vec<L>) -> u64 {
+        let until = Instant::now() + self.time;
+        let mut tasks = JoinSet::new();
+        for mut lock in locks {
+            tasks.spawn(async move {
+                let mut times = 0;
+                while Instant::now() < until {
+                    lock.with(sleep(self.hold)).await;
+                    times += 1;
+                }
+                times
+            });
+        }
+        tasks.join_all().await.iter().sum()
+    }
+}
+
+/// Takes the one lock after each pause, until the time is over. The answer is how long each time
+/// took until it was acquired.
+pub(crate) struct NowAndThen {
+    pub(crate) pause: Duration,
+    pub(crate) time: Duration,
+}
+
+impl Usage for NowAndThen {
+    type Outcome = Vec<Duration>;
+
+    async fn run<L: Lock>(self, mut locks: Vec<L>) -> Vec<Duration> {
+        let until = Instant::now() + self.time;
+        let mut waits = Vec::new();
+        loop {
+            sleep(self.pause).await;
+            if Instant::now() > until {
+                return waits;
+            }
+            let began = Instant::now();
+            let section = async { waits.push(began.elapsed()) };
+            locks[0].with(section).await;
+        }
     }
 }
 
@@ -105,10 +173,10 @@ impl Usage for Lone {
             });
         }
         let lone = tokio::spawn(async move {
-            tokio::time::sleep(BUSY_BEFORE).await;
+            sleep(BUSY_BEFORE).await;
             let mut times = Vec::new();
             for _ in 0..self.0 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                sleep(Duration::from_millis(1)).await;
                 let mut acquiring = Duration::ZERO;
                 let began = Instant::now();
                 lone.with(async { acquiring = began.elapsed() }).await;

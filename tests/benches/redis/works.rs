@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use crate::bench::{Bench, MANY_TASKS, PROCESSES, PROCESSES_APART, TASKS, TASKS_APART, TASKS_EACH};
 use crate::locks::{Kind, MOST_CONNECTIONS, Way};
+use crate::shared::PERMITS;
+use crate::sharing::{READERS_EACH, READING};
 use crate::table::{Row, Target};
 
 const POLLING: [Kind; 3] = [Kind::Rslock, Kind::AsyncRedisLock, Kind::DistributedLock];
@@ -99,6 +101,57 @@ pub(crate) fn all() -> Vec<Work> {
             .with_polling(&POLLING[..1])
             .named("rslock")
             .with_ours(Target::AtMost(1.0)),
+    ]
+    .into_iter()
+    .chain(of_readers())
+    .chain(of_permits())
+    .collect()
+}
+
+fn of_readers() -> Vec<Work> {
+    let (theirs, ours) = (Kind::DistributedLockRead.usual(), Kind::Read.usual());
+    let together = format!("{TASKS} tasks read one name");
+    let beside = format!("writer beside {READING} × {READERS_EACH} readers");
+    let writer = |what, measure| {
+        Work::new(format!("{beside}, {what}"), measure).with(Kind::DistributedLockWrite.usual())
+    };
+    vec![
+        Work::new("reads, one after another, a second", Bench::alone)
+            .with(Kind::RawRead.usual())
+            .with_target(ours, Some(Target::RatioAtLeast(0.7)))
+            .with(theirs),
+        Work::new(format!("{together}, 1 ms, reads/s"), Bench::together)
+            .with(theirs)
+            .with_target(ours, Some(Target::RatioAtLeast(10.0))),
+        // After that in whose course they are noted.
+        Work::new(format!("{together}, requests"), Bench::requests_together)
+            .with(theirs)
+            .with_target(ours, Some(Target::AtMost(0.1))),
+        writer("p50 of wait, ms", Bench::writers_wait)
+            .with_target(Kind::Write.usual(), Some(Target::AtMost(25.0))),
+        writer("longest, ms", Bench::longest_wait)
+            .with_target(Kind::Write.usual(), Some(Target::AtMost(60.0))),
+        writer("reads/s", Bench::reads_beside).with(Kind::Write.usual()),
+        Work::new("hand-over to a writer, µs", Bench::hand_over)
+            .with(Kind::Raw.usual())
+            .named("raw PUBLISH")
+            .with_target(Kind::Write.usual(), Some(Target::RatioAtMost(1.6)))
+            .with(Kind::DistributedLockWrite.usual()),
+    ]
+}
+
+fn of_permits() -> Vec<Work> {
+    let crowd = format!("{PROCESSES} × {TASKS_EACH} tasks, {PERMITS} permits");
+    let work = |what, measure| {
+        Work::new(format!("{crowd}, {what}"), measure).with(Kind::DistributedLockPermit.usual())
+    };
+    let ours = Kind::Permit.usual();
+    vec![
+        work("sections/s", Bench::processes).with_target(ours, Some(Target::RatioAtLeast(10.0))),
+        // After that whose requests it counts.
+        work("requests", Bench::requests).with_target(ours, Some(Target::AtMost(1.0))),
+        work("most out", Bench::permits_out)
+            .with_target(ours, Some(Target::AtMost(f64::from(PERMITS)))),
     ]
 }
 

@@ -21,7 +21,21 @@ pub async fn printed(
 ) -> String {
     let running =
         tokio::task::spawn_blocking(move || run(program, arguments, (variable, url.as_str())));
-    let output = running.await.expect("it does not panic");
+    text_of(running.await.expect("it does not panic"))
+}
+
+/// Runs an example that must succeed without a server, although the variable may name one, and
+/// returns what it prints.
+///
+/// # Panics
+///
+/// If the example fails.
+pub fn printed_without(program: &str, variable: &str) -> String {
+    let output = Command::new(program).env_remove(variable).output();
+    text_of(output.expect("the example runs"))
+}
+
+fn text_of(output: Output) -> String {
     let text = String::from_utf8(output.stdout).expect("text");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}\n{errors}");
