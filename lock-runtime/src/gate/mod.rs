@@ -32,6 +32,7 @@ mod permits;
 mod queue;
 mod release;
 mod release_answer;
+mod release_call;
 mod rw;
 mod shared_asking;
 mod shared_giving;
