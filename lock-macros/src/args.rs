@@ -16,8 +16,8 @@ pub(crate) struct OptionSpec {
     turn: u8,
     /// The values that the option takes, in words.
     takes: &'static str,
-    /// Whether the body uses the value as a name.
-    is_binding: bool,
+    /// Whether the name or the type of the body's guard depends on it.
+    shapes_guard: bool,
 }
 
 impl OptionSpec {
@@ -26,13 +26,13 @@ impl OptionSpec {
             name,
             turn,
             takes,
-            is_binding: false,
+            shapes_guard: false,
         }
     }
 
-    /// Keeps the value even if the option is misspelt, so that the name resolves in the body.
-    pub(crate) const fn binding(mut self) -> Self {
-        self.is_binding = true;
+    /// Keeps the value even if the option is misspelt, so that the guard resolves in the body.
+    pub(crate) const fn shapes_guard(mut self) -> Self {
+        self.shapes_guard = true;
         self
     }
 
@@ -55,6 +55,8 @@ pub(crate) struct Args {
 /// An option that was written.
 pub(crate) struct Given {
     pub(crate) option: &'static OptionSpec,
+    /// The word that was written.
+    pub(crate) key: Ident,
     /// Nothing, if a mistake in the value is already reported.
     pub(crate) value: Option<Value>,
 }
@@ -136,7 +138,7 @@ impl Args {
             return self.parse_unknown(&key, input, options, errors);
         };
         let value = parse_value(&key, &option.expected(), input, errors);
-        if !self.put(option, value) {
+        if !self.put(option, &key, value) {
             errors.add(&key, format!("`{key}` is given twice, remove one"));
         }
     }
@@ -161,16 +163,17 @@ impl Args {
         }
         let value = parse_value(key, "a value", input, errors);
         let meant = options.iter().find(|option| Some(option.name) == nearest);
-        if let Some(option) = meant.filter(|option| option.is_binding) {
-            self.put(option, value);
+        if let Some(option) = meant.filter(|option| option.shapes_guard) {
+            self.put(option, key, value);
         }
     }
 
     /// Keeps the value of an option, unless the option has one already.
-    fn put(&mut self, option: &'static OptionSpec, value: Option<Value>) -> bool {
+    fn put(&mut self, option: &'static OptionSpec, key: &Ident, value: Option<Value>) -> bool {
         let is_new = !self.has(option.name);
         if is_new {
-            self.given.push(Given { option, value });
+            let key = key.clone();
+            self.given.push(Given { option, key, value });
         }
         is_new
     }

@@ -46,9 +46,10 @@ pub(crate) fn expand(mut function: LockedFn) -> TokenStream {
         _ => quote_spanned!(Span::mixed_site()=> return #call;),
     };
     let binding = match guard {
-        Some(_) => quote_spanned! {Span::mixed_site()=>
-            let (request, slot) = (#request, &#private::GuardSlot::new());
-        },
+        Some(_) => {
+            let slot = function.kind.slot(&private);
+            quote_spanned!(Span::mixed_site()=> let (request, slot) = (#request, &#slot);)
+        }
         None => quote_spanned!(Span::mixed_site()=> let request = #request;),
     };
     let body = body(&function.item, guard, &parameters, &private);

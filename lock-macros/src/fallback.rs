@@ -4,6 +4,7 @@ use proc_macro2::{Span, TokenStream};
 use quote::quote_spanned;
 
 use crate::item::Item;
+use crate::kind::Kind;
 use crate::model::Rejected;
 use crate::options::crate_path;
 use crate::options::table::Settings;
@@ -38,10 +39,11 @@ fn unlocked(mut item: Item, settings: &Settings) -> TokenStream {
     let statements = &block.statements;
     let leading = block.leading.iter().map(|leading| &leading.tokens);
     let runtime = crate_path::runtime(settings.crate_path.as_ref());
+    let guard_type = Kind::of(settings).guard();
     let binding = settings.guard.as_ref().map(|guard| {
         quote_spanned! {Span::mixed_site()=>
             let #guard =
-                (|| -> &'static #runtime::LockGuard { #runtime::__private::unreachable!() })();
+                (|| -> &'static #runtime::#guard_type { #runtime::__private::unreachable!() })();
         }
     });
     let contents = quote_spanned!(Span::mixed_site()=> #binding #(#leading)* #statements);

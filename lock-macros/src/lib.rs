@@ -12,6 +12,7 @@ mod errors;
 mod expand;
 mod fallback;
 mod item;
+mod kind;
 mod mentions;
 mod model;
 mod options;
@@ -62,6 +63,12 @@ use crate::model::LockedFn;
 ///
 /// * **`name`** is required and says which lock. It takes a string template, or an expression
 ///   `impl Into<LockName>`.
+/// * **`mode`** takes `"read"` or `"write"`: a side of the reader–writer lock of that name. Any number
+///   of readers go together, and a writer is alone. By default the lock is a mutex.
+/// * **`permits`** makes the lock a semaphore, which has as many permits in all. It takes a whole
+///   number from 1, or an expression of type `u32`.
+/// * **`take`** is how many of the `permits` the call takes, by default 1. It takes a whole number
+///   from 1 to `permits`, or an expression of type `u32`.
 /// * **`timeout`** is the longest wait, by default `"0s"`: try once. It takes a duration, or
 ///   `"none"` to wait as long as it takes.
 /// * **`lease`** is how long a grant lasts unless it is renewed, which happens after each third of
@@ -69,14 +76,16 @@ use crate::model::LockedFn;
 /// * **`max_hold`** takes a duration above zero. The body is dropped when it has held the lock for
 ///   that time. By default there is no such limit.
 /// * **`min_hold`** takes a duration of at most `max_hold` and 24 h. Nobody else gets the lock
-///   sooner than that after its grant. By default the lock is free when the body ends.
+///   sooner than that after its grant. By default the lock is free when the body ends. Readers
+///   cannot have one.
 /// * **`on_unavailable`** says what the caller gets when the body may not run or may not go on. It
 ///   takes `"error"`, which is the default, `"skip"`, or an expression `FnOnce(LockError) -> Ret`.
 /// * **`provider`** says where the lock lives, by default on the default provider. It takes the
 ///   name of a registered provider, or an expression that is, or dereferences to, an `Arc<dyn
 ///   LockProvider>`. The expression is borrowed, not moved.
-/// * **`guard`** takes an identifier, which the body can then use as its `&LockGuard`: for the
-///   fencing token and the loss signal.
+/// * **`guard`** takes an identifier, which the body can then use as its guard: for the fencing
+///   token and the loss signal. It is a `&LockGuard`, and with `mode` a `&RwLockReadGuard` or a
+///   `&RwLockWriteGuard`. With `permits` it is a `&SemaphorePermit`, which has no fencing token.
 /// * **`release`** says what the call waits for at its end. `"confirmed"`, which is the default, waits
 ///   for the provider's answer. With `"background"` the call returns when its release has been
 ///   handed to the provider's connection.
@@ -128,8 +137,49 @@ use crate::model::LockedFn;
 /// # }
 /// ```
 ///
-/// The name, then the durations in the order in which they are written, then the provider are
-/// evaluated once, when the function's future is first polled, before the wait.
+/// The name, then `permits`, `take`, the durations in the order in which they are written, and the
+/// provider are evaluated once, when the function's future is first polled, before the wait.
+///
+/// # Readers, writers and permits
+///
+/// A name is of one kind only: a mutex, a reader–writer lock or a semaphore. While a name is in use
+/// in this process, another kind gives `InvalidConfig`. A mutex that should exclude readers is
+/// `mode = "write"`. A provider that does not have the kind gives `Unsupported`.
+///
+/// ```
+/// use lock_runtime::{LockError, distributed_lock};
+///
+/// #[distributed_lock(name = "prices", mode = "read", timeout = "1s")]
+/// async fn price(item: u64) -> Result<u64, LockError> {
+///     Ok(item * 3)
+/// }
+///
+/// #[distributed_lock(name = "prices", mode = "write", timeout = "5s", guard = lock)]
+/// async fn import() -> Result<(), LockError> {
+///     let _token = lock.fencing_token();
+///     Ok(())
+/// }
+///
+/// /// All replicas together call the partner at most three times at once.
+/// #[distributed_lock(name = "partner", permits = 3, timeout = "5s")]
+/// async fn ask_partner() -> Result<(), LockError> {
+///     Ok(())
+/// }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), LockError> {
+/// # price(1).await?;
+/// # import().await?;
+/// # ask_partner().await
+/// # }
+/// ```
+///
+/// A body that reads may call a function that reads the same name, which joins it. To write while
+/// reading, and anything while writing, is `WouldDeadlock`. So is to take more permits than there
+/// are beside those that the caller has.
+///
+/// Numbers of permits that come from expressions and are zero, and a `take` above `permits`, give
+/// `InvalidConfig` at the call. Calls may name different `permits` for one name, as while a new
+/// version is rolled out: never more are out than the highest number that is in use.
 ///
 /// # Outcomes
 ///

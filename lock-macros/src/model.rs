@@ -6,6 +6,7 @@ use proc_macro2::{Span, TokenStream};
 use crate::args::Args;
 use crate::errors::Errors;
 use crate::item::Item;
+use crate::kind::{self, Kind};
 use crate::options::name::Name;
 use crate::options::on_unavailable::Outcome;
 use crate::options::table::{OPTIONS, Settings};
@@ -15,6 +16,7 @@ use crate::options::{durations, name, on_unavailable};
 pub(crate) struct LockedFn {
     pub(crate) item: Item,
     pub(crate) name: Name,
+    pub(crate) kind: Kind,
     pub(crate) outcome: Outcome,
     /// The other options.
     pub(crate) settings: Settings,
@@ -52,6 +54,7 @@ impl LockedFn {
             settings.max_hold.as_ref(),
             &mut errors,
         );
+        kind::check(&settings, args.misread, &mut errors);
         item.check(&mut errors);
         // What is no option may be meant to say what happens.
         if !args.misread {
@@ -62,6 +65,7 @@ impl LockedFn {
             (Ok(()), (Some(name), Some(outcome))) => Ok(Self {
                 item,
                 name,
+                kind: Kind::of(&settings),
                 outcome,
                 settings,
             }),

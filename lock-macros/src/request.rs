@@ -32,10 +32,11 @@ pub(crate) fn expand(
             .at({ static SITE: #private::Site = #private::Site::new(); &SITE })
         }
     });
+    let kind = function.kind.setter(&function.settings);
     let settings = function.settings.written();
     let setters = settings.map(|(option, setting)| setting.setter(option, private));
     quote_spanned! {Span::mixed_site()=>
-        #private::Request::new(#template, #name) #site #(#setters)*
+        #private::Request::new(#template, #name) #kind #site #(#setters)*
     }
 }
 

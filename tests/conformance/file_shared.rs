@@ -13,7 +13,7 @@ use lock_tests::{Probe, Scratch, nobody_is_accused_under_load, run};
 use crate::file_only::{BOUND, DEADLINE, Place, take, token};
 
 /// The time within which the holder of a lost file hears of it: files are looked at twice a second.
-const TOLD_WITHIN: Duration = Duration::from_millis(1_500);
+pub(crate) const TOLD_WITHIN: Duration = Duration::from_millis(1_500);
 
 async fn loses_by(what: impl FnOnce(&Place)) {
     let place = Place::new();

@@ -7,9 +7,15 @@ mod suite;
 mod cases;
 mod fixture;
 mod table;
+#[cfg(feature = "file")]
+mod windows;
 
 #[cfg(feature = "file")]
+mod file_modes;
+#[cfg(feature = "file")]
 mod file_only;
+#[cfg(feature = "file")]
+mod file_permits;
 #[cfg(feature = "file")]
 mod file_shared;
 

@@ -4,6 +4,7 @@ mod forms;
 mod fragments;
 mod hygiene;
 mod loss;
+mod modes;
 mod name_property;
 mod names;
 mod nesting;

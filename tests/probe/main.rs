@@ -4,6 +4,7 @@
 mod contend;
 mod job;
 mod leave;
+mod modes;
 
 use std::io::{BufRead, Write};
 use std::path::Path;
@@ -11,7 +12,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lock_runtime::{DistributedLock, LockError, LockGuard, LockProvider};
+use lock_runtime::{DistributedLock, Grant, LockError, LockGuard, LockProvider};
 use lock_tests::{boot_nanos, fairness};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -59,6 +60,7 @@ async fn serve(
     let lock = &DistributedLock::on(Arc::clone(provider), name);
     let mut contention = Contention::default();
     let mut guard: Option<LockGuard> = None;
+    let mut grant: Option<Grant> = None;
     while let Some(line) = commands.recv().await {
         let words: Vec<_> = line.splitn(3, ' ').collect();
         match words[..] {
@@ -85,6 +87,17 @@ async fn serve(
             ["leave", millis, ending] => {
                 let hold = Duration::from_millis(millis.parse().expect("milliseconds"));
                 leave::leave(provider, name, hold, ending).await;
+            }
+            ["wait", mode] => grant = modes::granted(provider, name, mode, true).await,
+            ["try", mode] => grant = modes::granted(provider, name, mode, false).await,
+            ["give-back"] => {
+                modes::give_back(provider, grant.take().expect("something is held")).await;
+            }
+            ["mix", millis, rest] => {
+                let length = Duration::from_millis(millis.parse().expect("milliseconds"));
+                let mut words: Vec<_> = rest.split(' ').collect();
+                let seed = words.remove(0).parse().expect("a number");
+                modes::mix(provider, name, &words, seed, length).await;
             }
             ["release"] => {
                 let held = guard.take().expect("a lock is held");

@@ -1,4 +1,4 @@
-//! `guard`: what the body calls its `&LockGuard`.
+//! `guard`: what the body calls its guard.
 
 use syn::{Expr, Ident};
 

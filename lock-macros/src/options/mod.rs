@@ -8,8 +8,10 @@
 pub(crate) mod crate_path;
 pub(crate) mod durations;
 pub(crate) mod guard;
+pub(crate) mod mode;
 pub(crate) mod name;
 pub(crate) mod on_unavailable;
+pub(crate) mod permits;
 pub(crate) mod provider;
 pub(crate) mod release;
 pub(crate) mod setting;

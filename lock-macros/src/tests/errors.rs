@@ -52,6 +52,13 @@ fn messages_are_lower_case_and_have_no_full_stop() {
         r#"name = "x", release = confirmed"#,
         r#"name = "x", min_hold = "25h", lease = "25h", timeout = "never""#,
         r#"name = "x", min_hold = "2s", max_hold = "1s""#,
+        r#"name = "x", mode = "raed", permits = 0, take = -1"#,
+        r#"name = "x", mode = write, permits = "3", take = 3, min_hold = "1s""#,
+        r#"name = "x", mode = "read", permits = 1.5, take = "two", min_hold = "1s""#,
+        r#"name = "x", mode = m(), permits = 4294967296, take = true"#,
+        r#"name = "x", mode = 1, take = 2"#,
+        r#"name = "x", permits = 3, take = 4"#,
+        r#"name = "x", take = 4"#,
     ];
     for item in items {
         for args in args {

@@ -168,6 +168,86 @@ fn under_tokio_main() {
 }
 
 #[test]
+fn with_a_side_of_a_reader_writer_lock() {
+    let text = expanded(
+        r#"guard = lock, name = "x", mode = "read", timeout = "1s""#,
+        "async fn f() -> Result<u8, E> { g() }",
+    );
+    expect![[r#"
+        async fn f() -> Result<u8, E> {
+            let (request, slot) = (
+                ::lock_runtime::__private::Request::new(
+                        "x",
+                        ::lock_runtime::__private::LockName::from_static("x"),
+                    )
+                    .read()
+                    .at({
+                        static SITE: ::lock_runtime::__private::Site = ::lock_runtime::__private::Site::new();
+                        &SITE
+                    })
+                    .timeout(::lock_runtime::__private::Duration::from_millis(1000)),
+                &::lock_runtime::__private::GuardCell::<
+                    ::lock_runtime::__private::RwLockReadGuard,
+                >::new(),
+            );
+            let body = ::lock_runtime::__private::pin!(
+                ::lock_runtime::__private::Option::Some(async move { let lock = slot.guard(); if
+                let ::lock_runtime::__private::Option::Some(output) =
+                ::lock_runtime::__private::Option::None:: < Result < u8, E > > { return output; }
+                g() })
+            );
+            let (output, body) = ::lock_runtime::__private::Output::of(body);
+            return request
+                .run_with_guard(
+                    slot,
+                    output.keep(),
+                    body,
+                    ::lock_runtime::__private::Expansion::or_error::<Result<u8, E>> as fn(_) -> _,
+                )
+                .await;
+        }
+    "#]].assert_eq(&text);
+}
+
+#[test]
+fn with_permits() {
+    let text = expanded(
+        r#"timeout = wait(), take = 2, permits = self.limit, name = "x{y}", provider = p"#,
+        "async fn f(&self, y: u8) -> Result<u8, E> { g() }",
+    );
+    expect![[r#"
+        async fn f(&self, y: u8) -> Result<u8, E> {
+            let request = ::lock_runtime::__private::Request::new(
+                    "x{y}",
+                    ::lock_runtime::__private::render(
+                        ::lock_runtime::__private::format_args!(
+                            "x{}", ::lock_runtime::__private::Expansion::in_name(& y)
+                        ),
+                    ),
+                )
+                .permits(self.limit, 2)
+                .timeout(wait())
+                .on(&p);
+            let body = ::lock_runtime::__private::pin!(
+                ::lock_runtime::__private::Option::Some(async move { if let
+                ::lock_runtime::__private::Option::Some(output) =
+                ::lock_runtime::__private::Option::None:: < Result < u8, E > > { return output; }
+                g() })
+            );
+            let (output, body) = ::lock_runtime::__private::Output::of(body);
+            return request
+                .run(
+                    output.keep(),
+                    body,
+                    ::lock_runtime::__private::Expansion::or_error::<Result<u8, E>> as fn(_) -> _,
+                )
+                .await;
+        }
+    "#]]
+    .assert_eq(&text);
+}
+
+#[test]
 fn of_a_function_with_mistakes() {
     let text = expanded(
         r#"name = "{}", timeout = "5", guard = lock"#,
@@ -187,4 +267,26 @@ fn of_a_function_with_mistakes() {
             "the number 5 in the duration \"5\" has no unit, write \"5s\" or \"5ms\""
         }
     "#]].assert_eq(&text);
+}
+
+/// What can be read of the options decides the guard's type.
+#[test]
+fn of_guards_in_functions_with_mistakes() {
+    for (options, guard) in [
+        ("", "LockGuard"),
+        ("mode = \"read\", ", "RwLockReadGuard"),
+        ("mode = \"wriet\", ", "RwLockWriteGuard"),
+        ("mod = \"write\", ", "RwLockWriteGuard"),
+        ("mode = pick(), ", "LockGuard"),
+        ("permits = \"3\", ", "SemaphorePermit"),
+        ("permit = n, ", "SemaphorePermit"),
+        ("permits = 3, mode = read, ", "RwLockReadGuard"),
+    ] {
+        let args = format!("name = \"{{}}\", {options}guard = lock");
+        let text = expanded(&args, "async fn f() -> bool { lock.is_lost() }");
+        assert!(
+            text.contains(&format!("&'static ::lock_runtime::{guard} {{")),
+            "{options}: {text}"
+        );
+    }
 }

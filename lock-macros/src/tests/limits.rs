@@ -90,6 +90,32 @@ async fn of_durations() {
     assert!(refused >= 8, "only {refused} are out of range");
 }
 
+#[distributed_lock(name = "limits:permits:{permits}:{take}", permits = permits, take = take)]
+async fn takes(permits: u32, take: u32) -> Result<(), LockError> {
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_permits() {
+    let numbers = [0, 1, 2, 3, u32::MAX - 1, u32::MAX];
+    let mut refused = 0;
+    for permits in numbers {
+        for take in numbers {
+            let args = format!("name = \"x\", permits = {permits}, take = {take}");
+            let mistakes = mistakes(&args, "async fn f() -> R {}");
+            match takes(permits, take).await {
+                Ok(()) => assert!(mistakes.is_empty(), "{args}: {mistakes:?}"),
+                Err(error) => {
+                    assert_eq!(error.kind(), LockErrorKind::InvalidConfig, "{error}");
+                    assert!(!mistakes.is_empty(), "{args}: {error}");
+                    refused += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(refused, 21);
+}
+
 #[test]
 fn of_names() {
     let texts = [

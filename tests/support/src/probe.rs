@@ -20,6 +20,11 @@ use crate::unprivileged::unprivileged;
 /// - `hammer`: `acquired NANOS -` when it has the lock. It tries again and again without a pause.
 /// - `job MS`: `job ran NANOS` or `job skipped`. It calls a job with this `min_hold`, which is
 ///   skipped where the lock is held.
+/// - `wait MODE` and `try MODE`: `granted NANOS TOKEN`, or `failed KIND MESSAGE`. They ask the
+///   provider itself. `MODE` is `exclusive`, `read`, `write` or `TAKE/LIMIT`.
+/// - `give-back`: `given-back` or `failed KIND MESSAGE`.
+/// - `mix MS SEED MODE…`: `window MODE FROM UNTIL TOKEN` for each grant, then `done`. It takes
+///   these modes at random.
 /// - `release`: `releasing NANOS`, then `released` or `failed KIND MESSAGE`.
 /// - `drop`: `dropped`. The guard is dropped, not released.
 /// - `is-lost`: `lost NANOS` or `valid NANOS`.

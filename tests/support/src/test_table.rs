@@ -65,7 +65,13 @@ const COLUMNS: [Column; 5] = [
     },
     Column {
         title: "file",
-        conformance: &["file", "file_only", "file_shared"],
+        conformance: &[
+            "file",
+            "file_modes",
+            "file_only",
+            "file_permits",
+            "file_shared",
+        ],
         binaries: &["runtime", "macros"],
     },
     Column {

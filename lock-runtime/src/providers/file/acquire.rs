@@ -7,11 +7,12 @@ use std::time::Duration;
 use super::blocking::blocking;
 use super::counter;
 use super::directory::Directory;
-use super::lock_file::{LockFile, Opened, announce};
+use super::look::{Glance, look};
 use super::shared::Shared;
+use super::wanted::{Found, Locked, Wanted};
 use super::yields::LONGEST_PAUSE;
 use crate::future::{First, select};
-use crate::provider::{AcquireRequest, Grant};
+use crate::provider::{AcquireRequest, Grant, LockMode};
 use crate::providers::kit::error::unavailable;
 use crate::{FencingToken, LockError, LockErrorKind, Timestamp};
 
@@ -23,154 +24,172 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const COUNTER_TROUBLE: Duration = Duration::from_millis(100);
 /// ... and after this long the acquisition fails: whoever has locked it must be stopped.
 const COUNTER_PATIENCE: Duration = Duration::from_millis(1_800);
+/// Who has been passing by for this long is a holder.
+const PASSING_TAKES: Duration = Duration::from_millis(100);
 /// What a call that does not wait takes at most, with one look to spare.
 pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What one look at the file found.
+/// What one look at the files came to.
 enum Look {
-    Granted(LockFile, FencingToken),
+    Granted(Locked, Option<(FencingToken, NonZeroU32)>),
     /// The lock is taken, and others keep the counter locked.
-    NoToken(LockFile),
-    HeldElsewhere,
-    /// Others took and released it all the while.
-    Unclear,
+    NoToken(Locked),
+    NotYet(Found, Locked),
 }
 
-/// Looks at the file until the lock can be taken, and takes its tokens.
+/// Looks at the files until the lock can be taken, and takes its tokens.
 pub(super) async fn acquire(
     shared: &Arc<Shared>,
-    file_name: String,
+    wanted: Wanted,
     request: &AcquireRequest,
 ) -> Result<Grant, LockError> {
     if request.waits()
-        && let Some(until) = shared.yields.take(&file_name)
+        && let Some(name) = wanted.file()
+        && let Some(until) = shared.yields.take(name)
     {
         let _ = tokio::time::timeout(until.remaining(), request.abandoned()).await;
     }
+    let wanted = Arc::new(wanted);
     let began = Timestamp::now();
-    // The lock's file while it is taken but has no token yet, and since when.
-    let mut taken: Option<(LockFile, Timestamp)> = None;
+    let mut locked = Locked::default();
+    // Since when the lock is taken and has no token yet.
+    let mut taken_at = None;
+    let mut is_first = true;
     loop {
-        let asked_at = Timestamp::now();
-        let tokens = request.tokens_wanted();
-        let mut pause = pause_after(asked_at.since(began));
-        let taken_at = taken.as_ref().map_or(asked_at, |(_, since)| *since);
+        let waited = Timestamp::now().since(began);
+        let tokens = wanted.tokens(request);
+        let mut pause = pause_after(waited, wanted.mode);
         // More at a time would only stand in each other's way, and whoever gives up in the queue
         // has nothing to take back.
         let place = select(shared.looks.acquire(), request.abandoned()).await;
         let place = match place {
             First::Left(place) => place,
             First::Right(()) => {
-                if let Some((file, _)) = taken {
-                    give_up(file).await;
-                }
+                give_up(locked).await;
                 return Err(LockErrorKind::Contended.into());
             }
         };
         let asked_at = Timestamp::now();
-        let next_look = request.waits().then(|| asked_at + pause);
-        let look = {
-            let (shared, file_name) = (Arc::clone(shared), file_name.clone());
-            let file = taken.take().map(|(file, _)| file);
-            blocking(move || look(&shared, &file_name, file, tokens, next_look)).await
+        let glance = Glance {
+            is_first: std::mem::take(&mut is_first),
+            waited,
+            next_look: request.waits().then(|| asked_at + pause),
+        };
+        let looked = {
+            let (shared, wanted) = (Arc::clone(shared), Arc::clone(&wanted));
+            blocking(move || look_and_count(&shared, &wanted, locked, &glance, tokens)).await
         };
         drop(place);
-        match look? {
-            Look::Granted(file, first) => {
+        match looked? {
+            Look::Granted(locked, tokens) => {
                 request.report_trouble(None);
-                return Ok(Grant::new(request, asked_at)
-                    .with_tokens(first, tokens)
-                    .with_state(shared.watch.hold(file_name, file, request)));
+                let mut grant = Grant::new(request, asked_at);
+                if let Some((first, count)) = tokens {
+                    grant = grant.with_tokens(first, count);
+                }
+                return Ok(grant.with_state(shared.watch.hold(locked.files, request)));
             }
-            Look::NoToken(file) => {
-                let stuck_for = Timestamp::now().since(taken_at);
+            Look::NoToken(taken) => {
+                locked = taken;
+                let stuck_for = Timestamp::now().since(*taken_at.get_or_insert(asked_at));
                 if stuck_for >= COUNTER_TROUBLE {
-                    let trouble = counter_is_stuck(&shared.directory, &file_name, stuck_for);
+                    let trouble = counter_is_stuck(&shared.directory, &wanted, stuck_for);
                     if stuck_for >= COUNTER_PATIENCE {
-                        give_up(file).await;
+                        give_up(locked).await;
                         return Err(trouble);
                     }
                     request.report_trouble(Some(trouble));
                 }
-                taken = Some((file, taken_at));
                 pause = SHORTEST_PAUSE;
             }
-            Look::HeldElsewhere if !request.waits() => {
-                return Err(LockErrorKind::Contended.into());
+            Look::NotYet(found, so_far) => {
+                locked = so_far;
+                let passes = found == Found::Passing && waited < PASSING_TAKES;
+                let is_unclear = found == Found::Unclear || passes;
+                if request.waits() {
+                    if !is_unclear {
+                        request.report_contention();
+                    }
+                } else if !is_unclear {
+                    give_up(locked).await;
+                    return Err(LockErrorKind::Contended.into());
+                } else if Timestamp::now().since(began) >= COUNTER_PATIENCE {
+                    give_up(locked).await;
+                    return Err(unavailable(
+                        "the lock's files were replaced all the while, so nobody can tell who \
+                         holds it",
+                    ));
+                }
             }
-            Look::HeldElsewhere => request.report_contention(),
-            Look::Unclear
-                if !request.waits() && Timestamp::now().since(began) >= COUNTER_PATIENCE =>
-            {
-                return Err(unavailable(
-                    "the lock's file was replaced all the while, so nobody can tell who holds it",
-                ));
-            }
-            Look::Unclear => {}
         }
         if tokio::time::timeout(pause, request.abandoned())
             .await
             .is_ok()
         {
-            if let Some((file, _)) = taken {
-                give_up(file).await;
-            }
+            give_up(locked).await;
             return Err(LockErrorKind::Contended.into());
         }
     }
 }
 
-/// Tries once to take the lock, unless `taken` is it already, and its tokens. A caller that will
-/// look again says when, for the holder to read.
-fn look(
+/// Tries once to take what is wanted, unless it is taken already, and as many tokens.
+fn look_and_count(
     shared: &Shared,
-    file_name: &str,
-    taken: Option<LockFile>,
-    tokens: NonZeroU32,
-    next_look: Option<Timestamp>,
+    wanted: &Wanted,
+    mut locked: Locked,
+    glance: &Glance,
+    tokens: Option<NonZeroU32>,
 ) -> Result<Look, LockError> {
-    let file = match taken {
-        Some(file) => file,
-        None => match shared.directory.try_lock(file_name)? {
-            Opened::Locked(file) => file,
-            Opened::Busy(file) => {
-                if let (Some(file), Some(next_look)) = (file, next_look) {
-                    announce(&file, next_look);
-                }
-                return Ok(Look::HeldElsewhere);
-            }
-            Opened::Replaced => return Ok(Look::Unclear),
-        },
+    let found = if locked.is_all_of(wanted) {
+        Ok(Found::All)
+    } else {
+        look(shared, wanted, &mut locked, glance)
     };
-    match shared
-        .counters
-        .reserve(&shared.directory, file_name, tokens)
-    {
-        Ok(Some(first)) => Ok(Look::Granted(file, first)),
-        Ok(None) => Ok(Look::NoToken(file)),
+    let counted = match (found, tokens, wanted.file()) {
+        (Ok(Found::All), Some(count), Some(file_name)) => shared
+            .counters
+            .reserve(&shared.directory, file_name, count)
+            .map(|first| first.map(|first| Some((first, count)))),
+        (Ok(Found::All), ..) => Ok(Some(None)),
+        (Ok(found), ..) => return Ok(Look::NotYet(found, locked)),
+        (Err(error), ..) => Err(error),
+    };
+    match counted {
+        Ok(Some(tokens)) => Ok(Look::Granted(locked, tokens)),
+        Ok(None) => Ok(Look::NoToken(locked)),
         Err(error) => {
-            let _ = file.release();
+            locked.give_up();
             Err(error)
         }
     }
 }
 
-/// Gives back a lock that was never granted. If that fails, the file stays, unlocked.
-async fn give_up(file: LockFile) {
-    let _ = blocking(move || Ok(file.release())).await;
+/// Gives back what was never granted. Where that fails, the file stays, unlocked.
+async fn give_up(locked: Locked) {
+    let given_up = blocking(move || {
+        locked.give_up();
+        Ok(())
+    });
+    let _ = given_up.await;
 }
 
-fn counter_is_stuck(directory: &Directory, file_name: &str, stuck_for: Duration) -> LockError {
+fn counter_is_stuck(directory: &Directory, wanted: &Wanted, stuck_for: Duration) -> LockError {
+    let counter = wanted.file().map(counter::file_name).unwrap_or_default();
     unavailable(format!(
         "`{}` has been locked by another process for {} ms; is it stopped?",
-        directory.path_of(&counter::file_name(file_name)).display(),
+        directory.path_of(&counter).display(),
         stuck_for.as_millis(),
     ))
 }
 
 /// Returns how long to wait before looking again, with jitter so that waiters do not march in step.
-fn pause_after(waited: Duration) -> Duration {
-    let pause = (waited / 8).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+fn pause_after(waited: Duration, mode: LockMode) -> Duration {
+    let longest = match mode {
+        LockMode::Exclusive => LONGEST_PAUSE,
+        // While one is in the turnstile, all who come later wait for it, even if the lock is free.
+        _ => LONGEST_PAUSE / 5,
+    };
+    let pause = (waited / 8).clamp(SHORTEST_PAUSE, longest);
     // Without random numbers there is no jitter, and no harm.
     pause / 2 + (pause / 2).mul_f64(f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX))
 }

@@ -17,7 +17,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::directory::Directory;
-use super::lock_file::Opened;
+use super::lock_file::{Access, Opened};
 use super::name::HASH_AND_EXTENSION;
 use crate::clock::since_epoch;
 use crate::{FencingToken, LockError};
@@ -77,7 +77,7 @@ impl Counters {
             if attempt > 0 {
                 std::thread::sleep(PAUSE);
             }
-            if let Opened::Locked(counter) = directory.try_lock(&file_name)? {
+            if let Opened::Locked(counter) = directory.try_lock(&file_name, Access::Exclusive)? {
                 *stuck = false;
                 let counted = advance(counter.file(), count, self.floor);
                 let in_place = counter.is_in_place();

@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use super::lock_file::{LockFile, NoFile, Opened};
+use super::lock_file::{Access, LockFile, NoFile, Opened};
 use crate::providers::kit::error::{invalid, unsupported};
 use crate::{LockError, LockErrorKind};
 
@@ -59,17 +59,37 @@ impl Directory {
             .map_err(|error| self.error(&error.into(), "create files in"))
     }
 
-    /// Tries to lock one of its files.
-    pub(super) fn try_lock(&self, file_name: &str) -> Result<Opened, LockError> {
+    /// Tries to lock one of its files, which is created if it is missing.
+    pub(super) fn try_lock(&self, file_name: &str, access: Access) -> Result<Opened, LockError> {
         self.prepare()?;
         let path = self.path_of(file_name);
-        let mut answer = LockFile::try_lock(path.clone(), self.mode);
+        let mut answer = LockFile::try_lock(path.clone(), self.mode, access);
         if matches!(&answer, Err(error) if error.kind() == io::ErrorKind::NotFound) {
             // Somebody removed the whole directory.
             self.create()?;
-            answer = LockFile::try_lock(path, self.mode);
+            answer = LockFile::try_lock(path, self.mode, access);
         }
         answer.map_err(|error| self.file_error(&error, file_name, "lock"))
+    }
+
+    /// Tries to lock one of its files; `None` if there is no such file.
+    pub(super) fn try_lock_existing(
+        &self,
+        file_name: &str,
+        access: Access,
+    ) -> Result<Option<Opened>, LockError> {
+        self.prepare()?;
+        match LockFile::try_lock_existing(self.path_of(file_name), access) {
+            Ok(opened) => Ok(Some(opened)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.file_error(&error, file_name, "lock")),
+        }
+    }
+
+    /// Counts the files that may be locks.
+    pub(super) fn count(&self) -> Result<u32, LockError> {
+        let entries = std::fs::read_dir(&self.path).map_err(|error| self.error(&error, "read"))?;
+        Ok(u32::try_from(entries.count()).unwrap_or(u32::MAX))
     }
 
     /// Makes the error of a call about the directory.

@@ -15,6 +15,12 @@ mod counter;
 
 mod shared;
 
+mod wanted;
+
+mod permits;
+
+mod look;
+
 mod acquire;
 mod release;
 

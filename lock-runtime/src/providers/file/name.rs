@@ -11,6 +11,10 @@ const EXTENSION: &str = ".lock";
 /// Every file name ends with as many bytes of hash and extension.
 pub(super) const HASH_AND_EXTENSION: usize = HASH_CHARACTERS + EXTENSION.len();
 
+/// Ends the name of the file that a waiting writer has locked, in place of the lock's `.lock`.
+const WRITER_EXTENSION: &str = ".lk1-writer";
+
+/// Names the file of the lock of this key.
 pub(super) fn file_name(key: &str) -> String {
     let mut name = String::with_capacity(READABLE_UNITS + HASH_AND_EXTENSION);
     let mut units = 0;
@@ -29,6 +33,22 @@ pub(super) fn file_name(key: &str) -> String {
     push_hash(&mut name, key);
     name.push_str(EXTENSION);
     name
+}
+
+/// Names the turnstile of the reader–writer lock in the file of this name.
+pub(super) fn writer_file_name(lock_file_name: &str) -> String {
+    let stem = lock_file_name.strip_suffix(EXTENSION);
+    format!("{}{WRITER_EXTENSION}", stem.unwrap_or(lock_file_name))
+}
+
+/// Names the file of one permit. No lock has such a key, since names contain no NUL.
+pub(super) fn permit_file_name(key: &str, slot: u32) -> String {
+    file_name(&format!("{key}\0permit{slot}"))
+}
+
+/// Names the turnstile of a semaphore.
+pub(super) fn permits_file_name(key: &str) -> String {
+    file_name(&format!("{key}\0permits"))
 }
 
 /// Says what `char.IsLetterOrDigit` of .NET does, and that of an underscore.

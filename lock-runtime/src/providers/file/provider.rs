@@ -5,11 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::acquire::{RESPONSE_TIMEOUT, acquire};
-use super::name::file_name;
+use super::blocking::blocking;
+use super::look::is_barred;
+use super::name;
 use super::release::release;
 use super::settings::Settings;
 use super::shared::Shared;
 use super::url;
+use super::wanted::Wanted;
 use crate::LockError;
 use crate::provider::{AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, describe};
 
@@ -27,6 +30,11 @@ use crate::provider::{AcquireRequest, BoxFuture, Capabilities, Grant, LockProvid
 ///   lets that one look before it takes the lock again.
 /// * A lock's file exists while the lock is held; the release removes it. A file that a
 ///   crashed process left is no obstacle, and goes with the next release of that name.
+/// * Readers lock the same file as shared. A writer that waits locks a second one, which ends in
+///   `.lk1-writer`, and holds new readers back.
+/// * Each permit of a semaphore is a lock file of its own. A limit may be as high as you like: a
+///   look takes in no more permits than twice the number of files in the directory, and 64. Each
+///   permit that a process has needs an open file.
 /// * Fencing tokens come from sixteen small counter files in the directory, `.lk1-fence-0` to
 ///   `.lk1-fence-f`, by the name's hash. A token is never below the wall clock in microseconds, so
 ///   tokens go on growing when somebody deletes the counters, unless the clock was also set back.
@@ -104,6 +112,8 @@ impl LockProvider for FileProvider {
             .with_fencing_tokens()
             .with_local_hand_over()
             .with_contention_reports()
+            .with_read_write()
+            .with_many_permits()
             .with_response_timeout(RESPONSE_TIMEOUT)
     }
 
@@ -116,12 +126,20 @@ impl LockProvider for FileProvider {
         &'a self,
         request: &'a AcquireRequest,
     ) -> BoxFuture<'a, Result<Grant, LockError>> {
-        let file_name = file_name(&format!("{}{}", self.key_prefix, request.name()));
-        Box::pin(acquire(&self.shared, file_name, request))
+        let wanted = Wanted::of(format!("{}{}", self.key_prefix, request.name()), request);
+        Box::pin(async move { acquire(&self.shared, wanted?, request).await })
     }
 
     fn release<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<(), LockError>> {
         Box::pin(release(&self.shared, grant))
+    }
+
+    fn may_share<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<bool, LockError>> {
+        let file_name = name::file_name(&format!("{}{}", self.key_prefix, grant.name()));
+        let shared = Arc::clone(&self.shared);
+        Box::pin(blocking(move || {
+            is_barred(&shared, &name::writer_file_name(&file_name)).map(|barred| !barred)
+        }))
     }
 }
 

@@ -8,9 +8,13 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 
 use super::directory::network_file_system;
-use super::lock_file::{LockFile, Opened};
+use super::lock_file::{Access, LockFile, Opened};
+use super::permits::collect;
+use super::settings::Settings;
+use super::shared::Shared;
+use super::wanted::{Found, Slots};
 use super::{FileProvider, counter, name};
-use crate::{LockErrorKind, OwnerId};
+use crate::{LockErrorKind, OwnerId, Timestamp};
 
 /// The vectors of the .NET library's own tests.
 #[test]
@@ -47,6 +51,25 @@ fn letters_are_those_of_dotnet() {
     let long = name::file_name(&("a".repeat(26) + "🦉b"));
     assert!(long.starts_with(&("a".repeat(26) + "_")), "{long}");
     assert_eq!(long.len(), 64);
+}
+
+#[test]
+fn names_of_turnstiles_and_permits() {
+    let lock = name::file_name("abc");
+    let turnstile = name::writer_file_name(&lock);
+    assert_eq!(turnstile, "abc56LLTQOSBT6ULGHITLS4KQEIRREMO53J.lk1-writer");
+    assert_eq!(
+        name::permits_file_name("abc"),
+        name::file_name("abc\0permits")
+    );
+    let tenth = name::permit_file_name("abc", 10);
+    assert_eq!(tenth, name::file_name("abc\0permit10"));
+    assert!(tenth.starts_with("abc_permit10"), "{tenth}");
+    let long = "x".repeat(300);
+    assert_ne!(
+        name::permit_file_name(&long, 1),
+        name::permit_file_name(&long, 2)
+    );
 }
 
 struct Scratch(PathBuf);
@@ -131,7 +154,7 @@ fn a_removed_file_that_is_still_locked_is_not_held() {
     flock(&holder, FlockOperation::LockExclusive).unwrap();
     let try_it = |file: &File| {
         let status = file.metadata().unwrap();
-        LockFile::lock_opened(&path, file.try_clone().unwrap(), status).unwrap()
+        LockFile::lock_opened(&path, file.try_clone().unwrap(), status, Access::Exclusive).unwrap()
     };
     assert!(matches!(try_it(&opened), Opened::Busy(Some(_))));
     std::fs::remove_file(&path).unwrap();
@@ -189,6 +212,43 @@ fn names_share_sixteen_counters() {
         .collect();
     assert_eq!(counters.len(), 16);
     assert!(counters.iter().all(|name| !name.ends_with(".lock")));
+}
+
+/// Whoever waits tells the holder when it looks again, and the holder's process leaves it the permit.
+#[test]
+fn a_permit_is_left_to_who_waits_for_it() {
+    let scratch = Scratch::new();
+    let shared = Shared::new(&Settings::new(scratch.0.clone()));
+    let slots = Slots {
+        key: "abc".to_owned(),
+        limit: 1,
+        take: 1,
+        start: 0,
+    };
+    let look = |next_look| {
+        let mut collected = Vec::new();
+        let found = collect(&shared, &slots, &mut collected, next_look).unwrap();
+        (found, collected)
+    };
+    let (found, held) = look(None);
+    assert!(found == Found::All);
+    let next_look = Timestamp::now() + Duration::from_secs(1);
+    assert!(look(Some(next_look)).0 == Found::Held);
+    let held = held.into_iter().next().expect("a permit");
+    assert_eq!(held.next_look(), Some(next_look));
+    let name = held.name().to_owned();
+    assert!(held.release().unwrap());
+    loop {
+        let left_until = Timestamp::now() + Duration::from_millis(40);
+        shared.yields.add(&name, Some(left_until));
+        let (found, _) = look(Some(left_until));
+        // A machine that is so slow says nothing.
+        if !left_until.has_passed() {
+            assert!(found == Found::Held);
+            assert!(look(None).0 == Found::All, "a try does not wait");
+            return;
+        }
+    }
 }
 
 #[test]

@@ -13,27 +13,30 @@ const EVERY: Duration = Duration::from_millis(500);
 
 pub(super) const NOT_IN_PLACE: &str = "somebody removed or replaced the lock's file";
 
-/// What a grant keeps: the open file, which is the lock.
+/// What a grant keeps: the open file, which is the lock, or one file for each permit.
 pub(super) struct Held {
-    pub(super) file_name: String,
-    file: Mutex<Option<LockFile>>,
+    files: Mutex<Vec<LockFile>>,
     loss: LossReporter,
 }
 
 impl Held {
-    pub(super) fn take(&self) -> Option<LockFile> {
-        self.file().take()
+    /// Returns the files, or none if they were taken already.
+    pub(super) fn take(&self) -> Vec<LockFile> {
+        std::mem::take(&mut self.files())
     }
 
     /// Says whether there is nothing more to look after.
     fn is_over(&self) -> bool {
-        let file = self.file();
-        let Some(held) = &*file else {
+        let files = self.files();
+        if files.is_empty() {
             return true;
-        };
-        // That nobody can tell is no loss.
-        let lost = matches!(held.is_in_place(), Ok(false));
-        drop(file);
+        }
+        // That nobody can tell is no loss. Several permits are one grant: without one of them it is
+        // lost, and its release gives back the others.
+        let lost = files
+            .iter()
+            .any(|file| matches!(file.is_in_place(), Ok(false)));
+        drop(files);
         if lost {
             // It wakes whoever waits for it, and the others must hear of theirs all the same.
             survive(|| self.loss.report(NOT_IN_PLACE));
@@ -41,8 +44,8 @@ impl Held {
         lost
     }
 
-    fn file(&self) -> MutexGuard<'_, Option<LockFile>> {
-        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    fn files(&self) -> MutexGuard<'_, Vec<LockFile>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -58,16 +61,14 @@ struct Watched {
 }
 
 impl Watch {
-    /// Makes the loss of the file the loss of the grant from here on.
+    /// Makes the loss of a file the loss of the grant from here on.
     pub(super) fn hold(
         self: &Arc<Self>,
-        file_name: String,
-        file: LockFile,
+        files: Vec<LockFile>,
         request: &AcquireRequest,
     ) -> Arc<Held> {
         let held = Arc::new(Held {
-            file_name,
-            file: Mutex::new(Some(file)),
+            files: Mutex::new(files),
             loss: request.loss_reporter(),
         });
         let mut watched = self.lock();

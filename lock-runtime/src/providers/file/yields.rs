@@ -23,6 +23,14 @@ impl Yields {
         self.lock().remove(file_name)
     }
 
+    /// Says whether the lock is left to another process at present.
+    pub(super) fn leaves(&self, file_name: &str) -> bool {
+        let yields = self.lock();
+        yields
+            .get(file_name)
+            .is_some_and(|until| !until.has_passed())
+    }
+
     /// Leaves the lock to the waiter that will look at that time, and forgets those that are over,
     /// so that there are only ever a few.
     pub(super) fn add(&self, file_name: &str, next_look: Option<Timestamp>) {

@@ -1,0 +1,8 @@
+use lock_runtime::distributed_lock;
+
+#[distributed_lock(name = "invoice", mode = write)]
+async fn settle(invoice_id: u64) -> Result<u64, lock_runtime::LockError> {
+    Ok(invoice_id)
+}
+
+fn main() {}
