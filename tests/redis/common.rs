@@ -1,9 +1,13 @@
 //! A server of a test's own, and a client that looks at it from outside.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lock_runtime::{DistributedLock, LockGuard, RedisProvider, RedisProviderBuilder};
+use lock_runtime::{
+    AcquireRequest, DistributedLock, Grant, Interest, LockError, LockGuard, LockMode, LockProvider,
+    RedisProvider, RedisProviderBuilder,
+};
 use lock_tests::{FaultProxy, RedisServer, eventually};
 use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, cmd};
@@ -157,5 +161,91 @@ impl Raw {
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         line.and_then(|value| value.parse().ok())
             .unwrap_or_else(|| panic!("INFO has {name}"))
+    }
+}
+
+/// Makes a request for a mode of a lock.
+pub(crate) fn request(
+    name: &str,
+    mode: LockMode,
+    lease: Duration,
+    waits: bool,
+) -> (AcquireRequest, Interest) {
+    let (request, interest) = AcquireRequest::new(name, lease, waits).expect("random numbers");
+    (request.with_mode(mode), interest)
+}
+
+/// So long that its end settles nothing in a test.
+pub(crate) const LONG: Duration = Duration::from_secs(600);
+
+/// Asks a provider itself, as the library does, and does not wait.
+pub(crate) async fn try_enter(
+    provider: &RedisProvider,
+    name: &str,
+    mode: LockMode,
+) -> Result<Grant, LockError> {
+    provider.acquire(&request(name, mode, LONG, false).0).await
+}
+
+/// Asks a provider itself, and waits.
+pub(crate) async fn enter(provider: &RedisProvider, name: &str, mode: LockMode) -> Grant {
+    let (request, _interest) = request(name, mode, LONG, true);
+    let acquiring = tokio::time::timeout(BOUND, provider.acquire(&request));
+    acquiring.await.expect("in time").expect("granted")
+}
+
+/// Does the same in a task of its own, with this lease.
+pub(crate) fn entering(
+    provider: &Arc<RedisProvider>,
+    name: &str,
+    mode: LockMode,
+    lease: Duration,
+) -> (tokio::task::JoinHandle<Result<Grant, LockError>>, Interest) {
+    let (request, interest) = request(name, mode, lease, true);
+    let provider = Arc::clone(provider);
+    let task = tokio::spawn(async move { provider.acquire(&request).await });
+    (task, interest)
+}
+
+/// Makes the mode that takes so many permits of so many.
+pub(crate) fn permits(limit: u32, take: u32) -> LockMode {
+    let [limit, take] = [limit, take].map(|it| NonZeroU32::new(it).expect("not zero"));
+    LockMode::Permits { limit, take }
+}
+
+impl Raw {
+    pub(crate) async fn count(&self, command: &str) -> u64 {
+        self.ask(command).await
+    }
+
+    /// Waits until a number that the server tells is this.
+    pub(crate) async fn until(&self, command: &str, number: u64) {
+        eventually(command, BOUND, || async {
+            self.count(command).await == number
+        })
+        .await;
+    }
+
+    /// Waits until nothing is left but the counter.
+    pub(crate) async fn until_nothing_is_left(&self) {
+        eventually("nothing is left", BOUND, || async {
+            let keys: Vec<String> = self.ask("KEYS *").await;
+            keys.iter().all(|key| key == "lk1:fence")
+        })
+        .await;
+    }
+
+    /// Returns how many scripts were asked for.
+    pub(crate) async fn scripts(&self) -> u64 {
+        let stats: String = self.ask("INFO commandstats").await;
+        ["cmdstat_eval:calls=", "cmdstat_evalsha:calls="]
+            .iter()
+            .filter_map(|name| stats.split_once(name))
+            .filter_map(|(_, rest)| rest.split_once(',')?.0.parse::<u64>().ok())
+            .sum()
+    }
+
+    pub(crate) fn connection(&self) -> MultiplexedConnection {
+        self.0.clone()
     }
 }

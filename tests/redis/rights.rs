@@ -1,13 +1,18 @@
 //! Users of the server and their rights.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use lock_runtime::{LockErrorKind, RedisProvider};
+use lock_runtime::{LockErrorKind, LockMode, LockProvider, RedisProvider};
 use lock_tests::Probe;
 use lock_tests::redis::{LEAST_PRIVILEGE, RedisOptions};
 
-use crate::common::{BOUND, DEADLINE, Server, connected, lock, take};
+use crate::common::{
+    BOUND, DEADLINE, LONG, Server, connected, enter, entering, lock, permits, request, take,
+    try_enter,
+};
+use crate::dotnet::DotNet;
 
 fn with_users<F>(test: impl FnOnce(Server) -> F + Send + 'static)
 where
@@ -68,6 +73,128 @@ fn the_documented_rights_are_enough() {
                     || format!("{entry:?}").contains("info")),
             "only what may be missing was denied: {denied:?}"
         );
+    });
+}
+
+#[test]
+fn the_documented_rights_are_enough_for_readers_writers_and_permits() {
+    with_users(|server| async move {
+        let raw = &server.raw;
+        let url = url(&server, "very-secret");
+        let lease = Duration::from_secs(600);
+        let first = connected(RedisProvider::builder(&url).lease(lease)).await;
+        let second = connected(RedisProvider::builder(&url).lease(lease)).await;
+        let net = DotNet::new(raw.connection(), "MyApp1:order");
+        let cases = [
+            (
+                LockMode::Read,
+                LockMode::Write,
+                "LLEN {MyApp1:order}:lk1:rw",
+            ),
+            (
+                LockMode::Write,
+                LockMode::Read,
+                "LLEN {MyApp1:order}:lk1:rw",
+            ),
+            (
+                permits(3, 3),
+                permits(3, 2),
+                "LLEN {MyApp1:order}:lk1:permits",
+            ),
+        ];
+        for (held, wanted, queue) in cases {
+            let grant = enter(&first, "order", held).await;
+            assert!(try_enter(&second, "order", wanted).await.is_err());
+            let (fickle, interest) = entering(&second, "order", wanted, LONG);
+            raw.until(queue, 1).await;
+            interest.abandon();
+            assert!(fickle.await.unwrap().is_err());
+            let (waiting, _) = entering(&second, "order", wanted, LONG);
+            raw.until(queue, 1).await;
+            first.renew(&grant).await.unwrap();
+            if held == LockMode::Read {
+                assert!(!first.may_share(&grant).await.unwrap());
+            }
+            let (again, _interest) = request("order", held, LONG, true);
+            let provider = Arc::clone(&first);
+            let passing = tokio::spawn(async move { provider.pass_on(&grant, &again).await });
+            let waited = waiting.await.unwrap().unwrap();
+            raw.until(queue, 1).await;
+            second.release(&waited).await.unwrap();
+            let grant = passing.await.unwrap().unwrap();
+            match held {
+                LockMode::Read => first.release(&grant).await.unwrap(),
+                _ => {
+                    let rest = Duration::from_millis(50);
+                    first.release_later(&grant, rest).await.unwrap();
+                }
+            }
+            // Behind a crashed holder, and a foreign one.
+            let dying = request("order", wanted, Duration::from_millis(300), true).0;
+            second.acquire(&dying).await.unwrap();
+            match held {
+                LockMode::Read => {}
+                LockMode::Write => assert!(net.read("net", 300).await),
+                _ => assert!(net.permit("net", 300, 3).await),
+            }
+            let last = enter(&first, "order", held).await;
+            first.release(&last).await.unwrap();
+        }
+        let denied: Vec<redis::Value> = raw.ask("ACL LOG").await;
+        let is_known = |entry: &redis::Value| {
+            let entry = format!("{entry:?}");
+            entry.contains("client") || entry.contains("info")
+        };
+        assert!(denied.iter().all(is_known), "{denied:?}");
+    });
+}
+
+#[test]
+fn without_the_right_to_count_listeners_waiters_of_all_modes_come() {
+    with_users(|server| async move {
+        let raw = &server.raw;
+        raw.ask::<String>("ACL SETUSER myapp -pubsub").await;
+        let url = url(&server, "very-secret");
+        let lease = Duration::from_secs(600);
+        let mut providers = Vec::new();
+        for _ in 0..4 {
+            providers.push(connected(RedisProvider::builder(&url).lease(lease)).await);
+        }
+        let cases = [
+            (
+                LockMode::Write,
+                [LockMode::Read, LockMode::Read, LockMode::Write],
+                "rw",
+            ),
+            (
+                permits(2, 2),
+                [permits(2, 1), permits(2, 1), permits(2, 2)],
+                "permits",
+            ),
+        ];
+        for (held, modes, queue) in cases {
+            let queue = format!("LLEN {{MyApp1:order}}:lk1:{queue}");
+            let grant = enter(&providers[0], "order", held).await;
+            let mut waiting = Vec::new();
+            for (place, mode) in modes.into_iter().enumerate() {
+                waiting.push(entering(&providers[place + 1], "order", mode, LONG).0);
+                raw.until(&queue, place as u64 + 1).await;
+            }
+            providers[0].release(&grant).await.unwrap();
+            let last = waiting.pop().unwrap();
+            let mut grants = Vec::new();
+            for waiting in waiting {
+                grants.push(waiting.await.unwrap().unwrap());
+            }
+            assert_eq!(raw.count(&queue).await, 1);
+            for (place, grant) in grants.iter().enumerate() {
+                providers[place + 1].release(grant).await.unwrap();
+            }
+            let last = last.await.unwrap().unwrap();
+            providers[3].release(&last).await.unwrap();
+        }
+        let keys: Vec<String> = raw.ask("KEYS *").await;
+        assert_eq!(keys, ["MyApp1:lk1:fence"]);
     });
 }
 

@@ -18,7 +18,9 @@ pub const PROGRAM: &str = "LOCK_TESTS_REDIS_SERVER";
 /// The rights that a service with the key prefix `MyApp1:` needs, as they are documented.
 pub const LEAST_PRIVILEGE: &str = "resetchannels ~MyApp1:* ~{MyApp1:* &MyApp1:lk1:grants:* \
     +hello +eval +evalsha +subscribe +publish +pubsub|numsub +time +get +set +del +exists \
-    +pexpire +pttl +lpop +rpush +lpos +lrange +lindex +lset +lrem";
+    +pexpire +pttl +lpop +rpush +lpos +lrange +lindex +lset +lrem \
+    +sadd +srem +scard +sismember \
+    +zadd +zrem +zcard +zscore +zrange +zrangebyscore +zremrangebyscore";
 
 const START_BOUND: Duration = Duration::from_secs(10);
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::acquisition::{Acquisition, settle};
 use super::connection_manager::ConnectionManager;
+use super::modes::{Claim, check};
 use super::waiting::Waiting;
 use crate::LockError;
 use crate::clock::Timestamp;
@@ -13,9 +14,13 @@ use crate::provider::{AcquireRequest, Grant};
 pub(super) async fn acquire(
     manager: &Arc<ConnectionManager>,
     request: &AcquireRequest,
-    gives_up: Option<String>,
+    gives_up: Option<Claim>,
 ) -> Result<Grant, LockError> {
     let acquisition = Acquisition::new(manager, request, gives_up);
+    if let Err(error) = check(request.mode()) {
+        acquisition.release_given_up();
+        return Err(error);
+    }
     // Nearly always one request is all there is, so what it needs is kept small.
     let current = manager.current();
     let granting = current.filter(|connection| connection.grants_after().is_none());

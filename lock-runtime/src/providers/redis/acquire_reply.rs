@@ -53,7 +53,9 @@ pub(super) struct QueuePosition {
 impl Holder {
     /// Returns the owner that this process has left there, and takes back, if it is one.
     pub(super) fn residue(&self) -> Option<String> {
-        let owner = std::str::from_utf8(&self.value).ok()?;
+        let holder = std::str::from_utf8(&self.value).ok()?;
+        // A permit is numbered, if its owner has several.
+        let (owner, _) = holder.split_once('#').unwrap_or((holder, ""));
         Residue::has(owner).then(|| owner.to_owned())
     }
 
@@ -62,6 +64,8 @@ impl Holder {
         match self.remaining_ms {
             -1 => no_lock(key, "a value that never expires; no lock does"),
             -3 => no_lock(key, "a value of another type than a lock has"),
+            -4 => no_lock(key, "a semaphore, or another sorted set, and no mutex"),
+            -5 => no_lock(key, "a mutex, or another string, and no semaphore"),
             _ => LockErrorKind::Contended.into(),
         }
     }

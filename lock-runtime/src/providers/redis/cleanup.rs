@@ -9,8 +9,8 @@ use super::connection::Connection;
 use super::connection_manager::ConnectionManager;
 use super::error::fault;
 use super::keys::Keys;
+use super::modes::{Claim, scripts};
 use super::residue::Residue;
-use super::script::CLEANUP;
 use crate::background;
 use crate::clock::Timestamp;
 use crate::future::select;
@@ -32,7 +32,7 @@ const LONGEST_PAUSE_IN_THE_END: Duration = Duration::from_secs(60);
 pub(super) struct Cleanup {
     manager: Arc<ConnectionManager>,
     keys: Keys,
-    owners: Vec<String>,
+    claims: Vec<Claim>,
     /// When what is taken back ends by itself.
     until: Timestamp,
     lease: Duration,
@@ -58,14 +58,14 @@ impl Cleanup {
     pub(super) fn new(
         manager: &Arc<ConnectionManager>,
         keys: &Keys,
-        owners: Vec<String>,
+        claims: Vec<Claim>,
         lease: Duration,
     ) -> Self {
         Self {
             manager: Arc::clone(manager),
             keys: keys.clone(),
             residue: None,
-            owners,
+            claims,
             until: Timestamp::now() + lease,
             lease,
             connection: None,
@@ -104,9 +104,9 @@ impl Cleanup {
     /// Takes back what is left when a grant has ended that has unconfirmed requests.
     pub(super) fn of_grant(manager: &Arc<ConnectionManager>, grant: &Grant) {
         if let Some(unconfirmed) = grant.state::<Unconfirmed>() {
-            let keys = manager.naming.keys(grant.name());
-            let owners = vec![manager.naming.owner(grant.owner())];
-            let mut cleanup = Self::new(manager, &keys, owners, grant.lease());
+            let keys = manager.naming.keys(grant.name(), grant.mode().kind());
+            let claims = vec![Claim::of(&manager.naming, grant)];
+            let mut cleanup = Self::new(manager, &keys, claims, grant.lease());
             cleanup.until = unconfirmed.until;
             cleanup.in_the_background();
         }
@@ -115,7 +115,7 @@ impl Cleanup {
     /// Says to others from now on that the owners are nobody any more.
     pub(super) fn announced(mut self) -> Self {
         self.residue
-            .get_or_insert_with(|| Residue::new(&self.owners));
+            .get_or_insert_with(|| Residue::new(self.claims.iter().map(|claim| &claim.owner)));
         self
     }
 
@@ -174,7 +174,7 @@ impl Cleanup {
 
     /// Takes it back again and again, and as soon as a request that is late gets the lock.
     async fn watch(self) {
-        let mut inbox = self.manager.notifications.subscribe(&self.owners[0]);
+        let mut inbox = self.manager.notifications.subscribe(&self.claims[0].owner);
         let mut pauses = self.pauses();
         while !self.until.has_passed() {
             let pausing = tokio::time::sleep(pauses.advance().min(self.until.remaining()));
@@ -205,11 +205,13 @@ impl Cleanup {
     async fn release_unconfirmed(&self, connection: &Connection) -> RedisResult<()> {
         let keys = self.manager.naming.of_script(&self.keys);
         let mut entry = Some(self.entry.as_str()).filter(|entry| !entry.is_empty());
-        for owner in &self.owners {
-            let args = [owner.as_str(), entry.unwrap_or_default()];
-            let args = &args[..1 + usize::from(entry.is_some())];
-            connection.run_by_text(&CLEANUP, &keys, args).await?;
-            entry = None;
+        let script = scripts(self.keys.kind()).cleanup;
+        for claim in &self.claims {
+            let mut args = vec![claim.owner.as_str()];
+            args.extend(Some(&*claim.mode).filter(|mode| !mode.is_empty()));
+            args.extend(entry.take());
+            let keys = keys.as_slice();
+            connection.run_by_text(script, keys, &args).await?;
         }
         Ok(())
     }

@@ -36,6 +36,8 @@ const NOT_PLAIN: &str = "it does not answer as Redis does; for a port with TLS, 
 pub(super) enum Releasing {
     One,
     Several,
+    ReadOrWrite,
+    Permits,
 }
 
 /// A connection, on the background runtime. Requests and published grants share it. So a grant can
@@ -45,7 +47,7 @@ pub(super) struct Connection {
     ended: Arc<Signal<()>>,
     served: AtomicBool,
     /// Which scripts that release the server is known to know.
-    known: [AtomicBool; 2],
+    known: [AtomicBool; 4],
     /// When the server may grant locks, if it has started so recently that it may not yet.
     grants_from: Option<Timestamp>,
 }
@@ -101,7 +103,7 @@ impl Connection {
             requests,
             ended,
             served: AtomicBool::new(false),
-            known: [const { AtomicBool::new(false) }; 2],
+            known: [const { AtomicBool::new(false) }; 4],
             grants_from: None,
         };
         connection.check_server().await?;

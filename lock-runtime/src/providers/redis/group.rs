@@ -1,5 +1,7 @@
 //! Groups: acquisitions and releases of many locks in one request.
 //!
+//! The request is for mutexes. Calls of other modes are made beside it, each by itself.
+//!
 //! Each is answered by itself. What one request does not settle, such as a wait for another holder,
 //! goes on in a task of its own, as it does for a call that was made alone.
 
@@ -17,6 +19,7 @@ use super::cleanup::Cleanup;
 use super::connection::{Connection, Releasing};
 use super::connection_manager::ConnectionManager;
 use super::error::{fault, is_forgotten};
+use super::modes::{Claim, check};
 use super::numbers::milliseconds;
 use super::release::{self, Release};
 use super::residue::Residue;
@@ -24,7 +27,8 @@ use super::script::{By, GROUP as SCRIPT};
 use super::waiting::Waiting;
 use crate::background::spawn_beside;
 use crate::clock::Timestamp;
-use crate::provider::{AcquireCall, Call, Grant, ReleaseCall};
+use crate::future::join_all;
+use crate::provider::{AcquireCall, Call, Grant, LockKind, LockMode, ReleaseCall};
 use crate::providers::kit::fault::Fault;
 use crate::sending::{is_watched, unsent};
 use crate::{LockError, LockErrorKind};
@@ -38,28 +42,35 @@ const OWNER: usize = 64;
 /// Makes the calls in one request.
 pub(super) async fn call_all(manager: &Arc<ConnectionManager>, calls: Vec<Call>) {
     let mut group = Group::default();
+    let mut others = Vec::new();
     for call in calls {
-        match call {
-            Call::Release(call) => group.releases.push(call),
-            Call::Acquire(call) if call.gives_up().is_none() && call.request().is_abandoned() => {
-                call.answer(Err(LockErrorKind::Contended.into()));
-            }
-            Call::Acquire(call) => {
-                let form = Form::of(&call);
-                match call.gives_up() {
-                    None => group.takes.push((call, form)),
-                    Some(_) => group.passes.push((call, form)),
-                }
+        // The script for many locks is for mutexes. What else there is goes beside it.
+        match mode(&call) {
+            LockMode::Exclusive => group.add(call),
+            _ => {
+                let mut other = Group::default();
+                other.add(call);
+                others.push(other);
             }
         }
     }
-    if group.len() == 0 {
-        return;
+    if others.is_empty() {
+        return group.make(manager).await;
     }
-    let current = manager.current();
-    match current.filter(|connection| connection.grants_after().is_none()) {
-        Some(connection) => group.run(manager, connection).await,
-        None => group.go_on_alone(manager, false),
+    others.push(group);
+    let groups = others.into_iter();
+    join_all(
+        groups
+            .map(|group| Box::pin(group.make(manager)) as _)
+            .collect(),
+    )
+    .await;
+}
+
+fn mode(call: &Call) -> LockMode {
+    match call {
+        Call::Release(call) => call.grant().mode(),
+        Call::Acquire(call) => call.request().mode(),
     }
 }
 
@@ -97,6 +108,37 @@ impl Group {
 
     fn len(&self) -> usize {
         self.releases.len() + self.takes.len() + self.passes.len()
+    }
+
+    fn add(&mut self, call: Call) {
+        match call {
+            Call::Release(call) => self.releases.push(call),
+            Call::Acquire(call) if call.gives_up().is_none() && call.request().is_abandoned() => {
+                call.answer(Err(LockErrorKind::Contended.into()));
+            }
+            Call::Acquire(call) => {
+                let form = Form::of(&call);
+                match call.gives_up() {
+                    None => self.takes.push((call, form)),
+                    Some(_) => self.passes.push((call, form)),
+                }
+            }
+        }
+    }
+
+    /// Makes the calls, in one request if there is a connection that may grant locks.
+    async fn make(self, manager: &Arc<ConnectionManager>) {
+        if self.len() == 0 {
+            return;
+        }
+        let can_be_asked = self
+            .acquisitions()
+            .all(|(call, _)| check(call.request().mode()).is_ok());
+        let current = manager.current();
+        match current.filter(|connection| connection.grants_after().is_none()) {
+            Some(connection) if can_be_asked => self.run(manager, connection).await,
+            _ => self.go_on_alone(manager, false),
+        }
     }
 
     async fn run(self, manager: &Arc<ConnectionManager>, connection: Arc<Connection>) {
@@ -190,7 +232,9 @@ impl Group {
         }
         let names = self.releases.iter().map(|call| call.grant().name());
         let names = names.chain(self.acquisitions().map(|(call, _)| call.request().name()));
-        let all_keys: Vec<_> = names.map(|name| naming.keys(name)).collect();
+        let all_keys: Vec<_> = names
+            .map(|name| naming.keys(name, LockKind::Mutex))
+            .collect();
         let count = all_keys.len();
         let keys = all_keys.iter();
         let bytes = keys.map(|keys| keys.lock.len() + keys.waiters.len() + OWNER);
@@ -318,9 +362,9 @@ fn owner_of(manager: &ConnectionManager, call: &ReleaseCall) -> String {
 }
 
 /// Returns the owner that gives the lock up in the same step, if there is one.
-fn gives_up(manager: &ConnectionManager, call: &AcquireCall) -> Option<String> {
+fn gives_up(manager: &ConnectionManager, call: &AcquireCall) -> Option<Claim> {
     let grant = call.gives_up()?;
-    Some(manager.naming.owner(grant.owner()))
+    Some(Claim::of(&manager.naming, grant))
 }
 
 fn answer(manager: &Arc<ConnectionManager>, call: AcquireCall, answer: Result<Grant, LockError>) {

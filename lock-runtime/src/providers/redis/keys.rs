@@ -1,6 +1,6 @@
 //! How keys, channels and owners are named on the server. Versions of this library must agree.
 
-use crate::provider::OwnerId;
+use crate::provider::{LockKind, OwnerId};
 use crate::providers::kit::error::invalid;
 use crate::providers::kit::holder::{Names, OURS};
 use crate::{LockError, LockName};
@@ -8,8 +8,26 @@ use crate::{LockError, LockName};
 /// What the value of a lock ends with that is kept although its owner has released it.
 const KEPT: &str = ":kept";
 
-/// Keys of these endings are our own, so a lock of such a name is kept beside them.
-const COMPANIONS: [&str; 2] = ["lk1:fence", ":lk1:waiters"];
+/// What the keys end with that stand beside a lock.
+const WAITERS: &str = ":lk1:waiters";
+const READERS_AND_WRITERS: &str = ":lk1:rw";
+const ENDS_OF_READERS: &str = ":lk1:readers";
+const WAITERS_FOR_PERMITS: &str = ":lk1:permits";
+
+/// Keys of these endings are our own, so a lock of such a name is kept beside them. The last one is
+/// for locks that are read until they are written.
+const COMPANIONS: [&str; 6] = [
+    "lk1:fence",
+    WAITERS,
+    READERS_AND_WRITERS,
+    ENDS_OF_READERS,
+    WAITERS_FOR_PERMITS,
+    ":lk1:upgrader",
+];
+
+/// What the .NET library's keys of a reader–writer lock end with.
+const WRITER: &str = ".writer";
+const READERS: &str = ".readers";
 
 /// The names that every lock of a provider shares.
 pub(super) struct Naming {
@@ -23,8 +41,19 @@ pub(super) struct Naming {
 /// The keys of one lock.
 #[derive(Clone)]
 pub(super) struct Keys {
+    /// What the holder's value is in: of a reader–writer lock the writer's, of a semaphore the set
+    /// of permits that are out.
     pub(super) lock: String,
     pub(super) waiters: String,
+    /// The readers, and the ends of those that are ours.
+    readers: Option<Box<[String; 2]>>,
+    kind: LockKind,
+}
+
+/// The keys that a script is given, in its order.
+pub(super) struct ScriptKeys<'a> {
+    keys: [&'a str; 5],
+    count: usize,
 }
 
 impl Naming {
@@ -40,32 +69,35 @@ impl Naming {
         })
     }
 
-    /// Returns the keys of a lock.
+    /// Returns the keys of a lock of this kind.
     ///
     /// The queue is in its lock's hash slot, unless the key has a `}` and no tag. A tag ends at the
     /// first `}`, so none spans such a key. The fencing counter, one for all names, is in a slot of
     /// its own. Clusters are refused anyway.
-    pub(super) fn keys(&self, name: &LockName) -> Keys {
-        let mut lock = self.names.key(name);
-        if COMPANIONS.iter().any(|companion| lock.ends_with(companion)) {
+    pub(super) fn keys(&self, name: &LockName, kind: LockKind) -> Keys {
+        let mut key = self.names.key(name);
+        if COMPANIONS.iter().any(|companion| key.ends_with(companion)) {
             // No name holds this character, so no other name comes to this key.
-            lock.push('\0');
+            key.push('\0');
         }
-        let mut waiters = String::with_capacity(lock.len() + 2 + OURS.len() + 8);
-        if has_hash_tag(&lock) {
-            waiters.push_str(&lock);
-            // `{order}` and `order` must not share a queue: that of `order` is `{order}:…`.
-            let inner = lock.strip_prefix('{').and_then(|it| it.strip_suffix('}'));
-            if inner.is_some_and(|inner| !has_hash_tag(inner)) {
-                waiters.push('\0');
-            }
-        } else {
-            waiters.push('{');
-            waiters.push_str(&lock);
-            waiters.push('}');
+        let waiters = match kind {
+            LockKind::Mutex => WAITERS,
+            LockKind::RwLock => READERS_AND_WRITERS,
+            LockKind::Semaphore => WAITERS_FOR_PERMITS,
+        };
+        let waiters = companion(&key, waiters);
+        let mut readers = None;
+        if kind == LockKind::RwLock {
+            let ends = companion(&key, ENDS_OF_READERS);
+            readers = Some(Box::new([format!("{key}{READERS}"), ends]));
+            key.push_str(WRITER);
         }
-        waiters.push_str(":lk1:waiters");
-        Keys { lock, waiters }
+        Keys {
+            lock: key,
+            waiters,
+            readers,
+            kind,
+        }
     }
 
     /// Returns the value of the lock's key while this owner holds it.
@@ -74,14 +106,60 @@ impl Naming {
     }
 
     /// Returns the keys of a script that may change who holds a lock.
-    pub(super) fn of_script<'a>(&'a self, keys: &'a Keys) -> [&'a str; 3] {
-        [&keys.lock, &keys.waiters, &self.fence]
+    pub(super) fn of_script<'a>(&'a self, keys: &'a Keys) -> ScriptKeys<'a> {
+        let (lock, waiters) = (keys.lock.as_str(), keys.waiters.as_str());
+        let mut all = [lock, waiters, &self.fence, "", ""];
+        let count = match keys.kind {
+            LockKind::Semaphore => 2,
+            LockKind::Mutex => 3,
+            LockKind::RwLock => {
+                for (key, readers) in all[3..]
+                    .iter_mut()
+                    .zip(keys.readers.iter().flat_map(|it| &**it))
+                {
+                    *key = readers;
+                }
+                5
+            }
+        };
+        ScriptKeys { keys: all, count }
     }
 
     /// Returns the value of the lock's key from this owner's release until the lock is free.
     pub(super) fn kept(owner: &str) -> String {
         format!("{owner}{KEPT}")
     }
+}
+
+impl Keys {
+    pub(super) fn kind(&self) -> LockKind {
+        self.kind
+    }
+}
+
+impl<'a> ScriptKeys<'a> {
+    pub(super) fn as_slice(&self) -> &[&'a str] {
+        &self.keys[..self.count]
+    }
+}
+
+/// Returns the key that stands beside a lock's, in its hash slot.
+fn companion(lock: &str, ending: &str) -> String {
+    let mut key = String::with_capacity(lock.len() + 2 + ending.len());
+    if has_hash_tag(lock) {
+        key.push_str(lock);
+        // `{order}` and `order` must not share a queue: that of `order` is `{order}:…`.
+        let inner = lock.strip_prefix('{').and_then(|it| it.strip_suffix('}'));
+        if inner.is_some_and(|inner| !has_hash_tag(inner)) {
+            key.push('\0');
+        }
+    } else {
+        key.push('{');
+        key.push_str(lock);
+        key.push('}');
+    }
+    key.push_str(ending);
+    key
 }
 
 /// Says whether a cluster would hash only a part of the key. Its specification says which: what
@@ -97,7 +175,8 @@ mod tests {
     use super::*;
 
     fn waiters(prefix: &str, name: &str) -> String {
-        Naming::new(prefix).unwrap().keys(&name.into()).waiters
+        let naming = Naming::new(prefix).unwrap();
+        naming.keys(&name.into(), LockKind::Mutex).waiters
     }
 
     #[test]
@@ -124,10 +203,20 @@ mod tests {
         for prefix in ["", "a", "{a}"] {
             let naming = Naming::new(prefix).unwrap();
             for name in names.iter().filter(|name| !name.is_empty()) {
-                let Keys { lock, waiters } = naming.keys(&name.as_str().into());
-                for key in [(lock.clone(), None), (waiters, Some(lock))] {
-                    let of = keys.entry(key.0.clone()).or_insert(key.1.clone());
-                    assert_eq!(*of, key.1, "{:?} is the key of two things", key.0);
+                for kind in [LockKind::Mutex, LockKind::RwLock, LockKind::Semaphore] {
+                    let all = naming.keys(&name.as_str().into(), kind);
+                    // A mutex and a semaphore share their key, and are refused where they meet.
+                    let (lock, of) = match kind {
+                        LockKind::RwLock => (all.lock.clone(), Some((all.lock.clone(), kind))),
+                        _ => (all.lock.clone(), None),
+                    };
+                    let beside = all.readers.iter().flat_map(|readers| readers.to_vec());
+                    let beside = beside.chain([all.waiters.clone()]);
+                    let beside = beside.map(|key| (key, Some((all.lock.clone(), kind))));
+                    for (key, thing) in beside.chain([(lock, of)]) {
+                        let of = keys.entry(key.clone()).or_insert(thing.clone());
+                        assert_eq!(*of, thing, "{key:?} is the key of two things");
+                    }
                 }
             }
         }
@@ -136,11 +225,30 @@ mod tests {
     #[test]
     fn no_lock_is_one_of_our_own_keys() {
         let naming = Naming::new("App:").unwrap();
-        assert_eq!(naming.keys(&"lk1:fence".into()).lock, "App:lk1:fence\0");
-        assert_eq!(
-            naming.keys(&"{a}:lk1:waiters".into()).lock,
-            "App:{a}:lk1:waiters\0"
-        );
-        assert_eq!(naming.keys(&"lk1:other".into()).lock, "App:lk1:other");
+        let key = |name: &str| naming.keys(&name.into(), LockKind::Mutex).lock;
+        assert_eq!(key("lk1:fence"), "App:lk1:fence\0");
+        for ending in ["waiters", "rw", "readers", "permits", "upgrader"] {
+            let name = format!("{{a}}:lk1:{ending}");
+            assert_eq!(key(&name), format!("App:{name}\0"));
+        }
+        assert_eq!(key("lk1:other"), "App:lk1:other");
+    }
+
+    #[test]
+    fn the_keys_are_the_net_librarys_and_ours_beside_them() {
+        let naming = Naming::new("App:").unwrap();
+        let keys = |kind| naming.keys(&"order".into(), kind);
+        let all = keys(LockKind::RwLock);
+        let expected = [
+            "App:order.writer",
+            "{App:order}:lk1:rw",
+            "App:lk1:fence",
+            "App:order.readers",
+            "{App:order}:lk1:readers",
+        ];
+        assert_eq!(naming.of_script(&all).as_slice(), expected);
+        let all = keys(LockKind::Semaphore);
+        let expected = ["App:order", "{App:order}:lk1:permits"];
+        assert_eq!(naming.of_script(&all).as_slice(), expected);
     }
 }

@@ -1,4 +1,4 @@
-//! Locks on one Redis or Valkey server.
+//! Locks, reader–writer locks and semaphores on one Redis or Valkey server.
 
 // Each module uses only those above it.
 mod numbers;
@@ -23,6 +23,8 @@ mod connection;
 mod connection_manager;
 
 mod acquire_reply;
+mod modes;
+
 mod cleanup;
 mod reach;
 
@@ -33,6 +35,7 @@ mod waiting;
 mod acquire;
 mod release;
 mod renew;
+mod sharing;
 
 mod group;
 

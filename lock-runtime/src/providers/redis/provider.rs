@@ -9,15 +9,19 @@ use super::cleanup::Cleanup;
 use super::connection_manager::ConnectionManager;
 use super::group::{GROUP, call_all};
 use super::keys::Naming;
+use super::modes::Claim;
 use super::release::Release;
 use super::renew::renew_all;
 use super::settings::Settings;
+use super::sharing::may_share;
 
 use crate::background::run_here;
 use crate::clock::Timestamp;
 use crate::provider::{
-    AcquireRequest, BoxFuture, Call, Capabilities, Grant, LockProvider, LockSpace, describe,
+    AcquireRequest, BoxFuture, Call, Capabilities, Grant, LockMode, LockProvider, LockSpace,
+    describe,
 };
+use crate::providers::kit::error::unsupported;
 use crate::{LockError, LockErrorKind};
 
 /// Locks on one Redis server, 6.2 or newer, or Valkey.
@@ -37,6 +41,10 @@ use crate::{LockError, LockErrorKind};
 ///   key is gone every 25 to 100 ms.
 /// * **`min_hold`** is the key's life: once the server has agreed, the lock ends then, whatever
 ///   becomes of the process. A waiter gets it within a few milliseconds.
+/// * **Reader–writer locks and semaphores** are on the .NET library's keys, `name.readers` and
+///   `name.writer`, and a sorted set under `name`. One queue serves both modes in arrival order. A
+///   reader that crashed costs one lease. Of permits, each grant has its own end by the server's
+///   clock.
 /// * **Fencing tokens** come from one counter for the key prefix, which every grant raises to the
 ///   server's clock in microseconds. They go on growing over a restart without data and a failover,
 ///   as long as the clocks of the servers agree. `token_floor` puts them above those of the
@@ -68,7 +76,11 @@ use crate::{LockError, LockErrorKind};
 /// user myapp on >secret resetchannels ~MyApp1:* ~{MyApp1:* &MyApp1:lk1:grants:*
 ///     +hello +eval +evalsha +subscribe +publish +pubsub|numsub +time +get +set +del
 ///     +exists +pexpire +pttl +lpop +rpush +lpos +lrange +lindex +lset +lrem
+///     +sadd +srem +scard +sismember
+///     +zadd +zrem +zcard +zscore +zrange +zrangebyscore +zremrangebyscore
 /// ```
+///
+/// The last two lines are for reader–writer locks and semaphores.
 ///
 /// Without `+pubsub|numsub`, a release cannot see which waiters are alive. It then tells the first
 /// one to come for the lock, which takes a round trip longer. Optional are `+info`, for a warning
@@ -116,6 +128,8 @@ impl LockProvider for RedisProvider {
             .with_fairness()
             .with_contention_reports()
             .with_response_timeout(self.manager.settings.common.response_timeout)
+            .with_read_write()
+            .with_many_permits()
     }
 
     fn describe(&self) -> String {
@@ -163,12 +177,16 @@ impl LockProvider for RedisProvider {
         grant: &'a Grant,
         request: &'a AcquireRequest,
     ) -> BoxFuture<'a, Result<Grant, LockError>> {
-        let old = self.manager.naming.owner(grant.owner());
+        let old = Claim::of(&self.manager.naming, grant);
         Box::pin(async move {
             let passed_on = acquire(&self.manager, request, Some(old)).await;
             Cleanup::of_grant(&self.manager, grant);
             passed_on
         })
+    }
+
+    fn may_share<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<bool, LockError>> {
+        Box::pin(may_share(&self.manager, grant))
     }
 
     fn release_later<'a>(
@@ -177,6 +195,9 @@ impl LockProvider for RedisProvider {
         keep_for: Duration,
     ) -> BoxFuture<'a, Result<(), LockError>> {
         Box::pin(async move {
+            if grant.mode() == LockMode::Read {
+                return Err(unsupported("readers do not keep a lock"));
+            }
             let until = Timestamp::now() + keep_for;
             let kept = Release::new(&self.manager, grant).run_later(until).await;
             // The cleanup ends a lock that is still its owner's.

@@ -6,12 +6,12 @@ use std::time::Duration;
 use redis::{RedisResult, Value};
 
 use super::cleanup::Cleanup;
-use super::connection::{Connection, Releasing};
+use super::connection::Connection;
 use super::connection_manager::ConnectionManager;
 use super::error::{is_wrong_type, lock_error};
 use super::keys::{Keys, Naming};
+use super::modes::{Claim, scripts};
 use super::numbers::milliseconds;
-use super::script::{RELEASE, RELEASE_LATER};
 use crate::LockError;
 use crate::clock::Timestamp;
 use crate::provider::Grant;
@@ -29,7 +29,7 @@ pub(super) struct Release<'a> {
     manager: &'a Arc<ConnectionManager>,
     grant: &'a Grant,
     keys: Keys,
-    owner: String,
+    claim: Claim,
 }
 
 /// A try that failed: when, where and how.
@@ -38,12 +38,11 @@ pub(super) type Failed = (Timestamp, Arc<Connection>, redis::RedisError);
 impl<'a> Release<'a> {
     pub(super) fn new(manager: &'a Arc<ConnectionManager>, grant: &'a Grant) -> Self {
         let naming = &manager.naming;
-        let (keys, owner) = (naming.keys(grant.name()), naming.owner(grant.owner()));
         Self {
             manager,
             grant,
-            keys,
-            owner,
+            keys: naming.keys(grant.name(), grant.mode().kind()),
+            claim: Claim::of(naming, grant),
         }
     }
 
@@ -61,8 +60,8 @@ impl<'a> Release<'a> {
     /// Tries a second time where the connection was dead, and takes back what is not known.
     pub(super) async fn go_on(self, failed: Option<Failed>) -> Result<(), LockError> {
         let unsent = unsent();
-        let owners = vec![self.owner.clone()];
-        let cleanup = Cleanup::new(self.manager, &self.keys, owners, self.grant.lease());
+        let claims = vec![self.claim.clone()];
+        let cleanup = Cleanup::new(self.manager, &self.keys, claims, self.grant.lease());
         let second_try = failed.is_some();
         if let Some((sent_at, connection, error)) = failed
             && self.manager.note(&connection, &error) != Fault::Interrupted
@@ -95,17 +94,19 @@ impl<'a> Release<'a> {
     /// Has the server end the lock then, and not before. Tries a second time where the connection
     /// was dead. When this has succeeded, the owner holds the lock no more.
     pub(super) async fn run_later(self, until: Timestamp) -> Result<(), LockError> {
-        let kept = Naming::kept(&self.owner);
-        let keys = [self.keys.lock.as_str(), &self.keys.waiters];
+        let kept = Naming::kept(&self.claim.owner);
+        let keys = self.manager.naming.of_script(&self.keys);
+        let script = scripts(self.keys.kind()).release_later;
         let mut again = true;
         loop {
             let unsent = unsent();
             let connection = self.manager.connection().await?;
             drop(unsent);
             let left = milliseconds(until.remaining().max(SHORTEST));
-            let args = [self.owner.as_str(), &left, &kept];
+            let args = [self.claim.owner.as_str(), &left, &kept, &self.claim.mode];
+            let args = &args[..3 + usize::from(!self.claim.mode.is_empty())];
             // It is sent as text, since it is rare and the process may be about to end.
-            match connection.run_by_text(&RELEASE_LATER, &keys, &args).await {
+            match connection.run_by_text(script, keys.as_slice(), args).await {
                 Ok(Value::Int(1)) => return Ok(()),
                 Ok(_) => return Err(lost(GIVEN_UP)),
                 Err(error) if is_wrong_type(&error) => return Err(lost(GIVEN_UP)),
@@ -121,12 +122,16 @@ impl<'a> Release<'a> {
 
     pub(super) async fn ask(&self, connection: &Connection) -> RedisResult<bool> {
         let keys = self.manager.naming.of_script(&self.keys);
+        let scripts = scripts(self.keys.kind());
+        let args = [self.claim.owner.as_str(), &self.claim.mode];
+        // A mutex has one mode, which its script need not be told.
+        let args = &args[..1 + usize::from(!self.claim.mode.is_empty())];
         // A server that does not know the script yet refuses the first request, and is asked again.
-        let unsent = (!connection.knows(Releasing::One)).then(unsent);
-        let answer = connection.run(&RELEASE, &keys, &[&self.owner]).await;
+        let unsent = (!connection.knows(scripts.releasing)).then(unsent);
+        let answer = connection.run(scripts.release, keys.as_slice(), args).await;
         drop(unsent);
         if answer.is_ok() {
-            connection.has_learnt(Releasing::One);
+            connection.has_learnt(scripts.releasing);
         }
         read(answer)
     }

@@ -8,11 +8,12 @@ use redis::{Pipeline, RedisError, RedisResult, Value};
 use super::connection::Connection;
 use super::connection_manager::ConnectionManager;
 use super::error::{fault, given_up, is_forgotten, is_wrong_type, lock_error};
+use super::modes::{Claim, renewal};
 use super::numbers::milliseconds;
-use super::script::{By, RENEW};
+use super::script::By;
 use crate::LockError;
 use crate::clock::Timestamp;
-use crate::provider::Grant;
+use crate::provider::{Grant, LockMode};
 use crate::providers::kit::error::{lost, unavailable};
 use crate::providers::kit::fault::Fault;
 
@@ -65,7 +66,8 @@ async fn renew_some(
             }
             Ok(answers
                 .into_iter()
-                .map(|answer| read(answer, sent_at))
+                .zip(grants)
+                .map(|(answer, grant)| read(grant.mode(), answer, sent_at))
                 .collect())
         }
         Ok(Err(error)) => {
@@ -101,24 +103,47 @@ async fn send(
     Ok((sent_at, answers))
 }
 
-/// Makes the commands. `first` says how the first script is named; it makes the server know the
-/// others.
+/// Makes the commands. `first` says how each script is named first; that makes the server know it.
 fn commands(manager: &ConnectionManager, grants: &[&Grant], first: By) -> Pipeline {
     let mut commands = Pipeline::with_capacity(grants.len());
-    let mut by = first;
+    let mut named = Vec::with_capacity(3);
     for grant in grants {
-        let keys = manager.naming.keys(grant.name());
-        let owner = manager.naming.owner(grant.owner());
+        let mode = grant.mode();
+        let keys = manager.naming.keys(grant.name(), mode.kind());
+        let claim = Claim::of(&manager.naming, grant);
         let lease = milliseconds(grant.lease());
-        commands.add_command(RENEW.command(by, &[&keys.lock], &[&owner, &lease]));
-        by = By::Hash;
+        let script = renewal(mode);
+        let by = match named.iter().any(|known| std::ptr::eq(*known, script)) {
+            true => By::Hash,
+            false => {
+                named.push(script);
+                first
+            }
+        };
+        commands.add_command(match mode {
+            LockMode::Exclusive | LockMode::Write => {
+                script.command(by, &[&keys.lock], &[&claim.owner, &lease])
+            }
+            LockMode::Read | LockMode::Permits { .. } => {
+                let keys = manager.naming.of_script(&keys);
+                script.command(by, keys.as_slice(), &[&claim.owner, &lease, &claim.mode])
+            }
+        });
     }
     commands
 }
 
-fn read(answer: RedisResult<Value>, sent_at: Timestamp) -> Result<Timestamp, LockError> {
+fn read(
+    mode: LockMode,
+    answer: RedisResult<Value>,
+    sent_at: Timestamp,
+) -> Result<Timestamp, LockError> {
     Err(match answer {
         Ok(Value::Int(1)) => return Ok(sent_at),
+        Ok(Value::Int(0)) if mode == LockMode::Read => lost("the server has ended it"),
+        Ok(Value::Int(0)) if matches!(mode, LockMode::Permits { .. }) => {
+            lost("the server has ended it, or a part of it")
+        }
         Ok(Value::Int(0)) => lost("its key is gone from the server"),
         Ok(Value::Int(-2)) => lost("its key on the server holds a value that never expires"),
         Ok(_) => lost("another owner holds it on the server"),

@@ -13,12 +13,14 @@ static OWNERS: Lazy<Mutex<HashMap<String, usize>>> = Lazy::new(Mutex::default);
 pub(super) struct Residue(Vec<String>);
 
 impl Residue {
-    pub(super) fn new(owners: &[String]) -> Self {
+    pub(super) fn new<'a>(owners: impl IntoIterator<Item = &'a String>) -> Self {
+        let owners: Vec<_> = owners.into_iter().cloned().collect();
         let mut all = lock();
-        for owner in owners {
+        for owner in &owners {
             *all.entry(owner.clone()).or_default() += 1;
         }
-        Self(owners.to_vec())
+        drop(all);
+        Self(owners)
     }
 
     /// Says whether this owner, which the server says holds a lock, is nobody any more.

@@ -18,14 +18,71 @@ macro_rules! scripts {
 }
 
 scripts! {
-    ACQUIRE = ["acquire.lua", "counter.lua", "queue.lua", "acquire_slowly.lua"];
-    PASS_ON = ["counter.lua", "queue.lua", "pass_on.lua"];
-    RELEASE = ["release.lua", "counter.lua", "queue.lua", "release_slowly.lua"];
+    ACQUIRE = [
+        "acquire.lua", "counter.lua", "tokens.lua", "queue.lua", "line.lua", "take.lua",
+        "acquire_slowly.lua"
+    ];
+    PASS_ON = ["counter.lua", "tokens.lua", "queue.lua", "line.lua", "take.lua", "pass_on.lua"];
+    RELEASE = ["release.lua", "counter.lua", "tokens.lua", "queue.lua", "release_slowly.lua"];
     RELEASE_LATER = ["release_later.lua"];
-    CLEANUP = ["cleanup.lua", "counter.lua", "queue.lua", "cleanup_slowly.lua"];
-    GROUP = ["group.lua", "counter.lua", "queue.lua", "group_slowly.lua"];
+    CLEANUP = ["cleanup.lua", "counter.lua", "tokens.lua", "queue.lua", "cleanup_slowly.lua"];
+    GROUP = [
+        "group.lua", "counter.lua", "tokens.lua", "queue.lua", "line.lua", "take.lua",
+        "group_slowly.lua"
+    ];
+    /// A writer's too: its key is like a mutex.
     RENEW = ["renew.lua"];
     RAISE_TOKENS = ["counter.lua", "raise_tokens.lua"];
+
+    READ_WRITE_ACQUIRE = [
+        "read_write_acquire.lua", "counter.lua", "tokens.lua", "read_write.lua", "serve.lua",
+        "line.lua", "enter.lua", "enter_slowly.lua"
+    ];
+    READ_WRITE_PASS_ON = [
+        "counter.lua", "tokens.lua", "read_write.lua", "serve.lua", "line.lua", "enter.lua",
+        "enter_anew.lua"
+    ];
+    READ_WRITE_RELEASE = [
+        "read_write_release.lua", "counter.lua", "tokens.lua", "read_write.lua", "serve.lua",
+        "leave.lua"
+    ];
+    WRITE_RELEASE_LATER = [
+        "counter.lua", "tokens.lua", "read_write.lua", "serve.lua", "write_release_later.lua"
+    ];
+    READ_WRITE_CLEANUP = [
+        "counter.lua", "tokens.lua", "read_write.lua", "serve.lua", "leave_nothing.lua"
+    ];
+    READ_RENEW = [
+        "read_renew.lua", "counter.lua", "tokens.lua", "read_write.lua", "serve.lua",
+        "renew_slowly.lua"
+    ];
+    MAY_SHARE = [
+        "may_share.lua", "counter.lua", "tokens.lua", "read_write.lua", "serve.lua",
+        "may_share_slowly.lua"
+    ];
+
+    PERMITS_ACQUIRE = [
+        "permits_acquire.lua", "counter.lua", "tokens.lua", "permits.lua", "serve.lua",
+        "line.lua", "enter.lua",
+        "enter_slowly.lua"
+    ];
+    PERMITS_PASS_ON = [
+        "counter.lua", "tokens.lua", "permits.lua", "serve.lua", "line.lua", "enter.lua",
+        "enter_anew.lua"
+    ];
+    PERMITS_RELEASE = [
+        "permits_release.lua", "counter.lua", "tokens.lua", "permits.lua", "serve.lua", "leave.lua"
+    ];
+    PERMITS_RELEASE_LATER = [
+        "counter.lua", "tokens.lua", "permits.lua", "serve.lua", "permits_release_later.lua"
+    ];
+    PERMITS_CLEANUP = [
+        "counter.lua", "tokens.lua", "permits.lua", "serve.lua", "leave_nothing.lua"
+    ];
+    PERMITS_RENEW = [
+        "permits_renew.lua", "counter.lua", "tokens.lua", "permits.lua", "serve.lua",
+        "renew_slowly.lua"
+    ];
 }
 
 pub(super) struct Script {

@@ -16,7 +16,7 @@ use super::notifications::{Inbox, Notification};
 use super::reach::Reach;
 use crate::clock::Timestamp;
 use crate::future::{First, select};
-use crate::provider::Grant;
+use crate::provider::{Grant, LockMode};
 use crate::providers::kit::backoff::jittered;
 use crate::providers::kit::deadline::Deadline;
 use crate::providers::kit::error::unavailable;
@@ -76,7 +76,7 @@ impl<'a> Waiting<'a> {
         } = acquisition;
         let inbox = request
             .waits()
-            .then(|| manager.notifications.subscribe(&acquisition.owner));
+            .then(|| manager.notifications.subscribe(&acquisition.claim.owner));
         let limit = manager.settings.common.response_timeout;
         Self {
             acquisition,
@@ -158,7 +158,7 @@ impl<'a> Waiting<'a> {
         sent_at: Timestamp,
         answer: Answer,
     ) -> Result<Next, LockError> {
-        let none_up_to = self.acquisition.manager.settings.tokens.none_up_to;
+        let none_up_to = self.acquisition.none_up_to();
         match answer {
             Answer::Granted(first, count) if first > none_up_to => {
                 Ok(Next::Return(self.grant(sent_at, first, count)))
@@ -243,7 +243,8 @@ impl<'a> Waiting<'a> {
     ) -> Result<Next, LockError> {
         let request = self.acquisition.request;
         let fault = self.acquisition.manager.note(connection, &error);
-        let error = match is_wrong_type(&error) {
+        // A mutex has only one other key that may be wrong.
+        let error = match is_wrong_type(&error) && request.mode() == LockMode::Exclusive {
             true => no_lock(&self.acquisition.keys.waiters, "a value that is no queue"),
             false => lock_error(error),
         };
@@ -290,7 +291,7 @@ impl<'a> Waiting<'a> {
         wanted: NonZeroU32,
         until: Timestamp,
     ) -> Result<Option<Grant>, LockError> {
-        let none_up_to = self.acquisition.manager.settings.tokens.none_up_to;
+        let none_up_to = self.acquisition.none_up_to();
         match self.woken(connection, wanted, until).await {
             // A grant that is later than the request that refreshed the entry lasts at least a
             // lease from there. If too little is left of that, or if the grant is an earlier one,
@@ -318,7 +319,8 @@ impl<'a> Waiting<'a> {
         wanted: NonZeroU32,
         until: Timestamp,
     ) -> Woken {
-        let request = self.acquisition.request;
+        let acquisition = &self.acquisition;
+        let request = acquisition.request;
         let Some(inbox) = &mut self.inbox else {
             return Woken::Abandoned;
         };
@@ -336,7 +338,7 @@ impl<'a> Waiting<'a> {
                 First::Right(First::Left(First::Right(()))) => return Woken::LookAgain,
                 First::Right(First::Right(())) => {
                     self.count_after = self.count_after.saturating_mul(2);
-                    if pause == remaining || request.tokens_wanted() > wanted {
+                    if pause == remaining || acquisition.tokens_wanted() > wanted {
                         return Woken::LookAgain;
                     }
                 }

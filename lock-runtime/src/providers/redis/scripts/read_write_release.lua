@@ -1,0 +1,11 @@
+-- Ends what a reader or a writer holds, and lets in whoever waits for it.
+-- KEYS: as for acquiring. ARGV: owner, and the mode, r or w.
+-- Answers 1, or 0 if the owner did not hold the lock.
+if redis.call('EXISTS', KEYS[2]) == 0 then
+  if ARGV[2] == 'r' then
+    local has_end = redis.call('ZREM', KEYS[5], ARGV[1])
+    return redis.call('SREM', KEYS[4], ARGV[1]) * has_end
+  end
+  if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+  return redis.call('DEL', KEYS[1])
+end
