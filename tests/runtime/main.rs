@@ -25,6 +25,7 @@ mod shared_bodies;
 mod shared_leftovers;
 mod shared_model;
 mod sharing;
+mod stale_answers;
 mod telemetry;
 mod timeouts;
 mod wakers;

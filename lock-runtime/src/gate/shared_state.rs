@@ -297,17 +297,24 @@ impl State {
     /// Tells whether a holder is seen now that is in everybody's way, in this process or by the
     /// server.
     pub(super) fn sees_holder(&self) -> bool {
-        let told = || match &self.call {
-            Some(UnderWay::Acquire { interest, .. }) => interest.is_contended(),
-            _ => false,
-        };
         let is_full = || {
             let head = self.queue.front();
             head.is_some_and(|head| {
                 matches!(head.wish.mode, LockMode::Permits { .. }) && !self.fits(head.wish.mode)
             })
         };
-        self.is_kept_by_writer() || told() || is_full()
+        self.is_kept_by_writer() || self.is_told_of_holder() || is_full()
+    }
+
+    /// Tells whether the server has named a holder to the call under way. What a call that nobody
+    /// wants any more has been told may be over since.
+    pub(super) fn is_told_of_holder(&self) -> bool {
+        match &self.call {
+            Some(UnderWay::Acquire { interest, .. }) => {
+                interest.is_contended() && !interest.is_abandoned()
+            }
+            _ => false,
+        }
     }
 
     /// Tells whether a writer has the lock, or nobody may have it yet.

@@ -187,7 +187,7 @@ impl AcquireRequest {
 
     /// Tells whether no caller wants the lock any more.
     pub fn is_abandoned(&self) -> bool {
-        self.interest.0.abandoned.get().is_some()
+        self.interest.is_abandoned()
     }
 
     /// Waits until no caller wants the lock any more. The provider then takes back what it left on
@@ -283,6 +283,11 @@ impl Interest {
     /// Sets what [`AcquireRequest::tokens_wanted`] returns.
     pub fn want_tokens(&self, tokens: NonZeroU32) {
         self.0.tokens_wanted.store(tokens.get(), Ordering::Relaxed);
+    }
+
+    /// Tells whether the request was abandoned.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.0.abandoned.get().is_some()
     }
 
     /// Tells whether [`AcquireRequest::report_contention`] was called.

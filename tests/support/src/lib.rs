@@ -1,6 +1,7 @@
 //! The library that the tests of this workspace share: scratch space, real servers, faults, other
 //! processes, and judges of what happened.
 
+pub mod any_lock;
 pub mod certificates;
 pub mod child;
 pub mod example;
@@ -25,6 +26,7 @@ mod unprivileged;
 pub mod workers;
 pub mod zookeeper;
 
+pub use any_lock::{AnyGuard, AnyLock};
 pub use harness::{eventually, poll_once, run};
 pub use history::{History, boot_nanos};
 pub use postgres::PostgresServer;
