@@ -6,12 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use lock_runtime::{AcquireRequest, DistributedSemaphore, LockErrorKind, LockMode, LockProvider};
-use lock_tests::{eventually, run};
+use lock_tests::{Windows, eventually, run};
 
 use crate::file_modes::{Directory, Foreign, ask, get, is_free, wait, within};
 use crate::file_only::{BOUND, DEADLINE};
 use crate::file_shared::TOLD_WITHIN;
-use crate::windows::{Window, judge_permits};
 
 fn permits(take: u32, limit: u32) -> LockMode {
     LockMode::Permits {
@@ -314,16 +313,16 @@ async fn mixed(words: &str, least: u64) {
     for (seed, probe) in probes.iter_mut().enumerate() {
         probe.tell(&format!("mix 2000 {seed} {words}"));
     }
-    let mut windows = Vec::new();
+    let windows = Windows::default();
     for probe in &mut probes {
         let lines = probe.lines_until("done", DEADLINE).await;
-        windows.extend(lines.iter().map(|line| Window::parse(line)));
+        windows.record_lines(&probe.id().to_string(), &lines);
     }
+    let seen = windows.check();
     for word in words.split(' ') {
-        let count = windows.iter().filter(|window| window.mode == word).count();
-        assert!(count > 10, "{count} of {word}");
+        assert!(seen.grants[word] > 10, "{seen:?}");
     }
-    assert!(judge_permits(&windows).unwrap() >= least);
+    assert!(seen.most_permits >= least, "{seen:?}");
     assert_eq!(directory.files(), [""; 0]);
 }
 

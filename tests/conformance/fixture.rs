@@ -5,26 +5,31 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lock_runtime::testing::TestProvider;
-use lock_runtime::{DistributedLock, InProcessProvider, LockGuard, LockName, LockProvider};
-#[cfg(feature = "postgres")]
-use lock_tests::PostgresServer;
-#[cfg(feature = "redis")]
-use lock_tests::RedisServer;
-#[cfg(feature = "redis")]
-use lock_tests::redis::{LEAST_PRIVILEGE, RedisOptions};
-#[cfg(feature = "zookeeper")]
-use lock_tests::zookeeper::SharedServer;
-use lock_tests::{Probe, Scratch, unique};
+use lock_runtime::{BoxFuture, LockMode, LockName, LockProvider};
+use lock_tests::any_lock::ModeWord;
+use lock_tests::{AnyGuard, AnyLock, Probe};
+
+use crate::filler::Filler;
 
 /// The time that no test exceeds.
 const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Makes a provider of the same locks, for one that has no URL.
+type Another = Box<dyn Fn() -> Arc<dyn LockProvider> + Send + Sync>;
+/// Takes a lock away from whoever holds it, in a way of which the holder can know.
+type Loses = Box<dyn Fn(&str) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// A provider under test, with locks that no other test sees.
 pub(crate) struct Fixture {
     /// The URL at which another process finds the same locks; `None` if none can.
     url: Option<String>,
     provider: Arc<dyn LockProvider>,
+    /// The kind of the locks that the cases about mutexes get.
+    mode: LockMode,
+    /// What makes all permits but one taken, where the last one stands for a mutex.
+    filler: Option<Filler>,
+    another: Option<Another>,
+    loses: Option<Loses>,
     /// The shortest lease that this provider's server keeps reliably, for cases about leases.
     short_lease: Duration,
     /// The time until a lock that was given up is taken, on a loaded machine.
@@ -34,10 +39,14 @@ pub(crate) struct Fixture {
 }
 
 impl Fixture {
-    fn new(provider: Arc<dyn LockProvider>) -> Self {
+    pub(crate) fn new(provider: Arc<dyn LockProvider>) -> Self {
         Self {
             url: None,
             provider,
+            mode: LockMode::Exclusive,
+            filler: None,
+            another: None,
+            loses: None,
             short_lease: Duration::from_secs(1),
             bound: Duration::from_secs(10),
             resources: Vec::new(),
@@ -45,7 +54,7 @@ impl Fixture {
     }
 
     /// Makes the fixture of a provider that every process can connect to by this URL.
-    async fn connect(url: String) -> Self {
+    pub(crate) async fn connect(url: String) -> Self {
         let provider = lock_runtime::connect(&url)
             .await
             .expect("the provider connects");
@@ -56,9 +65,61 @@ impl Fixture {
     }
 
     /// Keeps something until the fixture is dropped, which is after its provider.
-    fn with(mut self, resource: impl Any + Send + Sync) -> Self {
+    pub(crate) fn with(mut self, resource: impl Any + Send + Sync) -> Self {
         self.resources.push(Box::new(resource));
         self
+    }
+
+    /// Sets the time until a lock that was given up is taken.
+    pub(crate) fn with_bound(mut self, bound: Duration) -> Self {
+        self.bound = bound;
+        self
+    }
+
+    /// Says how to make a provider that is apart from this one as that of another process is.
+    pub(crate) fn with_another(
+        mut self,
+        another: impl Fn() -> Arc<dyn LockProvider> + Send + Sync + 'static,
+    ) -> Self {
+        self.another = Some(Box::new(another));
+        self
+    }
+
+    /// Says how to take a reader–writer lock or a semaphore away from its holders.
+    pub(crate) fn with_losses(
+        mut self,
+        loses: impl Fn(&str) -> BoxFuture<'static, ()> + Send + Sync + 'static,
+    ) -> Self {
+        self.loses = Some(Box::new(loses));
+        self
+    }
+
+    /// Lets locks of this mode stand for mutexes. Where there are more permits than one, all others
+    /// are taken before.
+    pub(crate) async fn of_mode(mut self, mode: LockMode) -> Self {
+        if let LockMode::Permits { limit, take } = mode
+            && limit > take
+        {
+            let elsewhere = self.elsewhere().await;
+            self.filler = Some(Filler::new(
+                elsewhere,
+                limit.get(),
+                limit.get() - take.get(),
+            ));
+        }
+        self.mode = mode;
+        self
+    }
+
+    /// Returns what the cases about mutexes want of a lock.
+    pub(crate) fn mode(&self) -> LockMode {
+        self.mode
+    }
+
+    /// Tells whether the guards of these locks have fencing tokens.
+    pub(crate) fn has_tokens(&self) -> bool {
+        let permits = matches!(self.mode, LockMode::Permits { .. });
+        self.provider.capabilities().fencing_tokens && !permits
     }
 
     pub(crate) fn provider(&self) -> &Arc<dyn LockProvider> {
@@ -73,12 +134,36 @@ impl Fixture {
         self.short_lease
     }
 
-    pub(crate) fn lock(&self, name: impl Into<LockName>) -> DistributedLock {
-        DistributedLock::on(self.provider.clone(), name)
+    pub(crate) fn lock(&self, name: impl Into<LockName>) -> AnyLock {
+        self.lock_on(self.provider.clone(), name)
+    }
+
+    pub(crate) fn lock_on(
+        &self,
+        provider: Arc<dyn LockProvider>,
+        name: impl Into<LockName>,
+    ) -> AnyLock {
+        let name = name.into();
+        self.fill(&name);
+        AnyLock::on(self.mode, provider, name)
+    }
+
+    fn fill(&self, name: &LockName) {
+        if let Some(filler) = &self.filler {
+            filler.fill(name, self.bound);
+        }
+    }
+
+    /// Returns a lock for what this mode wants of it.
+    pub(crate) fn of(&self, mode: LockMode, name: &str) -> AnyLock {
+        AnyLock::on(mode, self.provider.clone(), name)
     }
 
     /// Returns a second provider for the same locks, if there can be one.
     pub(crate) async fn second_provider(&self) -> Option<Arc<dyn LockProvider>> {
+        if let Some(another) = &self.another {
+            return Some(another());
+        }
         let url = self.url.as_ref()?;
         Some(
             lock_runtime::connect(url)
@@ -87,8 +172,31 @@ impl Fixture {
         )
     }
 
-    /// Starts another process for the lock of this name.
+    /// Returns a second provider for the same locks, or this one where there is none.
+    pub(crate) async fn elsewhere(&self) -> Arc<dyn LockProvider> {
+        let second = self.second_provider().await;
+        second.unwrap_or_else(|| self.provider.clone())
+    }
+
+    /// Takes a reader–writer lock or a semaphore away from its holders.
+    pub(crate) async fn lose(&self, name: &str) {
+        let loses = self.loses.as_ref();
+        loses.expect("a provider that can lose a lock")(name).await;
+    }
+
+    /// Starts another process for the lock of this name, which is one of those that stand for
+    /// mutexes.
     pub(crate) fn probe(&self, name: &str) -> Probe {
+        let mut probe = self.plain_probe(name);
+        if self.mode != LockMode::Exclusive {
+            self.fill(&LockName::from(name));
+            probe.tell(&format!("as {}", ModeWord(self.mode)));
+        }
+        probe
+    }
+
+    /// Starts another process.
+    pub(crate) fn plain_probe(&self, name: &str) -> Probe {
         let url = self
             .url
             .as_ref()
@@ -97,13 +205,13 @@ impl Fixture {
     }
 
     /// Takes a lock that is free or about to be.
-    pub(crate) async fn take(&self, lock: &DistributedLock) -> LockGuard {
+    pub(crate) async fn take(&self, lock: &AnyLock) -> AnyGuard {
         let taken = lock.acquire_for(self.bound).await;
         taken.unwrap_or_else(|error| panic!("free within {:?}: {error}", self.bound))
     }
 
     /// Checks that the lock is free, now or within the bound of a release in the background.
-    pub(crate) async fn assert_free(&self, lock: &DistributedLock) {
+    pub(crate) async fn assert_free(&self, lock: &AnyLock) {
         self.take(lock)
             .await
             .release()
@@ -112,7 +220,7 @@ impl Fixture {
     }
 
     /// Checks that somebody holds the lock.
-    pub(crate) async fn assert_held(&self, lock: &DistributedLock) {
+    pub(crate) async fn assert_held(&self, lock: &AnyLock) {
         assert!(
             lock.try_acquire()
                 .await
@@ -126,7 +234,7 @@ impl Fixture {
 pub(crate) type BoxFixture = std::pin::Pin<Box<dyn Future<Output = Option<Fixture>> + Send>>;
 
 /// Runs one case on a fixture of its own.
-pub(crate) fn run<C, F>(fixture: fn() -> BoxFixture, case: C)
+pub(crate) fn run<C, F>(fixture: impl Fn() -> BoxFixture + Send + 'static, case: C)
 where
     C: FnOnce(Arc<Fixture>) -> F + Send + 'static,
     F: Future<Output = ()> + Send,
@@ -143,88 +251,31 @@ where
 pub(crate) fn check_groups(fixture: fn() -> BoxFixture, groups: &'static [&'static str]) {
     run(fixture, move |fixture| async move {
         let capabilities = fixture.provider.capabilities();
-        assert_eq!(
-            groups.contains(&"tokens"),
-            capabilities.fencing_tokens,
-            "fencing tokens"
-        );
-        let (leases, processes) = (capabilities.lease.is_some(), fixture.url.is_some());
-        assert_eq!(groups.contains(&"leases"), leases, "leases");
-        assert_eq!(groups.contains(&"processes"), processes, "other processes");
-        let both = leases && processes;
-        assert_eq!(
-            groups.contains(&"leased_processes"),
-            both,
-            "leases of other processes"
-        );
+        let leases = capabilities.lease.is_some();
+        let processes = fixture.url.is_some();
+        let apart = processes || fixture.another.is_some();
+        let losses = fixture.loses.is_some();
+        let fair = capabilities.fair && apart;
+        let mutexes = fixture.mode == LockMode::Exclusive;
+        let (rw, permits) = (capabilities.read_write, capabilities.semaphore);
+        assert_eq!(permits, capabilities.many_permits, "several permits");
+        for (group, expected) in [
+            ("tokens", fixture.has_tokens()),
+            ("leases", leases),
+            ("processes", processes),
+            ("leased_processes", leases && processes),
+            ("read_write", mutexes && rw),
+            ("read_write_apart", mutexes && rw && apart),
+            ("read_write_fair", mutexes && rw && fair),
+            ("read_write_losses", mutexes && rw && losses),
+            ("read_write_processes", mutexes && rw && processes),
+            ("permits", mutexes && permits),
+            ("permits_apart", mutexes && permits && apart),
+            ("permits_losses", mutexes && permits && losses),
+            ("permits_processes", mutexes && permits && processes),
+            ("mutexes_only", mutexes && !rw && !permits),
+        ] {
+            assert_eq!(groups.contains(&group), expected, "{group}");
+        }
     });
-}
-
-pub(crate) fn in_process() -> BoxFixture {
-    Box::pin(async { Some(Fixture::new(Arc::new(InProcessProvider::new()))) })
-}
-
-pub(crate) fn testing() -> BoxFixture {
-    Box::pin(async { Some(Fixture::new(Arc::new(TestProvider::new()))) })
-}
-
-#[cfg(feature = "file")]
-pub(crate) fn file() -> BoxFixture {
-    Box::pin(async {
-        let scratch = Scratch::new();
-        let directory = scratch.join("locks");
-        let url = format!("file:{}?key_prefix={}:", directory.display(), unique());
-        Some(Fixture::connect(url).await.with(scratch))
-    })
-}
-
-/// Uses one server for all tests, names that no other test has, and a lease so short that a case
-/// may outlive it.
-#[cfg(feature = "postgres")]
-pub(crate) fn postgres() -> BoxFixture {
-    Box::pin(async {
-        let server = PostgresServer::shared()?;
-        let url = format!("{}?key_prefix={}:&lease=3s", server.url(), unique());
-        Some(Fixture::connect(url).await.with(server))
-    })
-}
-
-/// Starts a server for each test, with a lease so short that a case may outlive it.
-#[cfg(feature = "redis")]
-pub(crate) fn redis() -> BoxFixture {
-    Box::pin(async {
-        let server = RedisServer::start_plain()?;
-        let url = format!("{}?key_prefix={}:&lease=3s", server.url(), unique());
-        Some(Fixture::connect(url).await.with(server))
-    })
-}
-
-#[cfg(feature = "redis")]
-pub(crate) fn redis_least_privilege() -> BoxFixture {
-    Box::pin(async {
-        let options = RedisOptions::default()
-            .acl("user default off")
-            .acl(&format!("user service on >secret {LEAST_PRIVILEGE}"));
-        let server = options.start()?;
-        let url = format!(
-            "redis://service:secret@127.0.0.1:{}?key_prefix=MyApp1:&lease=3s",
-            server.port()
-        );
-        Some(Fixture::connect(url).await.with(server))
-    })
-}
-
-/// Uses one server for all tests, since a Java machine takes long to start, and a directory for
-/// each test.
-#[cfg(feature = "zookeeper")]
-pub(crate) fn zookeeper() -> BoxFixture {
-    Box::pin(async {
-        let server = SharedServer::find()?;
-        let url = format!(
-            "zookeeper://127.0.0.1:{}/{}?key_prefix=MyApp1:&lease=4s",
-            server.port(),
-            unique()
-        );
-        Some(Fixture::connect(url).await)
-    })
 }

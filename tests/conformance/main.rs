@@ -5,10 +5,13 @@
 mod suite;
 
 mod cases;
+mod counted;
+mod double;
+mod filler;
 mod fixture;
+mod planted;
+mod providers;
 mod table;
-#[cfg(feature = "file")]
-mod windows;
 
 #[cfg(feature = "file")]
 mod file_modes;
@@ -19,30 +22,54 @@ mod file_permits;
 #[cfg(feature = "file")]
 mod file_shared;
 
-conformance!(in_process: tokens);
+conformance!(in_process: tokens, read_write, permits);
+conformance!(in_process_write: tokens);
+conformance!(in_process_only_permit:);
+conformance!(in_process_last_permit:);
 // What users test their programs with behaves like the real ones.
-conformance!(testing: tokens, leases);
+conformance!(testing: tokens, leases, read_write, read_write_apart, read_write_losses, permits,
+    permits_apart, permits_losses);
+conformance!(testing_write: tokens, leases);
+conformance!(testing_only_permit: leases);
+conformance!(testing_last_permit: leases);
 #[cfg(feature = "file")]
-conformance!(file: tokens, processes);
+conformance!(file: tokens, processes, read_write, read_write_apart, read_write_losses,
+    read_write_processes, permits, permits_apart, permits_losses, permits_processes);
+#[cfg(feature = "file")]
+conformance!(file_write: tokens, processes);
+#[cfg(feature = "file")]
+conformance!(file_only_permit: processes);
+#[cfg(feature = "file")]
+conformance!(file_last_permit: processes);
 #[cfg(feature = "postgres")]
-conformance!(postgres: tokens, processes, leases, leased_processes);
+conformance!(postgres: tokens, processes, leases, leased_processes, mutexes_only);
 #[cfg(not(feature = "postgres"))]
 #[test]
 fn postgres() {
     lock_tests::skip::because("the feature `postgres` is not compiled in");
 }
 #[cfg(feature = "redis")]
-conformance!(redis: tokens, processes, leases, leased_processes);
+conformance!(redis: tokens, processes, leases, leased_processes, read_write, read_write_apart,
+    read_write_fair, read_write_losses, read_write_processes, permits, permits_apart, permits_losses,
+    permits_processes);
+#[cfg(feature = "redis")]
+conformance!(redis_write: tokens, processes, leases, leased_processes);
+#[cfg(feature = "redis")]
+conformance!(redis_only_permit: processes, leases, leased_processes);
+#[cfg(feature = "redis")]
+conformance!(redis_last_permit: processes, leases, leased_processes);
 // With nothing but the rights that the guide to Redis asks for.
 #[cfg(feature = "redis")]
-conformance!(redis_least_privilege: tokens, processes, leases, leased_processes);
+conformance!(redis_least_privilege: tokens, processes, leases, leased_processes, read_write,
+    read_write_apart, read_write_fair, read_write_processes, permits, permits_apart,
+    permits_processes);
 #[cfg(not(feature = "redis"))]
 #[test]
 fn redis() {
     lock_tests::skip::because("the feature `redis` is not compiled in");
 }
 #[cfg(feature = "zookeeper")]
-conformance!(zookeeper: tokens, processes, leases, leased_processes);
+conformance!(zookeeper: tokens, processes, leases, leased_processes, mutexes_only);
 #[cfg(not(feature = "zookeeper"))]
 #[test]
 fn zookeeper() {

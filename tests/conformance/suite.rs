@@ -14,7 +14,7 @@ macro_rules! conformance {
             #[test]
             fn groups_match_the_capabilities() {
                 let groups = &[$(stringify!($group)),*];
-                crate::fixture::check_groups(crate::fixture::$provider, groups);
+                crate::fixture::check_groups(crate::providers::$provider, groups);
             }
         }
     };
@@ -66,11 +66,67 @@ macro_rules! cases {
         cases!($provider => leased_processes:
             frozen_holder_is_lost, killed_holder_costs_a_lease);
     };
+    (mutexes_only $provider:ident) => {
+        cases!($provider => mutexes_only: other_kinds_are_unsupported_at_once);
+    };
+    (read_write $provider:ident) => {
+        cases!($provider => read_write:
+            readers_share_and_a_writer_is_alone, guards_know_their_names,
+            a_writer_enters_after_the_last_of_two_readers, a_read_is_refused_while_a_writer_waits,
+            neighbours_enter_together, readers_of_a_process_share_one_grant,
+            who_leaves_keeps_the_others_grant, readers_and_writers_dropped_at_every_poll,
+            readers_and_writers_dropped_when_just_granted, kinds_are_not_mixed,
+            tokens_of_conflicting_grants_grow, windows_of_readers_and_writers,
+            writers_without_a_pause_let_readers_in);
+        cases!($provider => ends:
+            the_last_reader_ends_anywhere, a_written_lock_keeps_its_min_hold);
+        cases!($provider => nested:
+            a_nested_read_joins_past_a_waiting_writer, what_waits_for_itself_is_told);
+    };
+    (read_write_apart $provider:ident) => {
+        cases!($provider => modes_apart:
+            read_write_read_in_their_order, endless_reads_let_a_writer_elsewhere_in,
+            a_second_release_touches_nobody);
+    };
+    (read_write_fair $provider:ident) => {
+        cases!($provider => modes_apart:
+            both_modes_are_served_in_arrival_order, endless_writes_let_a_reader_elsewhere_in);
+    };
+    (read_write_losses $provider:ident) => {
+        cases!($provider => shared_losses: a_loss_reaches_every_reader);
+    };
+    (read_write_processes $provider:ident) => {
+        cases!($provider => modes_processes:
+            readers_of_processes_share, a_killed_reader_costs_a_lease,
+            a_killed_reader_does_not_live_on_by_others, a_killed_waiting_writer_lets_readers_in,
+            windows_of_processes);
+    };
+    (permits $provider:ident) => {
+        cases!($provider => permits:
+            there_are_so_many_and_no_more, numbers_that_cannot_be_are_refused,
+            exactly_one_two_and_three_are_inside, a_hundred_tasks_reach_exactly_ten,
+            they_are_drained_and_filled, there_may_be_as_many_as_a_number_can_say,
+            several_are_taken_together, who_wants_many_is_not_starved, permits_in_arrival_order,
+            limits_may_differ, windows_of_permits, permits_dropped_at_every_poll,
+            permits_dropped_when_just_granted, permits_are_no_other_kind);
+        cases!($provider => ends: permits_end_anywhere, permits_keep_their_min_hold);
+        cases!($provider => nested: permits_that_cannot_be_had_are_told);
+    };
+    (permits_apart $provider:ident) => {
+        cases!($provider => modes_apart: who_waits_for_many_is_not_overtaken);
+    };
+    (permits_losses $provider:ident) => {
+        cases!($provider => shared_losses: a_loss_of_permits_is_told);
+    };
+    (permits_processes $provider:ident) => {
+        cases!($provider => modes_processes:
+            killed_holders_of_permits_cost_a_lease, a_killed_waiter_for_permits_stops_nobody);
+    };
     ($provider:ident => $module:ident: $($case:ident),* $(,)?) => {
         $(
             #[test]
             fn $case() {
-                crate::fixture::run(crate::fixture::$provider, crate::cases::$module::$case);
+                crate::fixture::run(crate::providers::$provider, crate::cases::$module::$case);
             }
         )*
     };

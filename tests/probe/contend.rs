@@ -7,7 +7,7 @@ use std::time::Duration;
 use lock_runtime::{DistributedLock, LockError, LockGuard, LockProvider};
 use lock_tests::{RemoteRegister, Rng, boot_nanos};
 
-use crate::say;
+use crate::{contend_modes, say};
 
 /// The number of tasks for each lock.
 const TASKS: u64 = 2;
@@ -38,6 +38,30 @@ impl Contention {
                 };
                 self.tasks.push(tokio::spawn(contender.run()));
             }
+        }
+    }
+
+    /// Starts tasks that read and write, or take permits, each as the beginning of its name says.
+    pub(crate) async fn start_modes(
+        &mut self,
+        provider: &Arc<dyn LockProvider>,
+        names: &[&str],
+        register: u16,
+        seed: u64,
+    ) {
+        let mut contenders = Vec::new();
+        for (place, name) in names.iter().enumerate() {
+            for task in 0..contend_modes::TASKS {
+                let seed = seed ^ ((place as u64 * contend_modes::TASKS + task) << 32);
+                let stopped = Arc::clone(&self.stopped);
+                let contender =
+                    contend_modes::Contender::new(provider, name, register, seed, stopped).await;
+                contenders.push(contender);
+            }
+        }
+        // Without an await, so that nobody contends before that is said.
+        for contender in contenders {
+            self.tasks.push(tokio::spawn(contender.run()));
         }
     }
 

@@ -2,6 +2,7 @@
 //! `lock_tests::Probe`.
 
 mod contend;
+mod contend_modes;
 mod job;
 mod leave;
 mod modes;
@@ -12,8 +13,9 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lock_runtime::{DistributedLock, Grant, LockError, LockGuard, LockProvider};
-use lock_tests::{boot_nanos, fairness};
+use lock_runtime::{Grant, LockError, LockMode, LockProvider};
+use lock_tests::any_lock::ModeWord;
+use lock_tests::{AnyGuard, AnyLock, boot_nanos, fairness};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::contend::Contention;
@@ -57,13 +59,18 @@ async fn serve(
     name: &str,
     mut commands: UnboundedReceiver<String>,
 ) {
-    let lock = &DistributedLock::on(Arc::clone(provider), name);
+    let mut mode = LockMode::Exclusive;
+    let mut lock = AnyLock::on(mode, Arc::clone(provider), name);
     let mut contention = Contention::default();
-    let mut guard: Option<LockGuard> = None;
+    let mut guard: Option<AnyGuard> = None;
     let mut grant: Option<Grant> = None;
     while let Some(line) = commands.recv().await {
         let words: Vec<_> = line.splitn(3, ' ').collect();
         match words[..] {
+            ["as", word] => {
+                mode = ModeWord::parse(word);
+                lock = AnyLock::on(mode, Arc::clone(provider), name);
+            }
             ["acquire"] => guard = acquired(lock.acquire().await),
             ["acquire-for", millis] => {
                 let timeout = Duration::from_millis(millis.parse().expect("milliseconds"));
@@ -86,7 +93,7 @@ async fn serve(
             }
             ["leave", millis, ending] => {
                 let hold = Duration::from_millis(millis.parse().expect("milliseconds"));
-                leave::leave(provider, name, hold, ending).await;
+                leave::leave(provider, name, mode, hold, ending).await;
             }
             ["wait", mode] => grant = modes::granted(provider, name, mode, true).await,
             ["try", mode] => grant = modes::granted(provider, name, mode, false).await,
@@ -127,13 +134,22 @@ async fn serve(
                 });
             }
             ["work", rounds, file] => {
-                work(lock, rounds.parse().expect("a number"), Path::new(file)).await;
+                work(&lock, rounds.parse().expect("a number"), Path::new(file)).await;
             }
             ["contend", register, seed] => {
                 let register = register.parse().expect("a port");
                 let seed = seed.parse().expect("a number");
                 let names: Vec<_> = name.split(',').collect();
                 contention.start(provider, &names, register, seed);
+                say("contending");
+            }
+            ["contend-modes", register, seed] => {
+                let register = register.parse().expect("a port");
+                let seed = seed.parse().expect("a number");
+                let names: Vec<_> = name.split(',').collect();
+                contention
+                    .start_modes(provider, &names, register, seed)
+                    .await;
                 say("contending");
             }
             ["share", names, millis] => {
@@ -156,7 +172,7 @@ fn start_child() -> u32 {
     child.expect("a child starts").id()
 }
 
-async fn work(lock: &DistributedLock, rounds: u32, file: &Path) {
+async fn work(lock: &AnyLock, rounds: u32, file: &Path) {
     for _ in 0..rounds {
         let guard = match lock.acquire().await {
             Ok(guard) => guard,
@@ -183,7 +199,7 @@ async fn work(lock: &DistributedLock, rounds: u32, file: &Path) {
     say("done");
 }
 
-fn acquired(answer: Result<LockGuard, LockError>) -> Option<LockGuard> {
+fn acquired(answer: Result<AnyGuard, LockError>) -> Option<AnyGuard> {
     match answer {
         Ok(guard) => {
             let token = guard.fencing_token().map_or(0, |token| token.get());

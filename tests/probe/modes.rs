@@ -1,30 +1,15 @@
 //! Grants of any mode, asked of the provider itself; and a mix of them at random.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lock_runtime::{AcquireRequest, Grant, LockError, LockErrorKind, LockMode, LockProvider};
-use lock_tests::{Rng, boot_nanos};
+use lock_runtime::{AcquireRequest, Grant, LockError, LockErrorKind, LockProvider};
+use lock_tests::any_lock::ModeWord;
+use lock_tests::{Rng, Window, boot_nanos};
 
 use crate::{say, say_failed};
 
 const LEASE: Duration = Duration::from_secs(10);
-
-/// Reads `exclusive`, `read`, `write`, or `TAKE/LIMIT`.
-fn mode(word: &str) -> LockMode {
-    let number = |digits: &str| digits.parse::<NonZeroU32>().expect("a number of permits");
-    match word {
-        "exclusive" => LockMode::Exclusive,
-        "read" => LockMode::Read,
-        "write" => LockMode::Write,
-        _ => {
-            let (take, limit) = word.split_once('/').expect("a mode");
-            let (take, limit) = (number(take), number(limit));
-            LockMode::Permits { limit, take }
-        }
-    }
-}
 
 async fn ask(
     provider: &Arc<dyn LockProvider>,
@@ -33,7 +18,9 @@ async fn ask(
     waits: bool,
 ) -> Result<Grant, LockError> {
     let (request, _interest) = AcquireRequest::new(name, LEASE, waits)?;
-    provider.acquire(&request.with_mode(mode(word))).await
+    provider
+        .acquire(&request.with_mode(ModeWord::parse(word)))
+        .await
 }
 
 fn token(grant: &Grant) -> u64 {
@@ -95,7 +82,15 @@ pub(crate) async fn mix(
         if let Err(error) = provider.release(&grant).await {
             return say_failed(&error);
         }
-        say(&format!("window {word} {from} {until} {}", token(&grant)));
+        let window = Window {
+            name: name.to_owned(),
+            holder: String::new(),
+            mode: grant.mode(),
+            from,
+            until,
+            token: grant.token().map(|token| token.get()),
+        };
+        say(&window.line());
     }
     say("done");
 }

@@ -24,6 +24,7 @@ mod rw;
 mod shared_bodies;
 mod shared_leftovers;
 mod shared_model;
+mod shared_nemesis;
 mod sharing;
 mod stale_answers;
 mod telemetry;

@@ -3,8 +3,7 @@
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use lock_runtime::LockGuard;
-use lock_tests::poll_once;
+use lock_tests::{AnyGuard, poll_once};
 use tokio::runtime::{Builder, Runtime};
 
 use super::Shared;
@@ -40,7 +39,7 @@ pub(crate) async fn dropped_in_a_panic(fixture: Shared) {
 
 pub(crate) async fn dropped_in_a_thread_local(fixture: Shared) {
     thread_local! {
-        static KEPT: RefCell<Option<LockGuard>> = const { RefCell::new(None) };
+        static KEPT: RefCell<Option<AnyGuard>> = const { RefCell::new(None) };
     }
     let lock = fixture.lock("lock");
     let guard = lock.acquire().await.unwrap();

@@ -35,8 +35,7 @@ pub(crate) async fn guard_knows_its_name(fixture: Shared) {
     let guard = fixture.lock("The Name").acquire().await.unwrap();
     assert_eq!(guard.name().as_str(), "The Name");
     assert!(!guard.is_lost());
-    let capabilities = fixture.provider().capabilities();
-    assert_eq!(guard.fencing_token().is_some(), capabilities.fencing_tokens);
+    assert_eq!(guard.fencing_token().is_some(), fixture.has_tokens());
 }
 
 pub(crate) async fn two_names_do_not_clash(fixture: Shared) {
@@ -57,7 +56,7 @@ pub(crate) async fn two_names_do_not_clash(fixture: Shared) {
 pub(crate) async fn two_locks_of_one_name_exclude(fixture: Shared) {
     let first = fixture.lock("lock");
     let second = match fixture.second_provider().await {
-        Some(provider) => lock_runtime::DistributedLock::on(provider, "lock"),
+        Some(provider) => fixture.lock_on(provider, "lock"),
         None => fixture.lock("lock"),
     };
     for (held, free) in [(&first, &second), (&second, &first)] {

@@ -37,6 +37,7 @@ pub(crate) async fn leases_can_be_renewed(fixture: Shared) {
     let provider = fixture.provider();
     let (request, _interest) =
         AcquireRequest::new("renewed", fixture.short_lease(), false).unwrap();
+    let request = request.with_mode(fixture.mode());
     let grant = provider.acquire(&request).await.unwrap();
     let renewed = provider.renew(&grant).await.expect("the lease is renewed");
     assert!(

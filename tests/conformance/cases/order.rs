@@ -3,15 +3,14 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use lock_runtime::DistributedLock;
 use lock_tests::history::Held;
-use lock_tests::{History, boot_nanos, poll_once};
+use lock_tests::{AnyLock, History, boot_nanos, poll_once};
 use tokio::task::JoinSet;
 
 use super::Shared;
 
 /// Holds the lock once; the history and a counter that only one task may touch judge that.
-async fn hold(lock: &DistributedLock, who: String, inside: &AtomicU32, history: &History) {
+async fn hold(lock: &AnyLock, who: String, inside: &AtomicU32, history: &History) {
     let guard = lock.acquire().await.unwrap();
     let from = boot_nanos();
     assert_eq!(
@@ -46,8 +45,8 @@ pub(crate) async fn mutual_exclusion(fixture: Shared) {
         };
         let provider = provider.unwrap_or_else(|| fixture.provider().clone());
         let (inside, history) = (inside.clone(), history.clone());
+        let lock = fixture.lock_on(provider, "lock");
         tasks.spawn(async move {
-            let lock = DistributedLock::on(provider, "lock");
             for _ in 0..10 {
                 hold(&lock, task.to_string(), &inside, &history).await;
             }

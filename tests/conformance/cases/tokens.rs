@@ -2,13 +2,12 @@
 
 use std::sync::{Arc, Mutex};
 
-use lock_runtime::{DistributedLock, LockGuard};
-use lock_tests::FencedRegister;
+use lock_tests::{AnyGuard, FencedRegister};
 use tokio::task::JoinSet;
 
 use super::Shared;
 
-fn token(guard: &LockGuard) -> u64 {
+fn token(guard: &AnyGuard) -> u64 {
     guard
         .fencing_token()
         .expect("this provider promises tokens")
@@ -66,7 +65,7 @@ pub(crate) async fn tokens_grow_over_providers(fixture: Shared) {
     for _ in 0..5 {
         let provider = fixture.second_provider().await;
         let provider = provider.unwrap_or_else(|| fixture.provider().clone());
-        let other = DistributedLock::on(provider, "lock");
+        let other = fixture.lock_on(provider, "lock");
         for lock in [&other, &fixture.lock("lock")] {
             let guard = fixture.take(lock).await;
             tokens.push(token(&guard));

@@ -5,6 +5,7 @@
 //! [`lock_tests::nemesis`].
 
 mod cluster;
+mod modes;
 
 use std::time::{Duration, Instant};
 
@@ -64,6 +65,7 @@ async fn survive(seed: u64, length: Duration) {
         url: format!("redis://127.0.0.1:PORT?key_prefix={prefix}&lease=LEASE"),
         names: locks.names.map(str::to_owned).to_vec(),
         register_port: register.port(),
+        command: "contend",
     };
     let mut workers = Workers::spawn(server.port(), plan, rng.number()).await;
     let mut cluster = Cluster {

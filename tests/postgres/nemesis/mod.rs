@@ -69,6 +69,7 @@ impl Scenario {
             url: format!("postgres://app@127.0.0.1:PORT/postgres?lease={lease}ms"),
             names: NAMES.map(str::to_owned).to_vec(),
             register_port: register.port(),
+            command: "contend",
         };
         let mut workers = Workers::spawn(process.port(), plan, rng.number()).await;
         let mut cluster = Cluster {

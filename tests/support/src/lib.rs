@@ -23,6 +23,7 @@ pub mod skip;
 pub mod test_table;
 pub mod unanswered;
 mod unprivileged;
+pub mod windows;
 pub mod workers;
 pub mod zookeeper;
 
@@ -38,4 +39,5 @@ pub use remote_register::{RegisterServer, RemoteRegister};
 pub use rng::Rng;
 pub use scratch::{ClosedPort, Scratch, free_port, unique};
 pub use unanswered::{nobody_is_accused, nobody_is_accused_under_load};
+pub use windows::{Window, Windows};
 pub use zookeeper::ZooKeeperServer;

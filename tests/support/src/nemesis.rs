@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::child::ChildProcess;
 use crate::proxy::{Flow, NetworkFault};
+use crate::windows::Seen;
 use crate::workers::Workers;
 use crate::{FencedRegister, History, Rng};
 
@@ -65,6 +66,32 @@ pub fn assert_progress(history: &History, grants: usize, nemesis: &Nemesis) {
         history.len()
     );
     assert!(history.changes_of_holder() > 5, "nobody contended");
+    let injected = &nemesis.injected;
+    assert!(injected.len() >= 4, "too few kinds of fault: {injected:?}");
+}
+
+/// Prints the same about grants of modes.
+pub fn report_modes(what: impl Display, seen: &Seen, register: &FencedRegister, nemesis: &Nemesis) {
+    println!(
+        "nemesis {what}: {seen:?}, {} reads and writes, {} stale ones, faults {:?}",
+        register.accepted(),
+        register.refused(),
+        nemesis.injected,
+    );
+}
+
+/// Checks that faults of several kinds were injected while processes read, wrote and took permits.
+///
+/// # Panics
+///
+/// If a mode was granted too seldom, nobody shared anything, or there were too few kinds of fault.
+pub fn assert_progress_of_modes(seen: &Seen, least: usize, nemesis: &Nemesis) {
+    let of = |mode| seen.grants.get(mode).copied().unwrap_or(0);
+    for mode in ["read", "write", "1/3"] {
+        assert!(of(mode) > least, "{seen:?} are no progress");
+    }
+    assert!(seen.most_readers > 1 && seen.most_permits > 1, "{seen:?}");
+    assert!(seen.changes_of_holder > 5, "nobody contended: {seen:?}");
     let injected = &nemesis.injected;
     assert!(injected.len() >= 4, "too few kinds of fault: {injected:?}");
 }

@@ -16,15 +16,17 @@ use crate::unprivileged::unprivileged;
 ///
 /// Dropping it kills the process. These are the commands, and what it answers:
 ///
+/// - `as MODE`: nothing. From now on its lock is of this mode: `exclusive`, as at first, `read`,
+///   `write` or `TAKE/LIMIT`.
 /// - `acquire`, `acquire-for MS` and `try`: `acquired NANOS TOKEN`, or `failed KIND MESSAGE`.
 /// - `hammer`: `acquired NANOS -` when it has the lock. It tries again and again without a pause.
 /// - `job MS`: `job ran NANOS` or `job skipped`. It calls a job with this `min_hold`, which is
 ///   skipped where the lock is held.
 /// - `wait MODE` and `try MODE`: `granted NANOS TOKEN`, or `failed KIND MESSAGE`. They ask the
-///   provider itself. `MODE` is `exclusive`, `read`, `write` or `TAKE/LIMIT`.
+///   provider itself.
 /// - `give-back`: `given-back` or `failed KIND MESSAGE`.
-/// - `mix MS SEED MODE…`: `window MODE FROM UNTIL TOKEN` for each grant, then `done`. It takes
-///   these modes at random.
+/// - `mix MS SEED MODE…`: `window NAME MODE FROM UNTIL TOKEN` for each grant, then `done`. It
+///   takes these modes at random.
 /// - `release`: `releasing NANOS`, then `released` or `failed KIND MESSAGE`.
 /// - `drop`: `dropped`. The guard is dropped, not released.
 /// - `is-lost`: `lost NANOS` or `valid NANOS`.
@@ -35,6 +37,9 @@ use crate::unprivileged::unprivileged;
 ///   contends for each of the locks in `NAME`, which are separated by commas. It writes to the
 ///   [`RegisterServer`](crate::RegisterServer) at the port. Where a write was refused under a lock
 ///   that is not lost, `refused NAME TOKEN NANOS` follows.
+/// - `contend-modes PORT SEED`: the same for locks of other kinds. Names that contain `rw` are
+///   reader–writer locks, those that contain `permits` are semaphores. It says
+///   `window NAME MODE FROM UNTIL TOKEN` for each grant. With port 0 there is no register.
 /// - `share NAMES MS`: `shared WORST FEWEST MOST SECTIONS`. It contends for so many names for so
 ///   long, as [`contend`](crate::fairness::contend) does; the first number is in microseconds.
 /// - `stop`: `done` when it contends no more.

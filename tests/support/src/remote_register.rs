@@ -62,15 +62,22 @@ impl Drop for RegisterServer {
     }
 }
 
-/// Serves a client. Each line is a name and a token; the answer says whether the write was
-/// accepted.
+/// Serves a client. Each line is `read` or `write`, a name and a token; the answer says whether that
+/// was accepted.
 async fn serve(client: TcpStream, register: Arc<FencedRegister>) -> io::Result<()> {
     client.set_nodelay(true)?;
     let (input, mut output) = client.into_split();
     let mut lines = BufReader::new(input).lines();
     while let Some(line) = lines.next_line().await? {
-        let (name, token) = line.split_once(' ').expect("a name and a token");
-        let accepted = register.write(name, token.parse().expect("a token"));
+        let words: Vec<_> = line.split(' ').collect();
+        let [how, name, token] = words[..] else {
+            panic!("a client asked: {line}");
+        };
+        let token = token.parse().expect("a token");
+        let accepted = match how {
+            "read" => register.read(name, token),
+            _ => register.write(name, token),
+        };
         let answer: &[u8] = if accepted {
             b"accepted\n"
         } else {
@@ -102,9 +109,16 @@ impl RemoteRegister {
 
     /// Tries a write, and tells whether it was accepted.
     pub async fn write(&mut self, name: &str, token: u64) -> io::Result<bool> {
-        self.output
-            .write_all(format!("{name} {token}\n").as_bytes())
-            .await?;
+        self.ask(&format!("write {name} {token}\n")).await
+    }
+
+    /// Tries a read, and tells whether it was accepted.
+    pub async fn read(&mut self, name: &str, token: u64) -> io::Result<bool> {
+        self.ask(&format!("read {name} {token}\n")).await
+    }
+
+    async fn ask(&mut self, line: &str) -> io::Result<bool> {
+        self.output.write_all(line.as_bytes()).await?;
         let answer = self.answers.next_line().await?;
         Ok(answer.as_deref() == Some("accepted"))
     }

@@ -60,7 +60,12 @@ struct Column {
 const COLUMNS: [Column; 5] = [
     Column {
         title: "in process",
-        conformance: &["in_process"],
+        conformance: &[
+            "in_process",
+            "in_process_write",
+            "in_process_only_permit",
+            "in_process_last_permit",
+        ],
         binaries: &["runtime", "macros"],
     },
     Column {
@@ -71,6 +76,9 @@ const COLUMNS: [Column; 5] = [
             "file_only",
             "file_permits",
             "file_shared",
+            "file_write",
+            "file_only_permit",
+            "file_last_permit",
         ],
         binaries: &["runtime", "macros"],
     },
@@ -81,7 +89,13 @@ const COLUMNS: [Column; 5] = [
     },
     Column {
         title: "Redis",
-        conformance: &["redis", "redis_least_privilege"],
+        conformance: &[
+            "redis",
+            "redis_least_privilege",
+            "redis_write",
+            "redis_only_permit",
+            "redis_last_permit",
+        ],
         binaries: &["redis", "faults", "runtime", "macros"],
     },
     Column {
@@ -248,13 +262,12 @@ impl<'a> Name<'a> {
             return Err("a case has one provider".to_owned());
         };
         let main = read(&folder.join("main.rs"))?;
-        let groups = main.lines().find_map(|line| {
-            let groups = line.strip_prefix(&format!("conformance!({provider}: "))?;
-            groups.strip_suffix(");")
-        });
-        let groups = groups.ok_or("the suite knows no such provider")?;
+        let (_, groups) = main
+            .split_once(&format!("\nconformance!({provider}:"))
+            .ok_or("the suite knows no such provider")?;
+        let (groups, _) = groups.split_once(");").ok_or("a list without an end")?;
         let suite = read(&folder.join("suite.rs"))?;
-        let mut groups = groups.split(", ").chain(["all"]);
+        let mut groups = groups.split(',').map(str::trim).chain(["all"]);
         match groups.any(|group| cases(&suite, group).contains(self.test)) {
             true => Ok(()),
             false => Err("the suite has no such case for this provider".to_owned()),

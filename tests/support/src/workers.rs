@@ -1,10 +1,11 @@
 //! Processes that contend for a few locks, each behind a proxy of its own.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::history::Held;
-use crate::{FaultProxy, History, Probe, Rng};
+use crate::{FaultProxy, History, Probe, Rng, Window, Windows};
 
 const WORKERS: usize = 4;
 /// The leases of the processes. One of these is the lease of a process; another one's may be longer
@@ -29,6 +30,8 @@ pub struct Plan {
     pub names: Vec<String>,
     /// The port of a [`RegisterServer`](crate::RegisterServer).
     pub register_port: u16,
+    /// What the processes do: `contend` or `contend-modes`.
+    pub command: &'static str,
 }
 
 /// The processes, until they [`finish`](Self::finish).
@@ -39,6 +42,8 @@ pub struct Workers {
     plan: Plan,
     rng: Rng,
     history: History,
+    /// The grants of modes, which are there when the processes have ended.
+    pub windows: Arc<Windows>,
     refused: Vec<String>,
 }
 
@@ -59,6 +64,7 @@ impl Workers {
             plan,
             rng: Rng::new(seed),
             history: History::default(),
+            windows: Arc::default(),
             refused: Vec::new(),
         };
         for _ in 0..WORKERS {
@@ -76,7 +82,7 @@ impl Workers {
         let url = url.replace("LEASE", &format!("{lease}ms"));
         let mut probe = Probe::start(&plan.program, &url, &plan.names.join(","));
         let seed = self.rng.number();
-        let contend = format!("contend {} {seed}", plan.register_port);
+        let contend = format!("{} {} {seed}", plan.command, plan.register_port);
         probe.ask(&contend, "contending", BOUND).await;
         probe
     }
@@ -123,6 +129,10 @@ impl Workers {
                     until: number(3),
                     token: Some(number(4)),
                 }),
+                ["window", ..] => {
+                    self.windows
+                        .record(Window::parse(&process.to_string(), line));
+                }
                 ["refused", ..] => self.refused.push(line.clone()),
                 _ => panic!("a process said: {line}"),
             }

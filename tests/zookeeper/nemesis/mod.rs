@@ -37,6 +37,7 @@ async fn survive(seed: u64, length: Duration) {
         url: place.url("PORT", LEASE),
         names: NAMES.map(str::to_owned).to_vec(),
         register_port: register.port(),
+        command: "contend",
     };
     let mut workers = Workers::spawn(server.port(), plan, rng.number()).await;
     let mut cluster = Cluster {
