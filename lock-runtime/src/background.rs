@@ -43,7 +43,7 @@ struct Background {
 static BACKGROUND: OnceCell<Background> = OnceCell::new();
 static TIMER: OnceCell<ThreadId> = OnceCell::new();
 static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
-static JOB_DONE: Lazy<Notify> = Lazy::new(Notify::new);
+static LAST_DONE: Lazy<Notify> = Lazy::new(Notify::new);
 
 /// Returns the threads of this process, started at the first call.
 fn background() -> Result<&'static Background, LockError> {
@@ -200,15 +200,17 @@ impl Done {
 
 impl Drop for Done {
     fn drop(&mut self) {
-        UNDER_WAY.fetch_sub(1, Ordering::Release);
-        JOB_DONE.notify_waiters();
+        // Whoever waits does so for the last of them.
+        if UNDER_WAY.fetch_sub(1, Ordering::AcqRel) == 1 {
+            LAST_DONE.notify_waiters();
+        }
     }
 }
 
 /// Waits until no job is under way.
 pub(crate) async fn drained() {
     loop {
-        let done = JOB_DONE.notified();
+        let done = LAST_DONE.notified();
         if UNDER_WAY.load(Ordering::Acquire) == 0 {
             return;
         }

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lock_runtime::{AcquireRequest, LockError, LockErrorKind, LockProvider, distributed_lock};
+use lock_tests::proxy::Flow;
 use lock_tests::{eventually, poll_once};
 
 use crate::common::{BOUND, connected, lock, take, with_server};
+use crate::network::{builder_behind, proxy_of};
 use crate::server_stats::calls;
 
 /// Tasks hold guards while their runtime is shut down.
@@ -116,9 +118,13 @@ fn a_forgotten_guard_is_a_held_one() {
 #[test]
 fn a_runtime_that_ends_takes_no_connection_with_it() {
     with_server(|server| async move {
-        let provider = server.provider().await;
-        for connected in [true, false] {
-            if !connected {
+        let proxy = proxy_of(&server).await;
+        let provider = connected(builder_behind(&proxy)).await;
+        for is_connected in [true, false] {
+            if is_connected {
+                // No answer comes meanwhile.
+                proxy.set(|fault| fault.to_client = Flow::Hold);
+            } else {
                 assert_eq!(server.raw.ask::<u64>("CLIENT KILL TYPE pubsub").await, 1);
                 // Until the client has noticed.
                 tokio::time::sleep(Duration::from_millis(200)).await;
@@ -129,7 +135,7 @@ fn a_runtime_that_ends_takes_no_connection_with_it() {
                     .enable_all()
                     .build()
                     .unwrap();
-                let name = format!("elsewhere{connected}");
+                let name = format!("elsewhere{is_connected}");
                 let (request, _interest) =
                     AcquireRequest::new(name, Duration::from_secs(5), false).unwrap();
                 let mut call = called.acquire(&request);
@@ -138,6 +144,7 @@ fn a_runtime_that_ends_takes_no_connection_with_it() {
             })
             .join()
             .unwrap();
+            proxy.heal();
             take(&provider, "order").await.release().await.unwrap();
         }
     });

@@ -16,6 +16,7 @@ mod groups;
 mod interleavings;
 mod min_hold;
 mod modes_faults;
+mod modes_together;
 mod no_locks;
 mod permits;
 mod read_write;

@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use lock_runtime::{LockErrorKind, LockGuard, RedisProvider};
+use lock_runtime::{LockErrorKind, LockGuard, LockMode, LockProvider, RedisProvider};
 
-use crate::common::{BOUND, DEADLINE, connected, lock, take, with_server};
+use crate::common::{BOUND, DEADLINE, connected, enter, lock, permits, take, with_server};
 
 /// A floor where PostgreSQL's tokens are, and so above every clock.
 const FLOOR: u64 = 2_343_400_000_000_000;
@@ -22,6 +22,26 @@ fn grows(last: &AtomicU64, guard: &LockGuard, when: &str) {
         "{when}: {} after {before}",
         token(guard)
     );
+}
+
+#[test]
+fn tokens_of_readers_and_writers_are_above_it() {
+    with_server(|server| async move {
+        let provider = connected(server.builder().token_floor(FLOOR)).await;
+        for lost in [false, true] {
+            for mode in [LockMode::Read, LockMode::Write, LockMode::Read] {
+                if lost {
+                    server.raw.count("DEL lk1:fence").await;
+                }
+                let grant = enter(&provider, "order", mode).await;
+                assert!(grant.token().expect("a token").get() > FLOOR);
+                provider.release(&grant).await.unwrap();
+            }
+            let permits = enter(&provider, "permits", permits(3, 2)).await;
+            assert!(permits.token().is_none());
+            provider.release(&permits).await.unwrap();
+        }
+    });
 }
 
 #[test]

@@ -79,6 +79,10 @@ fn the_most_are_held_and_never_more() {
                     let now = held.fetch_add(1, Ordering::SeqCst) + 1;
                     assert!(now <= 3, "{now} hold permits");
                     peak.fetch_max(now, Ordering::SeqCst);
+                    // Each holds its permit until all were held at the same time.
+                    while peak.load(Ordering::SeqCst) < 3 {
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
                     tokio::task::yield_now().await;
                     held.fetch_sub(1, Ordering::SeqCst);
                     permit.release().await.unwrap();
@@ -203,6 +207,66 @@ fn a_permit_given_back_goes_to_the_next_without_the_server() {
         }
         let more = provider.calls(Operation::Release) - released;
         assert!(more <= 6, "{more} releases for 10 permits");
+        nothing_held(&provider).await;
+    });
+}
+
+#[test]
+fn a_process_that_never_stops_keeps_no_other_out() {
+    run(async {
+        let provider = TestProvider::new();
+        let here = permits_on(&provider, "endless", 1);
+        let there = permits_on(&provider.another_process(), "endless", 1);
+        let mut streams = Vec::new();
+        for _ in 0..3 {
+            let here = here.clone();
+            streams.push(tokio::spawn(async move {
+                loop {
+                    let permit = here.acquire().await.unwrap();
+                    tokio::task::yield_now().await;
+                    drop(permit);
+                }
+            }));
+        }
+        for _ in 0..5 {
+            let permit = there.acquire_for(Duration::from_secs(5)).await;
+            drop(permit.expect("the run of one process ends"));
+        }
+        for stream in &streams {
+            stream.abort();
+        }
+    });
+}
+
+#[test]
+fn a_try_for_less_does_not_share_the_refusal_of_one_for_more() {
+    run(async {
+        let provider = TestProvider::new();
+        let permits = permits_on(&provider, "less", 3);
+        let elsewhere = permits_on(&provider.another_process(), "less", 3);
+        let held = elsewhere.acquire().await.unwrap();
+        provider.delay(Operation::Acquire, Duration::from_millis(20));
+        let mut three = Box::pin(permits.try_acquire_many(3));
+        let mut two = Box::pin(permits.try_acquire_many(2));
+        assert!(poll_once(three.as_mut()).await.is_none());
+        assert!(poll_once(two.as_mut()).await.is_none());
+        assert!(three.await.unwrap().is_none());
+        assert!(two.await.unwrap().is_some(), "two are free");
+        drop(held);
+    });
+}
+
+#[test]
+fn a_try_waits_for_a_permit_that_is_on_its_way_back() {
+    run(async {
+        let provider = TestProvider::new();
+        let permits = permits_on(&provider, "on-its-way", 1);
+        let permit = permits.acquire().await.unwrap();
+        provider.delay(Operation::Release, Duration::from_millis(50));
+        drop(permit);
+        let again = permits.try_acquire().await.unwrap();
+        assert!(again.is_some(), "it was given back before it was asked for");
+        drop(again);
         nothing_held(&provider).await;
     });
 }

@@ -39,8 +39,17 @@ fn a_writer_enters_only_after_the_last_of_two_readers() {
         let lock = DistributedRwLock::on(provider, unique());
         let (one, another) = (lock.read().await.unwrap(), lock.read().await.unwrap());
         assert!(lock.try_write().await.unwrap().is_none());
+        let short = Duration::from_millis(20);
+        let late = lock.write_for(short).await.unwrap_err();
+        assert_eq!(late.kind(), LockErrorKind::TimedOut, "others read");
         let mut writing = Box::pin(lock.write());
         assert!(poll_once(writing.as_mut()).await.is_none());
+        let late = lock.read_for(short).await.unwrap_err();
+        assert_eq!(
+            late.kind(),
+            LockErrorKind::TimedOut,
+            "a writer waits for them"
+        );
         one.release().await.unwrap();
         assert!(poll_once(writing.as_mut()).await.is_none());
         assert!(
@@ -352,6 +361,19 @@ fn tokens_are_in_the_order_of_conflicting_grants() {
             assert!(read[0].fencing_token() > last);
             assert_eq!(read[0].fencing_token(), read[1].fencing_token());
             last = read[0].fencing_token();
+            // The same for readers who had to wait.
+            let mut writing = Box::pin(lock.write());
+            assert!(poll_once(writing.as_mut()).await.is_none());
+            drop(read);
+            let written = writing.await.unwrap();
+            let mut reading = Box::pin(lock.read());
+            assert!(poll_once(reading.as_mut()).await.is_none());
+            assert!(written.fencing_token() > last);
+            last = written.fencing_token();
+            drop(written);
+            let read = reading.await.unwrap();
+            assert!(read.fencing_token() > last);
+            last = read.fencing_token();
         }
     });
     run(async {
@@ -690,8 +712,12 @@ fn grants_that_come_too_late_fail_after_a_few() {
         slow.delay(Operation::Acquire, lease * 2);
         let permits = DistributedSemaphore::on(shared(slow.clone()), "late-permits", 2);
         let lock = rw_on(&slow, "late");
+        let began = Instant::now();
+        let first = lock.read().await.unwrap_err();
+        // Three grants, with a pause after each of the first two.
+        assert!(began.elapsed() >= lease * 6 + Duration::from_millis(50 + 100));
         for error in [
-            lock.read().await.unwrap_err(),
+            first,
             lock.write().await.unwrap_err(),
             permits.acquire().await.unwrap_err(),
         ] {
@@ -702,5 +728,35 @@ fn grants_that_come_too_late_fail_after_a_few() {
         drop(lock.read().await.unwrap());
         drop(permits.acquire().await.unwrap());
         nothing_held(&slow).await;
+    });
+}
+
+#[test]
+fn one_who_only_tries_shares_what_the_call_of_another_is_told() {
+    run(async {
+        let provider = TestProvider::new();
+        let lock = rw_on(&provider, "tries");
+        let elsewhere = rw_on(&provider.another_process(), "tries");
+        let held = elsewhere.write().await.unwrap();
+        provider.delay(Operation::Acquire, Duration::from_millis(30));
+        let mut waiting = Box::pin(lock.write());
+        assert!(poll_once(waiting.as_mut()).await.is_none());
+        let mut reads = Box::pin(lock.try_read());
+        let mut writes = Box::pin(lock.try_write());
+        assert!(
+            poll_once(reads.as_mut()).await.is_none(),
+            "nothing is known yet"
+        );
+        assert!(poll_once(writes.as_mut()).await.is_none());
+        assert!(reads.await.unwrap().is_none());
+        assert!(writes.await.unwrap().is_none());
+        let asked = provider.calls(Operation::Acquire);
+        assert!(
+            asked <= 3,
+            "{asked} requests, where one of each process would do"
+        );
+        held.release().await.unwrap();
+        drop(waiting.await.unwrap());
+        nothing_held(&provider).await;
     });
 }

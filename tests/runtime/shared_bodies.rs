@@ -141,21 +141,22 @@ fn a_read_that_waited_before_the_body_joins_in_it() {
     on_both(|provider| async move {
         let name = unique();
         let lock = DistributedRwLock::on(Arc::clone(&provider), name.as_str());
+        let mut writer = None;
         let body = async {
-            let writer = writer_waits(&lock).await;
+            writer = Some(writer_waits(&lock).await);
             let waits = lock.clone();
+            let mut early = Box::pin(async move { waits.read().await });
+            // Polled outside of every body.
             let early = tokio::spawn(async move {
-                // Polled outside of every body.
-                let mut waiting = Box::pin(async move { waits.read().await });
-                assert!(poll_once(waiting.as_mut()).await.is_none());
-                waiting
+                assert!(poll_once(early.as_mut()).await.is_none());
+                Some(early)
             });
-            drop(early.await.unwrap().await.unwrap());
-            writer
+            let mut early = early.await.unwrap().unwrap();
+            drop(early.as_mut().await.unwrap());
         };
         let seen = tokio::time::timeout(BOUND / 4, within(Has::Read, &provider, &name, body));
-        let writer = seen.await.expect("no wait for itself").unwrap();
-        writer.await.unwrap();
+        seen.await.expect("no wait for itself").unwrap();
+        writer.unwrap().await.unwrap();
     });
 }
 

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::runtime::{self, Handle};
+use tokio::task::consume_budget;
 
 use super::stream::{OtherSide, Registered, Twin};
 use crate::future::{First, select};
@@ -212,8 +213,13 @@ async fn read(session: Ends) {
         select(session.over.wait(), session.reading.ended.wait()).await;
     };
     let reading = async {
-        while registered.readable().await.is_ok() {
+        while let Ok(is_last) = registered.readable().await {
             session.look();
+            if is_last {
+                return;
+            }
+            // Others on this runtime have their turns, and the end of the session is noticed.
+            consume_budget().await;
         }
     };
     select(over, reading).await;

@@ -305,24 +305,26 @@ pub(super) enum Registered {
 }
 
 impl Registered {
-    /// Waits until something has come that was not there the last time.
+    /// Waits until something has come that was not there the last time. True if nothing more will
+    /// come, because the connection has ended; from then on this waits no more.
     ///
     /// # Cancel safety
     ///
     /// The future may be dropped, and made again.
-    pub(super) async fn readable(&self) -> io::Result<()> {
+    pub(super) async fn readable(&self) -> io::Result<bool> {
         // The runtime forgets what it knew, since an operation says that there is nothing.
         let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
         match self {
             Self::Tcp(socket) => {
-                socket.readable().await?;
+                let ready = socket.ready(Interest::READABLE).await?;
                 let _ = socket.try_io(Interest::READABLE, nothing);
+                Ok(ready.is_read_closed())
             }
             Self::Unix(socket) => {
-                socket.readable().await?;
+                let ready = socket.ready(Interest::READABLE).await?;
                 let _ = socket.try_io(Interest::READABLE, nothing);
+                Ok(ready.is_read_closed())
             }
         }
-        Ok(())
     }
 }

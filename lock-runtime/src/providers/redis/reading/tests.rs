@@ -139,6 +139,31 @@ fn what_comes_unasked_is_read_after_a_pause() {
     assert!(!error.is_timeout());
 }
 
+/// A socket that has ended is readable for ever.
+#[test]
+fn the_end_of_the_connection_is_read_once() {
+    let mut connected = Connected::start(PATIENCE);
+    runtime().block_on(async {
+        ask_often(&mut connected).await;
+        let mut ping = connected.ping();
+        assert!(is_pending(&mut ping));
+        connected.is_asked();
+        connected
+            .server
+            .shutdown(std::net::Shutdown::Both)
+            .expect("it is open");
+        assert!(!ping.await.expect_err("it has ended").is_timeout());
+        let turns = Timestamp::now();
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(
+            Timestamp::now().since(turns) < PATIENCE / 2,
+            "others have their turns"
+        );
+    });
+}
+
 #[test]
 fn a_connection_is_closed_though_that_runtime_is_blocked() {
     let mut connected = Connected::start(PATIENCE);

@@ -120,12 +120,12 @@ local function no_lock()
   return type(redis.pcall('GET', lock)) == 'string' and -5 or -3
 end
 
--- The time until the first permit ends, and whose it is; nil if none is out. If one is a foreign
--- client's, that is the holder.
-local function held_by()
+-- The time until the first permit ends, and whose it is; nil if none is out. For whoever comes next,
+-- a foreign holder is the one that counts.
+local function held_by(comes_next)
   local first = redis.call('ZRANGE', lock, 0, 0, 'WITHSCORES')
   if first[1] then
-    local holder = has_foreign() and '' or first[1]
+    local holder = comes_next and has_foreign() and '' or first[1]
     return math.floor(first[2]) - now, holder
   end
 end
