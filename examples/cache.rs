@@ -77,7 +77,10 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let result = match &arguments[..] {
         [] => watch(),
-        [process, run, directory] => take_part(process, run, directory),
+        [process, run, directory] => take_part(process, run, directory).inspect_err(|_| {
+            // The parent ends the others then.
+            println!("failed");
+        }),
         _ => Err("expected no arguments".into()),
     };
     match result {
@@ -164,13 +167,14 @@ fn watch() -> Result<()> {
     }
     drop(output);
     let mut watcher = Watcher::default();
-    let watched = watcher.follow(said, &mut children);
+    let watched = watcher.follow(&said, &mut children);
     for child in &mut children {
-        // The readers have been told to end, or are told so now.
-        drop(child.stdin.take());
+        if watched.is_err() {
+            child.kill()?;
+        }
         let status = child.wait()?;
-        if !status.success() {
-            return Err(format!("a process failed: {status}").into());
+        if watched.is_ok() && !status.success() {
+            return Err(format!("a process ended with {status}").into());
         }
     }
     watched?;
@@ -209,7 +213,7 @@ struct Watcher {
 }
 
 impl Watcher {
-    fn follow(&mut self, said: PipeReader, children: &mut [Child]) -> Result<()> {
+    fn follow(&mut self, said: &PipeReader, children: &mut [Child]) -> Result<()> {
         for line in BufReader::new(said).lines() {
             let line = line?;
             let words: Vec<_> = line.split(' ').collect();
@@ -227,7 +231,7 @@ impl Watcher {
                     self.refresh_began(token.parse()?)?;
                 }
                 ["refresh", "ended", version] => self.refresh_ended(version.parse()?),
-                _ => return Err(format!("a strange line: `{line}`").into()),
+                _ => return Err(format!("one of the processes says `{line}`").into()),
             }
             if self.version == REFRESHES {
                 // Those who read are told to end.

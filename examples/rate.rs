@@ -124,7 +124,10 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let result = match &arguments[..] {
         [] => be_partner(),
-        [run, directory] => be_replica(run, directory),
+        [run, directory] => be_replica(run, directory).inspect_err(|_| {
+            // The parent ends the others then.
+            println!("failed");
+        }),
         _ => Err("expected no arguments".into()),
     };
     match result {
@@ -150,12 +153,14 @@ fn be_partner() -> Result<()> {
     }
     drop(output);
     let mut calls = Calls::default();
-    let counted = calls.count(said, &mut replicas);
+    let counted = calls.count(&said, &mut replicas);
     for replica in &mut replicas {
-        drop(replica.stdin.take());
+        if counted.is_err() {
+            replica.kill()?;
+        }
         let status = replica.wait()?;
-        if !status.success() {
-            return Err(format!("a replica failed: {status}").into());
+        if counted.is_ok() && !status.success() {
+            return Err(format!("a replica ended with {status}").into());
         }
     }
     counted?;
@@ -190,7 +195,7 @@ struct Calls {
 }
 
 impl Calls {
-    fn count(&mut self, said: PipeReader, replicas: &mut [Child]) -> Result<()> {
+    fn count(&mut self, said: &PipeReader, replicas: &mut [Child]) -> Result<()> {
         for line in BufReader::new(said).lines() {
             let line = line?;
             match line.split_once(' ') {
@@ -201,7 +206,7 @@ impl Calls {
                     self.now -= counts;
                     self.done += counts;
                 }
-                _ => return Err(format!("a strange line: `{line}`").into()),
+                _ => return Err(format!("one of the replicas says `{line}`").into()),
             }
             if self.done == ALL {
                 // The replicas may end.

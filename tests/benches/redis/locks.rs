@@ -15,7 +15,9 @@ use tokio::sync::OnceCell;
 
 use crate::lock::{LEASE, Lock};
 use crate::raw::Raw;
-use crate::shared::{PERMITS, Permit, PolledPermit, PolledRead, PolledWrite, Read, Write};
+use crate::shared::{
+    PERMITS, Permit, PolledPermit, PolledRead, PolledWrite, Read, TokioRead, Write,
+};
 
 /// The connections of [`Kind::Rslock`] at most.
 pub(crate) const MOST_CONNECTIONS: usize = 64;
@@ -37,6 +39,8 @@ pub(crate) enum Kind {
     /// The crate `distributed-lock`. It does not wait, whatever the timeout, so the bench tries
     /// again.
     DistributedLock,
+    /// A reader in this process alone: what tasks do that wait for nobody.
+    TokioRead,
     /// The two scripts of a reader in the .NET library.
     RawRead,
     Read,
@@ -60,7 +64,7 @@ pub(crate) struct Way {
 }
 
 impl Kind {
-    const NAMES: [(Self, &'static str); 16] = [
+    const NAMES: [(Self, &'static str); 17] = [
         (Self::Raw, "raw-commands"),
         (Self::RawScripts, "raw-scripts"),
         (Self::Attribute, "attribute"),
@@ -70,6 +74,7 @@ impl Kind {
         (Self::Rslock, "rslock"),
         (Self::AsyncRedisLock, "async-redis-lock"),
         (Self::DistributedLock, "distributed-lock"),
+        (Self::TokioRead, "tokio-read"),
         (Self::RawRead, "raw-read"),
         (Self::Read, "read"),
         (Self::Write, "write"),
@@ -115,7 +120,7 @@ impl Kind {
     /// Returns how many may hold it at once.
     pub(crate) fn at_once(self) -> u32 {
         match self {
-            Self::RawRead | Self::Read | Self::DistributedLockRead => u32::MAX,
+            Self::TokioRead | Self::RawRead | Self::Read | Self::DistributedLockRead => u32::MAX,
             Self::Permit | Self::DistributedLockPermit => PERMITS,
             _ => 1,
         }
@@ -161,6 +166,7 @@ impl Way {
             // Its pauses are random, up to this.
             (Kind::Rslock, retry) => format!("rslock, retry 0–{retry} ms"),
             (Kind::AsyncRedisLock, retry) => format!("async-redis-lock, retry {retry} ms"),
+            (Kind::TokioRead, _) => "tokio::sync::RwLock, in process".to_owned(),
             (Kind::RawRead, _) => "raw scripts of .NET's reader".to_owned(),
             (Kind::Read, _) => "DistributedRwLock, read".to_owned(),
             (Kind::Write, _) => "DistributedRwLock, write".to_owned(),
@@ -280,6 +286,12 @@ impl Clients {
                     retry,
                 });
                 usage.run(locks.collect()).await
+            }
+            Kind::TokioRead => {
+                let lock = Arc::new(tokio::sync::RwLock::new(()));
+                usage
+                    .run(numbers.map(|_| TokioRead(Arc::clone(&lock))).collect())
+                    .await
             }
             Kind::RawRead => {
                 let raw = self.raw().await;

@@ -1,6 +1,7 @@
 //! The contenders that read, write, or take permits.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use distributed_lock_core::traits::LockHandle as _;
@@ -13,6 +14,15 @@ use crate::lock::Lock;
 
 /// The permits of every semaphore.
 pub(crate) const PERMITS: u32 = 5;
+
+pub(crate) struct TokioRead(pub(crate) Arc<tokio::sync::RwLock<()>>);
+
+impl Lock for TokioRead {
+    async fn with(&mut self, section: impl Future<Output = ()> + Send) {
+        let _guard = self.0.read().await;
+        section.await;
+    }
+}
 
 pub(crate) struct Read(pub(crate) DistributedRwLock);
 

@@ -122,7 +122,8 @@ fn of_readers() -> Vec<Work> {
             .with(theirs),
         Work::new(format!("{together}, 1 ms, reads/s"), Bench::together)
             .with(theirs)
-            .with_target(ours, Some(Target::RatioAtLeast(10.0))),
+            .with_target(ours, Some(Target::RatioAtLeast(10.0)))
+            .with(Kind::TokioRead.usual()),
         // After that in whose course they are noted.
         Work::new(format!("{together}, requests"), Bench::requests_together)
             .with(theirs)
