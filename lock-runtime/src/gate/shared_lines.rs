@@ -280,10 +280,6 @@ impl State {
     /// Tells whether a holder is seen that is in the way of everybody who only tries. Permits that
     /// this process has say nothing about those that the server has left.
     fn sees_holder_of_tries(&self) -> bool {
-        let told = match &self.call {
-            Some(UnderWay::Acquire { interest, .. }) => interest.is_contended(),
-            _ => false,
-        };
-        told || self.is_kept_by_writer()
+        self.is_told() || self.is_kept_by_writer()
     }
 }
