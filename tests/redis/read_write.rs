@@ -551,6 +551,35 @@ fn a_full_server_lets_nobody_in_and_keeps_who_is() {
 }
 
 #[test]
+fn a_reader_leaves_whatever_stands_beside_the_lock() {
+    with_server(|server| async move {
+        let [first, second] = providers(&server).await;
+        for waits in [false, true] {
+            let read = enter(&first, "order", LockMode::Read).await;
+            let waiter = waits.then(|| entering(&second, "order", LockMode::Write, LONG));
+            if waits {
+                server.raw.until(QUEUE, 1).await;
+            }
+            server.raw.ask::<i64>("DEL {order}:lk1:readers").await;
+            server
+                .raw
+                .ask::<String>("SET {order}:lk1:readers book")
+                .await;
+            // Nobody can tell whether it had ended.
+            let _ = first.release(&read).await;
+            let left: i64 = server.raw.ask(READERS).await;
+            assert_eq!(left, 0, "nobody would know when its lease ends");
+            server.raw.ask::<i64>("DEL {order}:lk1:readers").await;
+            let write = match waiter {
+                Some((writing, _)) => writing.await.unwrap().unwrap(),
+                None => try_enter(&second, "order", LockMode::Write).await.unwrap(),
+            };
+            second.release(&write).await.unwrap();
+        }
+    });
+}
+
+#[test]
 fn a_name_that_collides_is_said() {
     with_server(|server| async move {
         let provider = server.provider_with_long_lease().await;

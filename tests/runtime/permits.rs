@@ -353,3 +353,23 @@ fn contention_is_told_only_where_permits_were_seen_taken() {
         nothing_held(&provider).await;
     });
 }
+
+#[test]
+fn one_who_wanted_more_and_left_is_in_nobody_s_way() {
+    on_both(|provider| async move {
+        let permits = DistributedSemaphore::on(provider, unique(), 3);
+        let two = permits.acquire_many(2).await.unwrap();
+        for _ in 0..20 {
+            let mut wanting = Box::pin(permits.acquire_many(3));
+            assert!(poll_once(wanting.as_mut()).await.is_none());
+            // The server names the two to the call for three.
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            drop(wanting);
+            assert!(
+                permits.try_acquire().await.unwrap().is_some(),
+                "one is free"
+            );
+        }
+        two.release().await.unwrap();
+    });
+}

@@ -760,3 +760,20 @@ fn one_who_only_tries_shares_what_the_call_of_another_is_told() {
         nothing_held(&provider).await;
     });
 }
+
+#[test]
+fn a_writer_who_left_is_in_no_reader_s_way() {
+    on_both(|provider| async move {
+        let lock = DistributedRwLock::on(provider, unique());
+        let reading = lock.read().await.unwrap();
+        for _ in 0..20 {
+            let mut writing = Box::pin(lock.write());
+            assert!(poll_once(writing.as_mut()).await.is_none());
+            // The server names the reader to the writer's call.
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            drop(writing);
+            assert!(lock.try_read().await.unwrap().is_some(), "others only read");
+        }
+        reading.release().await.unwrap();
+    });
+}

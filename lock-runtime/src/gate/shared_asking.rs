@@ -10,7 +10,7 @@ use super::effects::Effects;
 use super::granted::{LATE_GRANTS, LATE_PAUSE};
 use super::local_hand_over::{LocalHandOver, MOST_LOCAL_GRANTS};
 use super::release_answer::ReleaseMode;
-use super::shared_state::{Hold, Stalled, State, UnderWay};
+use super::shared_state::{Hold, Stalled, State, UnderWay, wants_as_much};
 use super::slot::SlotRef;
 use crate::background;
 use crate::call::of_acquisition;
@@ -368,21 +368,5 @@ impl SlotRef {
             }
             _ => state.fail(error, |waiter| self.is_served_by(waiter)),
         }
-    }
-}
-
-/// Tells whether `mode` is refused wherever `asked` is.
-fn wants_as_much(mode: LockMode, asked: LockMode) -> bool {
-    match (mode, asked) {
-        (
-            LockMode::Permits { limit, take },
-            LockMode::Permits {
-                limit: asked_limit,
-                take: asked_take,
-            },
-        ) => take >= asked_take && limit <= asked_limit,
-        // Where a reader is refused, a writer is too.
-        (_, LockMode::Read) => true,
-        _ => mode == asked,
     }
 }

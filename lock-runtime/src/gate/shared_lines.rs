@@ -280,6 +280,6 @@ impl State {
     /// Tells whether a holder is seen that is in the way of everybody who only tries. Permits that
     /// this process has say nothing about those that the server has left.
     fn sees_holder_of_tries(&self) -> bool {
-        self.is_told_of_holder() || self.is_kept_by_writer()
+        self.is_told() || self.is_kept_by_writer()
     }
 }

@@ -303,18 +303,20 @@ impl State {
                 matches!(head.wish.mode, LockMode::Permits { .. }) && !self.fits(head.wish.mode)
             })
         };
-        self.is_kept_by_writer() || self.is_told_of_holder() || is_full()
+        self.is_kept_by_writer() || self.is_told() || is_full()
     }
 
-    /// Tells whether the server has named a holder to the call under way. What a call that nobody
-    /// wants any more has been told may be over since.
-    pub(super) fn is_told_of_holder(&self) -> bool {
-        match &self.call {
-            Some(UnderWay::Acquire { interest, .. }) => {
-                interest.is_contended() && !interest.is_abandoned()
-            }
-            _ => false,
-        }
+    /// Tells whether the server has named a holder to the call under way that is in the way of the
+    /// head of the queue, too. The call may be that of somebody who wanted more; and of a call that
+    /// nobody wants any more, what it was told may be over.
+    pub(super) fn is_told(&self) -> bool {
+        let Some(UnderWay::Acquire { mode, interest, .. }) = &self.call else {
+            return false;
+        };
+        let head = self.queue.front();
+        interest.is_contended()
+            && !interest.is_abandoned()
+            && head.is_some_and(|head| wants_as_much(head.wish.mode, *mode))
     }
 
     /// Tells whether a writer has the lock, or nobody may have it yet.
@@ -359,5 +361,21 @@ impl State {
     /// Tells whether a writer of this process waits.
     pub(super) fn has_writer_ahead(&self) -> bool {
         self.writers > 0
+    }
+}
+
+/// Tells whether `mode` is refused wherever `asked` is.
+pub(super) fn wants_as_much(mode: LockMode, asked: LockMode) -> bool {
+    match (mode, asked) {
+        (
+            LockMode::Permits { limit, take },
+            LockMode::Permits {
+                limit: asked_limit,
+                take: asked_take,
+            },
+        ) => take >= asked_take && limit <= asked_limit,
+        // Where a reader is refused, a writer is too.
+        (_, LockMode::Read) => true,
+        _ => mode == asked,
     }
 }

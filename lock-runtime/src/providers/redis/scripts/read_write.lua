@@ -98,8 +98,9 @@ local function let_go(owner)
     redis.call('DEL', lock)
     return true
   end
-  local has_end = redis.call('ZREM', ends, owner)
-  return redis.call('SREM', readers, owner) == 1 and has_end == 1
+  local held = redis.call('SREM', readers, owner) == 1
+  -- What is no set of ends knows of none. Without that answer the reader would stay.
+  return redis.pcall('ZREM', ends, owner) == 1 and held
 end
 
 -- Says, as a remaining time, what stands in the lock's place that is no lock.

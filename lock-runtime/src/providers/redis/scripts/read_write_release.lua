@@ -3,8 +3,9 @@
 -- Answers 1, or 0 if the owner did not hold the lock.
 if redis.call('EXISTS', KEYS[2]) == 0 then
   if ARGV[2] == 'r' then
-    local has_end = redis.call('ZREM', KEYS[5], ARGV[1])
-    return redis.call('SREM', KEYS[4], ARGV[1]) * has_end
+    local held = redis.call('SREM', KEYS[4], ARGV[1])
+    -- What is no set of ends knows of none. Without that answer the reader would stay.
+    return redis.pcall('ZREM', KEYS[5], ARGV[1]) == 1 and held or 0
   end
   if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
   return redis.call('DEL', KEYS[1])
