@@ -16,6 +16,8 @@ pub(crate) enum Fault {
     ReaderIgnoresQueue,
     /// The same, but only a reader who does not wait: nobody is told that a writer waits.
     NoMarker,
+    /// A writer goes past those who wait.
+    WriterIgnoresQueue,
     /// A writer goes in beside readers.
     WriterCountsNoReaders,
     /// A release ends whatever is there.
@@ -101,7 +103,7 @@ impl Double {
                 let passes = self.has(Fault::PermitsOutOfTurn) && take.get() == 1;
                 !passes && before.next().is_some()
             }
-            _ => before.next().is_some(),
+            _ => !self.has(Fault::WriterIgnoresQueue) && before.next().is_some(),
         };
         if !is_free || comes_first {
             return None;

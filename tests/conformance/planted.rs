@@ -42,6 +42,8 @@ planted! {
         ReaderIgnoresQueue by modes_apart::both_modes_are_served_in_arrival_order;
     readers_that_starve_a_writer:
         ReaderIgnoresQueue by modes_apart::endless_reads_let_a_writer_elsewhere_in;
+    writers_that_starve_a_reader:
+        WriterIgnoresQueue by modes_apart::endless_writes_let_a_reader_elsewhere_in;
     a_writer_of_which_nobody_is_told: NoMarker by modes_apart::read_write_read_in_their_order;
     a_process_that_shares_for_ever:
         SharesForEver by modes_apart::endless_reads_let_a_writer_elsewhere_in;
