@@ -24,8 +24,10 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const COUNTER_TROUBLE: Duration = Duration::from_millis(100);
 /// ... and after this long the acquisition fails: whoever has locked it must be stopped.
 const COUNTER_PATIENCE: Duration = Duration::from_millis(1_800);
-/// Who has been passing by for this long is a holder.
+/// Who has been passing by for this long, and at so many looks, is a holder. On a machine that is
+/// busy there are few looks in that time.
 const PASSING_TAKES: Duration = Duration::from_millis(100);
+const PASSING_LOOKS: u32 = 20;
 /// What a call that does not wait takes at most, with one look to spare.
 pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -55,6 +57,8 @@ pub(super) async fn acquire(
     // Since when the lock is taken and has no token yet.
     let mut taken_at = None;
     let mut is_first = true;
+    // At how many looks others were passing by.
+    let mut passing = 0;
     loop {
         let waited = Timestamp::now().since(began);
         let tokens = wanted.tokens(request);
@@ -104,7 +108,9 @@ pub(super) async fn acquire(
             }
             Look::NotYet(found, so_far) => {
                 locked = so_far;
-                let passes = found == Found::Passing && waited < PASSING_TAKES;
+                passing += u32::from(found == Found::Passing);
+                let passes =
+                    found == Found::Passing && (waited < PASSING_TAKES || passing < PASSING_LOOKS);
                 let is_unclear = found == Found::Unclear || passes;
                 if request.waits() {
                     if !is_unclear {
