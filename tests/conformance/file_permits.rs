@@ -307,6 +307,17 @@ fn a_permit_that_is_gone_is_told() {
     });
 }
 
+#[test]
+fn more_than_a_process_can_open_are_refused_at_once() {
+    run(DEADLINE, async {
+        let directory = Directory::new();
+        let semaphore = DistributedSemaphore::on(Arc::new(directory.process()), "abc", u32::MAX);
+        let error = semaphore.try_acquire_many(u32::MAX).await.unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::InvalidConfig, "{error}");
+        assert_eq!(directory.files(), [""; 0]);
+    });
+}
+
 async fn mixed(words: &str, least: u64) {
     let directory = Directory::new();
     let mut probes: Vec<_> = (0..4).map(|_| directory.probe()).collect();

@@ -254,3 +254,24 @@ fn the_next_head_looks_for_its_permits() {
         server.raw.until_nothing_is_left().await;
     });
 }
+
+/// The head knows of no holder but ours, when another one comes beside it.
+#[test]
+fn the_head_looks_for_a_permit_that_came_later() {
+    with_server(|server| async move {
+        let provider = server.provider_with_long_lease().await;
+        let other = server.provider_with_long_lease().await;
+        let net = dotnet(&server);
+        let held = enter(&provider, "order", permits(3, 1)).await;
+        let (all, _) = entering(&other, "order", permits(3, 3), LONG);
+        server.raw.until("LLEN {order}:lk1:permits", 1).await;
+        assert!(net.permit("net1", LEASE, 3).await);
+        provider.release(&held).await.unwrap();
+        net.release_permit("net1").await;
+        let freed = Instant::now();
+        let all = all.await.unwrap().unwrap();
+        assert!(freed.elapsed() < POLLED, "{:?}", freed.elapsed());
+        other.release(&all).await.unwrap();
+        server.raw.until_nothing_is_left().await;
+    });
+}

@@ -21,6 +21,9 @@ const LONG: Duration = Duration::from_millis(100);
 /// the file that a crashed holder left would never be found again.
 const FIRST_SLOTS: u32 = 1_024;
 
+/// Each permit is an open file, of which a process may have so many.
+const MOST_PERMITS_AT_ONCE: u32 = 10_000;
+
 pub(super) struct Wanted {
     pub(super) mode: LockMode,
     pub(super) files: Files,
@@ -79,6 +82,11 @@ impl Wanted {
             LockMode::Permits { limit, take } if take > limit => {
                 return Err(invalid(format!(
                     "expected to take at most the {limit} permits that there are, got {take}"
+                )));
+            }
+            LockMode::Permits { take, .. } if take.get() > MOST_PERMITS_AT_ONCE => {
+                return Err(invalid(format!(
+                    "expected to take at most {MOST_PERMITS_AT_ONCE} permits at once, got {take}"
                 )));
             }
             LockMode::Permits { limit, take } => Files::Slots(Slots {

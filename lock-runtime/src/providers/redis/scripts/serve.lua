@@ -47,8 +47,8 @@ local function serve(caller, gone)
     end
     if here ~= 0 and not has_room(mode) then
       hold_back(owner, math.max(1, expires - now))
-      -- Only the head looks whether a foreign holder is gone.
-      if passed > 0 and owner ~= caller and has_foreign() then tell_to_look(owner, channel) end
+      -- Only the head looks whether a foreign holder is gone, which may have come since it last did.
+      if owner ~= caller and has_foreign() then tell_to_look(owner, channel) end
       break
     end
     -- A waiter that is told to look does no harm wherever it is: its turn is that of the entry here.
