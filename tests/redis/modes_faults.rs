@@ -235,7 +235,8 @@ fn what_is_kept_for_a_while_is_kept_although_the_answer_is_lost() {
             proxy.heal();
             keeping.await.unwrap().unwrap();
             assert!(kept().await);
-            assert!(provider.release(&grant).await.is_err());
+            // It may be asked twice if its connection was reset too, and then nobody knows.
+            let _ = provider.release(&grant).await;
             assert!(kept().await);
             if mode != LockMode::Write {
                 let other = enter(&provider, "order", permits(3, 1)).await;
