@@ -305,11 +305,12 @@ impl DistributedLock {
 
     #[inline]
     fn slot(&self) -> Result<SlotRef, LockError> {
-        let source = match &self.source {
-            Some(source) => source,
-            None => registry::default()?,
-        };
-        self.slot.get(source, &self.name, LockKind::Mutex)
+        slot_of(
+            &self.slot,
+            self.source.as_ref(),
+            &self.name,
+            LockKind::Mutex,
+        )
     }
 }
 
@@ -324,6 +325,21 @@ impl fmt::Debug for DistributedLock {
             .field("release", &self.release)
             .finish()
     }
+}
+
+/// Returns the slot of this name on the provider, or on the default one.
+#[inline]
+pub(crate) fn slot_of(
+    cached: &CachedSlot,
+    source: Option<&Arc<Source>>,
+    name: &LockName,
+    kind: LockKind,
+) -> Result<SlotRef, LockError> {
+    let source = match source {
+        Some(source) => source,
+        None => registry::default()?,
+    };
+    cached.get(source, name, kind)
 }
 
 /// Turns contention into `None`.

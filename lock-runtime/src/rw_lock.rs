@@ -10,10 +10,9 @@ use crate::clock::Span;
 use crate::error::LockError;
 use crate::gate::{ReleaseMode, SlotRef, Wanted};
 use crate::kind::{Kind, Read, Write};
-use crate::lock::or_none;
+use crate::lock::{or_none, slot_of};
 use crate::name::LockName;
 use crate::provider::{LockKind, LockProvider};
-use crate::registry;
 use crate::shared_guard::{RwLockReadGuard, RwLockWriteGuard};
 use crate::source::Source;
 
@@ -219,11 +218,12 @@ impl DistributedRwLock {
     }
 
     fn slot(&self) -> Result<SlotRef, LockError> {
-        let source = match &self.source {
-            Some(source) => source,
-            None => registry::default()?,
-        };
-        self.slot.get(source, &self.name, LockKind::RwLock)
+        slot_of(
+            &self.slot,
+            self.source.as_ref(),
+            &self.name,
+            LockKind::RwLock,
+        )
     }
 }
 

@@ -10,10 +10,9 @@ use crate::clock::Span;
 use crate::error::LockError;
 use crate::gate::{ReleaseMode, SlotRef, Wanted};
 use crate::kind::Permits;
-use crate::lock::or_none;
+use crate::lock::{or_none, slot_of};
 use crate::name::LockName;
 use crate::provider::{LockKind, LockProvider};
-use crate::registry;
 use crate::shared_guard::SemaphorePermit;
 use crate::source::Source;
 
@@ -233,11 +232,12 @@ impl DistributedSemaphore {
     }
 
     fn slot(&self) -> Result<SlotRef, LockError> {
-        let source = match &self.source {
-            Some(source) => source,
-            None => registry::default()?,
-        };
-        self.slot.get(source, &self.name, LockKind::Semaphore)
+        slot_of(
+            &self.slot,
+            self.source.as_ref(),
+            &self.name,
+            LockKind::Semaphore,
+        )
     }
 }
 

@@ -197,7 +197,9 @@ impl SlotRef {
         });
         if !wanted || (self.is_the_lock() && !state.fits(mode)) {
             // Those who wanted this grant have left.
-            return self.pass_back(state, lease);
+            return self
+                .give_up_for_head(state, lease, ReleaseMode::Confirmed)
+                .1;
         }
         let mut effects = Effects::default();
         let lease = lease.watch();
@@ -225,24 +227,6 @@ impl SlotRef {
             _ => state.serve_share(hold, &mut effects),
         }
         effects
-    }
-
-    /// Gives a grant back for which nobody waits, in the same step as the next one is asked for.
-    fn pass_back(&self, state: &mut State, lease: Arc<Lease>) -> Effects {
-        lease.end();
-        let passes_on = state.queue.front().is_some_and(|head| {
-            lease.is_of(self.source_of(head))
-                && state.releasing == 0
-                && !state.has_writer()
-                && (!self.is_the_lock() || state.fits(head.wish.mode))
-        });
-        match passes_on {
-            true => self.ask_for_head(state, Some(lease)),
-            false => {
-                self.start_releasing_share(state, lease, ReleaseMode::Confirmed)
-                    .1
-            }
-        }
     }
 
     /// Returns the first token of a grant, if it is above those that it must be above.
