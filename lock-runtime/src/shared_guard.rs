@@ -144,13 +144,14 @@ impl RwLockReadGuard {
 
     /// Returns a future that resolves when the lock is lost, at most 5 ms after its deadline.
     ///
-    /// If the guard is released before that, the future need not resolve, and a task that only awaits
-    /// it may wait for ever.
+    /// If the guard is released before that, the future need not resolve, and a task that only
+    /// awaits it may wait for ever.
     pub fn lost(&self) -> LostSignal {
         self.0.lost()
     }
 
-    /// Ends this reader's share, and waits until the provider has confirmed it, if the provider must be asked.
+    /// Ends this reader's share, and waits until the provider has confirmed it, if the provider must
+    /// be asked.
     ///
     /// # Errors
     ///
@@ -208,13 +209,14 @@ impl RwLockWriteGuard {
 
     /// Returns a future that resolves when the lock is lost, at most 5 ms after its deadline.
     ///
-    /// If the guard is released before that, the future need not resolve, and a task that only awaits
-    /// it may wait for ever.
+    /// If the guard is released before that, the future need not resolve, and a task that only
+    /// awaits it may wait for ever.
     pub fn lost(&self) -> LostSignal {
         self.0.lost()
     }
 
-    /// Releases the lock, and waits until the provider has confirmed it, if the provider must be asked.
+    /// Releases the lock, and waits until the provider has confirmed it, if the provider must be
+    /// asked.
     ///
     /// # Errors
     ///
@@ -266,8 +268,8 @@ impl SemaphorePermit {
         &self.0.slot.name
     }
 
-    /// Tells whether the permits are no longer known to be held. Once true, it stays true. It is never
-    /// false at or after the end of the lease's validity.
+    /// Tells whether the permits are no longer known to be held. Once true, it stays true. It is
+    /// never false at or after the end of the lease's validity.
     pub fn is_lost(&self) -> bool {
         self.0.is_lost()
     }
@@ -280,7 +282,8 @@ impl SemaphorePermit {
         self.0.lost()
     }
 
-    /// Gives the permits back, and waits until the provider has confirmed it, if the provider must be asked.
+    /// Gives the permits back, and waits until the provider has confirmed it, if the provider must
+    /// be asked.
     ///
     /// # Errors
     ///
