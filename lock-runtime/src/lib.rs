@@ -158,8 +158,8 @@ pub use name::LockName;
 pub use outcome::Skipped;
 #[doc(inline)]
 pub use provider::{
-    AcquireCall, AcquireRequest, BoxFuture, Call, Capabilities, Grant, Interest, LockKind,
-    LockMode, LockProvider, LockSpace, LossReporter, OwnerId, ReleaseCall,
+    AcquireCall, AcquireRequest, BoxFuture, Call, Capabilities, Grant, Holder, Interest, LockKind,
+    LockMode, LockProvider, LockSpace, LockState, LossReporter, OwnerId, ReleaseCall,
 };
 pub use providers::connect;
 #[cfg(feature = "file")]

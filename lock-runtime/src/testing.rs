@@ -323,7 +323,7 @@ impl State {
                 let taken: u64 = modes.map(permits_of).sum();
                 taken + u64::from(take.get()) <= u64::from(limit.get())
             }
-            LockMode::Exclusive | LockMode::Write => held.is_empty(),
+            LockMode::Exclusive | LockMode::Write | LockMode::Upgradeable => held.is_empty(),
         };
         if !is_free || before.into_iter().any(comes_first) {
             let ends = held.iter().map(|entry| entry.expires).min();

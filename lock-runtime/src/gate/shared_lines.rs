@@ -21,7 +21,7 @@ impl Inside {
                 return self.readers == 1;
             }
             LockMode::Permits { take, .. } => self.permits += u64::from(take.get()),
-            LockMode::Write | LockMode::Exclusive => self.writes = true,
+            LockMode::Write | LockMode::Upgradeable | LockMode::Exclusive => self.writes = true,
         }
         false
     }
@@ -32,7 +32,7 @@ impl Inside {
         match mode {
             LockMode::Read => self.readers -= 1,
             LockMode::Permits { take, .. } => self.permits -= u64::from(take.get()),
-            LockMode::Write | LockMode::Exclusive => self.writes = false,
+            LockMode::Write | LockMode::Upgradeable | LockMode::Exclusive => self.writes = false,
         }
     }
 }

@@ -52,7 +52,7 @@ impl Share {
     /// Returns what a body that runs with it holds of its lock.
     pub(crate) fn holding(&self) -> Holding {
         match self.mode {
-            LockMode::Exclusive | LockMode::Write => Holding::Alone,
+            LockMode::Exclusive | LockMode::Write | LockMode::Upgradeable => Holding::Alone,
             LockMode::Read => Holding::Reading,
             LockMode::Permits { take, .. } => Holding::Permits(take),
         }
@@ -260,7 +260,7 @@ impl State {
                 let taken = self.inside.permits + self.permits_held;
                 taken + u64::from(take.get()) <= u64::from(limit.get())
             }
-            LockMode::Write | LockMode::Exclusive => {
+            LockMode::Write | LockMode::Upgradeable | LockMode::Exclusive => {
                 !self.inside.writes && self.inside.readers == 0 && self.holds.is_empty()
             }
         }

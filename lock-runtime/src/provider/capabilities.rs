@@ -71,11 +71,16 @@ pub struct Capabilities {
     /// Whether the provider has reader–writer locks: the modes [`Read`](crate::LockMode::Read) and
     /// [`Write`](crate::LockMode::Write).
     pub read_write: bool,
+    /// Whether a reader may hold the right to [become a writer](crate::LockProvider::upgrade): the
+    /// mode [`Upgradeable`](crate::LockMode::Upgradeable).
+    pub upgradeable: bool,
     /// Whether the provider has semaphores: [`Permits`](crate::LockMode::Permits), of which each
     /// request takes one.
     pub semaphore: bool,
     /// Whether a request may take several permits of a semaphore.
     pub many_permits: bool,
+    /// Whether the provider can [tell who holds a lock](crate::LockProvider::inspect).
+    pub holders: bool,
     /// How long the provider waits for an answer that its server gives at once. After that it
     /// answers [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable) itself. This
     /// bounds a call with a timeout of zero; `None` stands for two seconds.
@@ -94,8 +99,10 @@ impl Capabilities {
             fair: false,
             reports_contention: false,
             read_write: false,
+            upgradeable: false,
             semaphore: false,
             many_permits: false,
+            holders: false,
             response_timeout: None,
         }
     }
@@ -130,6 +137,13 @@ impl Capabilities {
         self
     }
 
+    /// Adds reader–writer locks, in which one reader at a time may become the writer.
+    pub const fn with_upgradeable(mut self) -> Self {
+        self.read_write = true;
+        self.upgradeable = true;
+        self
+    }
+
     /// Adds semaphores, of which each request takes one permit.
     pub const fn with_semaphore(mut self) -> Self {
         self.semaphore = true;
@@ -140,6 +154,12 @@ impl Capabilities {
     pub const fn with_many_permits(mut self) -> Self {
         self.semaphore = true;
         self.many_permits = true;
+        self
+    }
+
+    /// Says that the provider can tell who holds a lock.
+    pub const fn with_holders(mut self) -> Self {
+        self.holders = true;
         self
     }
 

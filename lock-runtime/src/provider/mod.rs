@@ -3,6 +3,7 @@
 mod calls;
 mod capabilities;
 mod grant;
+mod holder;
 mod loss;
 mod mode;
 mod request;
@@ -14,6 +15,7 @@ use crate::call::caught;
 use crate::clock::Timestamp;
 use crate::error::{LockError, LockErrorKind};
 use crate::future::join_all;
+use crate::name::LockName;
 use crate::telemetry::spans;
 use crate::token::FencingToken;
 
@@ -22,6 +24,7 @@ pub use calls::{AcquireCall, Call, ReleaseCall};
 pub(crate) use calls::{AcquireCaller, ReleaseCaller};
 pub use capabilities::{Capabilities, LockSpace};
 pub use grant::Grant;
+pub use holder::{Holder, LockState};
 pub(crate) use loss::LossListener;
 pub use loss::LossReporter;
 pub use mode::{LockKind, LockMode};
@@ -279,6 +282,63 @@ pub trait LockProvider: Send + Sync + 'static {
         })
     }
 
+    /// Makes a writer of the reader that has this grant of [`LockMode::Upgradeable`], as soon as
+    /// the other readers have left. It goes before the writers that wait. `request` asks for
+    /// [`LockMode::Write`] under an owner of its own.
+    ///
+    /// If it succeeds, the old grant is over, and the new one stands for all that is held.
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](Self::acquire). After any error, the old grant is as it was, unless it is
+    /// [reported lost](Grant::loss_reporter). [`Unsupported`](LockErrorKind::Unsupported) by
+    /// default.
+    fn upgrade<'a>(
+        &'a self,
+        grant: &'a Grant,
+        request: &'a AcquireRequest,
+    ) -> BoxFuture<'a, Result<Grant, LockError>> {
+        let _ = (grant, request);
+        Box::pin(async move { Err(unsupported(self.capabilities(), "upgrade a reader")) })
+    }
+
+    /// Acquires several locks in one request, without waiting: in the order given, as many as are
+    /// free before the first that is not. Answers for each, in order.
+    ///
+    /// The first lock that is held, and all after it, are answered with
+    /// [`Contended`](LockErrorKind::Contended); those after it are not touched. Any other error may
+    /// stand at any place. What was granted is held all the same.
+    ///
+    /// `None`, the default, says that the provider cannot do this. Then the locks are acquired one
+    /// after another.
+    fn acquire_several<'a>(
+        &'a self,
+        requests: &'a [AcquireRequest],
+    ) -> Option<BoxFuture<'a, Vec<Result<Grant, LockError>>>> {
+        let _ = requests;
+        None
+    }
+
+    /// Tells who holds the lock of this name and kind, and how many wait for it.
+    ///
+    /// # Errors
+    ///
+    /// [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable) if the server could not be
+    /// asked. [`Unsupported`](LockErrorKind::Unsupported), the default, if the provider cannot
+    /// tell.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future may be dropped at any await.
+    fn inspect<'a>(
+        &'a self,
+        name: &'a LockName,
+        kind: LockKind,
+    ) -> BoxFuture<'a, Result<LockState, LockError>> {
+        let _ = (name, kind);
+        Box::pin(async move { Err(unsupported(self.capabilities(), "tell who holds a lock")) })
+    }
+
     /// Releases the lock after `keep_for`, and not now, even if this process has ended by then.
     ///
     /// The library calls it instead of [`release`](Self::release), with the rest of a `min_hold`.
@@ -430,6 +490,29 @@ impl<P: LockProvider + ?Sized> LockProvider for Arc<P> {
 
     fn may_share<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<bool, LockError>> {
         (**self).may_share(grant)
+    }
+
+    fn upgrade<'a>(
+        &'a self,
+        grant: &'a Grant,
+        request: &'a AcquireRequest,
+    ) -> BoxFuture<'a, Result<Grant, LockError>> {
+        (**self).upgrade(grant, request)
+    }
+
+    fn acquire_several<'a>(
+        &'a self,
+        requests: &'a [AcquireRequest],
+    ) -> Option<BoxFuture<'a, Vec<Result<Grant, LockError>>>> {
+        (**self).acquire_several(requests)
+    }
+
+    fn inspect<'a>(
+        &'a self,
+        name: &'a LockName,
+        kind: LockKind,
+    ) -> BoxFuture<'a, Result<LockState, LockError>> {
+        (**self).inspect(name, kind)
     }
 
     fn release_later<'a>(

@@ -25,6 +25,9 @@ pub enum LockMode {
     Read,
     /// The reader–writer lock, alone.
     Write,
+    /// The reader–writer lock, beside other readers, as the only one who may
+    /// [become a writer](crate::LockProvider::upgrade).
+    Upgradeable,
     /// Permits of the semaphore.
     Permits {
         /// How many permits there are in all, as this caller says.
@@ -39,7 +42,7 @@ impl LockMode {
     pub const fn kind(self) -> LockKind {
         match self {
             Self::Exclusive => LockKind::Mutex,
-            Self::Read | Self::Write => LockKind::RwLock,
+            Self::Read | Self::Write | Self::Upgradeable => LockKind::RwLock,
             Self::Permits { .. } => LockKind::Semaphore,
         }
     }

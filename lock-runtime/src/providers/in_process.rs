@@ -14,7 +14,7 @@ use crate::kind::{Exclusive, Kind, Permits, Read, Write};
 use crate::provider::{
     AcquireRequest, BoxFuture, Capabilities, Grant, LockMode, LockProvider, LockSpace,
 };
-use crate::providers::kit::error::invalid;
+use crate::providers::kit::error::{invalid, unsupported};
 use crate::shared_guard::{RwLockReadGuard, RwLockWriteGuard, SemaphorePermit};
 use crate::source::Source;
 use crate::token::FencingToken;
@@ -70,6 +70,7 @@ impl LockProvider for InProcessProvider {
                 LockMode::Exclusive => held(Exclusive, slot, request).await,
                 LockMode::Read => held(Read, slot, request).await,
                 LockMode::Write => held(Write, slot, request).await,
+                LockMode::Upgradeable => Err(unsupported("no upgradeable reads")),
                 LockMode::Permits { limit, take } => {
                     let (limit, take) = (limit.get(), take.get());
                     held(Permits { limit, take }, slot, request).await
@@ -87,6 +88,7 @@ impl LockProvider for InProcessProvider {
                 LockMode::Exclusive => release::<LockGuard>(grant).await,
                 LockMode::Read => release::<RwLockReadGuard>(grant).await,
                 LockMode::Write => release::<RwLockWriteGuard>(grant).await,
+                LockMode::Upgradeable => Err(LockErrorKind::Lost.into()),
                 LockMode::Permits { .. } => release::<SemaphorePermit>(grant).await,
             }
         })

@@ -7,7 +7,8 @@ use std::time::Duration;
 use lock_runtime::testing::{Operation, TestProvider};
 use lock_runtime::{
     AcquireRequest, BoxFuture, Capabilities, DistributedLock, DistributedRwLock,
-    DistributedSemaphore, Grant, InProcessProvider, LockError, LockProvider, LockSpace, Timestamp,
+    DistributedSemaphore, Grant, InProcessProvider, LockError, LockKind, LockName, LockProvider,
+    LockSpace, LockState, Timestamp,
 };
 use lock_tests::poll_once;
 
@@ -300,6 +301,28 @@ fn an_arc_forwards_every_method() {
         fn may_share<'a>(&'a self, _: &'a Grant) -> BoxFuture<'a, Result<bool, LockError>> {
             Box::pin(async { Ok(false) })
         }
+        fn upgrade<'a>(
+            &'a self,
+            _: &'a Grant,
+            request: &'a AcquireRequest,
+        ) -> BoxFuture<'a, Result<Grant, LockError>> {
+            Box::pin(async { Ok(Grant::new(request, Timestamp::now())) })
+        }
+        fn acquire_several<'a>(
+            &'a self,
+            requests: &'a [AcquireRequest],
+        ) -> Option<BoxFuture<'a, Vec<Result<Grant, LockError>>>> {
+            let all = requests.iter();
+            let all = all.map(|request| Ok(Grant::new(request, Timestamp::now())));
+            Some(Box::pin(async { all.collect() }))
+        }
+        fn inspect<'a>(
+            &'a self,
+            _: &'a LockName,
+            _: LockKind,
+        ) -> BoxFuture<'a, Result<LockState, LockError>> {
+            Box::pin(async { Ok(LockState::default().with_waiters(7)) })
+        }
         fn clone_of(&self) -> Option<LockSpace> {
             Some(self.lock_space())
         }
@@ -314,6 +337,13 @@ fn an_arc_forwards_every_method() {
         later.await.expect("it is forwarded");
         let may_share = LockProvider::may_share(&shared, &grant).await;
         assert!(!may_share.expect("it is forwarded"));
+        let upgraded = LockProvider::upgrade(&shared, &grant, &request).await;
+        assert_eq!(upgraded.expect("it is forwarded").owner(), request.owner());
+        let requests = [request];
+        let several = LockProvider::acquire_several(&shared, &requests);
+        assert_eq!(several.expect("it is forwarded").await.len(), 1);
+        let state = LockProvider::inspect(&shared, &"arc".into(), LockKind::Mutex).await;
+        assert_eq!(state.expect("it is forwarded").waiters(), Some(7));
         assert_eq!(LockProvider::clone_of(&shared), Some(space));
         assert_eq!(LockProvider::lock_space(&shared), space);
     });

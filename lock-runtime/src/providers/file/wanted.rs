@@ -12,7 +12,7 @@ use super::lock_file::{Access, LockFile};
 use super::name;
 use crate::LockError;
 use crate::provider::{AcquireRequest, LockMode};
-use crate::providers::kit::error::invalid;
+use crate::providers::kit::error::{invalid, unsupported};
 
 /// After this long even those who could be let in beside others wait in the turnstile.
 const LONG: Duration = Duration::from_millis(100);
@@ -79,6 +79,8 @@ impl Wanted {
         let files = match mode {
             LockMode::Exclusive | LockMode::Write => one(Access::Exclusive),
             LockMode::Read => one(Access::Shared),
+            // To change a lock of a file drops it first, if it cannot be had.
+            LockMode::Upgradeable => return Err(unsupported("files have no upgradeable reads")),
             LockMode::Permits { limit, take } if take > limit => {
                 return Err(invalid(format!(
                     "expected to take at most the {limit} permits that there are, got {take}"
@@ -136,7 +138,7 @@ impl Wanted {
     pub(super) fn tokens(&self, request: &AcquireRequest) -> Option<NonZeroU32> {
         match self.mode {
             LockMode::Exclusive | LockMode::Write => Some(request.tokens_wanted()),
-            LockMode::Read => Some(NonZeroU32::MIN),
+            LockMode::Read | LockMode::Upgradeable => Some(NonZeroU32::MIN),
             LockMode::Permits { .. } => None,
         }
     }

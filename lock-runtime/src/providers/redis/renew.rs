@@ -121,7 +121,7 @@ fn commands(manager: &ConnectionManager, grants: &[&Grant], first: By) -> Pipeli
             }
         };
         commands.add_command(match mode {
-            LockMode::Exclusive | LockMode::Write => {
+            LockMode::Exclusive | LockMode::Write | LockMode::Upgradeable => {
                 script.command(by, &[&keys.lock], &[&claim.owner, &lease])
             }
             LockMode::Read | LockMode::Permits { .. } => {
