@@ -4,6 +4,8 @@
 mod acl;
 mod address;
 mod error;
+mod queue;
+
 mod path;
 #[cfg(feature = "zookeeper-tls")]
 mod tls;
@@ -17,12 +19,15 @@ mod session_pool;
 
 mod node;
 
+mod create;
+
 mod cleanup;
 
 mod held;
 
 mod release;
 mod renew;
+mod sharing;
 mod waiting;
 
 mod acquire;

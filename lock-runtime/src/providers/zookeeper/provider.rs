@@ -10,6 +10,7 @@ use super::release::release;
 use super::renew::renew_all;
 use super::session_pool::SessionPool;
 use super::settings::Settings;
+use super::sharing::may_share;
 use crate::background::run_here;
 use crate::clock::Timestamp;
 use crate::provider::{
@@ -115,6 +116,8 @@ impl LockProvider for ZooKeeperProvider {
             .with_contention_reports()
             .with_response_timeout(self.pool.settings.common.response_timeout)
             .with_fairness()
+            .with_read_write()
+            .with_many_permits()
     }
 
     fn describe(&self) -> String {
@@ -173,6 +176,15 @@ impl LockProvider for ZooKeeperProvider {
             let outcome = acquisition.run(Some(held)).await;
             held.release_unconfirmed(false);
             outcome
+        })
+    }
+
+    fn may_share<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<bool, LockError>> {
+        Box::pin(async move {
+            match Held::of(grant) {
+                Some(held) => may_share(held).await,
+                None => Err(LockErrorKind::Lost.into()),
+            }
         })
     }
 
