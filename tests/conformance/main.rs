@@ -72,7 +72,7 @@ fn redis() {
 #[cfg(feature = "zookeeper")]
 conformance!(zookeeper: tokens, processes, leases, leased_processes, read_write, read_write_apart,
     read_write_fair, read_write_losses, read_write_processes, permits, permits_apart, permits_losses,
-    permits_processes);
+    permits_processes, holders, holders_read_write, holders_permits, holders_processes);
 #[cfg(feature = "zookeeper")]
 conformance!(zookeeper_write: tokens, processes, leases, leased_processes);
 #[cfg(feature = "zookeeper")]

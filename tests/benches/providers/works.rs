@@ -79,12 +79,24 @@ const GROUPS: [Group; 4] = [
     },
     Group {
         provider: "zookeeper",
-        kinds: &[Kind::RawZooKeeper, Kind::ZooKeeper],
+        kinds: &[
+            Kind::RawZooKeeper,
+            Kind::ZooKeeper,
+            Kind::ZooKeeperRead,
+            Kind::ZooKeeperPermit,
+        ],
         target: TARGET,
     },
 ];
 
-const OURS: [Kind; 4] = [Kind::File, Kind::Redis, Kind::Postgres, Kind::ZooKeeper];
+const OURS: [Kind; 6] = [
+    Kind::File,
+    Kind::Redis,
+    Kind::Postgres,
+    Kind::ZooKeeper,
+    Kind::ZooKeeperRead,
+    Kind::ZooKeeperPermit,
+];
 /// The contenders that can wait for a lock.
 const WAIT: [Kind; 6] = [
     Kind::File,

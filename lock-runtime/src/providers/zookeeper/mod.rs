@@ -31,6 +31,7 @@ mod sharing;
 mod waiting;
 
 mod acquire;
+mod inspect;
 
 mod provider;
 

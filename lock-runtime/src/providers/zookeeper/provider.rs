@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::acquire::Acquisition;
 use super::held::Held;
+use super::inspect::inspect;
 use super::release::release;
 use super::renew::renew_all;
 use super::session_pool::SessionPool;
@@ -14,9 +15,10 @@ use super::sharing::may_share;
 use crate::background::run_here;
 use crate::clock::Timestamp;
 use crate::provider::{
-    AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, LockSpace, describe,
+    AcquireRequest, BoxFuture, Capabilities, Grant, LockKind, LockProvider, LockSpace, LockState,
+    describe,
 };
-use crate::{LockError, LockErrorKind};
+use crate::{LockError, LockErrorKind, LockName};
 
 /// Locks on a ZooKeeper ensemble, 3.5 or newer.
 ///
@@ -118,6 +120,7 @@ impl LockProvider for ZooKeeperProvider {
             .with_fairness()
             .with_read_write()
             .with_many_permits()
+            .with_holders()
     }
 
     fn describe(&self) -> String {
@@ -186,6 +189,14 @@ impl LockProvider for ZooKeeperProvider {
                 None => Err(LockErrorKind::Lost.into()),
             }
         })
+    }
+
+    fn inspect<'a>(
+        &'a self,
+        name: &'a LockName,
+        kind: LockKind,
+    ) -> BoxFuture<'a, Result<LockState, LockError>> {
+        Box::pin(inspect(&self.pool, name, kind))
     }
 
     fn lock_space(&self) -> LockSpace {

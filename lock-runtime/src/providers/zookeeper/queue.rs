@@ -16,7 +16,8 @@ pub(super) const fn word(mode: LockMode) -> &'static str {
     }
 }
 
-fn is_writer(child: &str) -> bool {
+/// Says whether a child stands for somebody who writes.
+pub(super) fn is_writer(child: &str) -> bool {
     child.starts_with(word(LockMode::Write))
 }
 

@@ -13,7 +13,7 @@ use super::session::{Room, Session};
 use super::settings::Settings;
 use super::transactions::Transactions;
 use crate::clock::Timestamp;
-use crate::provider::{LockMode, OwnerId};
+use crate::provider::{Holder, LockMode, OwnerId};
 use crate::providers::kit::holder::Names;
 use crate::providers::kit::reconnect::{Joined, SingleFlight};
 use crate::{LockError, LockName};
@@ -66,6 +66,11 @@ impl SessionPool {
         self.names.owner(id)
     }
 
+    /// Returns the holder that this text of an owner tells of.
+    pub(super) fn holder(&self, owner: &str) -> Holder {
+        self.names.holder(owner)
+    }
+
     /// Returns by when a request that does not wait has an answer: after the response timeout. In an
     /// outage that counts from its beginning, but half of it is left in any case.
     pub(super) fn answers_by(&self) -> Timestamp {
@@ -113,6 +118,11 @@ impl SessionPool {
     /// Takes note that a lock is held by the nodes that this transaction created.
     pub(super) fn holds(&self, czxid: i64) {
         self.lock().held.insert(czxid);
+    }
+
+    /// Says whether a lock is held by the nodes that this transaction created.
+    pub(super) fn is_held(&self, czxid: i64) -> bool {
+        self.lock().held.contains(&czxid)
     }
 
     /// Takes note that it is not held any more.
