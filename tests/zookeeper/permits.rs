@@ -8,7 +8,7 @@ use lock_tests::any_lock::permits;
 use lock_tests::eventually;
 use zookeeper_client::EventType;
 
-use crate::common::{BOUND, Place, enter, entering, try_enter, with_server};
+use crate::common::{BOUND, Place, enter, entering, request, try_enter, with_server};
 
 const ACQUIRED: &[u8] = b"ACQUIRED";
 
@@ -65,6 +65,26 @@ fn permits_are_nodes_that_say_so() {
     });
 }
 
+/// The holder looks at its node after 20 ms, and would write it then. That is late for whoever
+/// waits to be the next one.
+#[test]
+fn a_permit_says_so_at_once() {
+    with_server(|place| async move {
+        let provider = place.provider().await;
+        let mut soonest = i64::MAX;
+        for _ in 0..10 {
+            let grant = enter(&provider, "order", permits(1, 1)).await;
+            until_acquired(&place, "semaphore-0000000000").await;
+            let stat = place.child("order", "semaphore-0000000000").await.1;
+            soonest = soonest.min(stat.mtime - stat.ctime);
+            give_back(&provider, &grant).await;
+            place.until_gone("order").await;
+        }
+        // By the server's clock; the machine may be busy, but not each time.
+        assert!(soonest < 20, "{soonest} ms after its creation");
+    });
+}
+
 /// The one of theirs that is two behind sleeps until the one between says that it has its permit.
 #[test]
 fn a_waiter_of_the_net_library_behind_ours_is_woken() {
@@ -113,6 +133,61 @@ fn a_waiter_behind_one_of_the_net_library_is_served_in_turn() {
             give_back(&provider, &granted).await;
             place.until_gone("order").await;
         }
+    });
+}
+
+/// Other programs may write nothing into the nodes that hold permits.
+#[test]
+fn holders_that_do_not_say_so_leave_in_any_order() {
+    with_server(|place| async move {
+        let provider = place.provider().await;
+        let first = place.queue("order", "semaphore-", b"").await;
+        place.queue("order", "semaphore-", b"").await;
+        let (waiting, _) = entering(&provider, "order", permits(1, 2));
+        place.until_children("order", 3).await;
+        place.raw.delete(&first, None).await.unwrap();
+        let granted = tokio::time::timeout(BOUND, waiting).await;
+        let granted = granted.expect("one of two is out").unwrap().unwrap();
+        give_back(&provider, &granted).await;
+    });
+}
+
+/// A grant of some is given up for another of more, in one step.
+#[test]
+fn a_grant_of_some_is_passed_on_to_one_of_all() {
+    with_server(|place| async move {
+        let provider = place.provider().await;
+        let mut grant = enter(&provider, "order", permits(1, 3)).await;
+        for take in [3, 2, 1, 3] {
+            let (next, _interest) = request("order", permits(take, 3), true);
+            let passing = tokio::time::timeout(BOUND, provider.pass_on(&grant, &next));
+            grant = passing.await.expect("nobody else has any").unwrap();
+            place.until_children("order", take as usize).await;
+        }
+        give_back(&provider, &grant).await;
+        place.until_gone("order").await;
+    });
+}
+
+/// There is no room for more on the session of the old grant, so the new one is on another.
+#[test]
+fn a_grant_is_passed_on_to_another_session() {
+    with_server(|place| async move {
+        let provider = place.provider().await;
+        let name = format!("{:0150}", 0);
+        let few = enter(&provider, &name, permits(1, 100)).await;
+        let filling = enter(&provider, &format!("{:0150}", 1), permits(490, 500)).await;
+        let (next, _interest) = request(&name, permits(100, 100), true);
+        let passing = tokio::time::timeout(BOUND, provider.pass_on(&few, &next));
+        let all = passing.await.expect("nobody else has any").unwrap();
+        let children = place.until_children(&name, 100).await;
+        let session = place.session_of(&name, &children[0]).await;
+        let other = place.children(filling.name().as_str()).await;
+        let other = place.session_of(filling.name().as_str(), &other[0]).await;
+        assert_ne!(session, other);
+        give_back(&provider, &all).await;
+        give_back(&provider, &filling).await;
+        place.until_gone(&name).await;
     });
 }
 

@@ -149,9 +149,24 @@ impl Node {
                     created_by = (!stat.is_invalid()).then_some(stat.czxid);
                 }
             }
-            // Some servers of version 3.5 and 3.6 do not say which transaction it was
-            // (ZOOKEEPER-4026). Then the nodes are looked for.
-            Ok((names, created_by.ok_or(Error::Timeout)?))
+            match created_by {
+                Some(czxid) => Ok((names, czxid)),
+                None => {
+                    let czxid = self.creation_of(names.first()).await?;
+                    Ok((names, czxid))
+                }
+            }
         })
+    }
+
+    /// Asks for the transaction that has just created this node. Up to version 3.8, servers do not
+    /// say it in the answer to a transaction (ZOOKEEPER-4026). After an error, the node is looked
+    /// for.
+    async fn creation_of(&self, name: Option<&String>) -> Result<i64, Error> {
+        let path = self.lock.child(name.map_or("", String::as_str));
+        match self.session.client.check_stat(&path).await {
+            Ok(Some(stat)) if stat.ephemeral_owner == self.session.id() => Ok(stat.czxid),
+            _ => Err(Error::Timeout),
+        }
     }
 }

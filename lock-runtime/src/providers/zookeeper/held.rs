@@ -1,5 +1,6 @@
 //! A lock that is held: the provider's own part of a grant, and the watch over its nodes.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -54,10 +55,9 @@ impl Held {
         if held.is_permit() {
             held.say_acquired();
         }
-        for path in held.node.paths(&held.created) {
-            background::spawn_beside(Arc::clone(&held).watch(path, loss.clone()));
+        for place in 0..held.created.names.len() {
+            background::spawn_beside(Arc::clone(&held).watch(place, loss.clone()));
         }
-        background::spawn_beside(Arc::clone(&held).watch_from_another(loss.clone()));
         held
     }
 
@@ -128,8 +128,10 @@ impl Held {
         self.node.clone().release_unconfirmed_later(created);
     }
 
-    /// Has the server tell when one of the nodes is gone, and reports the loss.
-    async fn watch(self: Arc<Self>, path: String, loss: LossReporter) {
+    /// Has the server tell when one of the nodes is gone, and reports the loss. Whoever watches the
+    /// first one has another session tell, too, if this one has no connection.
+    async fn watch(self: Arc<Self>, place: usize, loss: LossReporter) {
+        let path = self.node.lock.child(&self.created.names[place]);
         let watching = async {
             tokio::time::sleep(BEFORE_WATCHING).await;
             loop {
@@ -145,23 +147,23 @@ impl Held {
                 }
             }
         };
-        if let First::Right(true) = select(self.let_go.wait(), watching).await {
-            self.is_lost(&loss, REMOVED);
+        let from_another = async {
+            match place {
+                0 => self.missed_by_another().await,
+                _ => pending().await,
+            }
+        };
+        let watching = async {
+            match select(watching, from_another).await {
+                First::Left(removed) => removed.then_some(REMOVED),
+                First::Right(()) => Some(GONE),
+            }
+        };
+        if let First::Right(Some(why)) = select(self.let_go.wait(), watching).await {
+            self.was_removed();
+            self.node.session.let_go(self.id);
+            loss.report(why);
         }
-    }
-
-    /// Reports the loss when another session finds, while this one has no connection, that the
-    /// nodes are gone.
-    async fn watch_from_another(self: Arc<Self>, loss: LossReporter) {
-        if let First::Right(()) = select(self.let_go.wait(), self.missed_by_another()).await {
-            self.is_lost(&loss, GONE);
-        }
-    }
-
-    fn is_lost(&self, loss: &LossReporter, why: &str) {
-        self.was_removed();
-        self.node.session.let_go(self.id);
-        loss.report(why);
     }
 
     /// Waits until the session has no connection and another one finds that a node is gone: so is

@@ -30,6 +30,9 @@ use crate::{LockError, LockErrorKind, LockName};
 /// container: when its last child went with a session, the server itself removes it, within a
 /// minute or so.
 ///
+/// A reader–writer lock has children `read-…` and `write-…` there, and a semaphore `semaphore-…`, one
+/// for each permit, again as the .NET library has them. The kinds do not see each other.
+///
 /// * **Lease.** It is the timeout of the session as the server grants it. All locks of a provider
 ///   share the session, so a lease named for a single lock has no effect. When the paths of the
 ///   nodes of all locks that are held or waited for have 100 KiB together, further locks are on
@@ -43,6 +46,8 @@ use crate::{LockError, LockErrorKind, LockName};
 ///   the session may live. An unreachable ensemble is noticed when a request goes unanswered. A
 ///   waiter, which has no request outstanding, notices it once the connection has been silent for
 ///   its share of the connect timeout.
+/// * **Several permits** of one caller are one lock. Their nodes must fit into the 100 KiB of a
+///   session, or the request is refused with `InvalidConfig`.
 /// * **Fencing tokens** are the ids of the transactions that created the nodes (`czxid`). They grow
 ///   over restarts, elections and reconnects, as long as the ensemble's data lives. When that is
 ///   gone, this process gives no tokens rather than lower ones. They are the ensemble's, so no

@@ -81,10 +81,16 @@ struct Place {
 impl Waiting<'_> {
     /// Queues, and waits until the lock is its own. `old` is given up as soon as the owner queues.
     pub(super) async fn run(self, old: Option<&Held>) -> Result<Grant, Miss> {
-        // A node of another session is not this one's to remove, and its name proves nothing.
         let session = &self.node.session;
-        let mut old =
-            old.filter(|old| Arc::ptr_eq(&old.node.session, session) && old.loss().is_none());
+        let mut old = old.filter(|old| {
+            let is_here = Arc::ptr_eq(&old.node.session, session) && old.loss().is_none();
+            if !is_here {
+                // A node of another session is not this one's to remove, and its name proves
+                // nothing. It must not be waited for.
+                old.release_unconfirmed(false);
+            }
+            is_here
+        });
         loop {
             let mut place = self.queue(old.take()).await?;
             // Until somebody else removes a node.
