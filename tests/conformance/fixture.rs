@@ -251,6 +251,10 @@ where
 pub(crate) fn check_groups(fixture: fn() -> BoxFixture, groups: &'static [&'static str]) {
     run(fixture, move |fixture| async move {
         let capabilities = fixture.provider.capabilities();
+        // The provider for tests is in no table for users.
+        if capabilities.provider != "test" {
+            crate::capabilities::check(capabilities);
+        }
         let leases = capabilities.lease.is_some();
         let processes = fixture.url.is_some();
         let apart = processes || fixture.another.is_some();

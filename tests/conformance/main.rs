@@ -4,6 +4,7 @@
 #[macro_use]
 mod suite;
 
+mod capabilities;
 mod cases;
 mod counted;
 mod double;
