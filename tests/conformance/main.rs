@@ -71,7 +71,15 @@ fn redis() {
     lock_tests::skip::because("the feature `redis` is not compiled in");
 }
 #[cfg(feature = "zookeeper")]
-conformance!(zookeeper: tokens, processes, leases, leased_processes, mutexes_only);
+conformance!(zookeeper: tokens, processes, leases, leased_processes, read_write, read_write_apart,
+    read_write_fair, read_write_losses, read_write_processes, permits, permits_apart, permits_losses,
+    permits_processes, holders, holders_read_write, holders_permits, holders_processes);
+#[cfg(feature = "zookeeper")]
+conformance!(zookeeper_write: tokens, processes, leases, leased_processes);
+#[cfg(feature = "zookeeper")]
+conformance!(zookeeper_only_permit: processes, leases, leased_processes);
+#[cfg(feature = "zookeeper")]
+conformance!(zookeeper_last_permit: processes, leases, leased_processes);
 #[cfg(not(feature = "zookeeper"))]
 #[test]
 fn zookeeper() {

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use distributed_lock_postgres::PostgresLockProvider;
-use lock_runtime::LockProvider;
+use lock_runtime::{LockMode, LockProvider};
+use lock_tests::any_lock::permits;
 use lock_tests::boot_nanos;
 use sqlx::PgPool;
 use sqlx::postgres::PgAdvisoryLock;
 use tokio::sync::OnceCell;
 
 use crate::lock::Lock;
-use crate::locks::{RawFile, ours};
+use crate::locks::{RawFile, of_mode, ours};
 use crate::peers::{self, Sqlx};
 use crate::postgres::RawPostgres;
 use crate::redis::Raw as RawRedis;
@@ -32,10 +33,12 @@ pub(crate) enum Kind {
     DistributedLock,
     RawZooKeeper,
     ZooKeeper,
+    ZooKeeperRead,
+    ZooKeeperPermit,
 }
 
 impl Kind {
-    const NAMES: [(Self, &'static str, &'static str); 11] = [
+    const NAMES: [(Self, &'static str, &'static str); 13] = [
         (Self::RawFile, "raw-file", "raw open and lock"),
         (Self::File, "file", "FileProvider"),
         (
@@ -67,6 +70,16 @@ impl Kind {
             "raw creations and removals",
         ),
         (Self::ZooKeeper, "zookeeper", "ZooKeeperProvider"),
+        (
+            Self::ZooKeeperRead,
+            "zookeeper-read",
+            "ZooKeeperProvider, to read",
+        ),
+        (
+            Self::ZooKeeperPermit,
+            "zookeeper-permit",
+            "ZooKeeperProvider, a permit",
+        ),
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -200,6 +213,8 @@ impl Clients {
                 self.with_ours(3, urls.zookeeper.clone(), number, usage)
                     .await
             }
+            Kind::ZooKeeperRead => self.with_zookeeper(LockMode::Read, number, usage).await,
+            Kind::ZooKeeperPermit => self.with_zookeeper(permits(1, 5), number, usage).await,
             Kind::RawRedis => {
                 let raw = self
                     .redis
@@ -233,6 +248,13 @@ impl Clients {
                 usage.run(peers::create(provider, number)).await
             }
         }
+    }
+
+    async fn with_zookeeper<U: Usage>(&self, mode: LockMode, number: u64, usage: U) -> U::Outcome {
+        let url = &self.urls.zookeeper;
+        let connect = || async { lock_runtime::connect(url).await.expect("it answers") };
+        let provider = self.ours[3].get_or_init(connect).await;
+        usage.run(of_mode(mode, provider, number)).await
     }
 
     async fn with_ours<U: Usage>(

@@ -100,7 +100,12 @@ const COLUMNS: [Column; 5] = [
     },
     Column {
         title: "ZooKeeper",
-        conformance: &["zookeeper"],
+        conformance: &[
+            "zookeeper",
+            "zookeeper_write",
+            "zookeeper_only_permit",
+            "zookeeper_last_permit",
+        ],
         binaries: &["zookeeper", "runtime", "macros"],
     },
 ];
