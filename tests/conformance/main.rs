@@ -42,7 +42,10 @@ conformance!(file_only_permit: processes);
 #[cfg(feature = "file")]
 conformance!(file_last_permit: processes);
 #[cfg(feature = "postgres")]
-conformance!(postgres: tokens, processes, leases, leased_processes, mutexes_only);
+conformance!(postgres: tokens, processes, leases, leased_processes, read_write, read_write_apart,
+    read_write_fair, read_write_processes);
+#[cfg(feature = "postgres")]
+conformance!(postgres_write: tokens, processes, leases, leased_processes);
 #[cfg(not(feature = "postgres"))]
 #[test]
 fn postgres() {

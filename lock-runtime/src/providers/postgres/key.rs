@@ -69,13 +69,15 @@ pub fn advisory_key(key: &str) -> AdvisoryKey {
         .unwrap_or_else(|| hashed(key))
 }
 
-/// The lock of a name, and a second lock beside it. All waiters for a notice hold the second one in
+/// The lock of a name, and two locks beside it. All waiters for a notice hold the second one in
 /// shared mode, so whoever releases the first sees in the same round trip that somebody waits.
+/// Those who do not want to share the lock hold the third one too, so that readers let them by.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Keys {
     pub(super) lock: AdvisoryKey,
     /// Made of the lock's key, so that tells one from another.
     pub(super) waiters: i64,
+    pub(super) writers: i64,
 }
 
 impl PartialEq for Keys {
@@ -105,6 +107,7 @@ impl Keys {
         Self {
             lock,
             waiters: scattered(bits),
+            writers: scattered(scattered(bits).cast_unsigned()),
         }
     }
 

@@ -142,6 +142,10 @@ impl LockProvider for PostgresProvider {
         self.0.pass_on(grant, request)
     }
 
+    fn may_share<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<bool, LockError>> {
+        self.0.may_share(grant)
+    }
+
     fn lock_space(&self) -> LockSpace {
         self.0.lock_space()
     }

@@ -4,26 +4,28 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, OnceCell};
+use tokio::sync::OnceCell;
 use tokio_postgres::types::{FromSql, ToSql, Type};
 use tokio_postgres::{Client, Row, Statement};
 
 use super::error::{is_cancelled, refusal};
 use super::key::{AdvisoryKey, Keys, advisory_key};
-use super::notices::Notices;
+use super::notices::Waiters;
 use super::settings::{Settings, Target};
 use super::sql::{
-    CANCEL, CLAIM, HELD, HOLDERS, IS_HELD_BY, KEEP_FOR, LOCK, NO_WAITERS, OTHERS_WAIT, PING,
-    REGISTER_WAITER, RELOCK, STATEMENTS, Sql, TERMINATE, TRY, UNLOCK, UNLOCK_ALL,
-    UNREGISTER_WAITER, WAITS, milliseconds, of_key, text,
+    BEHIND_NOTICES, CANCEL, CLAIM, HELD, HOLDERS, IS_HELD_BY, IS_SHAREABLE, KEEP_FOR, LOCK,
+    LOCK_SHARED, NO_WAITERS, OTHERS_WAIT, PING, REGISTER_READER, REGISTER_WRITER, RELOCK,
+    RELOCK_FROM_SHARED, RELOCK_SHARED, RELOCK_TO_SHARED, STATEMENTS, Sql, TERMINATE, TRY,
+    TRY_SHARED, TRY_SHARED_PAST_NOTICES, UNLOCK, UNLOCK_ALL, UNLOCK_SHARED, UNREGISTER_READER,
+    UNREGISTER_WRITER, WAITS, milliseconds, of_key, text,
 };
 use super::{pooler, setup};
 use crate::clock::Timestamp;
 use crate::future::join;
 use crate::providers::kit::session::Liveness;
 use crate::providers::sql_session::{
-    Activity, Backend, Granted, LockSession, Opened, Refusal, Seen, Server, SessionPermit,
-    SessionUse, Tried,
+    Access, Activity, Backend, Granted, LockSession, Notices, Opened, Refusal, Seen, Server,
+    SessionPermit, SessionUse, Tried,
 };
 use crate::{LockError, sending};
 
@@ -41,13 +43,14 @@ pub(super) struct PostgresSession {
     token_base: i64,
     gives_tokens: bool,
     liveness: Arc<Liveness<Keys>>,
-    notices: Arc<Notices>,
+    notices: Arc<Waiters>,
     activity: Activity,
     prepared: [OnceCell<Statement>; STATEMENTS],
 }
 
 impl LockSession for PostgresSession {
     const PROVIDER: &'static str = "postgres";
+    const SHARES: bool = true;
 
     type Target = Target;
     type Key = Keys;
@@ -78,7 +81,7 @@ impl LockSession for PostgresSession {
                 liveness: ready.liveness,
                 notices: ready.notices,
                 activity: Activity::new(ready.sent_at),
-                prepared: Default::default(),
+                prepared: [const { OnceCell::const_new() }; STATEMENTS],
             },
             backend: ready.backend,
             lease,
@@ -107,15 +110,38 @@ impl LockSession for PostgresSession {
         self.gives_tokens
     }
 
-    async fn try_lock(&self, keys: Keys) -> Answer<Tried> {
-        let (sent_at, row) = self.ask_of_keys(TRY, keys, &[&keys.waiters]).await?;
+    async fn try_lock(&self, keys: Keys, access: Access) -> Answer<Tried> {
+        let beside: [&(dyn ToSql + Sync); 2] = [&keys.waiters, &keys.writers];
+        let asked = match access {
+            Access::Exclusive => self.ask_of_keys(TRY, keys, &beside[..1]).await,
+            Access::Shared => self.ask_of_keys(TRY_SHARED, keys, &beside).await,
+        };
+        let (sent_at, row) = asked?;
         self.check(&row);
         self.tried(sent_at, &row, 1)
     }
 
-    async fn lock(&self, keys: Keys, idle: Duration) -> Answer<()> {
+    async fn try_lock_past_notices(&self, keys: Keys) -> Answer<Tried> {
+        let statement = TRY_SHARED_PAST_NOTICES;
+        let (sent_at, row) = self.ask_of_keys(statement, keys, &[&keys.waiters]).await?;
+        self.check(&row);
+        self.tried(sent_at, &row, 1)
+    }
+
+    async fn is_shareable(&self, keys: Keys) -> Answer<bool> {
+        let beside: [&(dyn ToSql + Sync); 2] = [&keys.waiters, &keys.writers];
+        let (_, row) = self.ask_of_keys(IS_SHAREABLE, keys, &beside).await?;
+        self.check(&row);
+        row.try_get(1)
+    }
+
+    async fn lock(&self, keys: Keys, access: Access, idle: Duration) -> Answer<()> {
         let idle = milliseconds(idle);
-        self.ask_of_keys(LOCK, keys, &[&idle]).await.map(drop)
+        let statement = match access {
+            Access::Exclusive => LOCK,
+            Access::Shared => LOCK_SHARED,
+        };
+        self.ask_of_keys(statement, keys, &[&idle]).await.map(drop)
     }
 
     async fn claim(&self, lease: Duration) -> Answer<Granted> {
@@ -125,15 +151,25 @@ impl LockSession for PostgresSession {
         Ok(Granted { sent_at, token })
     }
 
-    async fn unlock(&self, keys: Keys) -> Answer<bool> {
+    async fn unlock(&self, keys: Keys, access: Access) -> Answer<bool> {
         let tells: [&(dyn ToSql + Sync); 2] = [&keys.waiters, &keys.channel()];
-        let (_, row) = self.ask_of_keys(UNLOCK, keys, &tells).await?;
+        let statement = match access {
+            Access::Exclusive => UNLOCK,
+            Access::Shared => UNLOCK_SHARED,
+        };
+        let (_, row) = self.ask_of_keys(statement, keys, &tells).await?;
         row.try_get(0)
     }
 
-    async fn relock(&self, keys: Keys) -> Answer<(bool, Tried)> {
+    async fn relock(&self, keys: Keys, from: Access, to: Access) -> Answer<(bool, Tried)> {
         let tells: [&(dyn ToSql + Sync); 2] = [&keys.waiters, &keys.channel()];
-        let (sent_at, row) = self.ask_of_keys(RELOCK, keys, &tells).await?;
+        let statement = match (from, to) {
+            (Access::Exclusive, Access::Exclusive) => RELOCK,
+            (Access::Exclusive, Access::Shared) => RELOCK_TO_SHARED,
+            (Access::Shared, Access::Exclusive) => RELOCK_FROM_SHARED,
+            (Access::Shared, Access::Shared) => RELOCK_SHARED,
+        };
+        let (sent_at, row) = self.ask_of_keys(statement, keys, &tells).await?;
         self.check(&row);
         Ok((row.try_get(1)?, self.tried(sent_at, &row, 2)?))
     }
@@ -187,19 +223,22 @@ impl LockSession for PostgresSession {
         asked?.1.try_get(0).map(Some)
     }
 
-    fn subscribe(&self, keys: Keys) -> Arc<Notify> {
+    fn subscribe(&self, keys: Keys) -> Arc<Notices> {
         self.notices.subscribe(keys)
     }
 
     /// Holds the second key in shared mode, and listens on its channel. So whoever releases the
     /// lock sees the waiter in the same round trip.
-    async fn register_waiter(&self, keys: Keys) -> Answer<bool> {
+    async fn register_waiter(&self, keys: Keys, access: Access) -> Answer<bool> {
         let listen = format!("LISTEN {}", keys.channel());
-        let (listens, registered) = join(
-            self.client.batch_execute(&listen),
-            self.ask(REGISTER_WAITER, &[&keys.waiters]),
-        )
-        .await;
+        let beside: [&(dyn ToSql + Sync); 2] = [&keys.waiters, &keys.writers];
+        let registering = async {
+            match access {
+                Access::Exclusive => self.ask(REGISTER_WRITER, &beside).await,
+                Access::Shared => self.ask(REGISTER_READER, &beside[..1]).await,
+            }
+        };
+        let (listens, registered) = join(self.client.batch_execute(&listen), registering).await;
         listens?;
         registered?.1.try_get(0)
     }
@@ -207,7 +246,8 @@ impl LockSession for PostgresSession {
     async fn unregister_waiter(
         &self,
         keys: Keys,
-        notices: &Arc<Notify>,
+        access: Access,
+        notices: &Arc<Notices>,
         is_registered: bool,
     ) -> Answer<()> {
         let unlisten = async {
@@ -220,13 +260,14 @@ impl LockSession for PostgresSession {
                 false => Ok(()),
             }
         };
+        let beside: [&(dyn ToSql + Sync); 2] = [&keys.waiters, &keys.writers];
         let unregister = async {
-            match is_registered {
-                true => self
-                    .ask(UNREGISTER_WAITER, &[&keys.waiters])
-                    .await
-                    .map(drop),
-                false => Ok(()),
+            match (is_registered, access) {
+                (false, _) => Ok(()),
+                (true, Access::Exclusive) => self.ask(UNREGISTER_WRITER, &beside).await.map(drop),
+                (true, Access::Shared) => {
+                    self.ask(UNREGISTER_READER, &beside[..1]).await.map(drop)
+                }
             }
         };
         let (unlistened, unregistered) = join(unlisten, unregister).await;
@@ -245,6 +286,7 @@ impl PostgresSession {
         Ok(match number {
             HELD => Tried::Held { others_wait: false },
             OTHERS_WAIT => Tried::Held { others_wait: true },
+            BEHIND_NOTICES => Tried::BehindNotices,
             _ => Tried::Granted(Granted {
                 sent_at,
                 token: self.token_of(row, column)?,

@@ -8,9 +8,9 @@ use super::leases::LeaseInUse;
 use super::pool::Pool;
 use super::reservation::Reservation;
 use super::session::Session;
-use super::traits::{Granted, LockSession};
+use super::traits::{Access, Granted, LockSession};
 use crate::clock::Timestamp;
-use crate::provider::{AcquireRequest, Grant};
+use crate::provider::{AcquireRequest, Grant, LockMode};
 use crate::providers::kit::deadline::Deadline;
 use crate::providers::kit::outage::Outage;
 use crate::token::FencingToken;
@@ -25,6 +25,7 @@ pub(super) const LAST_POLL: Duration = Duration::from_millis(400);
 pub(super) struct Acquisition<'a, S: LockSession> {
     pub(super) pool: &'a Arc<Pool<S>>,
     pub(super) request: &'a AcquireRequest,
+    pub(super) access: Access,
     /// When a request that does not wait must have its answer.
     pub(super) deadline: Deadline,
     outage: Outage,
@@ -49,6 +50,10 @@ impl<'a, S: LockSession> Acquisition<'a, S> {
         Self {
             pool,
             request,
+            access: match request.mode() {
+                LockMode::Read => Access::Shared,
+                _ => Access::Exclusive,
+            },
             deadline: Deadline::new(request, Timestamp::now(), patience),
             outage: Outage::new(pool.settings.connect_timeout),
             lease_in_use: Some(pool.leases.use_one(request.lease())),

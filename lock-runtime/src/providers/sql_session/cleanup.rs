@@ -93,7 +93,7 @@ async fn settle_from_another<S: LockSession>(
 /// lock after it may have made it hold the lock twice. True if there is nothing left to do.
 async fn unlock<S: LockSession>(session: &Session<S>, reservation: &Reservation<S::Key>) -> bool {
     loop {
-        match session.unlock(reservation.key).await {
+        match session.unlock(reservation.key, reservation.access).await {
             Ok(true) => {}
             Ok(false) => return true,
             // What it took ends with it, as soon as the server knows.

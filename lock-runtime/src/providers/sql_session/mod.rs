@@ -43,6 +43,7 @@ mod wait;
 mod acquire;
 mod release;
 mod renew;
+mod share;
 
 mod provider;
 
@@ -52,7 +53,9 @@ pub(crate) use fault::{ClientError, Refusal};
 pub(crate) use provider::SessionProvider;
 pub(crate) use server::{Backend, Server};
 pub(crate) use settings::Settings;
-pub(crate) use traits::{Granted, LockSession, Opened, Seen, SessionUse, Tried};
+pub(crate) use traits::{
+    Access, Granted, LockSession, Notices, Opened, Seen, SessionUse, Tried,
+};
 
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,7 @@ use super::reservation::{Reservation, Reservations};
 use super::roster::Roster;
 use super::server::Server;
 use super::session::Session;
-use super::traits::{BackendOf, LockSession, Opened, SessionUse, SettingsOf};
+use super::traits::{Access, BackendOf, LockSession, Opened, SessionUse, SettingsOf};
 use crate::background;
 use crate::clock::Timestamp;
 use crate::provider::BoxFuture;
@@ -39,7 +39,7 @@ pub(super) struct Pool<S: LockSession> {
     state: Mutex<State<S>>,
     /// For the sessions in the server's queues.
     queue_permits: Arc<Semaphore>,
-    reservations: Arc<Reservations<S::Key>>,
+    pub(super) reservations: Arc<Reservations<S::Key>>,
     pub(super) leases: Arc<Leases>,
     pub(super) roster: Roster<S>,
 }
@@ -51,6 +51,8 @@ enum Choice<S: LockSession> {
     /// Use it once the server keeps it for long enough.
     KeepFor(Arc<Session<S>>),
     Open(Arc<Signal<Outcome<S>>>),
+    /// No other one is to be had.
+    None,
 }
 
 struct State<S: LockSession> {
@@ -105,12 +107,16 @@ impl<S: LockSession> Pool<S> {
         }
     }
 
-    /// Takes a key, unless a lock of this provider has it.
+    /// Takes a key, unless a lock of this provider has it alone.
     ///
     /// # Errors
     ///
     /// `None` if a lock of this provider has the key; else why it cannot be asked for now.
-    pub(super) fn reserve(&self, key: S::Key) -> Result<Reservation<S::Key>, Option<LockError>> {
+    pub(super) fn reserve(
+        &self,
+        key: S::Key,
+        access: Access,
+    ) -> Result<Reservation<S::Key>, Option<LockError>> {
         let refused = {
             let mut state = self.lock();
             state.full_until.take_if(|(until, _)| until.has_passed());
@@ -118,7 +124,7 @@ impl<S: LockSession> Pool<S> {
         };
         match refused {
             Some(error) => Err(Some(error)),
-            None => self.reservations.take(key, &self.bounds),
+            None => self.reservations.take(key, access, &self.bounds),
         }
     }
 
@@ -173,23 +179,52 @@ impl<S: LockSession> Pool<S> {
     ///
     /// The error of the attempt that was under way or next; at once, if no attempt is due soon.
     pub(super) async fn shared(self: &Arc<Self>, lease: Duration) -> Outcome<S> {
+        let session = self.shared_but(lease, &[]).await?;
+        session.ok_or_else(|| self.bounds.no_session())
+    }
+
+    /// Returns a shared session that has not got this key, and notes that it is asked for it.
+    /// `None` if there is no such session, and none may be opened.
+    pub(super) async fn shared_for(
+        self: &Arc<Self>,
+        lease: Duration,
+        reservation: &Reservation<S::Key>,
+    ) -> Result<Option<Arc<Session<S>>>, LockError> {
+        let others = reservation.sessions_of_others();
+        let session = self.shared_but(lease, &others).await?;
+        Ok(session.filter(|session| reservation.bind(session.number())))
+    }
+
+    /// Returns the least busy shared session but these; `None` if there is no other one, and none
+    /// may be opened.
+    pub(super) async fn shared_but(
+        self: &Arc<Self>,
+        lease: Duration,
+        avoided: &[usize],
+    ) -> Result<Option<Arc<Session<S>>>, LockError> {
         let class = self.class_of(lease);
-        match self.choose(class)? {
-            Choice::Use(session) => Ok(session),
+        match self.choose(class, avoided)? {
+            Choice::Use(session) => Ok(Some(session)),
             Choice::KeepFor(session) => {
                 let patience = self.settings.patience(lease);
                 session.within(patience, session.keep_for(class)).await?;
-                Ok(session)
+                Ok(Some(session))
             }
-            Choice::Open(attempt) => attempt.wait().await.clone(),
+            Choice::Open(attempt) => attempt.wait().await.clone().map(Some),
+            Choice::None => Ok(None),
         }
     }
 
-    fn choose(self: &Arc<Self>, class: Duration) -> Result<Choice<S>, LockError> {
+    fn choose(
+        self: &Arc<Self>,
+        class: Duration,
+        avoided: &[usize],
+    ) -> Result<Choice<S>, LockError> {
         let mut state = self.lock();
-        let usable = || state.shared.iter().filter(|session| session.is_usable());
+        let all = || state.shared.iter().filter(|session| session.is_usable());
+        let usable = || all().filter(|session| !avoided.contains(&session.number()));
         let may_open =
-            usable().count() < MOST_SHARED_OF_ALL && self.bounds.have_room() && !state.is_crowded();
+            all().count() < MOST_SHARED_OF_ALL && self.bounds.have_room() && !state.is_crowded();
         let of_class = || usable().filter(|session| session.lease() == class);
         let count = of_class().count();
         if let Some(best) = of_class().min_by_key(|session| session.requests_under_way()) {
@@ -209,6 +244,9 @@ impl<S: LockSession> Pool<S> {
                 .or_else(longest);
             if let Some(other) = other {
                 return Ok(Choice::KeepFor(Arc::clone(other)));
+            }
+            if !avoided.is_empty() {
+                return Ok(Choice::None);
             }
         }
         let pause = state.connecting.delay()?;

@@ -8,6 +8,7 @@ use super::look::look_again_and_again;
 use super::pool::Pool;
 use super::release::release;
 use super::renew::renew_all;
+use super::share::may_share;
 use super::traits::{LockSession, SettingsOf};
 use crate::background;
 use crate::background::run_here;
@@ -64,6 +65,9 @@ impl<S: LockSession> LockProvider for SessionProvider<S> {
             .with_response_timeout(settings.response_timeout);
         if self.gives_tokens {
             capabilities = capabilities.with_fencing_tokens();
+        }
+        if S::SHARES {
+            capabilities = capabilities.with_read_write();
         }
         // Without a place in the server's queue there is no order.
         if settings.waiting_sessions > 0 {
@@ -126,6 +130,10 @@ impl<S: LockSession> LockProvider for SessionProvider<S> {
                 acquisition.run().await
             }),
         }
+    }
+
+    fn may_share<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<bool, LockError>> {
+        Box::pin(may_share(&self.pool, grant))
     }
 
     fn lock_space(&self) -> LockSpace {

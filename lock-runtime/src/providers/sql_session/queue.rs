@@ -27,7 +27,7 @@ impl<S: LockSession> Acquisition<'_, S> {
     /// Waits in the server's queue if there is a place in it, else for a notice. `None` if that
     /// came to nothing.
     pub(super) async fn wait_in_queue(&mut self, key: S::Key) -> Result<Option<Grant>, LockError> {
-        let reservation = match self.pool.reserve(key) {
+        let reservation = match self.pool.reserve(key, self.access) {
             Ok(reservation) => reservation,
             Err(Some(unconfirmed)) if !self.tolerates(&unconfirmed) => return Err(unconfirmed),
             Err(_) => return Ok(None),
@@ -82,8 +82,9 @@ impl<S: LockSession> Acquisition<'_, S> {
         session: &Arc<Session<S>>,
         reservation: Reservation<S::Key>,
     ) -> Result<Option<Grant>, LockError> {
+        reservation.bind(session.number());
         let idle = self.pool.settings.claim_within(self.request.lease());
-        let mut granting = Box::pin(session.lock(reservation.key, idle));
+        let mut granting = Box::pin(session.lock(reservation.key, reservation.access, idle));
         let mut missed = false;
         let every = (self.request.lease() / 3).clamp(*CHECKS.start(), *CHECKS.end());
         let error = loop {

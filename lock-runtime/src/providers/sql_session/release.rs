@@ -27,7 +27,7 @@ pub(super) async fn release<S: LockSession>(
     }
     session.liveness().remove_lock(&reservation.key);
     let patience = pool.settings.patience(grant.lease());
-    let unlocking = session.unlock(reservation.key);
+    let unlocking = session.unlock(reservation.key, reservation.access);
     match session.within(patience, unlocking).await {
         Ok(true) => {
             drop(reservation);
