@@ -43,9 +43,13 @@ conformance!(file_only_permit: processes);
 conformance!(file_last_permit: processes);
 #[cfg(feature = "postgres")]
 conformance!(postgres: tokens, processes, leases, leased_processes, read_write, read_write_apart,
-    read_write_fair, read_write_processes);
+    read_write_fair, read_write_processes, permits, permits_apart, permits_processes);
 #[cfg(feature = "postgres")]
 conformance!(postgres_write: tokens, processes, leases, leased_processes);
+#[cfg(feature = "postgres")]
+conformance!(postgres_only_permit: processes, leases, leased_processes);
+#[cfg(feature = "postgres")]
+conformance!(postgres_last_permit: processes, leases, leased_processes);
 #[cfg(not(feature = "postgres"))]
 #[test]
 fn postgres() {

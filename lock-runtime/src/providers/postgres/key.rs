@@ -80,6 +80,12 @@ pub(super) struct Keys {
     pub(super) writers: i64,
 }
 
+/// What follows NUL in the texts of a semaphore's keys: before a permit's number, and for the
+/// turnstile. What asks for permits in this process has a key too, which no server is asked for.
+const PERMIT: &str = "permit";
+pub(super) const TURNSTILE: &str = "permits";
+pub(super) const ASKING: &str = "permit";
+
 impl PartialEq for Keys {
     fn eq(&self, other: &Self) -> bool {
         self.lock == other.lock
@@ -108,6 +114,40 @@ impl Keys {
             lock,
             waiters: scattered(bits),
             writers: scattered(scattered(bits).cast_unsigned()),
+        }
+    }
+
+    /// Makes the keys of a lock that belongs to the one with this name, by a text that follows NUL:
+    /// no name has that. They are always hashed, and so there are only `bigint`s among them.
+    pub(super) fn beside(name: &str, what: &str) -> Self {
+        Self::of(hashed(&format!("{name}\0{what}")))
+    }
+
+    /// Returns the keys of the permits with these numbers.
+    pub(super) fn of_permits(name: &str, numbers: impl Iterator<Item = u32>) -> Vec<Self> {
+        let begun = Sha1::new_with_prefix(format!("{name}\0{PERMIT}"));
+        let key = |number: u32| {
+            let hash = begun.clone().chain_update(number.to_string()).finalize();
+            Self::of(first_bytes(&hash))
+        };
+        numbers.map(key).collect()
+    }
+
+    /// Names the key itself, and not that of waiters, as the one of the channel.
+    pub(super) fn heard_by_itself(self) -> Self {
+        Self {
+            waiters: self.bigint(),
+            ..self
+        }
+    }
+
+    /// Returns the lock as a `bigint`, which it is if it was hashed.
+    pub(super) fn bigint(self) -> i64 {
+        match self.lock {
+            AdvisoryKey::Int8(key) => key,
+            AdvisoryKey::Int4Pair(high, low) => {
+                i64::from(high) << 32 | i64::from(low.cast_unsigned())
+            }
         }
     }
 
@@ -158,7 +198,10 @@ fn scattered(bits: u64) -> i64 {
 }
 
 fn hashed(key: &str) -> AdvisoryKey {
-    let hash = Sha1::digest(key.as_bytes());
+    first_bytes(&Sha1::digest(key.as_bytes()))
+}
+
+fn first_bytes(hash: &[u8]) -> AdvisoryKey {
     let mut first = [0; 8];
     first.copy_from_slice(&hash[..8]);
     AdvisoryKey::Int8(i64::from_le_bytes(first))
@@ -231,6 +274,23 @@ mod tests {
         let keys = Keys::of(Int8(-1));
         assert_eq!(Keys::of_channel(&keys.channel()), Some(keys.waiters));
         assert_eq!(Keys::of_channel("other"), None);
+    }
+
+    /// Other versions of the library must find the same.
+    #[test]
+    fn the_keys_of_semaphores_stay() {
+        let turnstile = Keys::beside("orders:42", TURNSTILE);
+        assert_eq!(turnstile.lock, advisory_key("orders:42\0permits"));
+        let permits = Keys::of_permits("orders:42", [0, 4_294_967_295].into_iter());
+        let texts = ["orders:42\0permit0", "orders:42\0permit4294967295"];
+        for (permit, text) in permits.iter().zip(texts) {
+            assert_eq!(permit.lock, advisory_key(text));
+        }
+        let channel = turnstile.heard_by_itself().channel();
+        assert_eq!(channel, format!("lk1_{:x}", turnstile.bigint()));
+        // A short text is hashed too.
+        let short = Keys::of_permits("a", [7].into_iter());
+        assert!(matches!(short[0].lock, Int8(_)));
     }
 
     /// Every text up to nine characters has a key of its own; a million longer ones do too.

@@ -9,23 +9,24 @@ use tokio_postgres::types::{FromSql, ToSql, Type};
 use tokio_postgres::{Client, Row, Statement};
 
 use super::error::{is_cancelled, refusal};
-use super::key::{AdvisoryKey, Keys, advisory_key};
+use super::key::{ASKING, AdvisoryKey, Keys, TURNSTILE, advisory_key};
 use super::notices::Waiters;
 use super::settings::{Settings, Target};
 use super::sql::{
-    BEHIND_NOTICES, CANCEL, CLAIM, HELD, HOLDERS, IS_HELD_BY, IS_SHAREABLE, KEEP_FOR, LOCK,
-    LOCK_SHARED, NO_WAITERS, OTHERS_WAIT, PING, REGISTER_READER, REGISTER_WRITER, RELOCK,
-    RELOCK_FROM_SHARED, RELOCK_SHARED, RELOCK_TO_SHARED, STATEMENTS, Sql, TERMINATE, TRY,
-    TRY_SHARED, TRY_SHARED_PAST_NOTICES, UNLOCK, UNLOCK_ALL, UNLOCK_SHARED, UNREGISTER_READER,
-    UNREGISTER_WRITER, WAITS, milliseconds, of_key, text,
+    BEHIND_NOTICES, CANCEL, CLAIM, HAS_PERMITS, HELD, HOLDERS, IS_HELD_BY, IS_SHAREABLE, KEEP_FOR,
+    LOCK, LOCK_SHARED, NO_WAITERS, OTHERS_WAIT, PERMIT_HOLDERS, PING, REGISTER_READER,
+    REGISTER_WRITER, RELOCK, RELOCK_FROM_SHARED, RELOCK_SHARED, RELOCK_TO_SHARED, STATEMENTS, Sql,
+    TERMINATE, TRY, TRY_PERMITS, TRY_SHARED, TRY_SHARED_PAST_NOTICES, UNLOCK, UNLOCK_ALL,
+    UNLOCK_PERMITS, UNLOCK_SHARED, UNREGISTER_READER, UNREGISTER_WRITER, WAITS, milliseconds,
+    of_key, text,
 };
 use super::{pooler, setup};
 use crate::clock::Timestamp;
 use crate::future::join;
 use crate::providers::kit::session::Liveness;
 use crate::providers::sql_session::{
-    Access, Activity, Backend, Granted, LockSession, Notices, Opened, Refusal, Seen, Server,
-    SessionPermit, SessionUse, Tried,
+    Access, Activity, Backend, Granted, LockSession, Notices, Opened, PermitKeys, Refusal, Seen,
+    Server, SessionPermit, SessionUse, TakenPermits, Tried, Turn,
 };
 use crate::{LockError, sending};
 
@@ -51,6 +52,7 @@ pub(super) struct PostgresSession {
 impl LockSession for PostgresSession {
     const PROVIDER: &'static str = "postgres";
     const SHARES: bool = true;
+    const HAS_PERMITS: bool = true;
 
     type Target = Target;
     type Key = Keys;
@@ -265,13 +267,73 @@ impl LockSession for PostgresSession {
             match (is_registered, access) {
                 (false, _) => Ok(()),
                 (true, Access::Exclusive) => self.ask(UNREGISTER_WRITER, &beside).await.map(drop),
-                (true, Access::Shared) => {
-                    self.ask(UNREGISTER_READER, &beside[..1]).await.map(drop)
-                }
+                (true, Access::Shared) => self.ask(UNREGISTER_READER, &beside[..1]).await.map(drop),
             }
         };
         let (unlistened, unregistered) = join(unlisten, unregister).await;
         unregistered.and(unlistened)
+    }
+
+    fn permit_keys(name: &str) -> PermitKeys<Keys> {
+        let turnstile = Keys::beside(name, TURNSTILE);
+        PermitKeys {
+            asking: Keys::beside(name, ASKING),
+            turnstile,
+            released: turnstile.heard_by_itself(),
+        }
+    }
+
+    fn permits(name: &str, numbers: impl Iterator<Item = u32>) -> Vec<Keys> {
+        Keys::of_permits(name, numbers)
+    }
+
+    async fn try_permits(
+        &self,
+        keys: PermitKeys<Keys>,
+        permits: &[Keys],
+        most: usize,
+        turn: Turn,
+    ) -> Answer<Option<TakenPermits<Keys>>> {
+        let (turnstile, numbers) = (keys.turnstile.bigint(), bigints(permits));
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let looks: i32 = match turn {
+            Turn::First => 0,
+            Turn::AfterOthers => 1,
+            Turn::AfterOthersAlone => 2,
+        };
+        let parameters: [&(dyn ToSql + Sync); 4] = [&turnstile, &numbers, &most, &looks];
+        let (sent_at, row) = self.ask(TRY_PERMITS, &parameters).await?;
+        self.check(&row);
+        let taken: Option<Vec<i64>> = row.try_get(1)?;
+        Ok(taken.map(|taken| {
+            let is_taken = |keys: &&Keys| taken.contains(&keys.bigint());
+            let permits = permits.iter().filter(is_taken).copied().collect();
+            TakenPermits { sent_at, permits }
+        }))
+    }
+
+    async fn unlock_permits(&self, keys: PermitKeys<Keys>, permits: &[Keys]) -> Answer<usize> {
+        let (turnstile, numbers) = (keys.turnstile.bigint(), bigints(permits));
+        let channel = keys.released.channel();
+        let parameters: [&(dyn ToSql + Sync); 3] = [&turnstile, &numbers, &channel];
+        let released: i64 = self.ask(UNLOCK_PERMITS, &parameters).await?.1.try_get(0)?;
+        Ok(usize::try_from(released).unwrap_or_default())
+    }
+
+    async fn may_have_permits(&self, permits: &[Keys], other: Backend<i32>) -> Answer<bool> {
+        let (pid, started, numbers) = (other.pid, other.started, bigints(permits));
+        let parameters: [&(dyn ToSql + Sync); 3] = [&pid, &started, &numbers];
+        self.ask(HAS_PERMITS, &parameters).await?.1.try_get(0)
+    }
+
+    async fn permit_holders(&self, permits: &[Keys]) -> Answer<Option<Vec<i32>>> {
+        let asked = self.ask(PERMIT_HOLDERS, &[&bigints(permits)]).await;
+        asked?.1.try_get(0).map(Some)
+    }
+
+    async fn listen(&self, keys: Keys) -> Answer<()> {
+        let listen = format!("LISTEN {}", keys.channel());
+        self.client.batch_execute(&listen).await
     }
 
     async fn has_no_waiters(&self, keys: Keys) -> Answer<bool> {
@@ -364,6 +426,10 @@ impl PostgresSession {
                 .end("a connection pooler has exchanged the session on the server");
         }
     }
+}
+
+fn bigints(keys: &[Keys]) -> Vec<i64> {
+    keys.iter().map(|keys| keys.bigint()).collect()
 }
 
 /// The number of a transaction, or a time in microseconds since 2000, as the server sends it.

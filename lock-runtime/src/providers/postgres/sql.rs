@@ -48,6 +48,11 @@ pub(super) const IS_HELD_BY: Sql = Sql(35);
 pub(super) const HOLDERS: Sql = Sql(36);
 pub(super) const NO_WAITERS: Sql = Sql(37);
 
+pub(super) const TRY_PERMITS: Sql = Sql(38);
+pub(super) const UNLOCK_PERMITS: Sql = Sql(39);
+pub(super) const HAS_PERMITS: Sql = Sql(40);
+pub(super) const PERMIT_HOLDERS: Sql = Sql(41);
+
 pub(super) const STATEMENTS: usize = TEXTS.len();
 
 /// What `TRY` and `RELOCK` answer in place of a transaction's number, of which the first is 3:
@@ -65,7 +70,7 @@ pub(super) const AFTER_EXCLUSIVE: &str = "x";
 /// key of those who wait for a notice, which is tried for the time of the statement, and `{2}`
 /// their channel or the key of the writers among them. Columns and `CASE` are evaluated in order: a
 /// token is younger than its lock, and a lock that was not to be had costs no transaction number.
-const TEXTS: [&str; 38] = [
+const TEXTS: [&str; 42] = [
     TRY_SQL,
     TRY_SQL,
     TRY_SHARED_SQL,
@@ -114,10 +119,18 @@ const TEXTS: [&str; 38] = [
     "SELECT array(SELECT pid FROM pg_locks WHERE granted AND {is_lock} \
      AND classid = $1::int8::oid AND objid = $2::int8::oid AND objsubid = $3::int2)",
     "SELECT pg_try_advisory_xact_lock($1)",
+    TRY_PERMITS_SQL,
+    UNLOCK_PERMITS_SQL,
+    "SELECT EXISTS (SELECT FROM pg_locks JOIN pg_stat_get_activity($1) USING (pid) \
+     WHERE {started} = $2 AND granted AND {is_lock} AND objsubid = 1 AND {key} = ANY ($3))",
+    "SELECT array(SELECT pid FROM pg_locks WHERE granted AND {is_lock} AND objsubid = 1 \
+     AND {key} = ANY ($1))",
 ];
 
 /// How sessions are marked, so that one is known again.
 pub(super) const MARK: &str = "current_setting('lock_runtime.session', true)";
+/// The `bigint` that a row of `pg_locks` stands for.
+const KEY: &str = "(classid::int8 << 32 | objid::int8)";
 const IS_LOCK: &str = "locktype = 'advisory' AND database = \
                        (SELECT oid FROM pg_database WHERE datname = current_database())";
 
@@ -138,7 +151,7 @@ const IS_SHAREABLE_SQL: &str = "SELECT {mark}, CASE WHEN {writers_wait} THEN fal
 /// is only ever held by those who wait, and looked for when there may be some.
 const WRITERS_WAIT: &str = "NOT pg_try_advisory_xact_lock({1}) AND EXISTS (\
      SELECT FROM pg_locks WHERE granted AND {is_lock} AND objsubid = 1 \
-     AND (classid::int8 << 32 | objid::int8) = {2}::int8 AND pid <> pg_backend_pid())";
+     AND {key} = {2}::int8 AND pid <> pg_backend_pid())";
 const UNLOCK_SQL: &str = "SELECT pg_advisory_unlock({k}), CASE \
      WHEN pg_try_advisory_xact_lock({1}) THEN false ELSE {notify} END";
 const UNLOCK_SHARED_SQL: &str = "SELECT pg_advisory_unlock_shared({k}), CASE \
@@ -168,6 +181,16 @@ const RELOCK_SHARED_SQL: &str = "SELECT {mark}, unlocked, CASE \
      SELECT pg_advisory_unlock_shared({k}) AS unlocked, CASE \
      WHEN pg_try_advisory_xact_lock({1}) THEN false ELSE {notify_shared} END AS others_wait \
      OFFSET 0) AS released";
+/// `$1` is the turnstile, and `$4` how it is looked at: not at all, beside others who look, or
+/// alone. The server stops at the last permit that is wanted, and locks no other one.
+const TRY_PERMITS_SQL: &str = "SELECT {mark}, CASE WHEN CASE $4::int4 WHEN 0 THEN true \
+     WHEN 1 THEN pg_try_advisory_xact_lock_shared($1) ELSE pg_try_advisory_xact_lock($1) END \
+     THEN array(SELECT permit FROM unnest($2::int8[]) AS permit \
+     WHERE pg_try_advisory_lock(permit) LIMIT $3) END";
+const UNLOCK_PERMITS_SQL: &str = "SELECT released, CASE \
+     WHEN pg_try_advisory_xact_lock_shared($1) THEN false ELSE pg_notify($3, '') IS NOT NULL END \
+     FROM (SELECT count(*) AS released FROM unnest($2::int8[]) AS permit \
+     WHERE pg_advisory_unlock(permit) OFFSET 0) AS counted";
 /// When the wait is over, the session is given so long to say that it lives. That is set before the
 /// wait, so that a hand-over does not take longer by it.
 const LOCK_SQL: &str =
@@ -197,6 +220,7 @@ pub(super) fn text(statement: Sql, gives_tokens: bool) -> String {
         .replace("{2}", second)
         .replace("{mark}", MARK)
         .replace("{is_lock}", IS_LOCK)
+        .replace("{key}", KEY)
         .replace("{number}", number)
         .replace("{restarted}", restarted)
         .replace("{started}", STARTED)

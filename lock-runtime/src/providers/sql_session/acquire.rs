@@ -1,9 +1,13 @@
 //! Acquiring a lock, and passing one on.
 
+use std::sync::Arc;
+
 use super::acquisition::{Acquisition, WaitPlace};
 use super::attempt::Found;
 use super::cleanup::release_unconfirmed;
-use super::held::{HeldLock, NOT_HELD};
+use super::held::NOT_HELD;
+use super::reservation::Reservation;
+use super::session::Session;
 use super::traits::{LockSession, Tried};
 use crate::provider::Grant;
 use crate::{LockError, LockErrorKind};
@@ -11,7 +15,7 @@ use crate::{LockError, LockErrorKind};
 impl<S: LockSession> Acquisition<'_, S> {
     /// Tries the lock, and waits for it if somebody else has it.
     pub(super) async fn run(mut self) -> Result<Grant, LockError> {
-        let key = self.pool.key(self.request.name());
+        let key = self.key;
         let mut place = WaitPlace::Queue;
         match self.pool.reserve(key, self.access) {
             Ok(reservation) => match self.try_on_shared(reservation).await? {
@@ -30,13 +34,13 @@ impl<S: LockSession> Acquisition<'_, S> {
         Box::pin(self.wait(place)).await
     }
 
-    /// Goes on with a lock that is held: releases it and tries it again in one round trip, so that
+    /// Goes on with a lock that this session holds: releases it and tries it again in one round trip, so that
     /// whoever waits for it on the server comes first.
-    pub(super) async fn go_on_from(mut self, held: &HeldLock<S>) -> Result<Grant, LockError> {
-        let Some(mut reservation) = held.take_reservation() else {
-            return self.run().await;
-        };
-        let session = &held.session;
+    pub(super) async fn go_on_from(
+        mut self,
+        session: &Arc<Session<S>>,
+        mut reservation: Reservation<S::Key>,
+    ) -> Result<Grant, LockError> {
         session.liveness().remove_lock(&reservation.key);
         self.request.report_unanswered(true);
         let from = reservation.access;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::held::HeldLock;
+use super::held::{Has, HeldLock};
 use super::leases::LeaseInUse;
 use super::pool::Pool;
 use super::reservation::Reservation;
@@ -25,6 +25,8 @@ pub(super) const LAST_POLL: Duration = Duration::from_millis(400);
 pub(super) struct Acquisition<'a, S: LockSession> {
     pub(super) pool: &'a Arc<Pool<S>>,
     pub(super) request: &'a AcquireRequest,
+    /// The lock that is acquired: the request's own, or another one on the way to it.
+    pub(super) key: S::Key,
     pub(super) access: Access,
     /// When a request that does not wait must have its answer.
     pub(super) deadline: Deadline,
@@ -46,10 +48,16 @@ pub(super) enum WaitPlace {
 
 impl<'a, S: LockSession> Acquisition<'a, S> {
     pub(super) fn new(pool: &'a Arc<Pool<S>>, request: &'a AcquireRequest) -> Self {
+        Self::of_key(pool, request, pool.key(request.name()))
+    }
+
+    /// Makes one for the lock with this key.
+    pub(super) fn of_key(pool: &'a Arc<Pool<S>>, request: &'a AcquireRequest, key: S::Key) -> Self {
         let patience = pool.settings.response_timeout;
         Self {
             pool,
             request,
+            key,
             access: match request.mode() {
                 LockMode::Read => Access::Shared,
                 _ => Access::Exclusive,
@@ -88,19 +96,39 @@ impl<'a, S: LockSession> Acquisition<'a, S> {
         reservation: Reservation<S::Key>,
         granted: Granted,
     ) -> Result<Grant, LockError> {
-        let (loss, liveness) = (self.request.loss_reporter(), session.liveness());
-        if !liveness.add_lock(reservation.key, loss) {
-            return Err(LockError::new(LockErrorKind::ProviderUnavailable)
-                .with_detail(liveness.why_ended().unwrap_or_default()));
+        self.add_lock(session, reservation.key)?;
+        Ok(self.grant_of(session, Has::Lock(reservation), granted))
+    }
+
+    /// Makes the end of the session the loss of this lock.
+    ///
+    /// # Errors
+    ///
+    /// If the session has ended meanwhile, and the lock with it.
+    pub(super) fn add_lock(&self, session: &Session<S>, key: S::Key) -> Result<(), LockError> {
+        let liveness = session.liveness();
+        match liveness.add_lock(key, self.request.loss_reporter()) {
+            true => Ok(()),
+            false => Err(LockError::new(LockErrorKind::ProviderUnavailable)
+                .with_detail(liveness.why_ended().unwrap_or_default())),
         }
-        let held = HeldLock::new(session, reservation, self.lease_in_use.take());
+    }
+
+    /// Makes the grant of what the session has.
+    pub(super) fn grant_of(
+        &mut self,
+        session: &Arc<Session<S>>,
+        has: Has<S>,
+        granted: Granted,
+    ) -> Grant {
+        let held = HeldLock::new(session, has, self.lease_in_use.take());
         let grant = Grant::new(self.request, granted.sent_at)
             .with_server_lease(session.lease())
             .with_state(held);
-        Ok(match granted.token {
+        match granted.token {
             Some(token) => grant.with_token(FencingToken::new(token)),
             None => grant,
-        })
+        }
     }
 
     /// Says whether to put up with an error: only a request that waits does, and only for so long.

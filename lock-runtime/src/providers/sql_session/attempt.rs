@@ -16,7 +16,9 @@ use crate::providers::kit::backoff::jittered;
 use crate::{LockError, LockErrorKind};
 
 /// How often a lock is tried again that this process itself is releasing.
-const CLEANUP_POLL: Duration = Duration::from_millis(10);
+pub(super) const CLEANUP_POLL: Duration = Duration::from_millis(10);
+/// Pauses before a request is made again whose session was found dead.
+pub(super) const RETRY_PAUSES: [Duration; 2] = [Duration::ZERO, Duration::from_millis(50)];
 /// Pauses between looks whether others wait. Those who wait are seen at each look; those who only
 /// look are done sooner.
 const LOOKS: [Duration; 3] = [
@@ -134,9 +136,7 @@ impl<S: LockSession> Acquisition<'_, S> {
             }
             Ok(Tried::Held { others_wait }) => {
                 self.recovered();
-                if self.pool.roster.has_ended_ones()
-                    && self.is_unconfirmed(session, key).await
-                {
+                if self.pool.roster.has_ended_ones() && self.is_unconfirmed(session, key).await {
                     return Ok(Found::Unconfirmed(reservation));
                 }
                 self.request.report_contention();

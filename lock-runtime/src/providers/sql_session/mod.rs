@@ -41,6 +41,7 @@ mod queue;
 mod wait;
 
 mod acquire;
+mod permits;
 mod release;
 mod renew;
 mod share;
@@ -54,7 +55,8 @@ pub(crate) use provider::SessionProvider;
 pub(crate) use server::{Backend, Server};
 pub(crate) use settings::Settings;
 pub(crate) use traits::{
-    Access, Granted, LockSession, Notices, Opened, Seen, SessionUse, Tried,
+    Access, Granted, LockSession, Notices, Opened, PermitKeys, Seen, SessionUse, TakenPermits,
+    Tried, Turn,
 };
 
 #[cfg(test)]

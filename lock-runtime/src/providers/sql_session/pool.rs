@@ -14,7 +14,9 @@ use super::reservation::{Reservation, Reservations};
 use super::roster::Roster;
 use super::server::Server;
 use super::session::Session;
-use super::traits::{Access, BackendOf, LockSession, Opened, SessionUse, SettingsOf};
+use super::traits::{
+    Access, BackendOf, LockSession, Notices, Opened, PermitKeys, SessionUse, SettingsOf,
+};
 use crate::background;
 use crate::clock::Timestamp;
 use crate::provider::BoxFuture;
@@ -40,6 +42,8 @@ pub(super) struct Pool<S: LockSession> {
     /// For the sessions in the server's queues.
     queue_permits: Arc<Semaphore>,
     pub(super) reservations: Arc<Reservations<S::Key>>,
+    /// Those of this process who hold the turnstile of a semaphore, and the session that has it.
+    turns: Mutex<HashMap<S::Key, (usize, Arc<Notices>)>>,
     pub(super) leases: Arc<Leases>,
     pub(super) roster: Roster<S>,
 }
@@ -93,6 +97,7 @@ impl<S: LockSession> Pool<S> {
             state: Mutex::new(State::new()),
             queue_permits: Arc::new(Semaphore::new(settings.waiting_sessions)),
             reservations: Reservations::new(),
+            turns: Mutex::default(),
             leases: Arc::default(),
             roster: Roster::new(&settings.server_name),
             settings,
@@ -125,6 +130,38 @@ impl<S: LockSession> Pool<S> {
         match refused {
             Some(error) => Err(Some(error)),
             None => self.reservations.take(key, access, &self.bounds),
+        }
+    }
+
+    /// Returns the name of a lock as the server knows it.
+    pub(super) fn full_name(&self, name: &LockName) -> String {
+        format!("{}{name}", self.settings.key_prefix)
+    }
+
+    /// Refuses so many locks more, if there would be too many.
+    pub(super) fn check_room(&self, locks: usize) -> Result<(), LockError> {
+        match self.reservations.have_room(locks, &self.bounds) {
+            true => Ok(()),
+            false => Err(self.bounds.no_lock()),
+        }
+    }
+
+    /// Notes who is to be told of released permits, while a session has the turnstile.
+    pub(super) fn set_turn(&self, turnstile: S::Key, turn: Option<(usize, Arc<Notices>)>) {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        match turn {
+            Some(turn) => turns.insert(turnstile, turn),
+            None => turns.remove(&turnstile),
+        };
+    }
+
+    /// Tells who waits in this process, after a session has released permits that has the turnstile
+    /// too: it does not see itself.
+    pub(super) fn tell_waiter_of(&self, session: &Arc<Session<S>>, keys: &PermitKeys<S::Key>) {
+        let turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiter = turns.get(&keys.turnstile);
+        if let Some((_, notices)) = waiter.filter(|(having, _)| *having == session.number()) {
+            notices.arrive(false);
         }
     }
 

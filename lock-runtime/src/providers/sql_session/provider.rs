@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::acquisition::Acquisition;
-use super::held::HeldLock;
+use super::held::{Has, HeldLock};
 use super::look::look_again_and_again;
 use super::pool::Pool;
 use super::release::release;
@@ -14,7 +14,7 @@ use crate::background;
 use crate::background::run_here;
 use crate::clock::Timestamp;
 use crate::provider::{
-    AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, LockSpace, describe,
+    AcquireRequest, BoxFuture, Capabilities, Grant, LockMode, LockProvider, LockSpace, describe,
 };
 use crate::telemetry::spans;
 use crate::{LockError, LockErrorKind};
@@ -69,6 +69,9 @@ impl<S: LockSession> LockProvider for SessionProvider<S> {
         if S::SHARES {
             capabilities = capabilities.with_read_write();
         }
+        if S::HAS_PERMITS {
+            capabilities = capabilities.with_many_permits();
+        }
         // Without a place in the server's queue there is no order.
         if settings.waiting_sessions > 0 {
             capabilities = capabilities.with_fairness();
@@ -86,7 +89,11 @@ impl<S: LockSession> LockProvider for SessionProvider<S> {
         &'a self,
         request: &'a AcquireRequest,
     ) -> BoxFuture<'a, Result<Grant, LockError>> {
-        Box::pin(Acquisition::new(&self.pool, request).run())
+        let acquisition = Acquisition::new(&self.pool, request);
+        match request.mode() {
+            LockMode::Permits { limit, take } => Box::pin(acquisition.run_permits(limit, take)),
+            _ => Box::pin(acquisition.run()),
+        }
     }
 
     fn renew<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<Timestamp, LockError>> {
@@ -117,19 +124,24 @@ impl<S: LockSession> LockProvider for SessionProvider<S> {
         grant: &'a Grant,
         request: &'a AcquireRequest,
     ) -> BoxFuture<'a, Result<Grant, LockError>> {
-        let acquisition = Acquisition::new(&self.pool, request);
-        match grant.state::<HeldLock<S>>() {
-            // A lease is the session's: another one needs another session.
-            Some(held) if held.session.serves(request.lease()) => {
-                Box::pin(acquisition.go_on_from(held))
+        let is_one = |mode| matches!(mode, LockMode::Exclusive | LockMode::Read | LockMode::Write);
+        let goes_on = is_one(grant.mode()) && is_one(request.mode());
+        Box::pin(async move {
+            if let Some(held) = grant.state::<HeldLock<S>>()
+                // A lease is the session's: another one needs another session.
+                && goes_on && held.session.serves(request.lease())
+            {
+                let acquisition = Acquisition::new(&self.pool, request);
+                return match held.take() {
+                    Some(Has::Lock(lock)) => acquisition.go_on_from(&held.session, lock).await,
+                    _ => acquisition.run().await,
+                };
             }
-            _ => Box::pin(async move {
-                if let Err(error) = release(&self.pool, grant).await {
-                    spans::release_failed(&error.with_name(request.name().clone()));
-                }
-                acquisition.run().await
-            }),
-        }
+            if let Err(error) = release(&self.pool, grant).await {
+                spans::release_failed(&error.with_name(request.name().clone()));
+            }
+            self.acquire(request).await
+        })
     }
 
     fn may_share<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<bool, LockError>> {

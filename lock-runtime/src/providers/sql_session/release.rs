@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use super::cleanup::release_unconfirmed;
-use super::held::{HeldLock, NOT_HELD, lost};
+use super::cleanup::{release_unconfirmed, release_unconfirmed_permits};
+use super::held::{Has, HeldLock, NOT_HELD, lost};
 use super::pool::Pool;
-use super::traits::LockSession;
+use super::reservation::Reservation;
+use super::session::Session;
+use super::traits::{LockSession, PermitKeys};
 use crate::LockError;
 use crate::provider::Grant;
 
@@ -15,9 +17,9 @@ pub(super) async fn release<S: LockSession>(
     pool: &Arc<Pool<S>>,
     grant: &Grant,
 ) -> Result<(), LockError> {
-    let Some((held, reservation)) = grant
+    let Some((held, has)) = grant
         .state::<HeldLock<S>>()
-        .and_then(|held| Some((held, held.take_reservation()?)))
+        .and_then(|held| Some((held, held.take()?)))
     else {
         return Err(lost(NOT_HELD));
     };
@@ -25,22 +27,63 @@ pub(super) async fn release<S: LockSession>(
     if let Some(why) = session.liveness().why_ended() {
         return Err(lost(why));
     }
-    session.liveness().remove_lock(&reservation.key);
-    let patience = pool.settings.patience(grant.lease());
-    let unlocking = session.unlock(reservation.key, reservation.access);
-    match session.within(patience, unlocking).await {
-        Ok(true) => {
-            drop(reservation);
+    let released = match has {
+        Has::Lock(reservation) => release_lock(pool, session, reservation).await?,
+        Has::Permits(keys, permits) => release_permits(pool, session, keys, permits).await?,
+    };
+    match released {
+        true => {
             pool.return_session(session);
             Ok(())
         }
-        Ok(false) => {
+        false => {
             session.end(NOT_HELD);
             Err(lost(NOT_HELD))
         }
+    }
+}
+
+/// Releases one lock; false if the session did not hold it.
+async fn release_lock<S: LockSession>(
+    pool: &Arc<Pool<S>>,
+    session: &Arc<Session<S>>,
+    reservation: Reservation<S::Key>,
+) -> Result<bool, LockError> {
+    session.liveness().remove_lock(&reservation.key);
+    let patience = pool.settings.patience(session.lease());
+    let unlocking = session.unlock(reservation.key, reservation.access);
+    let answer = session.within(patience, unlocking).await;
+    if let Err(error) = &answer {
         // If the session has ended, that has released the lock too.
+        release_unconfirmed(pool, session, reservation, error);
+    }
+    answer
+}
+
+/// Releases permits; false if the session did not hold all of them.
+pub(super) async fn release_permits<S: LockSession>(
+    pool: &Arc<Pool<S>>,
+    session: &Arc<Session<S>>,
+    keys: PermitKeys<S::Key>,
+    permits: Vec<Reservation<S::Key>>,
+) -> Result<bool, LockError> {
+    let all: Vec<_> = permits.iter().map(|permit| permit.key).collect();
+    for permit in &all {
+        session.liveness().remove_lock(permit);
+    }
+    let patience = pool.settings.patience(session.lease());
+    let unlocking = session.unlock_permits(keys, &all);
+    let answer = session.within(patience, unlocking).await;
+    match answer {
+        Ok(released) => {
+            // Before anybody of this process looks again.
+            drop(permits);
+            pool.tell_waiter_of(session, &keys);
+            Ok(released == all.len())
+        }
         Err(error) => {
-            release_unconfirmed(pool, session, reservation, &error);
+            let asking = pool.reservations.doubt(keys.asking, &error);
+            release_unconfirmed_permits(pool, session, asking, keys, all, permits);
             Err(error)
         }
     }

@@ -69,21 +69,31 @@ impl<K: Copy + Eq + Hash> Reservations<K> {
         if state.count >= bounds.most_locks() {
             return Err(Some(bounds.no_lock()));
         }
-        state.count += 1;
-        state.last += 1;
-        let number = state.last;
-        state.in_use.entry(key).or_default().push(Use {
-            number,
-            access,
-            session: 0,
-            unconfirmed: None,
-        });
-        Ok(Reservation {
-            all: Arc::clone(self),
-            key,
-            access,
-            number,
-        })
+        Ok(state.insert(self, key, access))
+    }
+
+    /// Takes a key whose lock is now held; `None` if this provider has it already.
+    pub(super) fn add(self: &Arc<Self>, key: K) -> Option<Reservation<K>> {
+        let mut state = self.lock();
+        (!state.in_use.contains_key(&key)).then(|| state.insert(self, key, Access::Exclusive))
+    }
+
+    /// Says of a key that nobody knows what is held of it, whoever else uses it.
+    pub(super) fn doubt(self: &Arc<Self>, key: K, why: &LockError) -> Reservation<K> {
+        let reservation = self.lock().insert(self, key, Access::Shared);
+        reservation.mark_unconfirmed(why);
+        reservation
+    }
+
+    /// Says whether so many more locks may be held or asked for.
+    pub(super) fn have_room(&self, locks: usize, bounds: &Bounds) -> bool {
+        self.lock().count.saturating_add(locks) <= bounds.most_locks()
+    }
+
+    /// Leaves out the keys that this provider uses.
+    pub(super) fn retain_unused(&self, keys: &mut Vec<K>) {
+        let state = self.lock();
+        keys.retain(|key| !state.in_use.contains_key(key));
     }
 
     /// Returns the sessions that have a lock with this key, or are asked for it.
@@ -96,6 +106,26 @@ impl<K: Copy + Eq + Hash> Reservations<K> {
 
     fn lock(&self) -> MutexGuard<'_, State<K>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Copy + Eq + Hash> State<K> {
+    fn insert(&mut self, all: &Arc<Reservations<K>>, key: K, access: Access) -> Reservation<K> {
+        self.count += 1;
+        self.last += 1;
+        let number = self.last;
+        self.in_use.entry(key).or_default().push(Use {
+            number,
+            access,
+            session: 0,
+            unconfirmed: None,
+        });
+        Reservation {
+            all: Arc::clone(all),
+            key,
+            access,
+            number,
+        }
     }
 }
 

@@ -5,7 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::fault::ClientError;
-use super::traits::{Access, Answer, BackendOf, Granted, LockSession, Opened, SessionUse, Tried};
+use super::traits::{
+    Access, Answer, BackendOf, Granted, LockSession, Opened, PermitKeys, SessionUse, TakenPermits,
+    Tried, Turn,
+};
 use crate::background;
 use crate::clock::Timestamp;
 use crate::providers::kit::fault::unanswered;
@@ -102,10 +105,7 @@ impl<S: LockSession> Session<S> {
     }
 
     /// Says whether nobody waits for a lock that is shared; see [`LockSession::is_shareable`].
-    pub(super) fn is_shareable(
-        &self,
-        key: S::Key,
-    ) -> impl Future<Output = Answer<S, bool>> + Send {
+    pub(super) fn is_shareable(&self, key: S::Key) -> impl Future<Output = Answer<S, bool>> + Send {
         self.mark_used();
         self.client.is_shareable(key)
     }
@@ -143,6 +143,28 @@ impl<S: LockSession> Session<S> {
     ) -> impl Future<Output = Answer<S, (bool, Tried)>> + Send {
         self.mark_used();
         self.client.relock(key, from, to)
+    }
+
+    /// Takes permits; see [`LockSession::try_permits`].
+    pub(super) fn try_permits(
+        &self,
+        keys: PermitKeys<S::Key>,
+        permits: &[S::Key],
+        most: usize,
+        turn: Turn,
+    ) -> impl Future<Output = Answer<S, Option<TakenPermits<S::Key>>>> + Send {
+        self.mark_used();
+        self.client.try_permits(keys, permits, most, turn)
+    }
+
+    /// Releases permits, and says how many of them the session had.
+    pub(super) fn unlock_permits(
+        &self,
+        keys: PermitKeys<S::Key>,
+        permits: &[S::Key],
+    ) -> impl Future<Output = Answer<S, usize>> + Send {
+        self.mark_used();
+        self.client.unlock_permits(keys, permits)
     }
 
     fn mark_used(&self) {

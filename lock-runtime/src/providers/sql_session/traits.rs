@@ -84,6 +84,9 @@ pub(crate) trait LockSession: Sized + Send + Sync + 'static {
     /// Whether several sessions may share a lock: then there are reader–writer locks.
     const SHARES: bool = false;
 
+    /// Whether there are [semaphores](Self::try_permits).
+    const HAS_PERMITS: bool = false;
+
     /// Says whether grants come with fencing tokens; by default they do not.
     fn gives_tokens(&self) -> bool {
         false
@@ -254,6 +257,74 @@ pub(crate) trait LockSession: Sized + Send + Sync + 'static {
         ready(Ok(()))
     }
 
+    // Semaphores: each permit is a lock of its own, and whoever waits holds the turnstile. By
+    // default there are none.
+
+    /// Returns the keys of the semaphore with this name.
+    fn permit_keys(name: &str) -> PermitKeys<Self::Key> {
+        let key = Self::key(name);
+        PermitKeys {
+            asking: key,
+            turnstile: key,
+            released: key,
+        }
+    }
+
+    /// Returns the keys of the permits with these numbers.
+    fn permits(name: &str, numbers: impl Iterator<Item = u32>) -> Vec<Self::Key> {
+        let _ = (name, numbers);
+        Vec::new()
+    }
+
+    /// Takes some of these permits, as many as are free and at most `most`, and says which.
+    /// `None` if somebody waits for permits who comes first. The session has none of them.
+    fn try_permits(
+        &self,
+        keys: PermitKeys<Self::Key>,
+        permits: &[Self::Key],
+        most: usize,
+        turn: Turn,
+    ) -> impl Future<Output = Answer<Self, Option<TakenPermits<Self::Key>>>> + Send {
+        let _ = (keys, permits, most, turn);
+        ready(Ok(None))
+    }
+
+    /// Releases these permits, says how many of them the session had, and tells whoever waits.
+    fn unlock_permits(
+        &self,
+        keys: PermitKeys<Self::Key>,
+        permits: &[Self::Key],
+    ) -> impl Future<Output = Answer<Self, usize>> + Send {
+        let _ = (keys, permits);
+        ready(Ok(0))
+    }
+
+    /// Says whether another session may have one of these permits.
+    fn may_have_permits(
+        &self,
+        permits: &[Self::Key],
+        other: BackendOf<Self>,
+    ) -> impl Future<Output = Answer<Self, bool>> + Send {
+        let _ = (permits, other);
+        ready(Ok(true))
+    }
+
+    /// Returns the processes whose sessions have one of these permits; `None` if nobody can tell.
+    fn permit_holders(
+        &self,
+        permits: &[Self::Key],
+    ) -> impl Future<Output = Answer<Self, Option<Vec<Self::Pid>>>> + Send {
+        let _ = permits;
+        ready(Ok(None))
+    }
+
+    /// Has notices come of this key's releases, for a waiter that has [subscribed](Self::subscribe)
+    /// and that nobody need see.
+    fn listen(&self, key: Self::Key) -> impl Future<Output = Answer<Self, ()>> + Send {
+        let _ = key;
+        ready(Ok(()))
+    }
+
     /// Says whether nobody waits for notices of this lock, and nobody has looked at the same
     /// moment.
     fn has_no_waiters(&self, key: Self::Key) -> impl Future<Output = Answer<Self, bool>> + Send {
@@ -288,7 +359,8 @@ pub(crate) struct Notices {
 impl Notices {
     /// Tells the waiter of a release; `after_exclusive` says that the lock was held alone.
     pub(crate) fn arrive(&self, after_exclusive: bool) {
-        self.after_exclusive.fetch_or(after_exclusive, Ordering::Relaxed);
+        self.after_exclusive
+            .fetch_or(after_exclusive, Ordering::Relaxed);
         self.arrived.notify_one();
     }
 
@@ -301,6 +373,35 @@ impl Notices {
     pub(super) fn take_after_exclusive(&self) -> bool {
         self.after_exclusive.swap(false, Ordering::Relaxed)
     }
+}
+
+/// The keys of a semaphore.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PermitKeys<K> {
+    /// Stands for an acquisition inside this provider. No session is asked for it.
+    pub(crate) asking: K,
+    /// The lock that whoever waits for permits holds alone.
+    pub(crate) turnstile: K,
+    /// What its holder is told by when permits are released.
+    pub(crate) released: K,
+}
+
+/// Whether others come first who wait for permits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// They do.
+    AfterOthers,
+    /// They do, and nobody else may take any meanwhile: it is several permits or none.
+    AfterOthersAlone,
+    /// They do not, since this process holds the turnstile.
+    First,
+}
+
+/// Permits that a session has been given.
+pub(crate) struct TakenPermits<K> {
+    /// When they were asked for.
+    pub(crate) sent_at: Timestamp,
+    pub(crate) permits: Vec<K>,
 }
 
 /// What a session is for.
