@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::effects::Effects;
 use super::shared_state::{Aim, Hold, Inside, Served, State, UnderWay, Waiter, key};
-use super::slot::{SlotRef, Wanted};
+use super::slot::{SlotRef, Wanted, held_by};
 use crate::clock::Timestamp;
 use crate::error::{LockError, LockErrorKind};
 use crate::lease::Lease;
@@ -250,7 +250,8 @@ impl SlotRef {
             .ask()
             .is_ok_and(|facts| facts.in_process);
         let head_writes = head.wish.mode == LockMode::Write;
-        let refused = self.error(LockErrorKind::Contended);
+        let refused =
+            held_by(LockErrorKind::Contended, state.holder()).with_name(self.name.clone());
         let more = if state.sees_holder_of_tries() || (is_inside && !asks) {
             state.fail(&refused, |waiter| !waiter.waits)
         } else if !state.holds.is_empty() && !matches!(head.wish.mode, LockMode::Permits { .. }) {

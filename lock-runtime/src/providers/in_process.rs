@@ -51,6 +51,7 @@ impl LockProvider for InProcessProvider {
             .with_fairness()
             .with_read_write()
             .with_many_permits()
+            .with_holders()
     }
 
     fn acquire<'a>(

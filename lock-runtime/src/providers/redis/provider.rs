@@ -8,6 +8,7 @@ use super::acquire::acquire;
 use super::cleanup::Cleanup;
 use super::connection_manager::ConnectionManager;
 use super::group::{GROUP, call_all};
+use super::inspect::inspect;
 use super::keys::Naming;
 use super::modes::Claim;
 use super::release::Release;
@@ -18,11 +19,11 @@ use super::sharing::may_share;
 use crate::background::run_here;
 use crate::clock::Timestamp;
 use crate::provider::{
-    AcquireRequest, BoxFuture, Call, Capabilities, Grant, LockMode, LockProvider, LockSpace,
-    describe,
+    AcquireRequest, BoxFuture, Call, Capabilities, Grant, LockKind, LockMode, LockProvider,
+    LockSpace, LockState, describe,
 };
 use crate::providers::kit::error::unsupported;
-use crate::{LockError, LockErrorKind};
+use crate::{LockError, LockErrorKind, LockName};
 
 /// Locks on one Redis server, 6.2 or newer, or Valkey.
 ///
@@ -130,6 +131,7 @@ impl LockProvider for RedisProvider {
             .with_response_timeout(self.manager.settings.common.response_timeout)
             .with_read_write()
             .with_many_permits()
+            .with_holders()
     }
 
     fn describe(&self) -> String {
@@ -187,6 +189,14 @@ impl LockProvider for RedisProvider {
 
     fn may_share<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<bool, LockError>> {
         Box::pin(may_share(&self.manager, grant))
+    }
+
+    fn inspect<'a>(
+        &'a self,
+        name: &'a LockName,
+        kind: LockKind,
+    ) -> BoxFuture<'a, Result<LockState, LockError>> {
+        Box::pin(inspect(&self.manager, name, kind))
     }
 
     fn release_later<'a>(
