@@ -5,6 +5,12 @@ use std::hash::{Hash, Hasher};
 
 use sha1::{Digest, Sha1};
 
+use crate::LockError;
+#[cfg(doc)]
+use crate::LockErrorKind;
+use crate::provider::LockMode;
+use crate::providers::kit::error::unsupported;
+
 /// The longest text that is packed into an integer pair, in UTF-16 code units.
 const PACKED: usize = 9;
 
@@ -35,6 +41,46 @@ pub enum AdvisoryKey {
 }
 
 impl AdvisoryKey {
+    /// Returns the SQL that takes this lock in a transaction of your own, and waits for it as long as
+    /// it takes. The lock ends with the transaction.
+    ///
+    /// A reader shares it with the readers of [`DistributedRwLock`](crate::DistributedRwLock). A
+    /// writer has it alone; so has a mutex.
+    ///
+    /// # Errors
+    ///
+    /// [`Unsupported`](LockErrorKind::Unsupported) for upgradeable reads and for permits, which one
+    /// statement cannot take.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use lock_runtime::LockMode;
+    /// use lock_runtime::postgres::advisory_key;
+    ///
+    /// # fn main() -> Result<(), lock_runtime::LockError> {
+    /// let key = advisory_key("MyApp1:orders:42");
+    /// let sql = key.lock_in_transaction(LockMode::Read)?;
+    /// assert_eq!(sql, "SELECT pg_advisory_xact_lock_shared(-8583934633386423277)");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn lock_in_transaction(self, mode: LockMode) -> Result<String, LockError> {
+        let shared = in_transaction(mode)?;
+        Ok(format!("SELECT pg_advisory_xact_lock{shared}({self})"))
+    }
+
+    /// Returns the SQL that tries this lock in a transaction of your own, and answers at once whether
+    /// the transaction has it.
+    ///
+    /// # Errors
+    ///
+    /// As [`lock_in_transaction`](Self::lock_in_transaction).
+    pub fn try_in_transaction(self, mode: LockMode) -> Result<String, LockError> {
+        let shared = in_transaction(mode)?;
+        Ok(format!("SELECT pg_try_advisory_xact_lock{shared}({self})"))
+    }
+
     /// Returns what the columns `classid`, `objid` and `objsubid` of `pg_locks` say of it.
     pub(super) fn in_pg_locks(self) -> (i64, i64, i16) {
         let (high, low, form) = match self {
@@ -42,6 +88,17 @@ impl AdvisoryKey {
             Self::Int4Pair(high, low) => (high.cast_unsigned(), low.cast_unsigned(), 2),
         };
         (i64::from(high), i64::from(low), form)
+    }
+}
+
+/// Returns how a function's name goes on that takes a lock in this mode.
+fn in_transaction(mode: LockMode) -> Result<&'static str, LockError> {
+    match mode {
+        LockMode::Exclusive | LockMode::Write => Ok(""),
+        LockMode::Read => Ok("_shared"),
+        LockMode::Upgradeable | LockMode::Permits { .. } => Err(unsupported(
+            "one statement takes a mutex, a read or a write in a transaction, and nothing else",
+        )),
     }
 }
 
@@ -85,6 +142,8 @@ pub(super) struct Keys {
 const PERMIT: &str = "permit";
 pub(super) const TURNSTILE: &str = "permits";
 pub(super) const ASKING: &str = "permit";
+/// The same for the right to upgrade a reader.
+pub(super) const UPGRADE: &str = "upgrade";
 
 impl PartialEq for Keys {
     fn eq(&self, other: &Self) -> bool {
@@ -149,6 +208,11 @@ impl Keys {
                 i64::from(high) << 32 | i64::from(low.cast_unsigned())
             }
         }
+    }
+
+    /// Returns the key of those who wait for a notice.
+    pub(super) fn of_waiters(self) -> AdvisoryKey {
+        AdvisoryKey::Int8(self.waiters)
     }
 
     /// Names the channel on which notices of a release are heard.

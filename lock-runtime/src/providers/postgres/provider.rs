@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use super::session::PostgresSession;
 use super::settings::Settings;
-use crate::LockError;
 use crate::clock::Timestamp;
-use crate::provider::{AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, LockSpace};
+use crate::provider::{
+    AcquireRequest, BoxFuture, Capabilities, Grant, LockKind, LockProvider, LockSpace, LockState,
+};
 use crate::providers::sql_session::SessionProvider;
+use crate::{LockError, LockName};
 
 /// Locks on a PostgreSQL server, 14 or newer.
 ///
@@ -144,6 +146,22 @@ impl LockProvider for PostgresProvider {
 
     fn may_share<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<bool, LockError>> {
         self.0.may_share(grant)
+    }
+
+    fn upgrade<'a>(
+        &'a self,
+        grant: &'a Grant,
+        request: &'a AcquireRequest,
+    ) -> BoxFuture<'a, Result<Grant, LockError>> {
+        self.0.upgrade(grant, request)
+    }
+
+    fn inspect<'a>(
+        &'a self,
+        name: &'a LockName,
+        kind: LockKind,
+    ) -> BoxFuture<'a, Result<LockState, LockError>> {
+        self.0.inspect(name, kind)
     }
 
     fn lock_space(&self) -> LockSpace {

@@ -9,12 +9,12 @@ use tokio_postgres::types::{FromSql, ToSql, Type};
 use tokio_postgres::{Client, Row, Statement};
 
 use super::error::{is_cancelled, refusal};
-use super::key::{ASKING, AdvisoryKey, Keys, TURNSTILE, advisory_key};
+use super::key::{ASKING, AdvisoryKey, Keys, TURNSTILE, UPGRADE, advisory_key};
 use super::notices::Waiters;
 use super::settings::{Settings, Target};
 use super::sql::{
     BEHIND_NOTICES, CANCEL, CLAIM, HAS_PERMITS, HELD, HOLDERS, IS_HELD_BY, IS_SHAREABLE, KEEP_FOR,
-    LOCK, LOCK_SHARED, NO_WAITERS, OTHERS_WAIT, PERMIT_HOLDERS, PING, REGISTER_READER,
+    LOCK, LOCK_SHARED, NO_WAITERS, OTHERS_WAIT, PARTIES, PERMIT_HOLDERS, PING, REGISTER_READER,
     REGISTER_WRITER, RELOCK, RELOCK_FROM_SHARED, RELOCK_SHARED, RELOCK_TO_SHARED, STATEMENTS, Sql,
     TERMINATE, TRY, TRY_PERMITS, TRY_SHARED, TRY_SHARED_PAST_NOTICES, UNLOCK, UNLOCK_ALL,
     UNLOCK_PERMITS, UNLOCK_SHARED, UNREGISTER_READER, UNREGISTER_WRITER, WAITS, milliseconds,
@@ -23,10 +23,11 @@ use super::sql::{
 use super::{pooler, setup};
 use crate::clock::Timestamp;
 use crate::future::join;
+use crate::provider::LockKind;
 use crate::providers::kit::session::Liveness;
 use crate::providers::sql_session::{
-    Access, Activity, Backend, Granted, LockSession, Notices, Opened, PermitKeys, Refusal, Seen,
-    Server, SessionPermit, SessionUse, TakenPermits, Tried, Turn,
+    Access, Activity, Backend, Granted, LockSession, Notices, Opened, Part, Party, PermitKeys,
+    Refusal, Seen, Server, SessionPermit, SessionUse, TakenPermits, Tried, Turn,
 };
 use crate::{LockError, sending};
 
@@ -52,6 +53,8 @@ pub(super) struct PostgresSession {
 impl LockSession for PostgresSession {
     const PROVIDER: &'static str = "postgres";
     const SHARES: bool = true;
+    const UPGRADES: bool = true;
+    const TELLS_HOLDERS: bool = true;
     const HAS_PERMITS: bool = true;
 
     type Target = Target;
@@ -274,6 +277,39 @@ impl LockSession for PostgresSession {
         unregistered.and(unlistened)
     }
 
+    fn upgrade_key(name: &str) -> Keys {
+        Keys::beside(name, UPGRADE)
+    }
+
+    async fn parties(&self, name: &str, kind: LockKind) -> Answer<Vec<Party<i32>>> {
+        let wanted = wanted(name, kind);
+        let (mut highs, mut lows, mut forms, mut uses) = (vec![], vec![], vec![], vec![]);
+        for (key, of) in &wanted {
+            let (high, low, form) = key.in_pg_locks();
+            highs.push(high);
+            lows.push(low);
+            forms.push(form);
+            uses.push(*of as i16);
+        }
+        let parameters: [&(dyn ToSql + Sync); 4] = [&highs, &lows, &forms, &uses];
+        let (_, row) = self.ask(PARTIES, &parameters).await?;
+        let pids: Vec<i32> = row.try_get(0)?;
+        let uses: Vec<i16> = row.try_get(1)?;
+        let shares: Vec<bool> = row.try_get(2)?;
+        let granted: Vec<bool> = row.try_get(3)?;
+        let labels: Vec<String> = row.try_get(4)?;
+        let mut parties = Vec::new();
+        for (place, label) in labels.into_iter().enumerate() {
+            let of = USES.iter().find(|of| **of as i16 == uses[place]);
+            let Some(part) = of.and_then(|of| of.part(shares[place], granted[place])) else {
+                continue;
+            };
+            let pid = pids[place];
+            parties.push(Party { pid, label, part });
+        }
+        Ok(parties)
+    }
+
     fn permit_keys(name: &str) -> PermitKeys<Keys> {
         let turnstile = Keys::beside(name, TURNSTILE);
         PermitKeys {
@@ -426,6 +462,66 @@ impl PostgresSession {
                 .end("a connection pooler has exchanged the session on the server");
         }
     }
+}
+
+/// So many permits are looked for, from the first one on, when somebody asks who has them.
+const PERMITS_LOOKED_AT: u32 = 1_024;
+
+/// What a key is for.
+#[derive(Clone, Copy)]
+enum Use {
+    Lock,
+    /// Waiters for a notice share it.
+    Waiters,
+    Right,
+    Permit,
+    Turnstile,
+}
+
+const USES: [Use; 5] = [
+    Use::Lock,
+    Use::Waiters,
+    Use::Right,
+    Use::Permit,
+    Use::Turnstile,
+];
+
+impl Use {
+    /// Returns what a session has to do with the lock that has this key, or waits for it.
+    fn part(self, shares: bool, granted: bool) -> Option<Part> {
+        Some(match (self, shares, granted) {
+            (Self::Lock | Self::Turnstile | Self::Right, _, false) => Part::Waits,
+            (Self::Lock, false, true) => Part::HoldsAlone,
+            (Self::Lock, true, true) => Part::Shares,
+            (Self::Right, _, true) => Part::MayUpgrade,
+            (Self::Permit, false, true) => Part::HasPermit,
+            (Self::Turnstile, false, true) | (Self::Waiters, true, true) => Part::Waits,
+            // Somebody looks for a moment.
+            (Self::Turnstile, true, true) | (Self::Waiters | Self::Permit, _, _) => return None,
+        })
+    }
+}
+
+/// Returns the keys that tell of a lock, and what each is for.
+fn wanted(name: &str, kind: LockKind) -> Vec<(AdvisoryKey, Use)> {
+    if kind == LockKind::Semaphore {
+        let turnstile = Keys::beside(name, TURNSTILE);
+        let permits = Keys::of_permits(name, 0..PERMITS_LOOKED_AT);
+        let permits = permits.into_iter().map(|permit| (permit.lock, Use::Permit));
+        return permits
+            .chain([
+                (turnstile.lock, Use::Turnstile),
+                (turnstile.of_waiters(), Use::Waiters),
+            ])
+            .collect();
+    }
+    let keys = PostgresSession::key(name);
+    let mut wanted = vec![(keys.lock, Use::Lock), (keys.of_waiters(), Use::Waiters)];
+    if kind == LockKind::RwLock {
+        let right = PostgresSession::upgrade_key(name);
+        wanted.push((right.lock, Use::Right));
+    }
+    wanted
 }
 
 fn bigints(keys: &[Keys]) -> Vec<i64> {

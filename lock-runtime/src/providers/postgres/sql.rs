@@ -53,6 +53,8 @@ pub(super) const UNLOCK_PERMITS: Sql = Sql(39);
 pub(super) const HAS_PERMITS: Sql = Sql(40);
 pub(super) const PERMIT_HOLDERS: Sql = Sql(41);
 
+pub(super) const PARTIES: Sql = Sql(42);
+
 pub(super) const STATEMENTS: usize = TEXTS.len();
 
 /// What `TRY` and `RELOCK` answer in place of a transaction's number, of which the first is 3:
@@ -70,7 +72,7 @@ pub(super) const AFTER_EXCLUSIVE: &str = "x";
 /// key of those who wait for a notice, which is tried for the time of the statement, and `{2}`
 /// their channel or the key of the writers among them. Columns and `CASE` are evaluated in order: a
 /// token is younger than its lock, and a lock that was not to be had costs no transaction number.
-const TEXTS: [&str; 42] = [
+const TEXTS: [&str; 43] = [
     TRY_SQL,
     TRY_SQL,
     TRY_SHARED_SQL,
@@ -125,6 +127,13 @@ const TEXTS: [&str; 42] = [
      WHERE {started} = $2 AND granted AND {is_lock} AND objsubid = 1 AND {key} = ANY ($3))",
     "SELECT array(SELECT pid FROM pg_locks WHERE granted AND {is_lock} AND objsubid = 1 \
      AND {key} = ANY ($1))",
+    // The keys come in three arrays, and what each is for in the fourth.
+    "SELECT coalesce(array_agg(pid), '{}'), coalesce(array_agg(use), '{}'), \
+     coalesce(array_agg(mode = 'ShareLock'), '{}'), coalesce(array_agg(granted), '{}'), \
+     coalesce(array_agg(coalesce(application_name, '')), '{}') \
+     FROM unnest($1::int8[], $2::int8[], $3::int2[], $4::int2[]) AS wanted (high, low, form, use) \
+     JOIN pg_locks ON classid = high::oid AND objid = low::oid AND objsubid = form AND {is_lock} \
+     LEFT JOIN pg_stat_get_activity(NULL) USING (pid)",
 ];
 
 /// How sessions are marked, so that one is known again.

@@ -14,6 +14,13 @@ pub(super) const NOT_HELD: &str = "the server had given a lock up before its hol
 pub(super) enum Has<S: LockSession> {
     Lock(Reservation<S::Key>),
     Permits(PermitKeys<S::Key>, Vec<Reservation<S::Key>>),
+    /// A lock that it shares, on a session of its own, with the right to hold it alone. It may do
+    /// that already.
+    Upgradeable {
+        shared: Reservation<S::Key>,
+        right: Reservation<S::Key>,
+        is_alone: bool,
+    },
 }
 
 /// A lock that is held.

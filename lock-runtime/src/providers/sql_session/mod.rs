@@ -41,10 +41,12 @@ mod queue;
 mod wait;
 
 mod acquire;
+mod inspect;
 mod permits;
 mod release;
 mod renew;
 mod share;
+mod upgrade;
 
 mod provider;
 
@@ -55,8 +57,8 @@ pub(crate) use provider::SessionProvider;
 pub(crate) use server::{Backend, Server};
 pub(crate) use settings::Settings;
 pub(crate) use traits::{
-    Access, Granted, LockSession, Notices, Opened, PermitKeys, Seen, SessionUse, TakenPermits,
-    Tried, Turn,
+    Access, Granted, LockSession, Notices, Opened, Part, Party, PermitKeys, Seen, SessionUse,
+    TakenPermits, Tried, Turn,
 };
 
 #[cfg(test)]

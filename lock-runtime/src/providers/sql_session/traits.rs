@@ -16,6 +16,7 @@ use super::server::{Backend, Server};
 use super::settings::Settings;
 use crate::LockError;
 use crate::clock::Timestamp;
+use crate::provider::LockKind;
 use crate::providers::kit::session::Liveness;
 
 /// One session of a database server that has named locks. Its locks live as long as it does.
@@ -84,12 +85,31 @@ pub(crate) trait LockSession: Sized + Send + Sync + 'static {
     /// Whether several sessions may share a lock: then there are reader–writer locks.
     const SHARES: bool = false;
 
+    /// Whether one who shares a lock may go on to hold it alone, before those who wait.
+    const UPGRADES: bool = false;
+    /// Whether it can be told who holds a lock.
+    const TELLS_HOLDERS: bool = false;
     /// Whether there are [semaphores](Self::try_permits).
     const HAS_PERMITS: bool = false;
 
     /// Says whether grants come with fencing tokens; by default they do not.
     fn gives_tokens(&self) -> bool {
         false
+    }
+
+    /// Returns the key of the right to hold the lock of this name alone after having shared it.
+    fn upgrade_key(name: &str) -> Self::Key {
+        Self::key(name)
+    }
+
+    /// Returns who holds the lock of this name, and who waits for it.
+    fn parties(
+        &self,
+        name: &str,
+        kind: LockKind,
+    ) -> impl Future<Output = Answer<Self, Vec<Party<Self::Pid>>>> + Send {
+        let _ = (name, kind);
+        ready(Ok(Vec::new()))
     }
 
     /// Tries the lock, and says at once whether the session has it. Whoever wants to share it is
@@ -384,6 +404,26 @@ pub(crate) struct PermitKeys<K> {
     pub(crate) turnstile: K,
     /// What its holder is told by when permits are released.
     pub(crate) released: K,
+}
+
+/// A session of anybody's that has to do with a lock.
+#[derive(Debug)]
+pub(crate) struct Party<P> {
+    pub(crate) pid: P,
+    /// What the session calls itself.
+    pub(crate) label: String,
+    pub(crate) part: Part,
+}
+
+/// What a session has to do with a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Part {
+    Waits,
+    HasPermit,
+    /// It shares the lock, has the right to hold it alone, or does so.
+    Shares,
+    MayUpgrade,
+    HoldsAlone,
 }
 
 /// Whether others come first who wait for permits.
