@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lock_runtime::{
-    AcquireRequest, DistributedLock, Grant, Interest, LockError, LockErrorKind, LockGuard, LockMode,
-    LockProvider, PostgresProvider, PostgresProviderBuilder,
+    AcquireRequest, DistributedLock, Grant, Interest, LockError, LockErrorKind, LockGuard,
+    LockMode, LockProvider, PostgresProvider, PostgresProviderBuilder,
 };
 use lock_tests::postgres::PostgresOptions;
 use lock_tests::{FaultProxy, PostgresServer, Probe, eventually};

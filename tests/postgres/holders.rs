@@ -10,7 +10,10 @@ use crate::common::{BOUND, connected, enter, entering, with_server};
 fn sessions_are_told_by_what_they_call_themselves() {
     with_server(|server| async move {
         let provider = server.provider().await;
-        let url = format!("{}?application_name=lk1 billing-7f9c:4711", server.process.url());
+        let url = format!(
+            "{}?application_name=lk1 billing-7f9c:4711",
+            server.process.url()
+        );
         let other = connected(lock_runtime::PostgresProvider::builder(url)).await;
         let sql = format!(
             "SET application_name = 'psql'; SELECT pg_advisory_lock_shared({})",
@@ -62,7 +65,10 @@ fn permits_and_those_who_wait_for_them_are_counted() {
         })
         .await;
         let state = here.inspect(&name, LockKind::Semaphore).await.unwrap();
-        let taken = state.holders().iter().map(|holder| holder.permits().unwrap());
+        let taken = state
+            .holders()
+            .iter()
+            .map(|holder| holder.permits().unwrap());
         assert_eq!(taken.sum::<u32>(), 3, "{state:?}");
         interest.abandon();
         assert!(waiting.await.unwrap().is_err());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lock_runtime::{LockErrorKind, LockMode, LockProvider};
+use lock_runtime::{LockErrorKind, LockMode, LockProvider, PostgresProvider};
 use lock_tests::any_lock::permits;
 use lock_tests::proxy::Flow;
 use lock_tests::{FaultProxy, eventually};
@@ -90,8 +90,11 @@ fn a_session_that_ends_is_a_loss_at_once() {
             let grant = enter(&provider, "order", mode).await;
             let began = Instant::now();
             assert!(server.terminate().await > 0);
-            let lost = grant.loss_reporter().signal().wait();
-            tokio::time::timeout(BOUND, lost).await.expect("lost");
+            eventually("it is lost", BOUND, || async {
+                let renewed = provider.renew(&grant).await;
+                renewed.is_err_and(|error| error.kind() == LockErrorKind::Lost)
+            })
+            .await;
             assert!(began.elapsed() < Duration::from_secs(1));
             let error = provider.release(&grant).await.unwrap_err();
             assert_eq!(error.kind(), LockErrorKind::Lost, "{error}");
@@ -110,20 +113,16 @@ fn a_waiter_whose_session_ends_waits_on() {
                 if mode == LockMode::Upgradeable && waiting_sessions == 0 {
                     continue;
                 }
-                let holder = server.provider().await;
+                let held_by = format!("{}?application_name=holder", server.process.url());
+                let holder = connected(PostgresProvider::builder(held_by)).await;
                 let held = enter(&holder, "order", opposite(mode)).await;
                 let builder = server.builder().waiting_sessions(waiting_sessions);
-                let waiter = connected(builder.key_prefix("")).await;
+                let waiter = connected(builder).await;
                 let (waiting, interest) = entering(&waiter, "order", mode);
                 eventually("it waits", BOUND, || async { interest.is_contended() }).await;
                 for _ in 0..3 {
-                    // All but that of the holder.
                     let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-                               WHERE usename = 'app' AND pid NOT IN (SELECT pid FROM pg_locks \
-                               WHERE locktype = 'advisory' AND granted AND mode = 'ExclusiveLock' \
-                               AND pid IN (SELECT pid FROM pg_stat_activity WHERE \
-                               backend_start <= (SELECT min(backend_start) FROM pg_stat_activity \
-                               JOIN pg_locks USING (pid) WHERE locktype = 'advisory' AND granted)))";
+                               WHERE usename = 'app' AND application_name <> 'holder'";
                     server.raw.batch_execute(sql).await.unwrap();
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
@@ -181,14 +180,12 @@ fn no_waiter_keeps_a_snapshot_for_long() {
     with_server(|server| async move {
         for mode in [LockMode::Read, LockMode::Upgradeable, permits(1, 3)] {
             let holder = server.provider().await;
-            let builder = server.builder().snapshot_age(Duration::from_secs(1));
-            let (one, other) = (connected(builder).await, server.provider().await);
             let held = enter(&holder, "order", opposite(mode)).await;
-            let waiting = [
-                entering(&one, "order", mode),
-                entering(&connected(server.builder().snapshot_age(Duration::from_secs(1))).await,
-                    "order", mode),
-            ];
+            let mut waiting = Vec::new();
+            for _ in 0..2 {
+                let builder = server.builder().snapshot_age(Duration::from_secs(1));
+                waiting.push(entering(&connected(builder).await, "order", mode));
+            }
             let (began, mut oldest) = (Instant::now(), 0);
             while began.elapsed() < Duration::from_millis(3_500) {
                 oldest = oldest.max(server.count(OLDEST).await);
@@ -202,7 +199,6 @@ fn no_waiter_keeps_a_snapshot_for_long() {
                 assert!(waiting.await.unwrap().is_err());
             }
             holder.release(&held).await.unwrap();
-            drop(other);
             server.until_free(BOUND).await;
         }
     });

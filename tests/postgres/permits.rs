@@ -128,14 +128,18 @@ fn permits_of_a_session_that_ends_are_found() {
     with_server(|server| async move {
         let provider = server.provider().await;
         let mut killed = probe(&server.process, Duration::from_secs(60), "order");
-        killed.ask("as 2/2", "as 2/2", BOUND).await;
+        killed.tell("as 2/2");
         killed.ask("acquire", "acquired", BOUND).await;
         let (waiting, interest) = entering(&provider, "order", permits(1, 2));
         eventually("it waits", BOUND, || async { interest.is_contended() }).await;
         let began = Instant::now();
         killed.kill();
         let one = entered(waiting).await;
-        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+        assert!(
+            began.elapsed() < Duration::from_secs(3),
+            "{:?}",
+            began.elapsed()
+        );
         provider.release(&one).await.unwrap();
         server.until_free(BOUND).await;
     });
@@ -146,7 +150,9 @@ fn permits_of_a_session_that_ends_are_found() {
 fn more_permits_than_locks_are_refused() {
     with_server(|server| async move {
         let provider = connected(server.builder().max_locks(3)).await;
-        let error = try_enter(&provider, "order", permits(4, 10)).await.map(drop);
+        let error = try_enter(&provider, "order", permits(4, 10))
+            .await
+            .map(drop);
         let error = error.unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
         assert!(error.to_string().contains("`max_locks`"), "{error}");

@@ -57,19 +57,30 @@ fn a_wait_in_a_transaction_has_a_bound() {
         let provider = server.provider().await;
         let held = enter(&provider, "order", LockMode::Write).await;
         let client = raw(&server.process).await;
-        let locks = advisory_key("order").lock_in_transaction(LockMode::Read).unwrap();
-        client.batch_execute("BEGIN; SAVEPOINT before").await.unwrap();
+        let locks = advisory_key("order")
+            .lock_in_transaction(LockMode::Read)
+            .unwrap();
+        client
+            .batch_execute("BEGIN; SAVEPOINT before")
+            .await
+            .unwrap();
         let bounded = format!("SET LOCAL lock_timeout = '50ms'; {locks}");
         let error = client.batch_execute(&bounded).await.unwrap_err();
         assert_eq!(error.code(), Some(&SqlState::LOCK_NOT_AVAILABLE));
         let back = "ROLLBACK TO before";
-        client.batch_execute(back).await.expect("the transaction goes on");
+        client
+            .batch_execute(back)
+            .await
+            .expect("the transaction goes on");
         provider.release(&held).await.unwrap();
         client.batch_execute(&bounded).await.expect("it is free");
         client.batch_execute("RELEASE before").await.unwrap();
         let shown = client.query_one("SHOW lock_timeout", &[]).await.unwrap();
         assert_eq!(shown.get::<_, &str>(0), "50ms", "it outlives the savepoint");
-        client.batch_execute("SET LOCAL lock_timeout = DEFAULT").await.unwrap();
+        client
+            .batch_execute("SET LOCAL lock_timeout = DEFAULT")
+            .await
+            .unwrap();
         let shown = client.query_one("SHOW lock_timeout", &[]).await.unwrap();
         assert_eq!(shown.get::<_, &str>(0), "0");
         client.batch_execute("COMMIT").await.unwrap();

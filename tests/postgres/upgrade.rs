@@ -72,7 +72,10 @@ fn an_upgrade_goes_before_those_who_wait() {
         });
         server.until_waiting(2).await;
         there.release(&read).await.unwrap();
-        let (write, _over) = tokio::time::timeout(BOUND, upgrading).await.unwrap().unwrap();
+        let (write, _over) = tokio::time::timeout(BOUND, upgrading)
+            .await
+            .unwrap()
+            .unwrap();
         assert!(!writing.is_finished());
         here.release(&write).await.unwrap();
         let write = entered(writing).await;
@@ -108,13 +111,17 @@ fn a_reader_is_renewed_while_its_upgrade_waits() {
             interest.abandon();
         };
         let (refused, ()) = tokio::join!(upgrading, renewing);
-        assert_eq!(refused.map(drop).unwrap_err().kind(), LockErrorKind::Contended);
+        assert_eq!(
+            refused.map(drop).unwrap_err().kind(),
+            LockErrorKind::Contended
+        );
         // It reads as before, and can try again.
-        assert!(upgradeable.loss_reporter().signal().get().is_none());
         here.renew(&upgradeable).await.unwrap();
         assert_refused(&there, "order", UPGRADEABLE).await;
         there.release(&read).await.unwrap();
-        let write = try_upgrade(&here, &upgradeable).await.expect("nobody reads");
+        let write = try_upgrade(&here, &upgradeable)
+            .await
+            .expect("nobody reads");
         here.release(&write).await.unwrap();
         server.until_free(BOUND).await;
     });
@@ -137,7 +144,8 @@ fn the_end_of_the_session_is_told_to_whoever_upgrades() {
         let (refused, ()) = tokio::join!(upgrading, ending);
         let error = refused.map(drop).unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
-        assert!(upgradeable.loss_reporter().signal().get().is_some());
+        let lost = here.renew(&upgradeable).await.unwrap_err();
+        assert_eq!(lost.kind(), LockErrorKind::Lost, "{lost}");
         assert_eq!(
             here.release(&upgradeable).await.unwrap_err().kind(),
             LockErrorKind::Lost

@@ -43,11 +43,13 @@ pub(super) struct Pool<S: LockSession> {
     queue_permits: Arc<Semaphore>,
     pub(super) reservations: Arc<Reservations<S::Key>>,
     /// Those of this process who hold the turnstile of a semaphore, and the session that has it.
-    turns: Mutex<HashMap<S::Key, (usize, Arc<Notices>)>>,
+    turns: Mutex<HashMap<S::Key, Turns>>,
     pub(super) leases: Arc<Leases>,
     pub(super) roster: Roster<S>,
 }
 
+/// A session, and who is told of what it does not see itself.
+type Turns = (usize, Arc<Notices>);
 type Outcome<S> = Result<Arc<Session<S>>, LockError>;
 
 enum Choice<S: LockSession> {
@@ -147,7 +149,7 @@ impl<S: LockSession> Pool<S> {
     }
 
     /// Notes who is to be told of released permits, while a session has the turnstile.
-    pub(super) fn set_turn(&self, turnstile: S::Key, turn: Option<(usize, Arc<Notices>)>) {
+    pub(super) fn set_turn(&self, turnstile: S::Key, turn: Option<Turns>) {
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         match turn {
             Some(turn) => turns.insert(turnstile, turn),
