@@ -122,6 +122,33 @@ fn waiters_for_permits_need_no_session_each() {
     });
 }
 
+/// Whoever waits hears of a release, and does not come upon it by a look later.
+#[test]
+fn a_released_permit_is_handed_over_at_once() {
+    with_server(|server| async move {
+        let (here, there) = (server.provider().await, server.provider().await);
+        let mut took = Vec::new();
+        for _ in 0..20 {
+            let held = enter(&here, "order", permits(1, 1)).await;
+            let (waiting, interest) = entering(&there, "order", permits(1, 1));
+            // One for the permit, and one for the turnstile.
+            eventually("it waits at the turnstile", BOUND, || async {
+                interest.is_contended() && server.locks(true).await == 2
+            })
+            .await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            let began = Instant::now();
+            here.release(&held).await.unwrap();
+            let one = entered(waiting).await;
+            took.push(began.elapsed());
+            there.release(&one).await.unwrap();
+        }
+        took.sort_unstable();
+        // Looks are 75 ms apart at least. The machine may be busy, but not each time.
+        assert!(took[10] < Duration::from_millis(25), "{took:?}");
+    });
+}
+
 /// Nobody is told when a session ends, so whoever waits looks by himself.
 #[test]
 fn permits_of_a_session_that_ends_are_found() {

@@ -3,7 +3,8 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use lock_runtime::{DistributedLock, LockProvider};
+use lock_runtime::{DistributedLock, LockMode, LockProvider};
+use lock_tests::AnyLock;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::lock::Lock;
@@ -11,6 +12,22 @@ use crate::lock::Lock;
 /// Makes a lock of this library, on any provider.
 pub(crate) fn ours(provider: &Arc<dyn LockProvider>, number: u64) -> DistributedLock {
     DistributedLock::on(Arc::clone(provider), format!("bench:{number}"))
+}
+
+/// Makes a reader, or one who takes permits.
+pub(crate) fn ours_in(mode: LockMode, provider: &Arc<dyn LockProvider>, number: u64) -> impl Lock {
+    let name = format!("bench:{mode:?}:{number}");
+    OursIn(AnyLock::on(mode, Arc::clone(provider), name))
+}
+
+struct OursIn(AnyLock);
+
+impl Lock for OursIn {
+    async fn with(&mut self, section: impl Future<Output = ()> + Send) {
+        let guard = self.0.acquire().await.expect("it is granted");
+        section.await;
+        guard.release().await.expect("it is held");
+    }
 }
 
 /// Opens a file and locks it, and does nothing else.

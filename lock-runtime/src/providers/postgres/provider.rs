@@ -45,6 +45,10 @@ use crate::{LockError, LockName};
 ///   server's, so no floor can be set: after a change from a provider whose tokens are higher,
 ///   start a new column for them. On version 14 there are no tokens: it does not tell when one of
 ///   its processes has crashed, after which it may give the numbers of the last moments again.
+/// * **Readers and writers** share the advisory lock, or have it alone, as the .NET library's do. The
+///   server's queue is in arrival order over both.
+/// * **Semaphores** have an advisory lock for each permit. Whoever waits stands in the queue of one
+///   more, the turnstile.
 /// * **Loss.** When a session ends, its locks are lost, and their holders know it at once.
 ///
 /// # What it relies on
