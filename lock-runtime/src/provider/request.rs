@@ -139,18 +139,6 @@ impl AcquireRequest {
         }
     }
 
-    /// Returns a request for another lock that is needed on the way. What becomes of that lock is no
-    /// loss of this request's grant.
-    #[cfg(feature = "_server")]
-    pub(crate) fn for_part(&self) -> Self {
-        Self {
-            mode: LockMode::Exclusive,
-            waits: true,
-            loss: LossReporter::new(),
-            ..self.same()
-        }
-    }
-
     /// Says for which slot of the gate it is made.
     pub(crate) fn made_for(mut self, slot: usize) -> Self {
         self.slot = slot;

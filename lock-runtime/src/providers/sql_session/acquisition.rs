@@ -10,7 +10,7 @@ use super::reservation::Reservation;
 use super::session::Session;
 use super::traits::{Access, Granted, LockSession};
 use crate::clock::Timestamp;
-use crate::provider::{AcquireRequest, Grant, LockMode};
+use crate::provider::{AcquireRequest, Grant, LockMode, LossReporter};
 use crate::providers::kit::deadline::Deadline;
 use crate::providers::kit::outage::Outage;
 use crate::token::FencingToken;
@@ -28,6 +28,8 @@ pub(super) struct Acquisition<'a, S: LockSession> {
     /// The lock that is acquired: the request's own, or another one on the way to it.
     pub(super) key: S::Key,
     pub(super) access: Access,
+    /// Hears of the end of a session that has the lock.
+    loss: LossReporter,
     /// When a request that does not wait must have its answer.
     pub(super) deadline: Deadline,
     outage: Outage,
@@ -48,20 +50,40 @@ pub(super) enum WaitPlace {
 
 impl<'a, S: LockSession> Acquisition<'a, S> {
     pub(super) fn new(pool: &'a Arc<Pool<S>>, request: &'a AcquireRequest) -> Self {
-        Self::of_key(pool, request, pool.key(request.name()))
+        let access = match request.mode() {
+            LockMode::Read => Access::Shared,
+            _ => Access::Exclusive,
+        };
+        let (key, loss) = (pool.key(request.name()), request.loss_reporter());
+        Self::of_key(pool, request, key, access, loss)
     }
 
-    /// Makes one for the lock with this key.
-    pub(super) fn of_key(pool: &'a Arc<Pool<S>>, request: &'a AcquireRequest, key: S::Key) -> Self {
+    /// Makes one for another lock that the request needs on its way. Its loss is not that of the
+    /// request's grant.
+    pub(super) fn on_the_way(
+        pool: &'a Arc<Pool<S>>,
+        request: &'a AcquireRequest,
+        key: S::Key,
+    ) -> Result<Self, LockError> {
+        let (part, _) = AcquireRequest::new(request.name().clone(), request.lease(), true)?;
+        let loss = part.loss_reporter();
+        Ok(Self::of_key(pool, request, key, Access::Exclusive, loss))
+    }
+
+    fn of_key(
+        pool: &'a Arc<Pool<S>>,
+        request: &'a AcquireRequest,
+        key: S::Key,
+        access: Access,
+        loss: LossReporter,
+    ) -> Self {
         let patience = pool.settings.response_timeout;
         Self {
             pool,
             request,
             key,
-            access: match request.mode() {
-                LockMode::Read => Access::Shared,
-                _ => Access::Exclusive,
-            },
+            access,
+            loss,
             deadline: Deadline::new(request, Timestamp::now(), patience),
             outage: Outage::new(pool.settings.connect_timeout),
             lease_in_use: Some(pool.leases.use_one(request.lease())),
@@ -107,7 +129,7 @@ impl<'a, S: LockSession> Acquisition<'a, S> {
     /// If the session has ended meanwhile, and the lock with it.
     pub(super) fn add_lock(&self, session: &Session<S>, key: S::Key) -> Result<(), LockError> {
         let liveness = session.liveness();
-        match liveness.add_lock(key, self.request.loss_reporter()) {
+        match liveness.add_lock(key, self.loss.clone()) {
             true => Ok(()),
             false => Err(LockError::new(LockErrorKind::ProviderUnavailable)
                 .with_detail(liveness.why_ended().unwrap_or_default())),

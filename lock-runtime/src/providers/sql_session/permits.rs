@@ -11,16 +11,16 @@ use std::time::Duration;
 use super::acquisition::{Acquisition, WaitPlace};
 use super::attempt::{CLEANUP_POLL, RETRY_PAUSES};
 use super::cleanup::release_unconfirmed_permits;
-use super::held::Has;
+use super::held::{Has, HeldLock};
 use super::look::look_before;
 use super::pool::Pool;
 use super::release::{release, release_permits};
 use super::reservation::Reservation;
 use super::session::Session;
-use super::traits::{Granted, LockSession, Notices, PermitKeys, TakenPermits, Turn};
+use super::traits::{Access, Granted, LockSession, Notices, PermitKeys, TakenPermits, Turn};
 use crate::background;
 use crate::clock::Timestamp;
-use crate::future::{First, select};
+use crate::future::{First, join, select};
 use crate::provider::{AcquireRequest, Grant};
 use crate::providers::kit::backoff::jittered;
 use crate::{LockError, LockErrorKind};
@@ -266,8 +266,7 @@ impl<S: LockSession> Acquisition<'_, S> {
         {
             tokio::time::sleep(SHORT).await;
         }
-        let part = self.request.for_part();
-        let waiting = Acquisition::of_key(pool, &part, turnstile).wait(place);
+        let waiting = Acquisition::on_the_way(pool, self.request, turnstile)?.wait(place);
         let turn = Turnstile {
             pool: Arc::clone(pool),
             turnstile,
@@ -282,7 +281,10 @@ impl<S: LockSession> Acquisition<'_, S> {
         };
         let hearing = Hearing::new(&session, wanted.keys.released);
         if let Some(having) = turn.session() {
-            pool.set_turn(turnstile, Some((having, Arc::clone(&hearing.notices))));
+            pool.set_turn(
+                turnstile,
+                Some((having.number(), Arc::clone(&hearing.notices))),
+            );
         }
         let mut collected = Collected::new();
         let ended = self.collect_in_turn(wanted, &session, &hearing, &turn, &mut collected);
@@ -338,7 +340,7 @@ impl<S: LockSession> Acquisition<'_, S> {
             let looking = self.collect(wanted, session, collected, Turn::First);
             let found = match listening.take() {
                 Some(listening) => {
-                    let (listens, found) = crate::future::join(listening, looking).await;
+                    let (listens, found) = join(listening, looking).await;
                     found.and_then(|found| match listens {
                         Ok(()) => Ok(found),
                         Err(error) => {
@@ -487,16 +489,16 @@ struct Turnstile<S: LockSession> {
 
 impl<S: LockSession> Turnstile<S> {
     /// Returns the session that has it.
-    fn session(&self) -> Option<usize> {
-        let held = self.grant.as_ref()?.state::<super::held::HeldLock<S>>()?;
-        Some(held.session.number())
+    fn session(&self) -> Option<&Arc<Session<S>>> {
+        let held = self.grant.as_ref()?.state::<HeldLock<S>>()?;
+        Some(&held.session)
     }
 
     /// Waits until somebody else may have it.
     async fn is_lost(&self) {
-        match &self.grant {
-            Some(grant) => {
-                grant.loss_reporter().signal().wait().await;
+        match self.session() {
+            Some(session) => {
+                session.liveness().ended().await;
             }
             None => std::future::pending().await,
         }
@@ -541,7 +543,7 @@ impl<S: LockSession> Drop for Hearing<S> {
         let notices = Arc::clone(&self.notices);
         background::spawn_beside(async move {
             session.remove_listener();
-            let access = super::traits::Access::Exclusive;
+            let access = Access::Exclusive;
             let leaving = session
                 .client
                 .unregister_waiter(key, access, &notices, false);
