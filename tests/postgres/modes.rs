@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lock_runtime::postgres::advisory_key;
 use lock_runtime::{DistributedRwLock, LockMode, LockProvider, PostgresProvider};
@@ -223,6 +223,32 @@ fn no_reader_passes_a_writer_that_waits_for_a_notice() {
         reader.release(&second).await.unwrap();
         holder.release(&read).await.unwrap();
         server.until_free(BOUND).await;
+    });
+}
+
+/// Whoever waits for a notice is told of the end of readers too, and of the last of them.
+#[test]
+fn the_release_of_a_reader_is_told() {
+    with_server(|server| async move {
+        let (here, there) = (server.provider().await, without_queue(&server).await);
+        let mut took = Vec::new();
+        for _ in 0..5 {
+            let one = enter(&here, "order", LockMode::Read).await;
+            let other = enter(&here, "order", LockMode::Read).await;
+            let (writing, interest) = entering(&there, "order", LockMode::Write);
+            eventually("it waits", BOUND, || async { interest.is_contended() }).await;
+            // By now it tries by itself every 400 ms.
+            tokio::time::sleep(Duration::from_millis(900)).await;
+            here.release(&one).await.unwrap();
+            let began = Instant::now();
+            here.release(&other).await.unwrap();
+            let write = entered(writing).await;
+            took.push(began.elapsed());
+            there.release(&write).await.unwrap();
+        }
+        took.sort_unstable();
+        // The machine may be busy, but not each time.
+        assert!(took[3] < Duration::from_millis(100), "{took:?}");
     });
 }
 
