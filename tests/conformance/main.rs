@@ -44,7 +44,15 @@ conformance!(file_only_permit: processes);
 #[cfg(feature = "file")]
 conformance!(file_last_permit: processes);
 #[cfg(feature = "postgres")]
-conformance!(postgres: tokens, processes, leases, leased_processes, mutexes_only);
+conformance!(postgres: tokens, processes, leases, leased_processes, read_write, read_write_apart,
+    read_write_fair, read_write_processes, permits, permits_apart, permits_processes, holders,
+    holders_read_write, holders_permits, holders_processes);
+#[cfg(feature = "postgres")]
+conformance!(postgres_write: tokens, processes, leases, leased_processes);
+#[cfg(feature = "postgres")]
+conformance!(postgres_only_permit: processes, leases, leased_processes);
+#[cfg(feature = "postgres")]
+conformance!(postgres_last_permit: processes, leases, leased_processes);
 #[cfg(not(feature = "postgres"))]
 #[test]
 fn postgres() {

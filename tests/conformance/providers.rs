@@ -48,6 +48,8 @@ kinds!(in_process: in_process_write, in_process_only_permit, in_process_last_per
 kinds!(testing: testing_write, testing_only_permit, testing_last_permit);
 #[cfg(feature = "file")]
 kinds!(file: file_write, file_only_permit, file_last_permit);
+#[cfg(feature = "postgres")]
+kinds!(postgres: postgres_write, postgres_only_permit, postgres_last_permit);
 #[cfg(feature = "redis")]
 kinds!(redis: redis_write, redis_only_permit, redis_last_permit);
 #[cfg(feature = "zookeeper")]

@@ -15,7 +15,7 @@ use tokio::sync::OnceCell;
 use crate::lock::Lock;
 use crate::locks::{RawFile, of_mode, ours};
 use crate::peers::{self, Sqlx};
-use crate::postgres::RawPostgres;
+use crate::postgres::{Ask, RawPostgres};
 use crate::redis::Raw as RawRedis;
 use crate::servers::Urls;
 use crate::zookeeper::RawZooKeeper;
@@ -29,6 +29,9 @@ pub(crate) enum Kind {
     RawPostgres,
     RawPostgresTokens,
     Postgres,
+    RawPostgresShared,
+    PostgresRead,
+    PostgresPermit,
     Sqlx,
     DistributedLock,
     RawZooKeeper,
@@ -38,7 +41,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    const NAMES: [(Self, &'static str, &'static str); 13] = [
+    const NAMES: [(Self, &'static str, &'static str); 16] = [
         (Self::RawFile, "raw-file", "raw open and lock"),
         (Self::File, "file", "FileProvider"),
         (
@@ -58,6 +61,21 @@ impl Kind {
             "raw the same, with a token",
         ),
         (Self::Postgres, "postgres", "PostgresProvider"),
+        (
+            Self::RawPostgresShared,
+            "raw-shared",
+            "raw pg_try_advisory_lock_shared, with a token",
+        ),
+        (
+            Self::PostgresRead,
+            "postgres-read",
+            "PostgresProvider, a read",
+        ),
+        (
+            Self::PostgresPermit,
+            "postgres-permit",
+            "PostgresProvider, the only permit",
+        ),
         (Self::Sqlx, "sqlx", "sqlx PgAdvisoryLock"),
         (
             Self::DistributedLock,
@@ -222,12 +240,23 @@ impl Clients {
                     .await;
                 usage.run(raw.lock(number, true)).await
             }
-            Kind::RawPostgres | Kind::RawPostgresTokens => {
+            Kind::PostgresRead | Kind::PostgresPermit => {
+                let mode = match kind {
+                    Kind::PostgresRead => LockMode::Read,
+                    _ => permits(1, 1),
+                };
+                let provider = self.ours(2, &urls.postgres).await;
+                usage.run(of_mode(mode, provider, number)).await
+            }
+            Kind::RawPostgres | Kind::RawPostgresTokens | Kind::RawPostgresShared => {
                 let connect = || RawPostgres::connect(&urls.postgres);
                 let raw = self.postgres.get_or_init(connect).await;
-                usage
-                    .run(raw.lock(number, kind == Kind::RawPostgresTokens))
-                    .await
+                let ask = match kind {
+                    Kind::RawPostgres => Ask::Lock,
+                    Kind::RawPostgresTokens => Ask::LockWithToken,
+                    _ => Ask::ShareWithToken,
+                };
+                usage.run(raw.lock(number, ask)).await
             }
             Kind::RawZooKeeper => {
                 let connect = || RawZooKeeper::connect(&urls.zookeeper);
@@ -264,8 +293,11 @@ impl Clients {
         number: u64,
         usage: U,
     ) -> U::Outcome {
-        let connect = || async { lock_runtime::connect(&url).await.expect("it answers") };
-        let provider = self.ours[place].get_or_init(connect).await;
-        usage.run(ours(provider, number)).await
+        usage.run(ours(self.ours(place, &url).await, number)).await
+    }
+
+    async fn ours(&self, place: usize, url: &str) -> &Arc<dyn LockProvider> {
+        let connect = || async { lock_runtime::connect(url).await.expect("it answers") };
+        self.ours[place].get_or_init(connect).await
     }
 }

@@ -54,7 +54,7 @@ struct Group {
 
 const TARGET: Option<Target> = Some(Target::RatioAtLeast(0.8));
 
-const GROUPS: [Group; 4] = [
+const GROUPS: [Group; 6] = [
     Group {
         provider: "file",
         kinds: &[Kind::RawFile, Kind::File],
@@ -78,6 +78,16 @@ const GROUPS: [Group; 4] = [
         target: TARGET,
     },
     Group {
+        provider: "postgres, reads",
+        kinds: &[Kind::RawPostgresShared, Kind::PostgresRead],
+        target: TARGET,
+    },
+    Group {
+        provider: "postgres, permits",
+        kinds: &[Kind::RawPostgres, Kind::PostgresPermit],
+        target: Some(Target::RatioAtLeast(0.7)),
+    },
+    Group {
         provider: "zookeeper",
         kinds: &[
             Kind::RawZooKeeper,
@@ -89,19 +99,22 @@ const GROUPS: [Group; 4] = [
     },
 ];
 
-const OURS: [Kind; 6] = [
+const OURS: [Kind; 8] = [
     Kind::File,
     Kind::Redis,
     Kind::Postgres,
+    Kind::PostgresRead,
+    Kind::PostgresPermit,
     Kind::ZooKeeper,
     Kind::ZooKeeperRead,
     Kind::ZooKeeperPermit,
 ];
 /// The contenders that can wait for a lock.
-const WAIT: [Kind; 6] = [
+const WAIT: [Kind; 7] = [
     Kind::File,
     Kind::Redis,
     Kind::Postgres,
+    Kind::PostgresPermit,
     Kind::Sqlx,
     Kind::DistributedLock,
     Kind::ZooKeeper,

@@ -57,6 +57,37 @@ impl Names {
     }
 }
 
+/// The longest name that a session may have on a server.
+const LONGEST_SESSION: usize = 63;
+
+/// Returns what sessions of this process call themselves, `lk1 host:pid`.
+pub(crate) fn session_label() -> String {
+    let process = std::process::id().to_string();
+    let room = LONGEST_SESSION - OF_SESSION.len() - 1 - process.len();
+    let host = host::name();
+    format!("{OF_SESSION}{}:{process}", &host[..host.len().min(room)])
+}
+
+/// What the name of a session of this library begins with.
+const OF_SESSION: &str = "lk1 ";
+
+/// Returns the holder whose session calls itself so.
+pub(crate) fn holder_of_session(label: &str) -> Holder {
+    if label == session_label() {
+        return Holder::here();
+    }
+    let ours = label.strip_prefix(OF_SESSION).and_then(|rest| {
+        let (host, process) = rest.rsplit_once(':')?;
+        let is_process = process.bytes().all(|byte| byte.is_ascii_digit());
+        is_process.then(|| Holder::new(host::label(host, process)))
+    });
+    match ours {
+        Some(holder) => holder,
+        None if label.is_empty() => Holder::another_client(),
+        None => Holder::new(label.to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,6 +100,17 @@ mod tests {
         assert_eq!(parts[2], std::process::id().to_string());
         assert_eq!(parts[3].len(), 32);
         assert!(!owner.contains('|'));
+    }
+
+    #[test]
+    fn a_holder_is_told_by_its_session() {
+        assert!(session_label().len() <= LONGEST_SESSION);
+        assert!(holder_of_session(&session_label()).is_this_process());
+        let other = holder_of_session("lk1 billing-7f9c:4711");
+        assert_eq!(other.label(), "billing-7f9c (pid 4711)");
+        assert_eq!(holder_of_session("psql").label(), "psql");
+        assert_eq!(holder_of_session("lk1 7").label(), "lk1 7");
+        assert_eq!(holder_of_session("").label(), "another client");
     }
 
     #[test]
