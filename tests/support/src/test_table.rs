@@ -84,7 +84,12 @@ const COLUMNS: [Column; 5] = [
     },
     Column {
         title: "PostgreSQL",
-        conformance: &["postgres"],
+        conformance: &[
+            "postgres",
+            "postgres_write",
+            "postgres_only_permit",
+            "postgres_last_permit",
+        ],
         binaries: &["postgres", "runtime", "macros"],
     },
     Column {
