@@ -10,6 +10,7 @@ mod counted;
 mod double;
 mod filler;
 mod fixture;
+mod mutexes;
 mod planted;
 mod providers;
 mod table;
@@ -30,6 +31,8 @@ conformance!(in_process_last_permit:);
 // What users test their programs with behaves like the real ones.
 conformance!(testing: tokens, leases, read_write, read_write_apart, read_write_losses, permits,
     permits_apart, permits_losses, holders, holders_read_write, holders_permits);
+// A provider as it was written before there were other kinds than mutexes.
+conformance!(plain: tokens, leases, mutexes_only);
 conformance!(testing_write: tokens, leases);
 conformance!(testing_only_permit: leases);
 conformance!(testing_last_permit: leases);

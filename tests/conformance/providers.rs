@@ -21,6 +21,7 @@ use lock_tests::{Scratch, unique};
 use zookeeper_client::Client;
 
 use crate::fixture::{BoxFixture, Fixture};
+use crate::mutexes::Plain;
 
 /// Makes the fixtures in which other kinds of locks stand for a provider's mutexes: a writer, the
 /// only permit that there is, and the last of five.
@@ -69,6 +70,16 @@ pub(crate) fn testing() -> BoxFixture {
                 server.lose(name);
                 Box::pin(async {})
             });
+        Some(fixture)
+    })
+}
+
+pub(crate) fn plain() -> BoxFixture {
+    Box::pin(async {
+        let provider = TestProvider::new();
+        let first = Plain(provider.clone());
+        let fixture = Fixture::new(Arc::new(first))
+            .with_another(move || Arc::new(Plain(provider.another_process())));
         Some(fixture)
     })
 }
