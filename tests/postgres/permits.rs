@@ -1,11 +1,13 @@
 //! Permits: each is a lock of its own, and whoever waits holds the turnstile.
 
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use lock_runtime::postgres::{AdvisoryKey, advisory_key};
 use lock_runtime::{DistributedSemaphore, LockErrorKind, LockProvider};
 use lock_tests::any_lock::permits;
 use lock_tests::eventually;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::task::JoinSet;
 
 use crate::common::{
@@ -186,5 +188,44 @@ fn more_permits_than_locks_are_refused() {
         let two = enter(&provider, "order", permits(2, 10)).await;
         provider.release(&two).await.unwrap();
         assert_eq!(server.locks(true).await, 0);
+    });
+}
+
+/// What this process gives back in the background is no other holder, however long that takes.
+#[test]
+fn a_wait_that_was_given_up_is_no_holder() {
+    with_server(|server| async move {
+        let elsewhere = server.provider().await;
+        let elsewhere = DistributedSemaphore::on(elsewhere, "order", 1);
+        let lock = DistributedSemaphore::on(server.provider().await, "order", 1);
+        let held = elsewhere.acquire().await.unwrap();
+        let waiting = tokio::spawn({
+            let lock = lock.clone();
+            async move { lock.acquire_for(Duration::from_millis(700)).await.map(drop) }
+        });
+        // The server process that has the turnstile for the waiter stops before it releases it.
+        let turnstile = format!(
+            "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1 \
+             AND (classid::bigint << 32) | objid::bigint = {}",
+            advisory_key("order\0permits")
+        );
+        let stopped = OnceLock::new();
+        eventually("it waits at the turnstile", BOUND, || async {
+            match server.raw.query_opt(&turnstile, &[]).await.unwrap() {
+                Some(row) => stopped.set(row.get::<_, i32>(0)).is_ok(),
+                None => false,
+            }
+        })
+        .await;
+        let stopped = Pid::from_raw(*stopped.get().unwrap()).unwrap();
+        kill_process(stopped, Signal::STOP).unwrap();
+        let late = waiting.await.unwrap().unwrap_err();
+        assert_eq!(late.kind(), LockErrorKind::TimedOut, "{late}");
+        held.release().await.unwrap();
+        let trying = tokio::spawn(async move { lock.try_acquire().await });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        kill_process(stopped, Signal::CONT).unwrap();
+        let free = trying.await.unwrap().unwrap();
+        free.expect("nobody has it").release().await.unwrap();
     });
 }

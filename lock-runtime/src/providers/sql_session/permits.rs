@@ -217,6 +217,19 @@ impl<S: LockSession> Acquisition<'_, S> {
                             false => Err(error),
                         };
                     }
+                    // A turn of this process that was given up is no other holder.
+                    let own_turn = || {
+                        let turns = &self.pool.reservations;
+                        !turns.sessions_of(&wanted.keys.turnstile).is_empty()
+                    };
+                    if matches!(found, Found::NotYet) && !self.request.waits() && own_turn() {
+                        if !released_by.has_passed() {
+                            tokio::time::sleep(jittered(CLEANUP_POLL)).await;
+                            continue;
+                        }
+                        return Err(LockError::new(LockErrorKind::ProviderUnavailable)
+                            .with_detail("a wait that this process gave up is still in the way"));
+                    }
                     // Somebody may only have looked, or taken several for a moment.
                     let brief = matches!(found, Found::NotYet) || wanted.take > 1;
                     if brief && !self.request.waits() && !looked_again {
