@@ -122,6 +122,7 @@ mod acquire;
 mod body;
 mod cached_slot;
 mod shutdown;
+mod upgrade;
 
 mod providers;
 
@@ -176,6 +177,9 @@ pub use registry::{
 };
 pub use rw_lock::DistributedRwLock;
 pub use semaphore::DistributedSemaphore;
-pub use shared_guard::{RwLockReadGuard, RwLockWriteGuard, SemaphorePermit};
+pub use shared_guard::{
+    RwLockReadGuard, RwLockUpgradeableReadGuard, RwLockWriteGuard, SemaphorePermit,
+};
 pub use shutdown::shutdown;
 pub use token::FencingToken;
+pub use upgrade::UpgradeError;

@@ -42,6 +42,8 @@ mod shared_place;
 mod shared_state;
 mod slot;
 mod state;
+mod upgrade;
+mod upgrade_state;
 
 pub(crate) use release::Release;
 pub(crate) use release_answer::{Answer, ReleaseMode};
@@ -49,3 +51,4 @@ pub(crate) use shared_state::Share;
 #[cfg(feature = "testing")]
 pub(crate) use slot::entries;
 pub(crate) use slot::{Arrival, Look, SlotRef, Wanted, all, enter};
+pub(crate) use upgrade_state::Upgraded;
