@@ -22,13 +22,13 @@ mod file_permits;
 #[cfg(feature = "file")]
 mod file_shared;
 
-conformance!(in_process: tokens, read_write, permits);
+conformance!(in_process: tokens, read_write, upgradeable, permits);
 conformance!(in_process_write: tokens);
 conformance!(in_process_only_permit:);
 conformance!(in_process_last_permit:);
 // What users test their programs with behaves like the real ones.
-conformance!(testing: tokens, leases, read_write, read_write_apart, read_write_losses, permits,
-    permits_apart, permits_losses);
+conformance!(testing: tokens, leases, read_write, read_write_apart, read_write_losses, upgradeable,
+    upgradeable_losses, permits, permits_apart, permits_losses);
 conformance!(testing_write: tokens, leases);
 conformance!(testing_only_permit: leases);
 conformance!(testing_last_permit: leases);
@@ -50,8 +50,8 @@ fn postgres() {
 }
 #[cfg(feature = "redis")]
 conformance!(redis: tokens, processes, leases, leased_processes, read_write, read_write_apart,
-    read_write_fair, read_write_losses, read_write_processes, permits, permits_apart, permits_losses,
-    permits_processes);
+    read_write_fair, read_write_losses, read_write_processes, upgradeable, upgradeable_losses,
+    permits, permits_apart, permits_losses, permits_processes);
 #[cfg(feature = "redis")]
 conformance!(redis_write: tokens, processes, leases, leased_processes);
 #[cfg(feature = "redis")]
@@ -61,7 +61,7 @@ conformance!(redis_last_permit: processes, leases, leased_processes);
 // With nothing but the rights that the guide to Redis asks for.
 #[cfg(feature = "redis")]
 conformance!(redis_least_privilege: tokens, processes, leases, leased_processes, read_write,
-    read_write_apart, read_write_fair, read_write_processes, permits, permits_apart,
+    read_write_apart, read_write_fair, read_write_processes, upgradeable, permits, permits_apart,
     permits_processes);
 #[cfg(not(feature = "redis"))]
 #[test]

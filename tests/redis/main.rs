@@ -25,4 +25,5 @@ mod tls;
 mod together;
 mod token_floor;
 mod tokens;
+mod upgrade;
 mod waiting;

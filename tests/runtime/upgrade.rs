@@ -410,19 +410,19 @@ fn a_reader_of_another_process_keeps_the_upgrade_waiting() {
 #[test]
 fn the_leases_of_both_are_renewed() {
     run(async {
-        let provider = TestProvider::new().with_lease(Duration::from_millis(150));
+        let provider = TestProvider::new().with_lease(Duration::from_millis(600));
         let lock = rw_on(&provider, "renewed");
         let elsewhere = rw_on(&provider.another_process(), "renewed");
         let remote = elsewhere.read().await.unwrap();
         let may = lock.upgradeable_read().await.unwrap();
-        tokio::time::sleep(Duration::from_millis(400)).await;
+        tokio::time::sleep(Duration::from_millis(1_000)).await;
         assert!(!may.is_lost());
         let mut upgrade = Box::pin(may.upgrade());
         assert!(poll_once(upgrade.as_mut()).await.is_none());
-        tokio::time::sleep(Duration::from_millis(400)).await;
+        tokio::time::sleep(Duration::from_millis(1_000)).await;
         drop(remote);
         let writes = upgrade.await.expect("the reader was renewed meanwhile");
-        tokio::time::sleep(Duration::from_millis(400)).await;
+        tokio::time::sleep(Duration::from_millis(1_000)).await;
         assert!(!writes.is_lost());
         writes.release().await.unwrap();
     });

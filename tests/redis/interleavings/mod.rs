@@ -7,7 +7,7 @@ mod dotnet;
 mod ending;
 mod judge;
 mod moves;
-mod scripts;
+pub(crate) mod scripts;
 mod world;
 
 use std::time::Duration;

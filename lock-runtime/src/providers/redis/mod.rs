@@ -39,6 +39,7 @@ mod acquire;
 mod release;
 mod renew;
 mod sharing;
+mod upgrade;
 
 mod group;
 
