@@ -40,7 +40,9 @@ local function upgrader()
   local value = redis.pcall('GET', upgrading)
   if type(value) ~= 'string' then return nil end
   local owner, begun, writer, channel = string.match(value, '^([^|]+)|(%d+)|([^|]*)|(.*)$')
-  if owner and redis.call('ZSCORE', ends, owner) then return owner, begun, writer, channel end
+  if owner and type(redis.pcall('ZSCORE', ends, owner)) == 'string' then
+    return owner, begun, writer, channel
+  end
 end
 
 -- Says whether somebody writes, or waits for that whom we hand nothing: a foreign writer. What
