@@ -664,7 +664,7 @@ fn a_nested_read_joins_its_own_grant_while_an_upgrade_waits() {
             // Outside of the body, which may not wait for it.
             let begun = tokio::spawn(async move {
                 assert!(poll_once(upgrade.as_mut()).await.is_none());
-                upgrade
+                Some(upgrade)
             });
             let upgrade = begun.await.unwrap();
             let inner = reading(&provider, &name, std::future::ready(())).await;
@@ -672,6 +672,6 @@ fn a_nested_read_joins_its_own_grant_while_an_upgrade_waits() {
             upgrade
         };
         let upgrade = reading(&provider, &name, body).await.unwrap();
-        drop(upgrade.await.unwrap());
+        drop(upgrade.expect("it waits").await.unwrap());
     });
 }
