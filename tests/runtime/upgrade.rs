@@ -7,7 +7,7 @@ use std::time::Duration;
 use lock_runtime::testing::{Operation, TestProvider, entries_under, keys_in_use};
 use lock_runtime::{
     AcquireRequest, BoxFuture, Capabilities, DistributedRwLock, FileProvider, Grant,
-    InProcessProvider, LockError, LockErrorKind, LockProvider, LockSpace,
+    InProcessProvider, LockError, LockErrorKind, LockMode, LockProvider, LockSpace,
     RwLockUpgradeableReadGuard, Timestamp, UpgradeError, distributed_lock,
 };
 use lock_tests::{Scratch, eventually, poll_once, unique};
@@ -21,6 +21,8 @@ const SHORT: Duration = Duration::from_millis(30);
 struct Late<P> {
     inner: P,
     by: Mutex<Duration>,
+    /// The grants of readers once more, by which a test can end them.
+    reads: Mutex<Vec<Grant>>,
 }
 
 impl<P: LockProvider> Late<P> {
@@ -28,6 +30,7 @@ impl<P: LockProvider> Late<P> {
         Arc::new(Self {
             inner,
             by: Mutex::default(),
+            reads: Mutex::default(),
         })
     }
 
@@ -45,6 +48,10 @@ impl<P: LockProvider> LockProvider for Late<P> {
         &'a self,
         request: &'a AcquireRequest,
     ) -> BoxFuture<'a, Result<Grant, LockError>> {
+        if request.mode() == LockMode::Read {
+            let again = Grant::new(request, Timestamp::now());
+            self.reads.lock().unwrap().push(again);
+        }
         self.inner.acquire(request)
     }
 
@@ -537,6 +544,34 @@ fn a_reader_is_lost_whose_upgrade_the_server_tells_too_late() {
         assert!(poll_once(upgrade.as_mut()).await.is_none());
         drop(upgrade);
         drop(lock.write_for(BOUND).await.expect("it is given back"));
+        nothing_held(&provider).await;
+    });
+}
+
+/// The server has dropped the readers of this process, and their bodies still run.
+#[test]
+fn an_upgrade_waits_for_bodies_that_have_lost_their_read() {
+    run(async {
+        let provider = TestProvider::new();
+        let late = Late::new(provider.clone());
+        let lock = DistributedRwLock::on(late.clone(), "lingering");
+        let plain = lock.read().await.unwrap();
+        let may = lock.upgradeable_read().await.unwrap();
+        let mut upgrade = Box::pin(may.upgrade());
+        assert!(poll_once(upgrade.as_mut()).await.is_none());
+        let read = late.reads.lock().unwrap().remove(0);
+        read.loss_reporter().report("its session has ended");
+        provider.release(&read).await.unwrap();
+        plain.lost().await;
+        let early = tokio::time::timeout(SHORT, &mut upgrade).await;
+        assert!(early.is_err(), "a body still reads");
+        assert_eq!(
+            provider.holders("lingering"),
+            1,
+            "the server waits for nobody"
+        );
+        drop(plain);
+        drop(upgrade.await.unwrap());
         nothing_held(&provider).await;
     });
 }

@@ -43,6 +43,7 @@ mod shared_state;
 mod slot;
 mod state;
 mod upgrade;
+mod upgrade_call;
 mod upgrade_state;
 
 pub(crate) use release::Release;
