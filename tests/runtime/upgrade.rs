@@ -530,7 +530,9 @@ fn a_reader_is_lost_whose_upgrade_the_server_tells_too_late() {
         late.answers_after(Duration::from_millis(300));
         let failed = may.upgrade_for(SHORT).await.unwrap_err();
         let may = reader(failed, LockErrorKind::ProviderUnavailable);
-        may.lost().await;
+        // Long before a renewal would find that.
+        let lost = tokio::time::timeout(Duration::from_secs(5), may.lost());
+        lost.await.expect("the answer tells it");
         assert!(may.is_lost());
         assert_eq!(may.release().await.unwrap_err().kind(), LockErrorKind::Lost);
         nothing_held(&provider).await;
