@@ -394,7 +394,13 @@ fn give_up(
         // The withdrawal may have shown that the server does not answer, or that there is a holder.
         match interest.trouble() {
             Some(trouble) => named(trouble, &slot),
-            None if interest.is_contended() => slot.error(LockErrorKind::TimedOut),
+            None if interest.is_contended() => {
+                let error = slot.error(LockErrorKind::TimedOut);
+                match interest.holder() {
+                    Some(holder) => error.with_holder(holder),
+                    None => error,
+                }
+            }
             None => error,
         }
     }

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::ops::Add;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// A moment on a clock that never steps back and that goes on while the machine is suspended.
 ///
@@ -75,6 +75,14 @@ impl Timestamp {
         Self::now() >= self
     }
 
+    /// Returns what the machine's wall clock showed at this moment, if it was not set since then.
+    pub(crate) fn to_system_time(self) -> SystemTime {
+        #[expect(clippy::disallowed_methods, reason = "people read it")]
+        let now = SystemTime::now();
+        let ago = Self::now().since(self);
+        now.checked_sub(ago).unwrap_or(now)
+    }
+
     pub(crate) const fn as_nanos(self) -> u64 {
         self.0
     }
@@ -88,7 +96,7 @@ impl Timestamp {
 /// wrongly.
 #[cfg(feature = "file")]
 pub(crate) fn since_epoch() -> Duration {
-    use std::time::{SystemTime, UNIX_EPOCH};
+    use std::time::UNIX_EPOCH;
     #[expect(clippy::disallowed_methods, reason = "the one place")]
     let now = SystemTime::now();
     now.duration_since(UNIX_EPOCH).unwrap_or_default()

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::name::{Escaped, LockName};
+use crate::provider::Holder;
 
 /// The reason why a lock was not acquired, or is not held any more.
 ///
@@ -114,6 +115,7 @@ struct Inner {
     kind: LockErrorKind,
     name: Option<LockName>,
     detail: Option<Arc<str>>,
+    holder: Option<Holder>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
@@ -124,6 +126,7 @@ impl LockError {
             kind,
             name: None,
             detail: None,
+            holder: None,
             source: None,
         }))
     }
@@ -140,6 +143,13 @@ impl LockError {
     #[must_use]
     pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
         self.0.detail = Some(detail.into().into());
+        self
+    }
+
+    /// Adds the holder that is in the way.
+    #[must_use]
+    pub fn with_holder(mut self, holder: Holder) -> Self {
+        self.0.holder = Some(holder);
         self
     }
 
@@ -171,6 +181,12 @@ impl LockError {
     /// Returns the lock's name; `None` if the error is not about one lock.
     pub fn name(&self) -> Option<&LockName> {
         self.0.name.as_ref()
+    }
+
+    /// Returns who had the lock, if the error is about contention and the provider said it without
+    /// being asked: in this process and on Redis. It is for people. Nothing may be decided by it.
+    pub fn holder(&self) -> Option<&Holder> {
+        self.0.holder.as_ref().filter(|_| self.is_contention())
     }
 
     /// Tells whether another holder has the lock: [`Contended`](LockErrorKind::Contended) or
@@ -213,9 +229,19 @@ impl From<LockErrorKind> for LockError {
 
 impl fmt::Display for LockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0.name {
-            Some(name) => write!(f, "lock `{}` {}", name.shown(), self.0.kind.describe())?,
-            None => f.write_str(self.0.kind.describe_alone())?,
+        match (&self.0.name, self.holder(), self.0.kind) {
+            (Some(name), Some(holder), LockErrorKind::TimedOut) => {
+                let name = name.shown();
+                write!(
+                    f,
+                    "lock `{name}` was still held by {holder} when the timeout passed"
+                )?;
+            }
+            (Some(name), Some(holder), _) => {
+                write!(f, "lock `{}` is held by {holder}", name.shown())?;
+            }
+            (Some(name), None, kind) => write!(f, "lock `{}` {}", name.shown(), kind.describe())?,
+            (None, _, kind) => f.write_str(kind.describe_alone())?,
         }
         match &self.0.detail {
             // Escaped, since it may quote a caller or a server.
@@ -234,6 +260,9 @@ impl fmt::Debug for LockError {
         }
         if let Some(detail) = &self.0.detail {
             debug.field("detail", detail);
+        }
+        if let Some(holder) = self.holder() {
+            debug.field("holder", holder);
         }
         if let Some(source) = &self.0.source {
             debug.field("source", source);

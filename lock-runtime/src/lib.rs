@@ -84,6 +84,7 @@
 
 mod clock;
 mod future;
+mod host;
 mod name;
 mod token;
 mod wake;
@@ -121,6 +122,7 @@ mod kind;
 mod acquire;
 mod body;
 mod cached_slot;
+mod inspect;
 mod shutdown;
 mod upgrade;
 

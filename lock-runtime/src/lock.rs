@@ -13,9 +13,10 @@ use crate::clock::Span;
 use crate::error::LockError;
 use crate::gate::{ReleaseMode, SlotRef, Wanted};
 use crate::guard::LockGuard;
+use crate::inspect::inspect;
 use crate::kind::{Exclusive, Kind};
 use crate::name::LockName;
-use crate::provider::{LockKind, LockProvider};
+use crate::provider::{LockKind, LockProvider, LockState};
 use crate::registry;
 use crate::source::Source;
 use crate::telemetry::spans::Call;
@@ -126,6 +127,43 @@ impl DistributedLock {
     /// Returns the lock's name.
     pub fn name(&self) -> &LockName {
         &self.name
+    }
+
+    /// Tells who holds the lock now, and how many wait for it.
+    ///
+    /// It is for people, logs and dashboards. Nothing may be decided by it, since the next moment
+    /// it may be wrong. Those who wait in one process may count as one.
+    ///
+    /// # Errors
+    ///
+    /// * [`Unsupported`](crate::LockErrorKind::Unsupported) if the provider
+    ///   [cannot tell](crate::Capabilities::holders).
+    /// * [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable) if the server does not
+    ///   answer within the provider's `response_timeout`.
+    /// * [`InvalidName`](crate::LockErrorKind::InvalidName),
+    ///   [`InvalidConfig`](crate::LockErrorKind::InvalidConfig) and
+    ///   [`NoProvider`](crate::LockErrorKind::NoProvider) as [`acquire`](Self::acquire).
+    ///
+    /// # Cancel safety
+    ///
+    /// The future may be dropped at any await.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), lock_runtime::LockError> {
+    /// # use lock_runtime::DistributedLock;
+    /// let lock = DistributedLock::new("invoice:7");
+    /// let _guard = lock.acquire().await?;
+    /// let state = lock.inspect().await?;
+    /// assert!(state.holders()[0].is_this_process());
+    /// assert_eq!(state.waiters(), Some(0));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn inspect(&self) -> Result<LockState, LockError> {
+        inspect(self.slot()?).await
     }
 
     /// Acquires the lock, and waits for it as long as it takes.

@@ -9,10 +9,11 @@ use crate::cached_slot::CachedSlot;
 use crate::clock::Span;
 use crate::error::LockError;
 use crate::gate::{ReleaseMode, SlotRef, Wanted};
+use crate::inspect::inspect;
 use crate::kind::{Kind, Read, Upgradeable, Write};
 use crate::lock::{or_none, slot_of};
 use crate::name::LockName;
-use crate::provider::{LockKind, LockProvider};
+use crate::provider::{LockKind, LockProvider, LockState};
 use crate::shared_guard::{RwLockReadGuard, RwLockUpgradeableReadGuard, RwLockWriteGuard};
 use crate::source::Source;
 
@@ -109,6 +110,17 @@ impl DistributedRwLock {
     /// Returns the lock's name.
     pub fn name(&self) -> &LockName {
         &self.name
+    }
+
+    /// Tells who reads or writes now, and how many wait, as
+    /// [`DistributedLock::inspect`](crate::DistributedLock::inspect) does. The readers of one
+    /// process share one grant of the server, and count as one holder there.
+    ///
+    /// # Errors
+    ///
+    /// As [`DistributedLock::inspect`](crate::DistributedLock::inspect).
+    pub async fn inspect(&self) -> Result<LockState, LockError> {
+        inspect(self.slot()?).await
     }
 
     /// Acquires the lock beside other readers, and waits for it as long as it takes.

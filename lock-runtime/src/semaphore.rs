@@ -9,10 +9,11 @@ use crate::cached_slot::CachedSlot;
 use crate::clock::Span;
 use crate::error::LockError;
 use crate::gate::{ReleaseMode, SlotRef, Wanted};
+use crate::inspect::inspect;
 use crate::kind::Permits;
 use crate::lock::{or_none, slot_of};
 use crate::name::LockName;
-use crate::provider::{LockKind, LockProvider};
+use crate::provider::{Holder, LockKind, LockProvider, LockState};
 use crate::shared_guard::SemaphorePermit;
 use crate::source::Source;
 
@@ -116,6 +117,26 @@ impl DistributedSemaphore {
     /// Returns how many permits there are in all.
     pub fn permits(&self) -> u32 {
         self.permits
+    }
+
+    /// Tells who has permits now, how many are left, and how many wait, as
+    /// [`DistributedLock::inspect`](crate::DistributedLock::inspect) does. What is left is counted
+    /// by the number of permits that this semaphore was made with.
+    ///
+    /// # Errors
+    ///
+    /// As [`DistributedLock::inspect`](crate::DistributedLock::inspect).
+    pub async fn inspect(&self) -> Result<LockState, LockError> {
+        let state = inspect(self.slot()?).await?;
+        let taken = state.holders().iter().map(Holder::permits);
+        let taken: Option<u64> = taken.map(|permits| permits.map(u64::from)).sum();
+        Ok(match taken {
+            Some(taken) => {
+                let left = u64::from(self.permits).saturating_sub(taken);
+                state.with_available(u32::try_from(left).unwrap_or(u32::MAX))
+            }
+            None => state,
+        })
     }
 
     /// Acquires one permit, and waits for it as long as it takes.

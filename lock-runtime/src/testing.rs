@@ -36,9 +36,10 @@ use crate::clock::Timestamp;
 use crate::error::{LockError, LockErrorKind};
 use crate::future::select;
 use crate::gate;
+use crate::name::LockName;
 use crate::provider::{
-    AcquireRequest, BoxFuture, Capabilities, Grant, LockMode, LockProvider, LockSpace,
-    LossReporter, OwnerId,
+    AcquireRequest, BoxFuture, Capabilities, Grant, Holder, LockKind, LockMode, LockProvider,
+    LockSpace, LockState, LossReporter, OwnerId,
 };
 use crate::token::FencingToken;
 
@@ -78,6 +79,8 @@ pub enum Operation {
     MayShare,
     /// [`LockProvider::upgrade`].
     Upgrade,
+    /// [`LockProvider::inspect`].
+    Inspect,
 }
 
 /// A provider whose server is a table in memory, and which does what a test tells it. It has leases
@@ -120,6 +123,8 @@ struct Entry {
     expires: Timestamp,
     lease: Duration,
     loss: LossReporter,
+    /// The process that has it, as its provider says.
+    process: LockSpace,
 }
 
 impl Default for TestProvider {
@@ -166,6 +171,25 @@ impl TestProvider {
         self.local_hand_over = false;
         self.clones = Arc::default();
         self
+    }
+
+    /// Describes the holders of this lock.
+    fn holders_of(&self, name: &LockName) -> Vec<Holder> {
+        let mut state = self.server.lock();
+        state.drop_expired(name.as_str());
+        let held = state.held.get(name.as_str());
+        let holders = held.into_iter().flatten().map(|entry| {
+            let holder = match entry.process == self.lock_space() {
+                true => Holder::here(),
+                false => Holder::new("another process"),
+            };
+            let holder = holder.with_expires_in(entry.expires.remaining());
+            match entry.mode {
+                LockMode::Permits { take, .. } => holder.with_permits(take.get()),
+                mode => holder.with_mode(mode),
+            }
+        });
+        holders.collect()
     }
 
     /// Reports to the holders of this lock that it is lost, and frees the lock.
@@ -302,7 +326,12 @@ impl State {
 
     /// Grants the lock if it is free, and nobody who waits comes first. Else returns when to look
     /// again at the latest.
-    fn take(&mut self, request: &AcquireRequest, sent_at: Timestamp) -> Result<Grant, Timestamp> {
+    fn take(
+        &mut self,
+        request: &AcquireRequest,
+        process: LockSpace,
+        sent_at: Timestamp,
+    ) -> Result<Grant, Timestamp> {
         let (name, mode) = (request.name().as_str(), request.mode());
         self.drop_expired(name);
         if self.refusing {
@@ -332,11 +361,11 @@ impl State {
             let ends = held.iter().map(|entry| entry.expires).min();
             return Err(ends.unwrap_or(Timestamp::FAR_FUTURE));
         }
-        Ok(self.give(request, sent_at))
+        Ok(self.give(request, process, sent_at))
     }
 
     /// Grants the lock, which is free for it.
-    fn give(&mut self, request: &AcquireRequest, sent_at: Timestamp) -> Grant {
+    fn give(&mut self, request: &AcquireRequest, process: LockSpace, sent_at: Timestamp) -> Grant {
         let (name, mode) = (request.name().as_str(), request.mode());
         let entry = Entry {
             owner: request.owner(),
@@ -344,6 +373,7 @@ impl State {
             expires: Timestamp::now() + request.lease(),
             lease: request.lease(),
             loss: request.loss_reporter(),
+            process,
         };
         self.held.entry(name.to_owned()).or_default().push(entry);
         let first = FencingToken::new(self.last_token + 1);
@@ -360,7 +390,7 @@ impl State {
         request: &AcquireRequest,
         sent_at: Timestamp,
     ) -> Result<Result<Grant, Timestamp>, LockError> {
-        self.owned(grant)?;
+        let process = self.owned(grant)?.process;
         let name = grant.name().as_str();
         let held = self.held.get(name).map_or(&[][..], Vec::as_slice);
         let others = held.iter().filter(|entry| entry.owner != grant.owner());
@@ -368,7 +398,7 @@ impl State {
             return Ok(Err(ends));
         }
         self.held.remove(name);
-        Ok(Ok(self.give(request, sent_at)))
+        Ok(Ok(self.give(request, process, sent_at)))
     }
 
     /// Returns the entry of a grant whose owner still holds the lock.
@@ -437,7 +467,8 @@ impl LockProvider for TestProvider {
             .with_contention_reports()
             .with_fencing_tokens()
             .with_upgradeable()
-            .with_many_permits();
+            .with_many_permits()
+            .with_holders();
         if self.local_hand_over {
             capabilities.with_local_hand_over()
         } else {
@@ -459,18 +490,26 @@ impl LockProvider for TestProvider {
                     return Err(LockErrorKind::Unsupported.into());
                 }
                 let changed = self.server.changed.notified();
-                let free_at = match self.server.lock().take(request, sent_at) {
+                let free_at = match self.server.lock().take(request, self.lock_space(), sent_at) {
                     Ok(grant) => return Ok(grant),
                     Err(free_at) => free_at,
                 };
+                let holder = self.holders_of(request.name()).into_iter().next();
                 if !request.waits() || request.is_abandoned() {
-                    return Err(LockErrorKind::Contended.into());
+                    let error = LockError::new(LockErrorKind::Contended);
+                    return Err(match holder {
+                        Some(holder) => error.with_holder(holder),
+                        None => error,
+                    });
                 }
                 if request.mode() != LockMode::Exclusive {
                     // It counts from the first look on.
                     place.get_or_insert_with(|| Waiting::begin(&self.server, request));
                 }
-                request.report_contention();
+                match holder {
+                    Some(holder) => request.report_holder(holder),
+                    None => request.report_contention(),
+                }
                 let freed = select(changed, tokio::time::sleep(free_at.remaining()));
                 select(request.abandoned(), freed).await;
             }
@@ -499,6 +538,25 @@ impl LockProvider for TestProvider {
             drop(state);
             self.server.changed.notify_waiters();
             Ok(())
+        })
+    }
+
+    fn inspect<'a>(
+        &'a self,
+        name: &'a LockName,
+        kind: LockKind,
+    ) -> BoxFuture<'a, Result<LockState, LockError>> {
+        Box::pin(async move {
+            self.server.arrive(Operation::Inspect).await?;
+            let state = LockState::new(self.holders_of(name));
+            Ok(match kind {
+                // The places of those who wait for a mutex are not noted.
+                LockKind::Mutex => state,
+                _ => {
+                    let waiting = self.server.lock().waiting.get(name.as_str()).map(Vec::len);
+                    state.with_waiters(waiting.unwrap_or(0))
+                }
+            })
         })
     }
 

@@ -575,3 +575,24 @@ fn no_window_overlaps_a_write() {
         assert_eq!(directory.files(), [""; 0]);
     });
 }
+
+/// The kernel names every process that has locked the file, foreign ones too.
+#[cfg(target_os = "linux")]
+#[test]
+fn foreign_holders_are_told_by_their_processes() {
+    run(DEADLINE, async {
+        let directory = Directory::new();
+        let lock = DistributedRwLock::on(Arc::new(directory.process()), "abc");
+        let read = lock.read().await.expect("nobody writes");
+        let foreign = Foreign::start("--shared", &directory.file());
+        let state = lock.inspect().await.expect("the kernel tells");
+        assert_eq!(state.holders().len(), 2, "{state:?}");
+        let (here, there): (Vec<_>, Vec<_>) = state
+            .holders()
+            .iter()
+            .partition(|holder| holder.is_this_process());
+        assert_eq!((here.len(), there.len()), (1, 1));
+        assert_ne!(here[0].label(), there[0].label());
+        drop((read, foreign));
+    });
+}

@@ -251,12 +251,17 @@ where
 pub(crate) fn check_groups(fixture: fn() -> BoxFixture, groups: &'static [&'static str]) {
     run(fixture, move |fixture| async move {
         let capabilities = fixture.provider.capabilities();
+        // The provider for tests is in no table for users.
+        if capabilities.provider != "test" {
+            crate::capabilities::check(capabilities);
+        }
         let leases = capabilities.lease.is_some();
         let processes = fixture.url.is_some();
         let apart = processes || fixture.another.is_some();
         let losses = fixture.loses.is_some();
         let fair = capabilities.fair && apart;
         let mutexes = fixture.mode == LockMode::Exclusive;
+        let holders = capabilities.holders;
         let (rw, permits) = (capabilities.read_write, capabilities.semaphore);
         let upgrades = capabilities.upgradeable;
         assert_eq!(permits, capabilities.many_permits, "several permits");
@@ -276,6 +281,10 @@ pub(crate) fn check_groups(fixture: fn() -> BoxFixture, groups: &'static [&'stat
             ("permits_apart", mutexes && permits && apart),
             ("permits_losses", mutexes && permits && losses),
             ("permits_processes", mutexes && permits && processes),
+            ("holders", mutexes && holders),
+            ("holders_read_write", mutexes && holders && rw),
+            ("holders_permits", mutexes && holders && permits),
+            ("holders_processes", mutexes && holders && processes),
             ("mutexes_only", mutexes && !rw && !permits),
         ] {
             assert_eq!(groups.contains(&group), expected, "{group}");

@@ -4,6 +4,7 @@
 #[macro_use]
 mod suite;
 
+mod capabilities;
 mod cases;
 mod counted;
 mod double;
@@ -22,19 +23,21 @@ mod file_permits;
 #[cfg(feature = "file")]
 mod file_shared;
 
-conformance!(in_process: tokens, read_write, upgradeable, permits);
+conformance!(in_process: tokens, read_write, upgradeable, permits, holders, holders_read_write, holders_permits);
 conformance!(in_process_write: tokens);
 conformance!(in_process_only_permit:);
 conformance!(in_process_last_permit:);
 // What users test their programs with behaves like the real ones.
 conformance!(testing: tokens, leases, read_write, read_write_apart, read_write_losses, upgradeable,
-    upgradeable_losses, permits, permits_apart, permits_losses);
+    upgradeable_losses, permits, permits_apart, permits_losses, holders, holders_read_write,
+    holders_permits);
 conformance!(testing_write: tokens, leases);
 conformance!(testing_only_permit: leases);
 conformance!(testing_last_permit: leases);
 #[cfg(feature = "file")]
 conformance!(file: tokens, processes, read_write, read_write_apart, read_write_losses,
-    read_write_processes, permits, permits_apart, permits_losses, permits_processes);
+    read_write_processes, permits, permits_apart, permits_losses, permits_processes, holders,
+    holders_read_write, holders_permits, holders_processes);
 #[cfg(feature = "file")]
 conformance!(file_write: tokens, processes);
 #[cfg(feature = "file")]
@@ -42,7 +45,15 @@ conformance!(file_only_permit: processes);
 #[cfg(feature = "file")]
 conformance!(file_last_permit: processes);
 #[cfg(feature = "postgres")]
-conformance!(postgres: tokens, processes, leases, leased_processes, mutexes_only);
+conformance!(postgres: tokens, processes, leases, leased_processes, read_write, read_write_apart,
+    read_write_fair, read_write_processes, upgradeable, permits, permits_apart, permits_processes,
+    holders, holders_read_write, holders_permits, holders_processes);
+#[cfg(feature = "postgres")]
+conformance!(postgres_write: tokens, processes, leases, leased_processes);
+#[cfg(feature = "postgres")]
+conformance!(postgres_only_permit: processes, leases, leased_processes);
+#[cfg(feature = "postgres")]
+conformance!(postgres_last_permit: processes, leases, leased_processes);
 #[cfg(not(feature = "postgres"))]
 #[test]
 fn postgres() {
@@ -51,7 +62,8 @@ fn postgres() {
 #[cfg(feature = "redis")]
 conformance!(redis: tokens, processes, leases, leased_processes, read_write, read_write_apart,
     read_write_fair, read_write_losses, read_write_processes, upgradeable, upgradeable_losses,
-    permits, permits_apart, permits_losses, permits_processes);
+    permits, permits_apart, permits_losses, permits_processes, holders, holders_read_write,
+    holders_permits, holders_processes);
 #[cfg(feature = "redis")]
 conformance!(redis_write: tokens, processes, leases, leased_processes);
 #[cfg(feature = "redis")]
@@ -62,14 +74,22 @@ conformance!(redis_last_permit: processes, leases, leased_processes);
 #[cfg(feature = "redis")]
 conformance!(redis_least_privilege: tokens, processes, leases, leased_processes, read_write,
     read_write_apart, read_write_fair, read_write_processes, upgradeable, permits, permits_apart,
-    permits_processes);
+    permits_processes, holders, holders_read_write, holders_permits, holders_processes);
 #[cfg(not(feature = "redis"))]
 #[test]
 fn redis() {
     lock_tests::skip::because("the feature `redis` is not compiled in");
 }
 #[cfg(feature = "zookeeper")]
-conformance!(zookeeper: tokens, processes, leases, leased_processes, mutexes_only);
+conformance!(zookeeper: tokens, processes, leases, leased_processes, read_write, read_write_apart,
+    read_write_fair, read_write_losses, read_write_processes, permits, permits_apart, permits_losses,
+    permits_processes, holders, holders_read_write, holders_permits, holders_processes);
+#[cfg(feature = "zookeeper")]
+conformance!(zookeeper_write: tokens, processes, leases, leased_processes);
+#[cfg(feature = "zookeeper")]
+conformance!(zookeeper_only_permit: processes, leases, leased_processes);
+#[cfg(feature = "zookeeper")]
+conformance!(zookeeper_last_permit: processes, leases, leased_processes);
 #[cfg(not(feature = "zookeeper"))]
 #[test]
 fn zookeeper() {

@@ -17,6 +17,8 @@ use lock_tests::redis::{LEAST_PRIVILEGE, RedisOptions};
 use lock_tests::zookeeper::SharedServer;
 #[cfg(feature = "file")]
 use lock_tests::{Scratch, unique};
+#[cfg(feature = "zookeeper")]
+use zookeeper_client::Client;
 
 use crate::fixture::{BoxFixture, Fixture};
 
@@ -46,8 +48,12 @@ kinds!(in_process: in_process_write, in_process_only_permit, in_process_last_per
 kinds!(testing: testing_write, testing_only_permit, testing_last_permit);
 #[cfg(feature = "file")]
 kinds!(file: file_write, file_only_permit, file_last_permit);
+#[cfg(feature = "postgres")]
+kinds!(postgres: postgres_write, postgres_only_permit, postgres_last_permit);
 #[cfg(feature = "redis")]
 kinds!(redis: redis_write, redis_only_permit, redis_last_permit);
+#[cfg(feature = "zookeeper")]
+kinds!(zookeeper: zookeeper_write, zookeeper_only_permit, zookeeper_last_permit);
 
 pub(crate) fn in_process() -> BoxFixture {
     Box::pin(async { Some(Fixture::new(Arc::new(InProcessProvider::new()))) })
@@ -150,11 +156,20 @@ pub(crate) fn redis_least_privilege() -> BoxFixture {
 pub(crate) fn zookeeper() -> BoxFixture {
     Box::pin(async {
         let server = SharedServer::find()?;
-        let url = format!(
-            "zookeeper://127.0.0.1:{}/{}?key_prefix=MyApp1:&lease=4s",
-            server.port(),
-            unique()
-        );
-        Some(Fixture::connect(url).await)
+        let (cluster, directory) = (format!("127.0.0.1:{}", server.port()), unique());
+        let url = format!("zookeeper://{cluster}/{directory}?key_prefix=MyApp1:&lease=4s");
+        let fixture = Fixture::connect(url).await.with_losses(move |name| {
+            let (cluster, node) = (cluster.clone(), format!("/{directory}/MyApp1:{name}"));
+            Box::pin(async move {
+                let server = Client::connect(&cluster).await.expect("it answers");
+                let children = server.list_children(&node).await.expect("it is in use");
+                assert!(!children.is_empty(), "somebody has the lock");
+                for child in children {
+                    let deleted = server.delete(&format!("{node}/{child}"), None).await;
+                    deleted.expect("it can be deleted");
+                }
+            })
+        });
+        Some(fixture)
     })
 }

@@ -66,6 +66,19 @@ macro_rules! cases {
         cases!($provider => leased_processes:
             frozen_holder_is_lost, killed_holder_costs_a_lease);
     };
+    (holders $provider:ident) => {
+        cases!($provider => holders: a_holder_of_this_process_is_told);
+    };
+    (holders_read_write $provider:ident) => {
+        cases!($provider => holders:
+            readers_and_the_writer_are_told, those_who_wait_are_counted);
+    };
+    (holders_permits $provider:ident) => {
+        cases!($provider => holders: permits_are_counted);
+    };
+    (holders_processes $provider:ident) => {
+        cases!($provider => holders: a_holder_in_another_process_is_told);
+    };
     (mutexes_only $provider:ident) => {
         cases!($provider => mutexes_only: other_kinds_are_unsupported_at_once);
     };

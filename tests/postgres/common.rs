@@ -4,9 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lock_runtime::{DistributedLock, LockGuard, PostgresProvider, PostgresProviderBuilder};
+use lock_runtime::{
+    AcquireRequest, DistributedLock, Grant, Interest, LockError, LockErrorKind, LockGuard,
+    LockMode, LockProvider, PostgresProvider, PostgresProviderBuilder,
+};
 use lock_tests::postgres::PostgresOptions;
 use lock_tests::{FaultProxy, PostgresServer, Probe, eventually};
+use tokio::task::JoinHandle;
 use tokio_postgres::{Client, NoTls};
 
 /// The time that no test exceeds.
@@ -164,4 +168,56 @@ pub(crate) async fn take(provider: &Arc<PostgresProvider>, name: &str) -> LockGu
 
 pub(crate) fn token(guard: &LockGuard) -> u64 {
     guard.fencing_token().expect("every grant has one").get()
+}
+
+/// So long that its end settles nothing in a test.
+pub(crate) const LONG: Duration = Duration::from_secs(600);
+
+/// Makes a request for a mode of a lock.
+pub(crate) fn request(name: &str, mode: LockMode, waits: bool) -> (AcquireRequest, Interest) {
+    let (request, interest) = AcquireRequest::new(name, LONG, waits).expect("random numbers");
+    (request.with_mode(mode), interest)
+}
+
+/// Asks a provider itself, as the library does, and does not wait.
+pub(crate) async fn try_enter(
+    provider: &PostgresProvider,
+    name: &str,
+    mode: LockMode,
+) -> Result<Grant, LockError> {
+    provider.acquire(&request(name, mode, false).0).await
+}
+
+/// Checks that a provider is refused what somebody has.
+pub(crate) async fn assert_refused(provider: &PostgresProvider, name: &str, mode: LockMode) {
+    let error = try_enter(provider, name, mode).await.map(drop).unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::Contended, "{mode:?}: {error}");
+}
+
+/// Asks a provider itself, and waits.
+pub(crate) async fn enter(provider: &PostgresProvider, name: &str, mode: LockMode) -> Grant {
+    let (request, _interest) = request(name, mode, true);
+    let acquiring = tokio::time::timeout(BOUND, provider.acquire(&request));
+    acquiring.await.expect("in time").expect("granted")
+}
+
+/// A request under way.
+pub(crate) type Entering = JoinHandle<Result<Grant, LockError>>;
+
+/// Does the same in a task of its own.
+pub(crate) fn entering(
+    provider: &Arc<PostgresProvider>,
+    name: &str,
+    mode: LockMode,
+) -> (Entering, Interest) {
+    let (request, interest) = request(name, mode, true);
+    let provider = Arc::clone(provider);
+    let task = tokio::spawn(async move { provider.acquire(&request).await });
+    (task, interest)
+}
+
+/// Waits until the grant is there.
+pub(crate) async fn entered(entering: Entering) -> Grant {
+    let entering = tokio::time::timeout(BOUND, entering);
+    entering.await.expect("in time").unwrap().expect("granted")
 }

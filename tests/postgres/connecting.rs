@@ -29,11 +29,17 @@ fn urls_say_what_builders_say() {
         let provider = lock_runtime::connect(&url).await.unwrap();
         assert_eq!(provider.capabilities().lease, Some(Duration::from_secs(90)));
         assert_eq!(provider.capabilities().provider, "postgres");
-        let lease = server.count(
-            "SELECT count(*) FROM pg_stat_activity \
-             WHERE usename = 'app' AND application_name = 'lock-runtime'",
+        let called = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' \
+             AND application_name LIKE 'lk1 %:{}'",
+            std::process::id()
         );
-        assert_eq!(lease.await, 1);
+        assert_eq!(server.count(&called).await, 1);
+        let named = format!("{}?application_name=billing", server.process.url());
+        let named = lock_runtime::connect(&named).await.unwrap();
+        let called = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'billing'";
+        assert_eq!(server.count(called).await, 1);
+        drop(named);
         let by_password = format!(
             "postgresql://service:secret@127.0.0.1:{}/postgres",
             server.process.port()

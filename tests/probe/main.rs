@@ -85,7 +85,7 @@ async fn serve(
             }
             ["job", millis] => {
                 let min_hold = Duration::from_millis(millis.parse().expect("milliseconds"));
-                match job::job(provider, name, min_hold).await {
+                match job::job(provider, name, mode, min_hold).await {
                     Ok(Some(at)) => say(&format!("job ran {at}")),
                     Ok(None) => say("job skipped"),
                     Err(error) => say_failed(&error),

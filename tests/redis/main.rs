@@ -13,6 +13,7 @@ mod exclusion;
 mod fairness;
 mod faults;
 mod groups;
+mod holders;
 mod interleavings;
 mod min_hold;
 mod modes_faults;

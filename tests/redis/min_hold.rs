@@ -1,13 +1,16 @@
 //! A lock stays for a while after its body, and the server sees to it.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lock_runtime::{LockErrorKind, RedisProvider};
+use lock_runtime::{LockErrorKind, LockMode, RedisProvider};
+use lock_tests::any_lock::ModeWord;
 use lock_tests::proxy::Flow;
-use lock_tests::{FaultProxy, Probe, eventually};
+use lock_tests::{AnyLock, FaultProxy, Probe, eventually};
+use tokio::task::JoinSet;
 
-use crate::common::{BOUND, Raw, Server, connected, lock, take, with_server};
+use crate::common::{BOUND, Raw, Server, connected, lock, permits, take, with_server};
 
 const MIN_HOLD: Duration = Duration::from_millis(1_500);
 /// The time that a busy machine may add.
@@ -22,35 +25,64 @@ async fn life(raw: &Raw, key: &str) -> i64 {
     raw.ask(&format!("PTTL {key}")).await
 }
 
+/// How a process goes after its job has run.
+#[derive(Debug, Clone, Copy)]
+enum Goes {
+    Exits,
+    IsKilled,
+    IsStopped,
+}
+
 #[test]
 fn min_hold_outlives_the_process() {
     with_server(|server| async move {
-        let provider = server.provider().await;
-        // With a lease that is longer than it, and one that is shorter.
-        for lease in ["30s", "500ms"] {
-            let url = format!("{}?lease={lease}", server.process.url());
-            let program = Path::new(env!("CARGO_BIN_EXE_lock-probe"));
-            let mut process = Probe::start(program, &url, "order");
-            let asked = Instant::now();
-            let answer = process.ask("job 1500", "job", BOUND).await;
-            let granted = Instant::now();
-            assert_eq!(answer[1], "ran");
-            process.exit();
-            eventually("it has ended", BOUND, || {
-                let ended = !process.is_running();
-                async move { ended }
-            })
-            .await;
-            let left = life(&server.raw, "order").await;
-            assert!((1..=1_500).contains(&left), "{left} ms");
-            let order = lock(&provider, "order");
-            assert!(order.try_acquire().await.unwrap().is_none());
-            let guard = order.acquire_for(BOUND).await.unwrap();
-            let (after, until) = (asked.elapsed(), granted.elapsed());
-            assert!(after >= MIN_HOLD && until < MIN_HOLD + BUSY, "{after:?}");
-            guard.release().await.unwrap();
+        let server = Arc::new(server);
+        for mode in [LockMode::Exclusive, LockMode::Write, permits(3, 2)] {
+            let mut cases = JoinSet::new();
+            for goes in [Goes::Exits, Goes::IsKilled, Goes::IsStopped] {
+                // With a lease that is longer than it, and one that is shorter.
+                for lease in ["30s", "500ms"] {
+                    let name = format!("{goes:?}-{lease}-{}", ModeWord(mode));
+                    cases.spawn(outlives(Arc::clone(&server), name, mode, goes, lease));
+                }
+            }
+            cases.join_all().await;
         }
     });
+}
+
+/// Runs a job in a process that goes, and checks when the lock is free.
+async fn outlives(
+    server: Arc<Server>,
+    name: String,
+    mode: LockMode,
+    goes: Goes,
+    lease: &'static str,
+) {
+    let case = format!("{mode:?}, {goes:?}, {lease}");
+    let url = format!("{}?lease={lease}", server.process.url());
+    let program = Path::new(env!("CARGO_BIN_EXE_lock-probe"));
+    let mut process = Probe::start(program, &url, &name);
+    process.tell(&format!("as {}", ModeWord(mode)));
+    let asked = Instant::now();
+    let answer = process.ask("job 1500", "job", BOUND).await;
+    let ran = Instant::now();
+    assert_eq!(answer[1], "ran", "{case}");
+    match goes {
+        Goes::Exits => process.exit(),
+        Goes::IsKilled => process.kill(),
+        Goes::IsStopped => process.freeze(),
+    }
+    let lock = AnyLock::on(mode, server.provider().await, name.as_str());
+    if asked.elapsed() < MIN_HOLD {
+        let free = lock.try_acquire().await.unwrap();
+        assert!(free.is_none() || asked.elapsed() >= MIN_HOLD, "{case}");
+    }
+    let guard = lock.acquire_for(BOUND).await.unwrap();
+    let (after, late) = (asked.elapsed(), ran.elapsed().saturating_sub(MIN_HOLD));
+    assert!(after >= MIN_HOLD, "{case}: {after:?}");
+    assert!(late < BUSY, "{case}: {late:?} too late");
+    guard.release().await.unwrap();
 }
 
 #[test]

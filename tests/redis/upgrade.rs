@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lock_runtime::{
-    DistributedRwLock, Grant, LockErrorKind, LockMode, LockProvider, RedisProvider,
+    DistributedRwLock, Grant, LockErrorKind, LockKind, LockMode, LockProvider, RedisProvider,
 };
 use lock_tests::proxy::Flow;
 use lock_tests::{FaultProxy, eventually, poll_once};
@@ -78,6 +78,15 @@ fn what_stands_on_the_server() {
         let value = server.raw.get(UPGRADER).await.expect("its owner");
         let parts: Vec<_> = value.split('|').collect();
         assert_eq!((parts[0], parts[2]), (owner, writer));
+        let told = provider.inspect(&"order".into(), LockKind::RwLock).await;
+        let told = told.unwrap();
+        let mut modes: Vec<_> = told
+            .holders()
+            .iter()
+            .map(lock_runtime::Holder::mode)
+            .collect();
+        modes.sort_by_key(|mode| format!("{mode:?}"));
+        assert_eq!(modes, [Some(LockMode::Read), Some(LockMode::Upgradeable)]);
         other.release(&plain).await.unwrap();
         let writes = asking.await.unwrap().1.unwrap();
         assert_eq!(writes.mode(), LockMode::Write);

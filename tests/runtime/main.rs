@@ -10,6 +10,7 @@ mod forked;
 mod gate;
 mod groups;
 mod hand_over;
+mod holders;
 mod leases;
 mod log;
 mod loss;

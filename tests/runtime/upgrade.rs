@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lock_runtime::testing::{Operation, TestProvider, entries_under, keys_in_use};
 use lock_runtime::{
-    AcquireRequest, BoxFuture, Capabilities, DistributedRwLock, FileProvider, Grant,
+    AcquireRequest, BoxFuture, Capabilities, DistributedRwLock, FileProvider, Grant, Holder,
     InProcessProvider, LockError, LockErrorKind, LockMode, LockProvider, LockSpace,
     RwLockUpgradeableReadGuard, Timestamp, UpgradeError, distributed_lock,
 };
@@ -154,6 +154,24 @@ fn one_that_may_upgrade_reads_beside_plain_readers_and_no_other_such_one() {
         drop((plain, another));
         drop(second);
         drop(lock.write().await.unwrap());
+    });
+}
+
+#[test]
+fn whoever_inspects_the_lock_sees_who_may_upgrade() {
+    run(async {
+        for provider in [
+            shared(TestProvider::new()),
+            shared(InProcessProvider::new()),
+        ] {
+            let lock = DistributedRwLock::on(provider, "inspected");
+            let guards = (lock.read().await, lock.upgradeable_read().await);
+            let told = lock.inspect().await.unwrap();
+            let modes: Vec<_> = told.holders().iter().map(Holder::mode).collect();
+            assert_eq!(modes.len(), 2, "{modes:?}");
+            assert!(modes.contains(&Some(LockMode::Upgradeable)), "{modes:?}");
+            drop(guards);
+        }
     });
 }
 

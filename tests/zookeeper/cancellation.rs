@@ -7,10 +7,20 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use lock_runtime::{AcquireRequest, LockErrorKind, LockProvider, ZooKeeperProvider};
+use lock_runtime::{AcquireRequest, LockErrorKind, LockMode, LockProvider, ZooKeeperProvider};
+use lock_tests::any_lock::permits;
 use lock_tests::proxy::Flow;
 
-use crate::common::{BOUND, LONG, break_off, lock, take, with_server};
+use crate::common::{BOUND, LONG, break_off, enter, lock, request, take, with_server};
+
+/// Each mode has its own words and waits.
+const MODES: [fn() -> LockMode; 5] = [
+    || LockMode::Exclusive,
+    || LockMode::Read,
+    || LockMode::Write,
+    || permits(1, 2),
+    || permits(2, 2),
+];
 
 /// Polls so many times, each time when the future asks for it. `None` if it is not done by then.
 async fn polled<F: Future>(mut future: Pin<&mut F>, times: usize) -> Option<F::Output> {
@@ -31,10 +41,11 @@ async fn polled<F: Future>(mut future: Pin<&mut F>, times: usize) -> Option<F::O
 async fn abandoned_after(
     provider: &ZooKeeperProvider,
     name: &str,
+    mode: LockMode,
     waits: bool,
     polls: usize,
 ) -> bool {
-    let (request, interest) = AcquireRequest::new(name, LONG, waits).unwrap();
+    let (request, interest) = request(name, mode, waits);
     let mut acquiring = pin!(provider.acquire(&request));
     let outcome = polled(acquiring.as_mut(), polls).await;
     let in_time = outcome.is_some();
@@ -53,10 +64,10 @@ async fn abandoned_after(
 #[test]
 fn an_abandoned_acquisition_of_a_free_lock_leaves_nothing() {
     with_server(|place| async move {
-        for waits in [true, false] {
+        for (mode, waits) in MODES.iter().flat_map(|mode| [(mode, true), (mode, false)]) {
             let provider = place.provider().await;
             let mut polls = 1;
-            while !abandoned_after(&provider, "order", waits, polls).await {
+            while !abandoned_after(&provider, "order", mode(), waits, polls).await {
                 // It has answered, so that is all that may be there.
                 assert!(!place.exists("order").await, "after {polls} polls");
                 polls += 1;
@@ -71,21 +82,29 @@ fn an_abandoned_acquisition_of_a_free_lock_leaves_nothing() {
 fn an_abandoned_wait_leaves_nothing() {
     with_server(|place| async move {
         let (holder, provider) = (place.provider().await, place.provider().await);
-        let guard = take(&holder, "order").await;
-        let children = place.children("order").await;
-        let mut polls = 1;
-        loop {
-            // Once it waits for the one before it, nobody polls it any more.
-            let patience = Duration::from_secs(2);
-            let abandoned = abandoned_after(&provider, "order", true, polls);
-            if tokio::time::timeout(patience, abandoned).await.is_err() {
-                break;
+        for (number, mode) in MODES.into_iter().enumerate() {
+            let name = &number.to_string();
+            let excluding = match mode() {
+                LockMode::Read => LockMode::Write,
+                LockMode::Permits { .. } => permits(2, 2),
+                mode => mode,
+            };
+            let grant = enter(&holder, name, excluding).await;
+            let children = place.children(name).await;
+            let mut polls = 1;
+            loop {
+                // Once it waits for the one before it, nobody polls it any more.
+                let patience = Duration::from_secs(2);
+                let abandoned = abandoned_after(&provider, name, mode(), true, polls);
+                if tokio::time::timeout(patience, abandoned).await.is_err() {
+                    break;
+                }
+                assert_eq!(place.children(name).await, children, "after {polls}");
+                polls += 1;
             }
-            assert_eq!(place.children("order").await, children, "after {polls}");
-            polls += 1;
+            assert!(polls > 2, "it awaits a few answers");
+            holder.release(&grant).await.unwrap();
         }
-        assert!(polls > 2, "it awaits a few answers");
-        guard.release().await.unwrap();
     });
 }
 

@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use lock_runtime::{DistributedLock, LockGuard, ZooKeeperProvider, ZooKeeperProviderBuilder};
+use lock_runtime::{
+    AcquireRequest, DistributedLock, Grant, Interest, LockError, LockGuard, LockMode, LockProvider,
+    ZooKeeperProvider, ZooKeeperProviderBuilder,
+};
 use lock_tests::proxy::Flow;
 use lock_tests::zookeeper::SharedServer;
 use lock_tests::{FaultProxy, eventually, unique};
@@ -200,6 +203,40 @@ pub(crate) fn waiting(
 ) -> tokio::task::JoinHandle<LockGuard> {
     let provider = provider.clone();
     tokio::spawn(async move { take(&provider, name).await })
+}
+
+/// Makes a request of this mode, as the library does.
+pub(crate) fn request(name: &str, mode: LockMode, waits: bool) -> (AcquireRequest, Interest) {
+    let (request, interest) = AcquireRequest::new(name, LONG, waits).expect("random numbers");
+    (request.with_mode(mode), interest)
+}
+
+/// Asks a provider itself, and does not wait.
+pub(crate) async fn try_enter(
+    provider: &ZooKeeperProvider,
+    name: &str,
+    mode: LockMode,
+) -> Result<Grant, LockError> {
+    provider.acquire(&request(name, mode, false).0).await
+}
+
+/// Asks a provider itself, and waits.
+pub(crate) async fn enter(provider: &ZooKeeperProvider, name: &str, mode: LockMode) -> Grant {
+    let (request, _interest) = request(name, mode, true);
+    let acquiring = tokio::time::timeout(BOUND, provider.acquire(&request));
+    acquiring.await.expect("in time").expect("granted")
+}
+
+/// Does the same in a task of its own.
+pub(crate) fn entering(
+    provider: &Arc<ZooKeeperProvider>,
+    name: &str,
+    mode: LockMode,
+) -> (tokio::task::JoinHandle<Result<Grant, LockError>>, Interest) {
+    let (request, interest) = request(name, mode, true);
+    let provider = Arc::clone(provider);
+    let task = tokio::spawn(async move { provider.acquire(&request).await });
+    (task, interest)
 }
 
 pub(crate) fn token(guard: &LockGuard) -> u64 {

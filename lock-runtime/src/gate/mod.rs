@@ -25,6 +25,7 @@
 mod acquisition;
 mod effects;
 mod granted;
+mod inspect;
 mod local_hand_over;
 mod looks;
 mod min_hold;

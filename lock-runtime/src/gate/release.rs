@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use super::effects::Effects;
 use super::release_answer::{Answer, ReleaseMode, answer};
-use super::slot::{Slot, SlotRef};
+use super::slot::{Slot, SlotRef, held_by};
 use super::state::{Phase, State};
 use crate::clock::Timestamp;
 use crate::end::GrantEnd;
 use crate::error::{LockError, LockErrorKind};
 use crate::lease::{Lease, LeaseOwner};
+use crate::provider::Holder;
 use crate::signal::Signal;
 use crate::telemetry::spans;
 use crate::{background, wake};
@@ -232,7 +233,9 @@ impl SlotRef {
 
     /// Gives the lock to the head of the queue, if there is one.
     pub(super) fn pass(&self, state: &mut State, lease: Option<Arc<Lease>>) -> Effects {
-        state.pass(lease, || self.error(LockErrorKind::Contended))
+        state.pass(lease, || {
+            held_by(LockErrorKind::Contended, Some(Holder::here())).with_name(self.name.clone())
+        })
     }
 
     /// Goes on without this lease, which has ended by itself: the process does not have the lock

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::effects::Effects;
 use super::shared_state::{Aim, Hold, Inside, Served, State, UnderWay, Waiter, key};
-use super::slot::{SlotRef, Wanted};
+use super::slot::{SlotRef, Wanted, held_by};
 use crate::clock::Timestamp;
 use crate::error::{LockError, LockErrorKind};
 use crate::lease::Lease;
@@ -256,7 +256,8 @@ impl SlotRef {
             .ask()
             .is_ok_and(|facts| facts.in_process);
         let head_writes = head.wish.mode == LockMode::Write;
-        let refused = self.error(LockErrorKind::Contended);
+        let refused =
+            held_by(LockErrorKind::Contended, state.holder()).with_name(self.name.clone());
         // Those behind one who waits for the right to upgrade come after it.
         let waits_for_right = head.wish.mode == LockMode::Upgradeable && state.has_upgradeable();
         let more = if state.sees_holder_of_tries() || (is_inside && !asks) || waits_for_right {

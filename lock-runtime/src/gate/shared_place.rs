@@ -8,7 +8,7 @@ use super::effects::Effects;
 use super::release_answer::ReleaseMode;
 use super::shared_lines::drop_later;
 use super::shared_state::{Hold, Share, Shared, State, UnderWay};
-use super::slot::{Arrival, Look, OVERDUE, Slot, SlotRef, Wanted};
+use super::slot::{Arrival, Look, OVERDUE, Slot, SlotRef, Wanted, held_by};
 use crate::clock::{Span, Timestamp};
 use crate::error::{LockError, LockErrorKind};
 use crate::lease::Lease;
@@ -55,7 +55,7 @@ impl Slot {
         let saw_holder = !is_own && state.has_seen_holder(ticket, aim);
         let error = match (trouble, &state.trouble) {
             (Some(trouble), _) => trouble,
-            (None, _) if saw_holder => LockErrorKind::TimedOut.into(),
+            (None, _) if saw_holder => held_by(LockErrorKind::TimedOut, state.holder()),
             (None, Some(trouble)) => trouble.clone(),
             (None, None) => LockError::new(LockErrorKind::ProviderUnavailable)
                 .with_detail(format!("no answer within {timeout:?}")),
@@ -66,6 +66,11 @@ impl Slot {
 }
 
 impl SlotRef {
+    /// Returns the error of callers who do not wait for the holder.
+    pub(super) fn share_is_refused(&self, state: &State) -> LockError {
+        held_by(LockErrorKind::Contended, state.holder()).with_name(self.name.clone())
+    }
+
     /// Takes a share if no wait is needed. Else takes a place in the queue.
     ///
     /// # Errors
@@ -97,8 +102,9 @@ impl SlotRef {
             return Ok(Arrival::Free(share));
         }
         if !wanted.waits() && self.is_taken(state, mode, in_process) {
+            let refused = self.share_is_refused(state);
             drop(guard);
-            return Err(self.error(LockErrorKind::Contended));
+            return Err(refused);
         }
         let ticket = state.push(mode, wanted, until());
         if let Some(waiter) = state.queue.get(ticket) {

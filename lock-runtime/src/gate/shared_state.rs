@@ -13,7 +13,7 @@ use super::upgrade_state::{Caller, Upgrade};
 use crate::clock::{Span, Timestamp};
 use crate::error::LockError;
 use crate::lease::Lease;
-use crate::provider::{AcquireRequest, Grant, Interest, LockMode};
+use crate::provider::{AcquireRequest, Grant, Holder, Interest, LockMode};
 use crate::reentrancy::Holding;
 use crate::source::Source;
 use crate::token::FencingToken;
@@ -334,6 +334,26 @@ impl State {
             })
         };
         self.is_kept_by_writer() || self.is_told() || is_full()
+    }
+
+    /// Returns who is in the way of the head of the queue, as far as it is known here. Of several
+    /// holders it is one.
+    pub(super) fn holder(&self) -> Option<Holder> {
+        if let Some(UnderWay::Acquire { interest, .. }) = &self.call
+            && let Some(holder) = interest.holder()
+        {
+            return Some(holder);
+        }
+        let inside = &self.inside;
+        let is_here = inside.writes
+            || inside.upgradeable
+            || inside.readers > 0
+            || inside.permits > 0
+            || !self.lost.is_empty();
+        match self.holds.values().next() {
+            Some(hold) => Some(hold.lease.holder()),
+            None => (is_here || self.rests()).then(Holder::here),
+        }
     }
 
     /// Tells whether the server has named a holder to the call under way that is in the way of the

@@ -17,7 +17,7 @@ use crate::clock::{Span, Timestamp};
 use crate::error::{LockError, LockErrorKind};
 use crate::lease::Lease;
 use crate::name::LockName;
-use crate::provider::{Interest, LockKind, LockSpace};
+use crate::provider::{Holder, Interest, LockKind, LockSpace};
 use crate::slot_table::SlotTable;
 use crate::source::Source;
 use crate::token::FencingToken;
@@ -31,7 +31,7 @@ pub(crate) struct Slot {
     pub(crate) hash: u64,
     pub(crate) name: LockName,
     /// Which primitive the key is. All that follows from another one than a mutex is in `shared`.
-    kind: LockKind,
+    pub(super) kind: LockKind,
     /// The provider for which the slot was made. Others of the same lock space may use it too.
     pub(super) first: Arc<Source>,
     /// A hint that a caller which arrives now will probably have to wait.
@@ -193,7 +193,7 @@ impl Slot {
         let saw_holder = (state.sees_holder() && !is_own) || state.has_seen_holder(ticket);
         let error = match (trouble, &state.trouble) {
             (Some(trouble), _) => trouble,
-            (None, _) if saw_holder => LockErrorKind::TimedOut.into(),
+            (None, _) if saw_holder => held_by(LockErrorKind::TimedOut, state.holder()),
             (None, Some(trouble)) => trouble.clone(),
             (None, None) => LockError::new(LockErrorKind::ProviderUnavailable)
                 .with_detail(format!("no answer within {timeout:?}")),
@@ -203,6 +203,11 @@ impl Slot {
 
     pub(crate) fn error(&self, kind: LockErrorKind) -> LockError {
         LockError::new(kind).with_name(self.name.clone())
+    }
+
+    /// Returns the error of callers who do not wait for the holder.
+    pub(super) fn refused(&self, state: &State) -> LockError {
+        held_by(LockErrorKind::Contended, state.holder()).with_name(self.name.clone())
     }
 }
 
@@ -269,8 +274,9 @@ impl SlotRef {
             || state.rests()
             || (!state.queue.is_empty() && state.sees_holder());
         if taken && !waits {
+            let refused = self.refused(state);
             drop(guard);
-            return Err(self.error(LockErrorKind::Contended));
+            return Err(refused);
         }
         if in_process && matches!(state.phase, Phase::Idle) {
             self.is_busy.store(true, Ordering::Relaxed);
@@ -347,7 +353,8 @@ impl SlotRef {
         }
         // The report may have come between the caller's look and the subscription.
         if state.sees_holder() {
-            return state.fail_sharers(&self.error(LockErrorKind::Contended));
+            let refused = self.refused(state);
+            return state.fail_sharers(&refused);
         }
         Effects::default()
     }
@@ -448,11 +455,23 @@ impl Slot {
     fn contended(&self) {
         let mut state = self.lock();
         let effects = match state.sees_holder() {
-            true => state.fail_sharers(&self.error(LockErrorKind::Contended)),
+            true => {
+                let refused = self.refused(&state);
+                state.fail_sharers(&refused)
+            }
             false => Effects::default(),
         };
         drop(state);
         effects.happen();
+    }
+}
+
+/// Makes an error of this kind, and names the holder if it is known.
+pub(super) fn held_by(kind: LockErrorKind, holder: Option<Holder>) -> LockError {
+    let error = LockError::new(kind);
+    match holder {
+        Some(holder) => error.with_holder(holder),
+        None => error,
     }
 }
 

@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::end::GrantEnd;
 use crate::error::LockError;
 use crate::lease::Lease;
-use crate::provider::Interest;
+use crate::provider::{Holder, Interest};
 use crate::signal::Signal;
 use crate::source::Source;
 use crate::token::FencingToken;
@@ -47,6 +47,15 @@ pub(super) struct State {
     pub(super) asked_at: Option<Timestamp>,
     /// Whether the timekeeper looks at this slot.
     pub(super) looked_at: bool,
+}
+
+/// Describes the holder in this process that has this lease; without one, the lock is of this
+/// process alone, and nobody has noted since when.
+pub(super) fn of_lease(lease: Option<&Arc<Lease>>) -> Holder {
+    match lease {
+        Some(lease) => lease.holder(),
+        None => Holder::here(),
+    }
 }
 
 /// What few slots need, or only those of a server.
@@ -304,6 +313,20 @@ impl State {
         match &self.phase {
             Phase::Acquiring(interest) => interest.is_contended() || self.rests(),
             phase => phase.is_held() || self.rests(),
+        }
+    }
+
+    /// Returns who has the lock, as far as it is known here.
+    pub(super) fn holder(&self) -> Option<Holder> {
+        match &self.phase {
+            Phase::Held { lease, .. } | Phase::Resting(lease, _) => Some(of_lease(lease.as_ref())),
+            Phase::Releasing {
+                deferred: Some(lease),
+                ..
+            } => Some(of_lease(Some(lease))),
+            _ if self.rests() => Some(Holder::here()),
+            Phase::Acquiring(interest) => interest.holder(),
+            _ => None,
         }
     }
 

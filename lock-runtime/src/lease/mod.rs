@@ -24,7 +24,7 @@ use crate::error::{LockError, LockErrorKind};
 use crate::future::select;
 #[cfg(feature = "redis")]
 use crate::provider::LockSpace;
-use crate::provider::{Grant, LossListener, LossReporter};
+use crate::provider::{Grant, Holder, LockMode, LossListener, LossReporter};
 use crate::signal::Signal;
 use crate::source::Source;
 use crate::telemetry::spans;
@@ -130,6 +130,21 @@ impl Lease {
 
     pub(crate) fn is_upgrading(&self) -> bool {
         self.upgrading.load(Ordering::Relaxed)
+    }
+
+    /// Describes this process as the holder of this grant.
+    pub(crate) fn holder(&self) -> Holder {
+        let holder = Holder::here()
+            .with_mode(self.grant.mode())
+            .with_since(self.grant.valid_from().to_system_time());
+        let holder = match self.grant.mode() {
+            LockMode::Permits { take, .. } => holder.with_permits(take.get()),
+            _ => holder,
+        };
+        match self.has_lease() {
+            true => holder.with_expires_in(self.deadline().remaining()),
+            false => holder,
+        }
     }
 
     /// Returns the provider that made the grant.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use super::mode::LockMode;
+use crate::host;
 use crate::name::Escaped;
 
 /// Who holds a lock and how many wait for it, at the moment when the provider looked.
@@ -42,6 +43,17 @@ impl LockState {
         self
     }
 
+    /// Adds to the one holder in this process what the process itself knows.
+    pub(crate) fn with_own(mut self, own: &Holder) -> Self {
+        let mut here = self.holders.iter_mut().filter(|it| it.is_this_process());
+        if let (Some(holder), None) = (here.next(), here.next()) {
+            holder.since = holder.since.or(own.since);
+            holder.mode = holder.mode.or(own.mode);
+            holder.expires_in = holder.expires_in.or(own.expires_in);
+        }
+        self
+    }
+
     /// Returns the holders. A holder of several permits is listed once.
     pub fn holders(&self) -> &[Holder] {
         &self.holders
@@ -63,11 +75,12 @@ impl LockState {
 /// One holder of a lock. All but the [label](Self::label) may be unknown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
-    label: Cow<'static, str>,
+    /// `None` for this process.
+    label: Option<Cow<'static, str>>,
     mode: Option<LockMode>,
     since: Option<SystemTime>,
     expires_in: Option<Duration>,
-    is_this_process: bool,
+    permits: Option<u32>,
 }
 
 impl Holder {
@@ -75,11 +88,19 @@ impl Holder {
     /// no secret.
     pub fn new(label: impl Into<Cow<'static, str>>) -> Self {
         Self {
-            label: label.into(),
+            label: Some(label.into()),
+            ..Self::here()
+        }
+    }
+
+    /// Describes a holder in this process.
+    pub fn here() -> Self {
+        Self {
+            label: None,
             mode: None,
             since: None,
             expires_in: None,
-            is_this_process: false,
+            permits: None,
         }
     }
 
@@ -109,17 +130,20 @@ impl Holder {
         self
     }
 
-    /// Says that the holder is in this process.
+    /// Adds how many permits of a semaphore it has.
     #[must_use]
-    pub fn in_this_process(mut self) -> Self {
-        self.is_this_process = true;
+    pub fn with_permits(mut self, permits: u32) -> Self {
+        self.permits = Some(permits);
         self
     }
 
     /// Returns what the holder is called: its host and process id if this library made the grant,
     /// and `another client` if it left no label.
     pub fn label(&self) -> &str {
-        &self.label
+        match &self.label {
+            Some(label) => label,
+            None => host::own_label(),
+        }
     }
 
     /// Returns what the holder has of the lock; `None` if it is not known.
@@ -139,9 +163,15 @@ impl Holder {
         self.expires_in
     }
 
+    /// Returns how many permits of a semaphore it has; `None` for other locks, or if that is not
+    /// known.
+    pub fn permits(&self) -> Option<u32> {
+        self.permits
+    }
+
     /// Tells whether the holder is known to be in this process.
     pub fn is_this_process(&self) -> bool {
-        self.is_this_process
+        self.label.is_none()
     }
 }
 
@@ -150,7 +180,7 @@ impl Holder {
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Escaped, since another client may have written it.
-        write!(f, "{}", Escaped(&self.label))?;
+        write!(f, "{}", Escaped(self.label()))?;
         match self.since.and_then(|since| since.elapsed().ok()) {
             Some(held) => write!(f, " for {:.1} s", held.as_secs_f64()),
             None => Ok(()),
@@ -161,19 +191,21 @@ impl fmt::Display for Holder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Timestamp;
 
     #[test]
     fn a_holder_reads_as_a_sentence_has_it() {
         let holder = Holder::new("billing-7f9c (pid 4711)");
         assert_eq!(holder.to_string(), "billing-7f9c (pid 4711)");
-        let since = SystemTime::now() - Duration::from_millis(3_240);
+        let now = || Timestamp::now().to_system_time();
+        let since = now() - Duration::from_millis(3_240);
         let text = holder.with_since(since).to_string();
         assert!(
             text.starts_with("billing-7f9c (pid 4711) for 3.2"),
             "{text}"
         );
         // A clock that was set back tells nothing.
-        let later = SystemTime::now() + Duration::from_secs(60);
+        let later = now() + Duration::from_secs(60);
         let text = Holder::another_client().with_since(later).to_string();
         assert_eq!(text, "another client");
         assert_eq!(Holder::new("a\nb").to_string(), "a\\nb");

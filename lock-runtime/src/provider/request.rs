@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use once_cell::sync::OnceCell;
 
+use super::holder::Holder;
 use super::loss::LossReporter;
 use super::mode::LockMode;
 use crate::clock::Timestamp;
@@ -101,7 +102,7 @@ impl AcquireRequest {
             contended: Signal::new(),
             ended: Signal::new(),
             observer: OnceCell::new(),
-            trouble: Mutex::new(None),
+            reports: Mutex::default(),
             asked_at: AtomicU64::new(0),
         }));
         let request = Self {
@@ -215,11 +216,18 @@ impl AcquireRequest {
         }
     }
 
+    /// Does the same as [`report_contention`](Self::report_contention), and says who the holder is.
+    /// The callers' errors then name it.
+    pub fn report_holder(&self, holder: Holder) {
+        self.interest.reports().holder = Some(Box::new(holder));
+        self.report_contention();
+    }
+
     /// Reports why the server cannot be reached at present; `None` takes the report back. A caller
     /// whose timeout passes meanwhile gets this error, and not
     /// [`TimedOut`](LockErrorKind::TimedOut).
     pub fn report_trouble(&self, trouble: Option<LockError>) {
-        *self.interest.trouble_slot() = trouble;
+        self.interest.reports().trouble = trouble;
     }
 
     /// Reports whether the provider awaits an answer that its server gives at once.
@@ -260,10 +268,17 @@ struct InterestState {
     ended: Signal<()>,
     /// Called when `contended` is set.
     observer: OnceCell<Observer>,
-    trouble: Mutex<Option<LockError>>,
+    reports: Mutex<Reports>,
     /// When the provider sent the request whose answer it awaits, as a `Timestamp`; zero if it
     /// awaits none.
     asked_at: AtomicU64,
+}
+
+/// What few calls report.
+#[derive(Debug, Default)]
+struct Reports {
+    trouble: Option<LockError>,
+    holder: Option<Box<Holder>>,
 }
 
 struct Observer(Box<dyn Fn() + Send + Sync>);
@@ -314,7 +329,8 @@ impl Interest {
     /// Returns what [`AcquireRequest::report_trouble`] said last, or the error of a request that
     /// has gone unanswered for 250 ms.
     pub fn trouble(&self) -> Option<LockError> {
-        self.trouble_slot().clone().or_else(|| {
+        let trouble = self.reports().trouble.clone();
+        trouble.or_else(|| {
             let asked_at = self.0.asked_at.load(Ordering::Relaxed);
             let overdue = asked_at > 0 && (Timestamp::from_nanos(asked_at) + OVERDUE).has_passed();
             overdue.then(|| {
@@ -324,9 +340,14 @@ impl Interest {
         })
     }
 
-    fn trouble_slot(&self) -> MutexGuard<'_, Option<LockError>> {
+    /// Returns the holder that was reported last.
+    pub(crate) fn holder(&self) -> Option<Holder> {
+        self.reports().holder.as_deref().cloned()
+    }
+
+    fn reports(&self) -> MutexGuard<'_, Reports> {
         self.0
-            .trouble
+            .reports
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }

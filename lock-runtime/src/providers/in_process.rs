@@ -55,6 +55,7 @@ impl LockProvider for InProcessProvider {
             .with_fairness()
             .with_upgradeable()
             .with_many_permits()
+            .with_holders()
     }
 
     fn acquire<'a>(

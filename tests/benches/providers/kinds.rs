@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use distributed_lock_postgres::PostgresLockProvider;
-use lock_runtime::LockProvider;
+use lock_runtime::{LockMode, LockProvider};
+use lock_tests::any_lock::permits;
 use lock_tests::boot_nanos;
 use sqlx::PgPool;
 use sqlx::postgres::PgAdvisoryLock;
 use tokio::sync::OnceCell;
 
 use crate::lock::Lock;
-use crate::locks::{RawFile, ours};
+use crate::locks::{RawFile, of_mode, ours};
 use crate::peers::{self, Sqlx};
-use crate::postgres::RawPostgres;
+use crate::postgres::{Ask, RawPostgres};
 use crate::redis::Raw as RawRedis;
 use crate::servers::Urls;
 use crate::zookeeper::RawZooKeeper;
@@ -28,14 +29,19 @@ pub(crate) enum Kind {
     RawPostgres,
     RawPostgresTokens,
     Postgres,
+    RawPostgresShared,
+    PostgresRead,
+    PostgresPermit,
     Sqlx,
     DistributedLock,
     RawZooKeeper,
     ZooKeeper,
+    ZooKeeperRead,
+    ZooKeeperPermit,
 }
 
 impl Kind {
-    const NAMES: [(Self, &'static str, &'static str); 11] = [
+    const NAMES: [(Self, &'static str, &'static str); 16] = [
         (Self::RawFile, "raw-file", "raw open and lock"),
         (Self::File, "file", "FileProvider"),
         (
@@ -55,6 +61,21 @@ impl Kind {
             "raw the same, with a token",
         ),
         (Self::Postgres, "postgres", "PostgresProvider"),
+        (
+            Self::RawPostgresShared,
+            "raw-shared",
+            "raw pg_try_advisory_lock_shared, with a token",
+        ),
+        (
+            Self::PostgresRead,
+            "postgres-read",
+            "PostgresProvider, a read",
+        ),
+        (
+            Self::PostgresPermit,
+            "postgres-permit",
+            "PostgresProvider, the only permit",
+        ),
         (Self::Sqlx, "sqlx", "sqlx PgAdvisoryLock"),
         (
             Self::DistributedLock,
@@ -67,6 +88,16 @@ impl Kind {
             "raw creations and removals",
         ),
         (Self::ZooKeeper, "zookeeper", "ZooKeeperProvider"),
+        (
+            Self::ZooKeeperRead,
+            "zookeeper-read",
+            "ZooKeeperProvider, to read",
+        ),
+        (
+            Self::ZooKeeperPermit,
+            "zookeeper-permit",
+            "ZooKeeperProvider, a permit",
+        ),
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -200,6 +231,8 @@ impl Clients {
                 self.with_ours(3, urls.zookeeper.clone(), number, usage)
                     .await
             }
+            Kind::ZooKeeperRead => self.with_zookeeper(LockMode::Read, number, usage).await,
+            Kind::ZooKeeperPermit => self.with_zookeeper(permits(1, 5), number, usage).await,
             Kind::RawRedis => {
                 let raw = self
                     .redis
@@ -207,12 +240,23 @@ impl Clients {
                     .await;
                 usage.run(raw.lock(number, true)).await
             }
-            Kind::RawPostgres | Kind::RawPostgresTokens => {
+            Kind::PostgresRead | Kind::PostgresPermit => {
+                let mode = match kind {
+                    Kind::PostgresRead => LockMode::Read,
+                    _ => permits(1, 1),
+                };
+                let provider = self.ours(2, &urls.postgres).await;
+                usage.run(of_mode(mode, provider, number)).await
+            }
+            Kind::RawPostgres | Kind::RawPostgresTokens | Kind::RawPostgresShared => {
                 let connect = || RawPostgres::connect(&urls.postgres);
                 let raw = self.postgres.get_or_init(connect).await;
-                usage
-                    .run(raw.lock(number, kind == Kind::RawPostgresTokens))
-                    .await
+                let ask = match kind {
+                    Kind::RawPostgres => Ask::Lock,
+                    Kind::RawPostgresTokens => Ask::LockWithToken,
+                    _ => Ask::ShareWithToken,
+                };
+                usage.run(raw.lock(number, ask)).await
             }
             Kind::RawZooKeeper => {
                 let connect = || RawZooKeeper::connect(&urls.zookeeper);
@@ -235,6 +279,13 @@ impl Clients {
         }
     }
 
+    async fn with_zookeeper<U: Usage>(&self, mode: LockMode, number: u64, usage: U) -> U::Outcome {
+        let url = &self.urls.zookeeper;
+        let connect = || async { lock_runtime::connect(url).await.expect("it answers") };
+        let provider = self.ours[3].get_or_init(connect).await;
+        usage.run(of_mode(mode, provider, number)).await
+    }
+
     async fn with_ours<U: Usage>(
         &self,
         place: usize,
@@ -242,8 +293,11 @@ impl Clients {
         number: u64,
         usage: U,
     ) -> U::Outcome {
-        let connect = || async { lock_runtime::connect(&url).await.expect("it answers") };
-        let provider = self.ours[place].get_or_init(connect).await;
-        usage.run(ours(provider, number)).await
+        usage.run(ours(self.ours(place, &url).await, number)).await
+    }
+
+    async fn ours(&self, place: usize, url: &str) -> &Arc<dyn LockProvider> {
+        let connect = || async { lock_runtime::connect(url).await.expect("it answers") };
+        self.ours[place].get_or_init(connect).await
     }
 }

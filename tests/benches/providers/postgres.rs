@@ -15,6 +15,9 @@ use crate::lock::Lock;
 const LOCK: &str = "SELECT pg_try_advisory_lock($1)";
 const LOCK_WITH_TOKEN: &str =
     "SELECT CASE WHEN pg_try_advisory_lock($1) THEN pg_current_xact_id()::text::int8 END";
+const SHARE_WITH_TOKEN: &str = "SELECT CASE WHEN pg_try_advisory_lock_shared($1) \
+     THEN pg_current_xact_id()::text::int8 END";
+const UNSHARE: &str = "SELECT pg_advisory_unlock_shared($1)";
 const UNLOCK: &str = "SELECT pg_advisory_unlock($1)";
 
 #[derive(Clone)]
@@ -25,6 +28,16 @@ struct Prepared {
     lock: Statement,
     lock_with_token: Statement,
     unlock: Statement,
+    share_with_token: Statement,
+    unshare: Statement,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ask {
+    Lock,
+    LockWithToken,
+    ShareWithToken,
 }
 
 impl RawPostgres {
@@ -46,16 +59,18 @@ impl RawPostgres {
             lock: prepare(LOCK).await,
             lock_with_token: prepare(LOCK_WITH_TOKEN).await,
             unlock: prepare(UNLOCK).await,
+            share_with_token: prepare(SHARE_WITH_TOKEN).await,
+            unshare: prepare(UNSHARE).await,
             client,
         }))
     }
 
-    /// Makes a lock, whose grants have a `token` if that is wanted.
-    pub(crate) fn lock(&self, number: u64, token: bool) -> impl Lock {
+    /// Makes a lock.
+    pub(crate) fn lock(&self, number: u64, ask: Ask) -> impl Lock {
         RawLock {
             raw: self.clone(),
             key: -(number as i64),
-            token,
+            ask,
         }
     }
 }
@@ -63,7 +78,7 @@ impl RawPostgres {
 struct RawLock {
     raw: RawPostgres,
     key: i64,
-    token: bool,
+    ask: Ask,
 }
 
 impl Lock for RawLock {
@@ -71,17 +86,20 @@ impl Lock for RawLock {
         let raw = &*self.raw.0;
         let key: &(dyn ToSql + Sync) = &self.key;
         let parameters = &[key];
-        if self.token {
-            let row = raw.client.query_one(&raw.lock_with_token, parameters).await;
-            let token: Option<i64> = row.expect("the server answers").get(0);
-            assert!(token.is_some(), "it is free");
-        } else {
-            let row = raw.client.query_one(&raw.lock, parameters).await;
-            let locked: bool = row.expect("the server answers").get(0);
-            assert!(locked, "it is free");
-        }
+        let (taking, giving) = match self.ask {
+            Ask::Lock => (&raw.lock, &raw.unlock),
+            Ask::LockWithToken => (&raw.lock_with_token, &raw.unlock),
+            Ask::ShareWithToken => (&raw.share_with_token, &raw.unshare),
+        };
+        let row = raw.client.query_one(taking, parameters).await;
+        let row = row.expect("the server answers");
+        let taken = match self.ask {
+            Ask::Lock => row.get(0),
+            _ => row.get::<_, Option<i64>>(0).is_some(),
+        };
+        assert!(taken, "it is free");
         section.await;
-        let row = raw.client.query_one(&raw.unlock, parameters).await;
+        let row = raw.client.query_one(giving, parameters).await;
         let unlocked: bool = row.expect("the server answers").get(0);
         assert!(unlocked, "it was held");
     }

@@ -54,7 +54,7 @@ struct Group {
 
 const TARGET: Option<Target> = Some(Target::RatioAtLeast(0.8));
 
-const GROUPS: [Group; 4] = [
+const GROUPS: [Group; 6] = [
     Group {
         provider: "file",
         kinds: &[Kind::RawFile, Kind::File],
@@ -78,18 +78,43 @@ const GROUPS: [Group; 4] = [
         target: TARGET,
     },
     Group {
+        provider: "postgres, reads",
+        kinds: &[Kind::RawPostgresShared, Kind::PostgresRead],
+        target: TARGET,
+    },
+    Group {
+        provider: "postgres, permits",
+        kinds: &[Kind::RawPostgres, Kind::PostgresPermit],
+        target: Some(Target::RatioAtLeast(0.7)),
+    },
+    Group {
         provider: "zookeeper",
-        kinds: &[Kind::RawZooKeeper, Kind::ZooKeeper],
+        kinds: &[
+            Kind::RawZooKeeper,
+            Kind::ZooKeeper,
+            Kind::ZooKeeperRead,
+            Kind::ZooKeeperPermit,
+        ],
         target: TARGET,
     },
 ];
 
-const OURS: [Kind; 4] = [Kind::File, Kind::Redis, Kind::Postgres, Kind::ZooKeeper];
-/// The contenders that can wait for a lock.
-const WAIT: [Kind; 6] = [
+const OURS: [Kind; 8] = [
     Kind::File,
     Kind::Redis,
     Kind::Postgres,
+    Kind::PostgresRead,
+    Kind::PostgresPermit,
+    Kind::ZooKeeper,
+    Kind::ZooKeeperRead,
+    Kind::ZooKeeperPermit,
+];
+/// The contenders that can wait for a lock.
+const WAIT: [Kind; 7] = [
+    Kind::File,
+    Kind::Redis,
+    Kind::Postgres,
+    Kind::PostgresPermit,
     Kind::Sqlx,
     Kind::DistributedLock,
     Kind::ZooKeeper,
@@ -122,7 +147,11 @@ impl Bench {
             .filter_map(|group| {
                 let title = format!("{}, sections/s", group.provider);
                 let rows = group.kinds.iter().map(|kind| {
-                    let target = group.target.filter(|_| OURS.contains(kind));
+                    let target = match kind {
+                        // It needs fewer flights than the raw operations.
+                        Kind::ZooKeeperRead => Some(Target::RatioAtLeast(1.2)),
+                        _ => group.target.filter(|_| OURS.contains(kind)),
+                    };
                     (*kind, Row::new(kind.what(), target))
                 });
                 wanted(&title).then(|| (title, rows.collect::<Vec<_>>()))

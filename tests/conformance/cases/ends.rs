@@ -9,6 +9,7 @@ use lock_runtime::{LockError, LockMode, LockProvider, distributed_lock};
 use lock_tests::any_lock::permits;
 use lock_tests::{AnyGuard, AnyLock};
 use tokio::runtime::Builder;
+use tokio::sync::Notify;
 
 use super::Shared;
 
@@ -80,14 +81,18 @@ enum Ending {
     Success,
     Failure,
     Panic,
+    /// The call is dropped in the middle of the body.
+    Cancelled,
 }
 
-async fn body(ending: Ending) -> Result<(), LockError> {
+async fn body(ending: Ending, began: &Notify) -> Result<(), LockError> {
     tokio::task::yield_now().await;
+    began.notify_one();
     match ending {
         Ending::Success => Ok(()),
         Ending::Failure => Err(LockError::new(lock_runtime::LockErrorKind::Unsupported)),
         Ending::Panic => std::panic::resume_unwind(Box::new("in the body")),
+        Ending::Cancelled => std::future::pending().await,
     }
 }
 
@@ -98,8 +103,9 @@ async fn written(
     provider: Arc<dyn LockProvider>,
     name: String,
     ending: Ending,
+    began: Arc<Notify>,
 ) -> Result<(), LockError> {
-    body(ending).await
+    body(ending, &began).await
 }
 
 #[distributed_lock(
@@ -113,15 +119,21 @@ async fn permitted(
     provider: Arc<dyn LockProvider>,
     name: String,
     ending: Ending,
+    began: Arc<Notify>,
 ) -> Result<(), LockError> {
-    body(ending).await
+    body(ending, &began).await
 }
 
 /// However the body ends, others get in only when the time is over, and those who wait at once.
 async fn keeps_its_time(fixture: Shared, held: LockMode, wanted: LockMode) {
     let elsewhere = fixture.elsewhere().await;
     let mut runs = tokio::task::JoinSet::new();
-    for ending in [Ending::Success, Ending::Failure, Ending::Panic] {
+    for ending in [
+        Ending::Success,
+        Ending::Failure,
+        Ending::Panic,
+        Ending::Cancelled,
+    ] {
         for waits_elsewhere in [false, true] {
             let provider = fixture.provider().clone();
             let waits_at = if waits_elsewhere {
@@ -132,16 +144,22 @@ async fn keeps_its_time(fixture: Shared, held: LockMode, wanted: LockMode) {
             let (bound, name) = (fixture.bound(), format!("job-{ending:?}-{waits_elsewhere}"));
             runs.spawn(async move {
                 let waiter = AnyLock::on(wanted, waits_at, name.as_str());
-                let asked = Instant::now();
+                let (asked, began) = (Instant::now(), Arc::new(Notify::new()));
+                let in_body = Arc::clone(&began);
                 let calling = match held {
-                    LockMode::Write => tokio::spawn(written(provider, name, ending)),
-                    _ => tokio::spawn(permitted(provider, name, ending)),
+                    LockMode::Write => tokio::spawn(written(provider, name, ending, in_body)),
+                    _ => tokio::spawn(permitted(provider, name, ending, in_body)),
                 };
+                began.notified().await;
+                if ending == Ending::Cancelled {
+                    calling.abort();
+                }
                 let answer = calling.await;
                 match ending {
                     Ending::Success => answer.unwrap().unwrap(),
                     Ending::Failure => drop(answer.unwrap().unwrap_err()),
                     Ending::Panic => assert!(answer.unwrap_err().is_panic()),
+                    Ending::Cancelled => assert!(answer.unwrap_err().is_cancelled()),
                 }
                 // The call may have ended late, but the lock does not stay for longer because of it.
                 let ended = Instant::now();

@@ -5,6 +5,7 @@ pub(crate) mod background_release;
 pub(crate) mod basic;
 pub(crate) mod cancellation;
 pub(crate) mod ends;
+pub(crate) mod holders;
 #[cfg(any(feature = "postgres", feature = "redis", feature = "zookeeper"))]
 pub(crate) mod leased_processes;
 pub(crate) mod leases;

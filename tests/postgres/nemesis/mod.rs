@@ -9,6 +9,7 @@
 //! [`lock_tests::nemesis`].
 
 mod cluster;
+mod modes;
 
 use std::time::{Duration, Instant};
 

@@ -20,8 +20,8 @@ use crate::unprivileged::unprivileged;
 ///   `write` or `TAKE/LIMIT`.
 /// - `acquire`, `acquire-for MS` and `try`: `acquired NANOS TOKEN`, or `failed KIND MESSAGE`.
 /// - `hammer`: `acquired NANOS -` when it has the lock. It tries again and again without a pause.
-/// - `job MS`: `job ran NANOS` or `job skipped`. It calls a job with this `min_hold`, which is
-///   skipped where the lock is held.
+/// - `job MS`: `job ran NANOS` or `job skipped`. It calls a job with this `min_hold`, under a
+///   lock of its mode, which is skipped where the lock is held.
 /// - `wait MODE` and `try MODE`: `granted NANOS TOKEN`, or `failed KIND MESSAGE`. They ask the
 ///   provider itself.
 /// - `give-back`: `given-back` or `failed KIND MESSAGE`.

@@ -84,7 +84,12 @@ const COLUMNS: [Column; 5] = [
     },
     Column {
         title: "PostgreSQL",
-        conformance: &["postgres"],
+        conformance: &[
+            "postgres",
+            "postgres_write",
+            "postgres_only_permit",
+            "postgres_last_permit",
+        ],
         binaries: &["postgres", "runtime", "macros"],
     },
     Column {
@@ -100,7 +105,12 @@ const COLUMNS: [Column; 5] = [
     },
     Column {
         title: "ZooKeeper",
-        conformance: &["zookeeper"],
+        conformance: &[
+            "zookeeper",
+            "zookeeper_write",
+            "zookeeper_only_permit",
+            "zookeeper_last_permit",
+        ],
         binaries: &["zookeeper", "runtime", "macros"],
     },
 ];

@@ -21,6 +21,9 @@ mod permits;
 
 mod look;
 
+#[cfg(target_os = "linux")]
+mod inspect;
+
 mod acquire;
 mod release;
 

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use super::acquire::{RESPONSE_TIMEOUT, acquire};
 use super::blocking::blocking;
+#[cfg(target_os = "linux")]
+use super::inspect::inspect;
 use super::look::is_barred;
 use super::name;
 use super::release::release;
@@ -13,8 +15,10 @@ use super::settings::Settings;
 use super::shared::Shared;
 use super::url;
 use super::wanted::Wanted;
-use crate::LockError;
-use crate::provider::{AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, describe};
+use crate::provider::{
+    AcquireRequest, BoxFuture, Capabilities, Grant, LockKind, LockProvider, LockState, describe,
+};
+use crate::{LockError, LockName};
 
 /// Locks between the processes of one machine: each lock is a file in a directory, held by
 /// `flock(2)`.
@@ -39,6 +43,8 @@ use crate::provider::{AcquireRequest, BoxFuture, Capabilities, Grant, LockProvid
 ///   `.lk1-fence-f`, by the name's hash. A token is never below the wall clock in microseconds, so
 ///   tokens go on growing when somebody deletes the counters, unless the clock was also set back.
 ///   Locks that other programs take move no counter.
+/// * Who holds a lock is what the kernel says: on Linux, processes of the same process namespace, and
+///   of a semaphore the first 1,024 permits.
 /// * A lock whose file somebody removes or replaces while it is held, alone or with its directory,
 ///   is [lost](crate::LockGuard::lost): the next one gets a new file. The holder hears of it within
 ///   a second.
@@ -108,13 +114,18 @@ impl FileProvider {
 
 impl LockProvider for FileProvider {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new("file")
+        let capabilities = Capabilities::new("file")
             .with_fencing_tokens()
             .with_local_hand_over()
             .with_contention_reports()
             .with_read_write()
             .with_many_permits()
-            .with_response_timeout(RESPONSE_TIMEOUT)
+            .with_response_timeout(RESPONSE_TIMEOUT);
+        // Elsewhere the kernel does not tell.
+        match cfg!(target_os = "linux") {
+            true => capabilities.with_holders(),
+            false => capabilities,
+        }
     }
 
     fn describe(&self) -> String {
@@ -132,6 +143,17 @@ impl LockProvider for FileProvider {
 
     fn release<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<(), LockError>> {
         Box::pin(release(&self.shared, grant))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn inspect<'a>(
+        &'a self,
+        name: &'a LockName,
+        kind: LockKind,
+    ) -> BoxFuture<'a, Result<LockState, LockError>> {
+        let key = format!("{}{name}", self.key_prefix);
+        let shared = Arc::clone(&self.shared);
+        Box::pin(blocking(move || inspect(&shared.directory, &key, kind)))
     }
 
     fn may_share<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<bool, LockError>> {

@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use crate::LockName;
-use crate::provider::OwnerId;
+use crate::host;
+use crate::provider::{Holder, OwnerId};
 
 /// What the text of every owner begins with. Versions of this library must agree.
 pub(crate) const OURS: &str = "lk1:";
@@ -18,7 +19,7 @@ impl Names {
     pub(crate) fn new(key_prefix: &str) -> Self {
         Self {
             key_prefix: key_prefix.to_owned(),
-            owner_prefix: format!("{OURS}{}:{}:", host(), std::process::id()),
+            owner_prefix: format!("{OURS}{}:{}:", host::name(), std::process::id()),
         }
     }
 
@@ -39,27 +40,51 @@ impl Names {
         let _ = write!(owner, "{id}");
         owner
     }
+
+    /// Returns the holder that this text of an owner tells of. What is not ours is not shown, since
+    /// it may be a secret.
+    pub(crate) fn holder(&self, owner: &str) -> Holder {
+        if owner.starts_with(&self.owner_prefix) {
+            return Holder::here();
+        }
+        let ours = owner.strip_prefix(OURS).and_then(|rest| {
+            let mut parts = rest.rsplitn(3, ':');
+            let (id, process, host) = (parts.next()?, parts.next()?, parts.next()?);
+            let is_owner = id.len() == 32 && process.bytes().all(|byte| byte.is_ascii_digit());
+            is_owner.then(|| Holder::new(host::label(host, process)))
+        });
+        ours.unwrap_or_else(Holder::another_client)
+    }
 }
 
-/// Returns this machine's name; whatever would not fit into an owner is replaced.
-fn host() -> String {
-    #[cfg(unix)]
-    let name = rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .into_owned();
-    #[cfg(not(unix))]
-    let name = std::env::var("COMPUTERNAME").unwrap_or_default();
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-    let name: String = name
-        .chars()
-        .take(64)
-        .map(|c| if fits(c) { c } else { '-' })
-        .collect();
-    if name.is_empty() {
-        "unknown".to_owned()
-    } else {
-        name
+/// The longest name that a session may have on a server.
+const LONGEST_SESSION: usize = 63;
+
+/// Returns what sessions of this process call themselves, `lk1 host:pid`.
+pub(crate) fn session_label() -> String {
+    let process = std::process::id().to_string();
+    let room = LONGEST_SESSION - OF_SESSION.len() - 1 - process.len();
+    let host = host::name();
+    format!("{OF_SESSION}{}:{process}", &host[..host.len().min(room)])
+}
+
+/// What the name of a session of this library begins with.
+const OF_SESSION: &str = "lk1 ";
+
+/// Returns the holder whose session calls itself so.
+pub(crate) fn holder_of_session(label: &str) -> Holder {
+    if label == session_label() {
+        return Holder::here();
+    }
+    let ours = label.strip_prefix(OF_SESSION).and_then(|rest| {
+        let (host, process) = rest.rsplit_once(':')?;
+        let is_process = process.bytes().all(|byte| byte.is_ascii_digit());
+        is_process.then(|| Holder::new(host::label(host, process)))
+    });
+    match ours {
+        Some(holder) => holder,
+        None if label.is_empty() => Holder::another_client(),
+        None => Holder::new(label.to_owned()),
     }
 }
 
@@ -75,5 +100,39 @@ mod tests {
         assert_eq!(parts[2], std::process::id().to_string());
         assert_eq!(parts[3].len(), 32);
         assert!(!owner.contains('|'));
+    }
+
+    #[test]
+    fn a_holder_is_told_by_its_session() {
+        assert!(session_label().len() <= LONGEST_SESSION);
+        assert!(holder_of_session(&session_label()).is_this_process());
+        let other = holder_of_session("lk1 billing-7f9c:4711");
+        assert_eq!(other.label(), "billing-7f9c (pid 4711)");
+        assert_eq!(holder_of_session("psql").label(), "psql");
+        assert_eq!(holder_of_session("lk1 7").label(), "lk1 7");
+        assert_eq!(holder_of_session("").label(), "another client");
+    }
+
+    #[test]
+    fn a_holder_is_told_by_its_owner() {
+        let names = Names::new("");
+        let own = names.holder(&names.owner(OwnerId::random().unwrap()));
+        assert!(own.is_this_process());
+        let pid = std::process::id();
+        assert!(own.label().ends_with(&format!(" (pid {pid})")), "{own}");
+        let id = "0".repeat(32);
+        let other = names.holder(&format!("lk1:billing-7f9c:4711:{id}"));
+        assert_eq!(other.label(), "billing-7f9c (pid 4711)");
+        assert!(!other.is_this_process());
+        for foreign in [
+            "",
+            "secret",
+            "lk1:a:b",
+            "lk1:a:b:c",
+            "lk1:a:1:short",
+            "x:a:1:2",
+        ] {
+            assert_eq!(names.holder(foreign).label(), "another client", "{foreign}");
+        }
     }
 }

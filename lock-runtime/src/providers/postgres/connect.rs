@@ -11,7 +11,7 @@ use tokio_postgres::{AsyncMessage, Client, Connection, Row, Socket};
 
 use super::error::{connect_error, text};
 use super::key::Keys;
-use super::notices::Notices;
+use super::notices::Waiters;
 use super::settings::Settings;
 use super::sql::milliseconds;
 use super::tls::Encrypted;
@@ -49,7 +49,7 @@ pub(super) async fn within_limit<T>(
 pub(super) struct Connected {
     pub(super) client: Client,
     pub(super) liveness: Arc<Liveness<Keys>>,
-    pub(super) notices: Arc<Notices>,
+    pub(super) notices: Arc<Waiters>,
     /// The first number of the server's version.
     pub(super) version: u32,
 }
@@ -73,7 +73,7 @@ pub(super) async fn connect(
         }
     };
     let version = check_version(connection.parameter("server_version"))?;
-    let (liveness, notices) = (Arc::new(Liveness::new()), Arc::<Notices>::default());
+    let (liveness, notices) = (Arc::new(Liveness::new()), Arc::<Waiters>::default());
     let driving = drive(connection, Arc::clone(&liveness), Arc::clone(&notices));
     background::spawn_beside(async move {
         driving.await;
@@ -122,7 +122,7 @@ pub(super) fn probes(lease: Duration) -> u64 {
 async fn drive(
     connection: Connection<Socket, Encrypted>,
     liveness: Arc<Liveness<Keys>>,
-    notices: Arc<Notices>,
+    notices: Arc<Waiters>,
 ) {
     match select(move_bytes(connection, &notices), liveness.ended()).await {
         // Somebody between may have closed it, and the server not know.
@@ -140,11 +140,11 @@ async fn drive(
 
 async fn move_bytes(
     mut connection: Connection<Socket, Encrypted>,
-    notices: &Notices,
+    notices: &Waiters,
 ) -> Result<(), tokio_postgres::Error> {
     while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
         if let AsyncMessage::Notification(notice) = message? {
-            notices.arrived(notice.channel());
+            notices.arrived(notice.channel(), notice.payload());
         }
     }
     Ok(())

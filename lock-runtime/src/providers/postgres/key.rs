@@ -5,6 +5,12 @@ use std::hash::{Hash, Hasher};
 
 use sha1::{Digest, Sha1};
 
+use crate::LockError;
+#[cfg(doc)]
+use crate::LockErrorKind;
+use crate::provider::LockMode;
+use crate::providers::kit::error::unsupported;
+
 /// The longest text that is packed into an integer pair, in UTF-16 code units.
 const PACKED: usize = 9;
 
@@ -35,6 +41,46 @@ pub enum AdvisoryKey {
 }
 
 impl AdvisoryKey {
+    /// Returns the SQL that takes this lock in a transaction of your own, and waits for it as long as
+    /// it takes. The lock ends with the transaction.
+    ///
+    /// A reader shares it with the readers of [`DistributedRwLock`](crate::DistributedRwLock). A
+    /// writer has it alone; so has a mutex.
+    ///
+    /// # Errors
+    ///
+    /// [`Unsupported`](LockErrorKind::Unsupported) for upgradeable reads and for permits, which one
+    /// statement cannot take.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use lock_runtime::LockMode;
+    /// use lock_runtime::postgres::advisory_key;
+    ///
+    /// # fn main() -> Result<(), lock_runtime::LockError> {
+    /// let key = advisory_key("MyApp1:orders:42");
+    /// let sql = key.lock_in_transaction(LockMode::Read)?;
+    /// assert_eq!(sql, "SELECT pg_advisory_xact_lock_shared(-8583934633386423277)");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn lock_in_transaction(self, mode: LockMode) -> Result<String, LockError> {
+        let shared = in_transaction(mode)?;
+        Ok(format!("SELECT pg_advisory_xact_lock{shared}({self})"))
+    }
+
+    /// Returns the SQL that tries this lock in a transaction of your own, and answers at once whether
+    /// the transaction has it.
+    ///
+    /// # Errors
+    ///
+    /// As [`lock_in_transaction`](Self::lock_in_transaction).
+    pub fn try_in_transaction(self, mode: LockMode) -> Result<String, LockError> {
+        let shared = in_transaction(mode)?;
+        Ok(format!("SELECT pg_try_advisory_xact_lock{shared}({self})"))
+    }
+
     /// Returns what the columns `classid`, `objid` and `objsubid` of `pg_locks` say of it.
     pub(super) fn in_pg_locks(self) -> (i64, i64, i16) {
         let (high, low, form) = match self {
@@ -42,6 +88,17 @@ impl AdvisoryKey {
             Self::Int4Pair(high, low) => (high.cast_unsigned(), low.cast_unsigned(), 2),
         };
         (i64::from(high), i64::from(low), form)
+    }
+}
+
+/// Returns how a function's name goes on that takes a lock in this mode.
+fn in_transaction(mode: LockMode) -> Result<&'static str, LockError> {
+    match mode {
+        LockMode::Exclusive | LockMode::Write => Ok(""),
+        LockMode::Read => Ok("_shared"),
+        LockMode::Upgradeable | LockMode::Permits { .. } => Err(unsupported(
+            "one statement takes a mutex, a read or a write in a transaction, and nothing else",
+        )),
     }
 }
 
@@ -69,14 +126,24 @@ pub fn advisory_key(key: &str) -> AdvisoryKey {
         .unwrap_or_else(|| hashed(key))
 }
 
-/// The lock of a name, and a second lock beside it. All waiters for a notice hold the second one in
+/// The lock of a name, and two locks beside it. All waiters for a notice hold the second one in
 /// shared mode, so whoever releases the first sees in the same round trip that somebody waits.
+/// Those who do not want to share the lock hold the third one too, so that readers let them by.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Keys {
     pub(super) lock: AdvisoryKey,
     /// Made of the lock's key, so that tells one from another.
     pub(super) waiters: i64,
+    pub(super) writers: i64,
 }
+
+/// What follows NUL in the texts of a semaphore's keys: before a permit's number, and for the
+/// turnstile. What asks for permits in this process has a key too, which no server is asked for.
+const PERMIT: &str = "permit";
+pub(super) const TURNSTILE: &str = "permits";
+pub(super) const ASKING: &str = "permit";
+/// The same for the right to upgrade a reader.
+pub(super) const UPGRADE: &str = "upgrade";
 
 impl PartialEq for Keys {
     fn eq(&self, other: &Self) -> bool {
@@ -105,7 +172,47 @@ impl Keys {
         Self {
             lock,
             waiters: scattered(bits),
+            writers: scattered(scattered(bits).cast_unsigned()),
         }
+    }
+
+    /// Makes the keys of a lock that belongs to the one with this name, by a text that follows NUL:
+    /// no name has that. They are always hashed, and so there are only `bigint`s among them.
+    pub(super) fn beside(name: &str, what: &str) -> Self {
+        Self::of(hashed(&format!("{name}\0{what}")))
+    }
+
+    /// Returns the keys of the permits with these numbers.
+    pub(super) fn of_permits(name: &str, numbers: impl Iterator<Item = u32>) -> Vec<Self> {
+        let begun = Sha1::new_with_prefix(format!("{name}\0{PERMIT}"));
+        let key = |number: u32| {
+            let hash = begun.clone().chain_update(number.to_string()).finalize();
+            Self::of(first_bytes(&hash))
+        };
+        numbers.map(key).collect()
+    }
+
+    /// Names the key itself, and not that of waiters, as the one of the channel.
+    pub(super) fn heard_by_itself(self) -> Self {
+        Self {
+            waiters: self.bigint(),
+            ..self
+        }
+    }
+
+    /// Returns the lock as a `bigint`, which it is if it was hashed.
+    pub(super) fn bigint(self) -> i64 {
+        match self.lock {
+            AdvisoryKey::Int8(key) => key,
+            AdvisoryKey::Int4Pair(high, low) => {
+                i64::from(high) << 32 | i64::from(low.cast_unsigned())
+            }
+        }
+    }
+
+    /// Returns the key of those who wait for a notice.
+    pub(super) fn of_waiters(self) -> AdvisoryKey {
+        AdvisoryKey::Int8(self.waiters)
     }
 
     /// Names the channel on which notices of a release are heard.
@@ -155,7 +262,10 @@ fn scattered(bits: u64) -> i64 {
 }
 
 fn hashed(key: &str) -> AdvisoryKey {
-    let hash = Sha1::digest(key.as_bytes());
+    first_bytes(&Sha1::digest(key.as_bytes()))
+}
+
+fn first_bytes(hash: &[u8]) -> AdvisoryKey {
     let mut first = [0; 8];
     first.copy_from_slice(&hash[..8]);
     AdvisoryKey::Int8(i64::from_le_bytes(first))
@@ -228,6 +338,23 @@ mod tests {
         let keys = Keys::of(Int8(-1));
         assert_eq!(Keys::of_channel(&keys.channel()), Some(keys.waiters));
         assert_eq!(Keys::of_channel("other"), None);
+    }
+
+    /// Other versions of the library must find the same.
+    #[test]
+    fn the_keys_of_semaphores_stay() {
+        let turnstile = Keys::beside("orders:42", TURNSTILE);
+        assert_eq!(turnstile.lock, advisory_key("orders:42\0permits"));
+        let permits = Keys::of_permits("orders:42", [0, 4_294_967_295].into_iter());
+        let texts = ["orders:42\0permit0", "orders:42\0permit4294967295"];
+        for (permit, text) in permits.iter().zip(texts) {
+            assert_eq!(permit.lock, advisory_key(text));
+        }
+        let channel = turnstile.heard_by_itself().channel();
+        assert_eq!(channel, format!("lk1_{:x}", turnstile.bigint()));
+        // A short text is hashed too.
+        let short = Keys::of_permits("a", [7].into_iter());
+        assert!(matches!(short[0].lock, Int8(_)));
     }
 
     /// Every text up to nine characters has a key of its own; a million longer ones do too.

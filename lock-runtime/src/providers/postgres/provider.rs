@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use super::session::PostgresSession;
 use super::settings::Settings;
-use crate::LockError;
 use crate::clock::Timestamp;
-use crate::provider::{AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, LockSpace};
+use crate::provider::{
+    AcquireRequest, BoxFuture, Capabilities, Grant, LockKind, LockProvider, LockSpace, LockState,
+};
 use crate::providers::sql_session::SessionProvider;
+use crate::{LockError, LockName};
 
 /// Locks on a PostgreSQL server, 14 or newer.
 ///
@@ -43,6 +45,10 @@ use crate::providers::sql_session::SessionProvider;
 ///   server's, so no floor can be set: after a change from a provider whose tokens are higher,
 ///   start a new column for them. On version 14 there are no tokens: it does not tell when one of
 ///   its processes has crashed, after which it may give the numbers of the last moments again.
+/// * **Readers and writers** share the advisory lock, or have it alone, as the .NET library's do. The
+///   server's queue is in arrival order over both.
+/// * **Semaphores** have an advisory lock for each permit. Whoever waits stands in the queue of one
+///   more, the turnstile.
 /// * **Loss.** When a session ends, its locks are lost, and their holders know it at once.
 ///
 /// # What it relies on
@@ -140,6 +146,26 @@ impl LockProvider for PostgresProvider {
         request: &'a AcquireRequest,
     ) -> BoxFuture<'a, Result<Grant, LockError>> {
         self.0.pass_on(grant, request)
+    }
+
+    fn may_share<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<bool, LockError>> {
+        self.0.may_share(grant)
+    }
+
+    fn upgrade<'a>(
+        &'a self,
+        grant: &'a Grant,
+        request: &'a AcquireRequest,
+    ) -> BoxFuture<'a, Result<Grant, LockError>> {
+        self.0.upgrade(grant, request)
+    }
+
+    fn inspect<'a>(
+        &'a self,
+        name: &'a LockName,
+        kind: LockKind,
+    ) -> BoxFuture<'a, Result<LockState, LockError>> {
+        self.0.inspect(name, kind)
     }
 
     fn lock_space(&self) -> LockSpace {

@@ -4,26 +4,30 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, OnceCell};
+use tokio::sync::OnceCell;
 use tokio_postgres::types::{FromSql, ToSql, Type};
 use tokio_postgres::{Client, Row, Statement};
 
 use super::error::{is_cancelled, refusal};
-use super::key::{AdvisoryKey, Keys, advisory_key};
-use super::notices::Notices;
+use super::key::{ASKING, AdvisoryKey, Keys, TURNSTILE, UPGRADE, advisory_key};
+use super::notices::Waiters;
 use super::settings::{Settings, Target};
 use super::sql::{
-    CANCEL, CLAIM, HELD, HOLDERS, IS_HELD_BY, KEEP_FOR, LOCK, NO_WAITERS, OTHERS_WAIT, PING,
-    REGISTER_WAITER, RELOCK, STATEMENTS, Sql, TERMINATE, TRY, UNLOCK, UNLOCK_ALL,
-    UNREGISTER_WAITER, WAITS, milliseconds, of_key, text,
+    BEHIND_NOTICES, CANCEL, CLAIM, HAS_PERMITS, HELD, HOLDERS, IS_HELD_BY, IS_SHAREABLE, KEEP_FOR,
+    LOCK, LOCK_SHARED, NO_WAITERS, OTHERS_WAIT, PARTIES, PERMIT_HOLDERS, PING, REGISTER_READER,
+    REGISTER_WRITER, RELOCK, RELOCK_FROM_SHARED, RELOCK_SHARED, RELOCK_TO_SHARED, STATEMENTS, Sql,
+    TERMINATE, TRY, TRY_PERMITS, TRY_SHARED, TRY_SHARED_PAST_NOTICES, UNLOCK, UNLOCK_ALL,
+    UNLOCK_PERMITS, UNLOCK_SHARED, UNREGISTER_READER, UNREGISTER_WRITER, WAITS, milliseconds,
+    of_key, text,
 };
 use super::{pooler, setup};
 use crate::clock::Timestamp;
 use crate::future::join;
+use crate::provider::LockKind;
 use crate::providers::kit::session::Liveness;
 use crate::providers::sql_session::{
-    Activity, Backend, Granted, LockSession, Opened, Refusal, Seen, Server, SessionPermit,
-    SessionUse, Tried,
+    Access, Activity, Backend, Granted, LockSession, Notices, Opened, Part, Party, PermitKeys,
+    Refusal, Seen, Server, SessionPermit, SessionUse, TakenPermits, Tried, Turn,
 };
 use crate::{LockError, sending};
 
@@ -41,13 +45,17 @@ pub(super) struct PostgresSession {
     token_base: i64,
     gives_tokens: bool,
     liveness: Arc<Liveness<Keys>>,
-    notices: Arc<Notices>,
+    notices: Arc<Waiters>,
     activity: Activity,
     prepared: [OnceCell<Statement>; STATEMENTS],
 }
 
 impl LockSession for PostgresSession {
     const PROVIDER: &'static str = "postgres";
+    const SHARES: bool = true;
+    const UPGRADES: bool = true;
+    const TELLS_HOLDERS: bool = true;
+    const HAS_PERMITS: bool = true;
 
     type Target = Target;
     type Key = Keys;
@@ -78,7 +86,7 @@ impl LockSession for PostgresSession {
                 liveness: ready.liveness,
                 notices: ready.notices,
                 activity: Activity::new(ready.sent_at),
-                prepared: Default::default(),
+                prepared: [const { OnceCell::const_new() }; STATEMENTS],
             },
             backend: ready.backend,
             lease,
@@ -107,15 +115,38 @@ impl LockSession for PostgresSession {
         self.gives_tokens
     }
 
-    async fn try_lock(&self, keys: Keys) -> Answer<Tried> {
-        let (sent_at, row) = self.ask_of_keys(TRY, keys, &[&keys.waiters]).await?;
+    async fn try_lock(&self, keys: Keys, access: Access) -> Answer<Tried> {
+        let beside: [&(dyn ToSql + Sync); 2] = [&keys.waiters, &keys.writers];
+        let asked = match access {
+            Access::Exclusive => self.ask_of_keys(TRY, keys, &beside[..1]).await,
+            Access::Shared => self.ask_of_keys(TRY_SHARED, keys, &beside).await,
+        };
+        let (sent_at, row) = asked?;
         self.check(&row);
         self.tried(sent_at, &row, 1)
     }
 
-    async fn lock(&self, keys: Keys, idle: Duration) -> Answer<()> {
+    async fn try_lock_past_notices(&self, keys: Keys) -> Answer<Tried> {
+        let statement = TRY_SHARED_PAST_NOTICES;
+        let (sent_at, row) = self.ask_of_keys(statement, keys, &[&keys.waiters]).await?;
+        self.check(&row);
+        self.tried(sent_at, &row, 1)
+    }
+
+    async fn is_shareable(&self, keys: Keys) -> Answer<bool> {
+        let beside: [&(dyn ToSql + Sync); 2] = [&keys.waiters, &keys.writers];
+        let (_, row) = self.ask_of_keys(IS_SHAREABLE, keys, &beside).await?;
+        self.check(&row);
+        row.try_get(1)
+    }
+
+    async fn lock(&self, keys: Keys, access: Access, idle: Duration) -> Answer<()> {
         let idle = milliseconds(idle);
-        self.ask_of_keys(LOCK, keys, &[&idle]).await.map(drop)
+        let statement = match access {
+            Access::Exclusive => LOCK,
+            Access::Shared => LOCK_SHARED,
+        };
+        self.ask_of_keys(statement, keys, &[&idle]).await.map(drop)
     }
 
     async fn claim(&self, lease: Duration) -> Answer<Granted> {
@@ -125,15 +156,25 @@ impl LockSession for PostgresSession {
         Ok(Granted { sent_at, token })
     }
 
-    async fn unlock(&self, keys: Keys) -> Answer<bool> {
+    async fn unlock(&self, keys: Keys, access: Access) -> Answer<bool> {
         let tells: [&(dyn ToSql + Sync); 2] = [&keys.waiters, &keys.channel()];
-        let (_, row) = self.ask_of_keys(UNLOCK, keys, &tells).await?;
+        let statement = match access {
+            Access::Exclusive => UNLOCK,
+            Access::Shared => UNLOCK_SHARED,
+        };
+        let (_, row) = self.ask_of_keys(statement, keys, &tells).await?;
         row.try_get(0)
     }
 
-    async fn relock(&self, keys: Keys) -> Answer<(bool, Tried)> {
+    async fn relock(&self, keys: Keys, from: Access, to: Access) -> Answer<(bool, Tried)> {
         let tells: [&(dyn ToSql + Sync); 2] = [&keys.waiters, &keys.channel()];
-        let (sent_at, row) = self.ask_of_keys(RELOCK, keys, &tells).await?;
+        let statement = match (from, to) {
+            (Access::Exclusive, Access::Exclusive) => RELOCK,
+            (Access::Exclusive, Access::Shared) => RELOCK_TO_SHARED,
+            (Access::Shared, Access::Exclusive) => RELOCK_FROM_SHARED,
+            (Access::Shared, Access::Shared) => RELOCK_SHARED,
+        };
+        let (sent_at, row) = self.ask_of_keys(statement, keys, &tells).await?;
         self.check(&row);
         Ok((row.try_get(1)?, self.tried(sent_at, &row, 2)?))
     }
@@ -187,19 +228,22 @@ impl LockSession for PostgresSession {
         asked?.1.try_get(0).map(Some)
     }
 
-    fn subscribe(&self, keys: Keys) -> Arc<Notify> {
+    fn subscribe(&self, keys: Keys) -> Arc<Notices> {
         self.notices.subscribe(keys)
     }
 
     /// Holds the second key in shared mode, and listens on its channel. So whoever releases the
     /// lock sees the waiter in the same round trip.
-    async fn register_waiter(&self, keys: Keys) -> Answer<bool> {
+    async fn register_waiter(&self, keys: Keys, access: Access) -> Answer<bool> {
         let listen = format!("LISTEN {}", keys.channel());
-        let (listens, registered) = join(
-            self.client.batch_execute(&listen),
-            self.ask(REGISTER_WAITER, &[&keys.waiters]),
-        )
-        .await;
+        let beside: [&(dyn ToSql + Sync); 2] = [&keys.waiters, &keys.writers];
+        let registering = async {
+            match access {
+                Access::Exclusive => self.ask(REGISTER_WRITER, &beside).await,
+                Access::Shared => self.ask(REGISTER_READER, &beside[..1]).await,
+            }
+        };
+        let (listens, registered) = join(self.client.batch_execute(&listen), registering).await;
         listens?;
         registered?.1.try_get(0)
     }
@@ -207,7 +251,8 @@ impl LockSession for PostgresSession {
     async fn unregister_waiter(
         &self,
         keys: Keys,
-        notices: &Arc<Notify>,
+        access: Access,
+        notices: &Arc<Notices>,
         is_registered: bool,
     ) -> Answer<()> {
         let unlisten = async {
@@ -220,17 +265,111 @@ impl LockSession for PostgresSession {
                 false => Ok(()),
             }
         };
+        let beside: [&(dyn ToSql + Sync); 2] = [&keys.waiters, &keys.writers];
         let unregister = async {
-            match is_registered {
-                true => self
-                    .ask(UNREGISTER_WAITER, &[&keys.waiters])
-                    .await
-                    .map(drop),
-                false => Ok(()),
+            match (is_registered, access) {
+                (false, _) => Ok(()),
+                (true, Access::Exclusive) => self.ask(UNREGISTER_WRITER, &beside).await.map(drop),
+                (true, Access::Shared) => self.ask(UNREGISTER_READER, &beside[..1]).await.map(drop),
             }
         };
         let (unlistened, unregistered) = join(unlisten, unregister).await;
         unregistered.and(unlistened)
+    }
+
+    fn upgrade_key(name: &str) -> Keys {
+        Keys::beside(name, UPGRADE)
+    }
+
+    async fn parties(&self, name: &str, kind: LockKind) -> Answer<Vec<Party<i32>>> {
+        let wanted = wanted(name, kind);
+        let (mut highs, mut lows, mut forms, mut uses) = (vec![], vec![], vec![], vec![]);
+        for (key, of) in &wanted {
+            let (high, low, form) = key.in_pg_locks();
+            highs.push(high);
+            lows.push(low);
+            forms.push(form);
+            uses.push(*of as i16);
+        }
+        let parameters: [&(dyn ToSql + Sync); 4] = [&highs, &lows, &forms, &uses];
+        let (_, row) = self.ask(PARTIES, &parameters).await?;
+        let pids: Vec<i32> = row.try_get(0)?;
+        let uses: Vec<i16> = row.try_get(1)?;
+        let shares: Vec<bool> = row.try_get(2)?;
+        let granted: Vec<bool> = row.try_get(3)?;
+        let labels: Vec<String> = row.try_get(4)?;
+        let mut parties = Vec::new();
+        for (place, label) in labels.into_iter().enumerate() {
+            let of = USES.iter().find(|of| **of as i16 == uses[place]);
+            let Some(part) = of.and_then(|of| of.part(shares[place], granted[place])) else {
+                continue;
+            };
+            let pid = pids[place];
+            parties.push(Party { pid, label, part });
+        }
+        Ok(parties)
+    }
+
+    fn permit_keys(name: &str) -> PermitKeys<Keys> {
+        let turnstile = Keys::beside(name, TURNSTILE);
+        PermitKeys {
+            asking: Keys::beside(name, ASKING),
+            turnstile,
+            released: turnstile.heard_by_itself(),
+        }
+    }
+
+    fn permits(name: &str, numbers: impl Iterator<Item = u32>) -> Vec<Keys> {
+        Keys::of_permits(name, numbers)
+    }
+
+    async fn try_permits(
+        &self,
+        keys: PermitKeys<Keys>,
+        permits: &[Keys],
+        most: usize,
+        turn: Turn,
+    ) -> Answer<Option<TakenPermits<Keys>>> {
+        let (turnstile, numbers) = (keys.turnstile.bigint(), bigints(permits));
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let looks: i32 = match turn {
+            Turn::First => 0,
+            Turn::AfterOthers => 1,
+            Turn::AfterOthersAlone => 2,
+        };
+        let parameters: [&(dyn ToSql + Sync); 4] = [&turnstile, &numbers, &most, &looks];
+        let (sent_at, row) = self.ask(TRY_PERMITS, &parameters).await?;
+        self.check(&row);
+        let taken: Option<Vec<i64>> = row.try_get(1)?;
+        Ok(taken.map(|taken| {
+            let is_taken = |keys: &&Keys| taken.contains(&keys.bigint());
+            let permits = permits.iter().filter(is_taken).copied().collect();
+            TakenPermits { sent_at, permits }
+        }))
+    }
+
+    async fn unlock_permits(&self, keys: PermitKeys<Keys>, permits: &[Keys]) -> Answer<usize> {
+        let (turnstile, numbers) = (keys.turnstile.bigint(), bigints(permits));
+        let channel = keys.released.channel();
+        let parameters: [&(dyn ToSql + Sync); 3] = [&turnstile, &numbers, &channel];
+        let released: i64 = self.ask(UNLOCK_PERMITS, &parameters).await?.1.try_get(0)?;
+        Ok(usize::try_from(released).unwrap_or_default())
+    }
+
+    async fn may_have_permits(&self, permits: &[Keys], other: Backend<i32>) -> Answer<bool> {
+        let (pid, started, numbers) = (other.pid, other.started, bigints(permits));
+        let parameters: [&(dyn ToSql + Sync); 3] = [&pid, &started, &numbers];
+        self.ask(HAS_PERMITS, &parameters).await?.1.try_get(0)
+    }
+
+    async fn permit_holders(&self, permits: &[Keys]) -> Answer<Option<Vec<i32>>> {
+        let asked = self.ask(PERMIT_HOLDERS, &[&bigints(permits)]).await;
+        asked?.1.try_get(0).map(Some)
+    }
+
+    async fn listen(&self, keys: Keys) -> Answer<()> {
+        let listen = format!("LISTEN {}", keys.channel());
+        self.client.batch_execute(&listen).await
     }
 
     async fn has_no_waiters(&self, keys: Keys) -> Answer<bool> {
@@ -245,6 +384,7 @@ impl PostgresSession {
         Ok(match number {
             HELD => Tried::Held { others_wait: false },
             OTHERS_WAIT => Tried::Held { others_wait: true },
+            BEHIND_NOTICES => Tried::BehindNotices,
             _ => Tried::Granted(Granted {
                 sent_at,
                 token: self.token_of(row, column)?,
@@ -322,6 +462,70 @@ impl PostgresSession {
                 .end("a connection pooler has exchanged the session on the server");
         }
     }
+}
+
+/// So many permits are looked for, from the first one on, when somebody asks who has them.
+const PERMITS_LOOKED_AT: u32 = 1_024;
+
+/// What a key is for.
+#[derive(Clone, Copy)]
+enum Use {
+    Lock,
+    /// Waiters for a notice share it.
+    Waiters,
+    Right,
+    Permit,
+    Turnstile,
+}
+
+const USES: [Use; 5] = [
+    Use::Lock,
+    Use::Waiters,
+    Use::Right,
+    Use::Permit,
+    Use::Turnstile,
+];
+
+impl Use {
+    /// Returns what a session has to do with the lock that has this key, or waits for it.
+    fn part(self, shares: bool, granted: bool) -> Option<Part> {
+        Some(match (self, shares, granted) {
+            (Self::Lock | Self::Turnstile | Self::Right, _, false) => Part::Waits,
+            (Self::Lock, false, true) => Part::HoldsAlone,
+            (Self::Lock, true, true) => Part::Shares,
+            (Self::Right, _, true) => Part::MayUpgrade,
+            (Self::Permit, false, true) => Part::HasPermit,
+            (Self::Turnstile, false, true) | (Self::Waiters, true, true) => Part::Waits,
+            // Somebody looks for a moment.
+            (Self::Turnstile, true, true) | (Self::Waiters | Self::Permit, _, _) => return None,
+        })
+    }
+}
+
+/// Returns the keys that tell of a lock, and what each is for.
+fn wanted(name: &str, kind: LockKind) -> Vec<(AdvisoryKey, Use)> {
+    if kind == LockKind::Semaphore {
+        let turnstile = Keys::beside(name, TURNSTILE);
+        let permits = Keys::of_permits(name, 0..PERMITS_LOOKED_AT);
+        let permits = permits.into_iter().map(|permit| (permit.lock, Use::Permit));
+        return permits
+            .chain([
+                (turnstile.lock, Use::Turnstile),
+                (turnstile.of_waiters(), Use::Waiters),
+            ])
+            .collect();
+    }
+    let keys = PostgresSession::key(name);
+    let mut wanted = vec![(keys.lock, Use::Lock), (keys.of_waiters(), Use::Waiters)];
+    if kind == LockKind::RwLock {
+        let right = PostgresSession::upgrade_key(name);
+        wanted.push((right.lock, Use::Right));
+    }
+    wanted
+}
+
+fn bigints(keys: &[Keys]) -> Vec<i64> {
+    keys.iter().map(|keys| keys.bigint()).collect()
 }
 
 /// The number of a transaction, or a time in microseconds since 2000, as the server sends it.

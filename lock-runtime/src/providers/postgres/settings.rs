@@ -10,6 +10,7 @@ use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use super::tls::Tls;
 use crate::LockError;
 use crate::providers::kit::error::invalid;
+use crate::providers::kit::holder::session_label;
 use crate::providers::kit::settings::{CommonOptions, DeadPeers, LONGEST_DEFAULT_RESPONSE_TIMEOUT};
 use crate::providers::sql_session;
 
@@ -77,7 +78,7 @@ impl Options {
             server.password(password);
         }
         if server.get_application_name().is_none() {
-            server.application_name("lock-runtime");
+            server.application_name(session_label());
         }
         if server.get_hosts().len() > 1 {
             server.target_session_attrs(TargetSessionAttrs::ReadWrite);

@@ -9,7 +9,7 @@ use tokio_postgres::error::SqlState;
 use super::connect::{Connected, ask, ask_row, connect, probes, within_limit};
 use super::error::lock_error;
 use super::key::Keys;
-use super::notices::Notices;
+use super::notices::Waiters;
 use super::pooler::{mark, pooled};
 use super::settings::Settings;
 use super::sql::{MARK, STARTED, milliseconds};
@@ -38,7 +38,7 @@ const POSTMASTER_STARTED: &str = "(extract(epoch FROM pg_postmaster_start_time()
 pub(super) struct Ready {
     pub(super) client: Client,
     pub(super) liveness: Arc<Liveness<Keys>>,
-    pub(super) notices: Arc<Notices>,
+    pub(super) notices: Arc<Waiters>,
     pub(super) backend: Backend<i32>,
     /// What the session is marked with on the server.
     pub(super) mark: String,

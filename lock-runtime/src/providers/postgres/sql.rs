@@ -22,21 +22,38 @@ const NO_TIME: &str = "NULL::timestamptz";
 pub(super) struct Sql(pub(super) usize);
 
 pub(super) const TRY: Sql = Sql(0);
-pub(super) const UNLOCK: Sql = Sql(2);
-pub(super) const RELOCK: Sql = Sql(4);
-pub(super) const LOCK: Sql = Sql(6);
-pub(super) const CLAIM: Sql = Sql(8);
-pub(super) const PING: Sql = Sql(9);
-pub(super) const CANCEL: Sql = Sql(10);
-pub(super) const TERMINATE: Sql = Sql(11);
-pub(super) const WAITS: Sql = Sql(12);
-pub(super) const UNLOCK_ALL: Sql = Sql(13);
-pub(super) const REGISTER_WAITER: Sql = Sql(14);
-pub(super) const UNREGISTER_WAITER: Sql = Sql(15);
-pub(super) const KEEP_FOR: Sql = Sql(16);
-pub(super) const IS_HELD_BY: Sql = Sql(17);
-pub(super) const HOLDERS: Sql = Sql(18);
-pub(super) const NO_WAITERS: Sql = Sql(19);
+pub(super) const TRY_SHARED: Sql = Sql(2);
+pub(super) const TRY_SHARED_PAST_NOTICES: Sql = Sql(4);
+pub(super) const UNLOCK: Sql = Sql(6);
+pub(super) const UNLOCK_SHARED: Sql = Sql(8);
+pub(super) const RELOCK: Sql = Sql(10);
+pub(super) const RELOCK_TO_SHARED: Sql = Sql(12);
+pub(super) const RELOCK_FROM_SHARED: Sql = Sql(14);
+pub(super) const RELOCK_SHARED: Sql = Sql(16);
+pub(super) const LOCK: Sql = Sql(18);
+pub(super) const LOCK_SHARED: Sql = Sql(20);
+pub(super) const IS_SHAREABLE: Sql = Sql(22);
+pub(super) const CLAIM: Sql = Sql(24);
+pub(super) const PING: Sql = Sql(25);
+pub(super) const CANCEL: Sql = Sql(26);
+pub(super) const TERMINATE: Sql = Sql(27);
+pub(super) const WAITS: Sql = Sql(28);
+pub(super) const UNLOCK_ALL: Sql = Sql(29);
+pub(super) const REGISTER_READER: Sql = Sql(30);
+pub(super) const REGISTER_WRITER: Sql = Sql(31);
+pub(super) const UNREGISTER_READER: Sql = Sql(32);
+pub(super) const UNREGISTER_WRITER: Sql = Sql(33);
+pub(super) const KEEP_FOR: Sql = Sql(34);
+pub(super) const IS_HELD_BY: Sql = Sql(35);
+pub(super) const HOLDERS: Sql = Sql(36);
+pub(super) const NO_WAITERS: Sql = Sql(37);
+
+pub(super) const TRY_PERMITS: Sql = Sql(38);
+pub(super) const UNLOCK_PERMITS: Sql = Sql(39);
+pub(super) const HAS_PERMITS: Sql = Sql(40);
+pub(super) const PERMIT_HOLDERS: Sql = Sql(41);
+
+pub(super) const PARTIES: Sql = Sql(42);
 
 pub(super) const STATEMENTS: usize = TEXTS.len();
 
@@ -46,19 +63,40 @@ pub(super) const HELD: i64 = 0;
 /// The same, and it seems that somebody waits for a notice; after `RELOCK`, one was sent. Whoever
 /// looks at the same time looks like a waiter.
 pub(super) const OTHERS_WAIT: i64 = 1;
+/// A writer waits for a notice, and so a reader may not have the lock.
+pub(super) const BEHIND_NOTICES: i64 = 2;
+/// The notice of one who held the lock alone says this.
+pub(super) const AFTER_EXCLUSIVE: &str = "x";
 
-/// `{k}` is the lock's key, `{w}` that of those who wait for a notice, which is tried for the time
-/// of the statement, and `{c}` their channel. Columns and `CASE` are evaluated in order: a token is
-/// younger than its lock, and a lock that was not to be had costs no transaction number.
-const TEXTS: [&str; 20] = [
+/// `{k}` is the lock's key. The other parameters are those that the session passes: `{1}` is the
+/// key of those who wait for a notice, which is tried for the time of the statement, and `{2}`
+/// their channel or the key of the writers among them. Columns and `CASE` are evaluated in order: a
+/// token is younger than its lock, and a lock that was not to be had costs no transaction number.
+const TEXTS: [&str; 43] = [
     TRY_SQL,
     TRY_SQL,
+    TRY_SHARED_SQL,
+    TRY_SHARED_SQL,
+    TRY_PAST_NOTICES_SQL,
+    TRY_PAST_NOTICES_SQL,
     UNLOCK_SQL,
     UNLOCK_SQL,
+    UNLOCK_SHARED_SQL,
+    UNLOCK_SHARED_SQL,
     RELOCK_SQL,
     RELOCK_SQL,
+    RELOCK_TO_SHARED_SQL,
+    RELOCK_TO_SHARED_SQL,
+    RELOCK_FROM_SHARED_SQL,
+    RELOCK_FROM_SHARED_SQL,
+    RELOCK_SHARED_SQL,
+    RELOCK_SHARED_SQL,
     LOCK_SQL,
     LOCK_SQL,
+    LOCK_SHARED_SQL,
+    LOCK_SHARED_SQL,
+    IS_SHAREABLE_SQL,
+    IS_SHAREABLE_SQL,
     "SELECT {mark}, {number}, {restarted}, set_config('idle_session_timeout', $1, false)",
     "SELECT {mark}, pg_is_in_recovery()",
     // Process ids are used again, so another session may have that of one that is gone.
@@ -71,7 +109,11 @@ const TEXTS: [&str; 20] = [
      FROM pg_stat_get_activity($1) WHERE {started} = $2 AND wait_event_type = 'Lock'",
     "SELECT 1 FROM pg_advisory_unlock_all()",
     "SELECT pg_try_advisory_lock_shared($1)",
+    // Nobody takes the second one alone.
+    "SELECT CASE WHEN pg_try_advisory_lock_shared($1) THEN pg_try_advisory_lock_shared($2) \
+     ELSE false END",
     "SELECT pg_advisory_unlock_shared($1)",
+    "SELECT pg_advisory_unlock_shared($1), pg_advisory_unlock_shared($2)",
     "SELECT set_config('idle_session_timeout', $1, false)",
     "SELECT EXISTS (SELECT FROM pg_locks JOIN pg_stat_get_activity($1) USING (pid) \
      WHERE {started} = $2 AND granted AND {is_lock} \
@@ -79,27 +121,91 @@ const TEXTS: [&str; 20] = [
     "SELECT array(SELECT pid FROM pg_locks WHERE granted AND {is_lock} \
      AND classid = $1::int8::oid AND objid = $2::int8::oid AND objsubid = $3::int2)",
     "SELECT pg_try_advisory_xact_lock($1)",
+    TRY_PERMITS_SQL,
+    UNLOCK_PERMITS_SQL,
+    "SELECT EXISTS (SELECT FROM pg_locks JOIN pg_stat_get_activity($1) USING (pid) \
+     WHERE {started} = $2 AND granted AND {is_lock} AND objsubid = 1 AND {key} = ANY ($3))",
+    "SELECT array(SELECT pid FROM pg_locks WHERE granted AND {is_lock} AND objsubid = 1 \
+     AND {key} = ANY ($1))",
+    // The keys come in three arrays, and what each is for in the fourth.
+    "SELECT coalesce(array_agg(pid), '{}'), coalesce(array_agg(use), '{}'), \
+     coalesce(array_agg(mode = 'ShareLock'), '{}'), coalesce(array_agg(granted), '{}'), \
+     coalesce(array_agg(coalesce(application_name, '')), '{}') \
+     FROM unnest($1::int8[], $2::int8[], $3::int2[], $4::int2[]) AS wanted (high, low, form, use) \
+     JOIN pg_locks ON classid = high::oid AND objid = low::oid AND objsubid = form AND {is_lock} \
+     LEFT JOIN pg_stat_get_activity(NULL) USING (pid)",
 ];
 
 /// How sessions are marked, so that one is known again.
 pub(super) const MARK: &str = "current_setting('lock_runtime.session', true)";
+/// The `bigint` that a row of `pg_locks` stands for.
+const KEY: &str = "(classid::int8 << 32 | objid::int8)";
 const IS_LOCK: &str = "locktype = 'advisory' AND database = \
                        (SELECT oid FROM pg_database WHERE datname = current_database())";
 
 const TRY_SQL: &str = "SELECT {mark}, CASE WHEN pg_try_advisory_lock({k}) THEN {number} \
-     WHEN pg_try_advisory_xact_lock({w}) THEN '0'::xid8 ELSE '1'::xid8 END, {restarted}";
+     WHEN pg_try_advisory_xact_lock({1}) THEN '0'::xid8 ELSE '1'::xid8 END, {restarted}";
+/// The server lets no reader past the writers in its queue. Those who wait for a notice are seen
+/// here.
+const TRY_SHARED_SQL: &str = "SELECT {mark}, CASE WHEN {writers_wait} THEN '2'::xid8 \
+     WHEN pg_try_advisory_lock_shared({k}) THEN {number} \
+     WHEN pg_try_advisory_xact_lock({1}) THEN '0'::xid8 ELSE '1'::xid8 END, {restarted}";
+const TRY_PAST_NOTICES_SQL: &str = "SELECT {mark}, CASE \
+     WHEN pg_try_advisory_lock_shared({k}) THEN {number} \
+     WHEN pg_try_advisory_xact_lock({1}) THEN '0'::xid8 ELSE '1'::xid8 END, {restarted}";
+/// A lock that is held for the statement leaves nothing, however the statement ends.
+const IS_SHAREABLE_SQL: &str = "SELECT {mark}, CASE WHEN {writers_wait} THEN false \
+     ELSE pg_try_advisory_xact_lock_shared({k}) END";
+/// Whoever looks takes `{1}` alone for a moment, so it tells nothing for sure. The key of writers
+/// is only ever held by those who wait, and looked for when there may be some.
+const WRITERS_WAIT: &str = "NOT pg_try_advisory_xact_lock({1}) AND EXISTS (\
+     SELECT FROM pg_locks WHERE granted AND {is_lock} AND objsubid = 1 \
+     AND {key} = {2}::int8 AND pid <> pg_backend_pid())";
 const UNLOCK_SQL: &str = "SELECT pg_advisory_unlock({k}), CASE \
-     WHEN pg_try_advisory_xact_lock({w}) THEN false ELSE {notify} END";
+     WHEN pg_try_advisory_xact_lock({1}) THEN false ELSE {notify} END";
+const UNLOCK_SHARED_SQL: &str = "SELECT pg_advisory_unlock_shared({k}), CASE \
+     WHEN pg_try_advisory_xact_lock({1}) THEN false ELSE {notify_shared} END";
 /// The notice goes out when the lock is free, and then the session that releases it does not try.
+/// Who holds `{1}` alone for a moment has seen no writer wait.
 const RELOCK_SQL: &str = "SELECT {mark}, unlocked, CASE WHEN others_wait THEN '1'::xid8 \
      WHEN pg_try_advisory_lock({k}) THEN {number} ELSE '0'::xid8 END, {restarted} FROM (\
      SELECT pg_advisory_unlock({k}) AS unlocked, CASE \
-     WHEN pg_try_advisory_xact_lock({w}) THEN false ELSE {notify} END AS others_wait OFFSET 0\
+     WHEN pg_try_advisory_xact_lock({1}) THEN false ELSE {notify} END AS others_wait OFFSET 0\
      ) AS released";
+const RELOCK_TO_SHARED_SQL: &str = "SELECT {mark}, unlocked, CASE \
+     WHEN others_wait THEN '1'::xid8 \
+     WHEN pg_try_advisory_lock_shared({k}) THEN {number} ELSE '0'::xid8 END, {restarted} FROM (\
+     SELECT pg_advisory_unlock({k}) AS unlocked, CASE \
+     WHEN pg_try_advisory_xact_lock({1}) THEN false ELSE {notify} END AS others_wait OFFSET 0\
+     ) AS released";
+const RELOCK_FROM_SHARED_SQL: &str = "SELECT {mark}, unlocked, CASE \
+     WHEN others_wait THEN '1'::xid8 \
+     WHEN pg_try_advisory_lock({k}) THEN {number} ELSE '0'::xid8 END, {restarted} FROM (\
+     SELECT pg_advisory_unlock_shared({k}) AS unlocked, CASE \
+     WHEN pg_try_advisory_xact_lock({1}) THEN false ELSE {notify_shared} END AS others_wait \
+     OFFSET 0) AS released";
+const RELOCK_SHARED_SQL: &str = "SELECT {mark}, unlocked, CASE \
+     WHEN others_wait THEN '1'::xid8 \
+     WHEN pg_try_advisory_lock_shared({k}) THEN {number} ELSE '0'::xid8 END, {restarted} FROM (\
+     SELECT pg_advisory_unlock_shared({k}) AS unlocked, CASE \
+     WHEN pg_try_advisory_xact_lock({1}) THEN false ELSE {notify_shared} END AS others_wait \
+     OFFSET 0) AS released";
+/// `$1` is the turnstile, and `$4` how it is looked at: not at all, beside others who look, or
+/// alone. The server stops at the last permit that is wanted, and locks no other one.
+const TRY_PERMITS_SQL: &str = "SELECT {mark}, CASE WHEN CASE $4::int4 WHEN 0 THEN true \
+     WHEN 1 THEN pg_try_advisory_xact_lock_shared($1) ELSE pg_try_advisory_xact_lock($1) END \
+     THEN array(SELECT permit FROM unnest($2::int8[]) AS permit \
+     WHERE pg_try_advisory_lock(permit) LIMIT $3) END";
+const UNLOCK_PERMITS_SQL: &str = "SELECT released, CASE \
+     WHEN pg_try_advisory_xact_lock_shared($1) THEN false ELSE pg_notify($3, '') IS NOT NULL END \
+     FROM (SELECT count(*) AS released FROM unnest($2::int8[]) AS permit \
+     WHERE pg_advisory_unlock(permit) OFFSET 0) AS counted";
 /// When the wait is over, the session is given so long to say that it lives. That is set before the
 /// wait, so that a hand-over does not take longer by it.
 const LOCK_SQL: &str =
-    "SELECT pg_advisory_lock({k}) FROM set_config('idle_session_timeout', {span}, false)";
+    "SELECT pg_advisory_lock({k}) FROM set_config('idle_session_timeout', {1}, false)";
+const LOCK_SHARED_SQL: &str =
+    "SELECT pg_advisory_lock_shared({k}) FROM set_config('idle_session_timeout', {1}, false)";
 
 /// When a session was started, as a number of microseconds.
 pub(super) const STARTED: &str = "(extract(epoch FROM backend_start) * 1000000)::int8";
@@ -110,18 +216,20 @@ pub(super) fn text(statement: Sql, gives_tokens: bool) -> String {
         true => (NUMBER, RESTARTED),
         false => (NO_NUMBER, NO_TIME),
     };
-    let (key, other, channel) = match statement.0 % 2 {
+    let (key, first, second) = match statement.0 % 2 {
         0 => ("$1", "$2", "$3"),
         _ => ("$1, $2", "$3", "$4"),
     };
     TEXTS[statement.0]
-        .replace("{notify}", "pg_notify({c}, '') IS NOT NULL")
+        .replace("{writers_wait}", WRITERS_WAIT)
+        .replace("{notify}", "pg_notify({2}, 'x') IS NOT NULL")
+        .replace("{notify_shared}", "pg_notify({2}, '') IS NOT NULL")
         .replace("{k}", key)
-        .replace("{c}", channel)
-        .replace("{w}", &format!("{other}::int8"))
-        .replace("{span}", other)
+        .replace("{1}", first)
+        .replace("{2}", second)
         .replace("{mark}", MARK)
         .replace("{is_lock}", IS_LOCK)
+        .replace("{key}", KEY)
         .replace("{number}", number)
         .replace("{restarted}", restarted)
         .replace("{started}", STARTED)

@@ -7,7 +7,9 @@ use std::time::Duration;
 use redis::{RedisResult, Value};
 
 use super::error::no_lock;
+use super::keys::Naming;
 use super::residue::Residue;
+use crate::provider::Holder;
 use crate::providers::kit::backoff::{doubled, jittered};
 use crate::providers::kit::holder::OURS;
 use crate::{LockError, LockErrorKind};
@@ -28,14 +30,14 @@ pub(super) enum Answer {
     /// The first fencing token, and how many.
     Granted(u64, NonZeroU32),
     /// The lock is held, and the caller is not in the queue.
-    Held(Holder),
+    Held(HeldBy),
     Queued(QueuePosition),
     /// There is no such reader that could upgrade.
     NoReader,
 }
 
 /// What the server says of the value under the lock's key.
-pub(super) struct Holder {
+pub(super) struct HeldBy {
     /// The server cuts it off after the length that any owner of ours has.
     value: Vec<u8>,
     /// What is left of its lease. It is negative if that is not known or there is none.
@@ -44,7 +46,7 @@ pub(super) struct Holder {
 
 /// A waiter's place in the queue.
 pub(super) struct QueuePosition {
-    pub(super) holder: Holder,
+    pub(super) holder: HeldBy,
     place: u32,
     /// The last token that was given out when the entry was refreshed.
     pub(super) last_token: u64,
@@ -52,7 +54,7 @@ pub(super) struct QueuePosition {
     pub(super) entry: String,
 }
 
-impl Holder {
+impl HeldBy {
     /// Returns the owner that this process has left there, and takes back, if it is one.
     pub(super) fn residue(&self) -> Option<String> {
         let holder = std::str::from_utf8(&self.value).ok()?;
@@ -62,13 +64,22 @@ impl Holder {
     }
 
     /// Says why the lock is not to be had: it is held, or what stands under its key is no lock.
-    pub(super) fn refusal(&self, key: &str) -> LockError {
+    pub(super) fn refusal(&self, naming: &Naming, key: &str) -> LockError {
         match self.remaining_ms {
             -1 => no_lock(key, "a value that never expires; no lock does"),
             -3 => no_lock(key, "a value of another type than a lock has"),
             -4 => no_lock(key, "a semaphore, or another sorted set, and no mutex"),
             -5 => no_lock(key, "a mutex, or another string, and no semaphore"),
-            _ => LockErrorKind::Contended.into(),
+            _ => LockError::new(LockErrorKind::Contended).with_holder(self.holder(naming)),
+        }
+    }
+
+    /// Describes the holder.
+    pub(super) fn holder(&self, naming: &Naming) -> Holder {
+        let holder = naming.holder(&self.value);
+        match u64::try_from(self.remaining_ms) {
+            Ok(left) => holder.with_expires_in(Duration::from_millis(left)),
+            Err(_) => holder,
         }
     }
 
@@ -111,7 +122,7 @@ pub(super) fn read(answer: Value) -> RedisResult<Answer> {
         Value::Array(parts) if parts.len() == 3 => {
             let (_, remaining_ms, value): (String, i64, Vec<u8>) =
                 redis::from_redis_value(Value::Array(parts))?;
-            Answer::Held(Holder {
+            Answer::Held(HeldBy {
                 value,
                 remaining_ms,
             })
@@ -120,7 +131,7 @@ pub(super) fn read(answer: Value) -> RedisResult<Answer> {
             let (remaining_ms, place, value, last_token, entry): (i64, u32, Vec<u8>, u64, String) =
                 redis::from_redis_value(answer)?;
             Answer::Queued(QueuePosition {
-                holder: Holder {
+                holder: HeldBy {
                     value,
                     remaining_ms,
                 },
@@ -141,7 +152,7 @@ mod tests {
         let hour = 3_600_000;
         for (remaining_ms, value) in [(24 * hour, "lk1:h:1:a"), (24 * hour, "a"), (-2, "a")] {
             let position = QueuePosition {
-                holder: Holder {
+                holder: HeldBy {
                     value: value.into(),
                     remaining_ms,
                 },

@@ -215,7 +215,7 @@ pub(super) fn settle(
         }
         Ok(Answer::Held(holder)) if holder.residue().is_none() => {
             let keys = manager.naming.keys(request.name(), request.mode().kind());
-            Ok(Err(holder.refusal(&keys.lock)))
+            Ok(Err(holder.refusal(&manager.naming, &keys.lock)))
         }
         _ => Err(asked),
     }

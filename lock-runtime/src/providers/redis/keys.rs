@@ -1,6 +1,6 @@
 //! How keys, channels and owners are named on the server. Versions of this library must agree.
 
-use crate::provider::{LockKind, OwnerId};
+use crate::provider::{Holder, LockKind, OwnerId};
 use crate::providers::kit::error::invalid;
 use crate::providers::kit::holder::{Names, OURS};
 use crate::{LockError, LockName};
@@ -104,6 +104,14 @@ impl Naming {
     /// Returns the value of the lock's key while this owner holds it.
     pub(super) fn owner(&self, id: OwnerId) -> String {
         self.names.owner(id)
+    }
+
+    /// Returns the holder that this value of a lock's key, or member of its sets, tells of.
+    pub(super) fn holder(&self, value: &[u8]) -> Holder {
+        let value = std::str::from_utf8(value).unwrap_or_default();
+        // A permit is numbered, if its owner has several.
+        let (owner, _) = value.split_once('#').unwrap_or((value, ""));
+        self.names.holder(owner.strip_suffix(KEPT).unwrap_or(owner))
     }
 
     /// Returns the keys of a script that may change who holds a lock.

@@ -36,6 +36,7 @@ mod acquisition;
 mod waiting;
 
 mod acquire;
+mod inspect;
 mod release;
 mod renew;
 mod sharing;

@@ -8,6 +8,7 @@ use super::acquire::acquire;
 use super::cleanup::Cleanup;
 use super::connection_manager::ConnectionManager;
 use super::group::{GROUP, call_all};
+use super::inspect::inspect;
 use super::keys::Naming;
 use super::modes::Claim;
 use super::release::Release;
@@ -19,11 +20,11 @@ use super::upgrade::upgrade;
 use crate::background::run_here;
 use crate::clock::Timestamp;
 use crate::provider::{
-    AcquireRequest, BoxFuture, Call, Capabilities, Grant, LockMode, LockProvider, LockSpace,
-    describe,
+    AcquireRequest, BoxFuture, Call, Capabilities, Grant, LockKind, LockMode, LockProvider,
+    LockSpace, LockState, describe,
 };
 use crate::providers::kit::error::unsupported;
-use crate::{LockError, LockErrorKind};
+use crate::{LockError, LockErrorKind, LockName};
 
 /// Locks on one Redis server, 6.2 or newer, or Valkey.
 ///
@@ -131,6 +132,7 @@ impl LockProvider for RedisProvider {
             .with_response_timeout(self.manager.settings.common.response_timeout)
             .with_upgradeable()
             .with_many_permits()
+            .with_holders()
     }
 
     fn describe(&self) -> String {
@@ -196,6 +198,14 @@ impl LockProvider for RedisProvider {
         request: &'a AcquireRequest,
     ) -> BoxFuture<'a, Result<Grant, LockError>> {
         Box::pin(upgrade(&self.manager, grant, request))
+    }
+
+    fn inspect<'a>(
+        &'a self,
+        name: &'a LockName,
+        kind: LockKind,
+    ) -> BoxFuture<'a, Result<LockState, LockError>> {
+        Box::pin(inspect(&self.manager, name, kind))
     }
 
     fn release_later<'a>(

@@ -32,6 +32,7 @@ scripts! {
     ];
     /// A writer's too: its key is like a mutex.
     RENEW = ["renew.lua"];
+    INSPECT = ["inspect.lua"];
     RAISE_TOKENS = ["counter.lua", "raise_tokens.lua"];
 
     READ_WRITE_ACQUIRE = [

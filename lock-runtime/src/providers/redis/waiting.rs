@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use redis::RedisError;
 
-use super::acquire_reply::{Answer, Holder, QueuePosition};
+use super::acquire_reply::{Answer, HeldBy, QueuePosition};
 use super::acquisition::{Acquisition, Asked};
 use super::cleanup::Unconfirmed;
 use super::connection::Connection;
@@ -191,7 +191,7 @@ impl<'a> Waiting<'a> {
     async fn on_holder(
         &mut self,
         connection: &Connection,
-        holder: Holder,
+        holder: HeldBy,
     ) -> Result<Next, LockError> {
         let mut error = None;
         if let Some(residue) = holder.residue() {
@@ -206,7 +206,8 @@ impl<'a> Waiting<'a> {
         if self.unconfirmed.is_some() || self.entry.is_some() {
             self.clean_up();
         }
-        Err(error.unwrap_or_else(|| holder.refusal(&self.acquisition.keys.lock)))
+        let Acquisition { manager, keys, .. } = &self.acquisition;
+        Err(error.unwrap_or_else(|| holder.refusal(&manager.naming, &keys.lock)))
     }
 
     async fn on_queued(
@@ -226,7 +227,8 @@ impl<'a> Waiting<'a> {
             }
         } else {
             self.cleared = 0;
-            request.report_contention();
+            let naming = &self.acquisition.manager.naming;
+            request.report_holder(position.holder.holder(naming));
         }
         self.refreshed = Some((sent_at, position.last_token));
         let look_again = position.look_again_after(request.lease(), &mut self.polls);

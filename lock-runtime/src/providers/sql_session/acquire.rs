@@ -1,9 +1,13 @@
 //! Acquiring a lock, and passing one on.
 
+use std::sync::Arc;
+
 use super::acquisition::{Acquisition, WaitPlace};
 use super::attempt::Found;
 use super::cleanup::release_unconfirmed;
-use super::held::{HeldLock, NOT_HELD};
+use super::held::NOT_HELD;
+use super::reservation::Reservation;
+use super::session::Session;
 use super::traits::{LockSession, Tried};
 use crate::provider::Grant;
 use crate::{LockError, LockErrorKind};
@@ -11,9 +15,9 @@ use crate::{LockError, LockErrorKind};
 impl<S: LockSession> Acquisition<'_, S> {
     /// Tries the lock, and waits for it if somebody else has it.
     pub(super) async fn run(mut self) -> Result<Grant, LockError> {
-        let key = self.pool.key(self.request.name());
+        let key = self.key;
         let mut place = WaitPlace::Queue;
-        match self.pool.reserve(key) {
+        match self.pool.reserve(key, self.access) {
             Ok(reservation) => match self.try_on_shared(reservation).await? {
                 Found::Granted(grant) => return Ok(grant),
                 Found::Held(beside) => place = beside,
@@ -30,20 +34,22 @@ impl<S: LockSession> Acquisition<'_, S> {
         Box::pin(self.wait(place)).await
     }
 
-    /// Goes on with a lock that is held: releases it and tries it again in one round trip, so that
+    /// Goes on with a lock that this session holds: releases it and tries it again in one round trip, so that
     /// whoever waits for it on the server comes first.
-    pub(super) async fn go_on_from(mut self, held: &HeldLock<S>) -> Result<Grant, LockError> {
-        let Some(reservation) = held.take_reservation() else {
-            return self.run().await;
-        };
-        let session = &held.session;
+    pub(super) async fn go_on_from(
+        mut self,
+        session: &Arc<Session<S>>,
+        mut reservation: Reservation<S::Key>,
+    ) -> Result<Grant, LockError> {
         session.liveness().remove_lock(&reservation.key);
         self.request.report_unanswered(true);
-        let relocking = session.relock(reservation.key);
+        let from = reservation.access;
+        let relocking = session.relock(reservation.key, from, self.access);
         let answer = session.within(self.patience(), relocking).await;
         self.request.report_unanswered(false);
         match answer {
             Ok((true, Tried::Granted(granted))) => {
+                reservation.change_access(self.access);
                 match self.granted(session, reservation, granted) {
                     Err(error) if self.tolerates(&error) => {
                         Box::pin(self.wait(WaitPlace::Queue)).await
@@ -51,12 +57,15 @@ impl<S: LockSession> Acquisition<'_, S> {
                     granted => granted,
                 }
             }
-            Ok((true, Tried::Held { others_wait })) => {
+            Ok((true, refused)) => {
                 // The next one in the server's queue has it, or one who was told.
                 self.request.report_contention();
                 let key = reservation.key;
                 drop(reservation);
-                let others = others_wait.then_some(WaitPlace::NoticeAfterOthers);
+                let others = match refused {
+                    Tried::Held { others_wait: false } => None,
+                    _ => Some(WaitPlace::NoticeAfterOthers),
+                };
                 let place = self.wait_place(session, key, others).await;
                 self.pool.return_session(session);
                 match self.request.waits() {

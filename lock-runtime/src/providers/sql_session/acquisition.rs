@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::held::HeldLock;
+use super::held::{Has, HeldLock};
 use super::leases::LeaseInUse;
 use super::pool::Pool;
 use super::reservation::Reservation;
 use super::session::Session;
-use super::traits::{Granted, LockSession};
+use super::traits::{Access, Granted, LockSession};
 use crate::clock::Timestamp;
-use crate::provider::{AcquireRequest, Grant};
+use crate::provider::{AcquireRequest, Grant, LockMode, LossReporter};
 use crate::providers::kit::deadline::Deadline;
 use crate::providers::kit::outage::Outage;
 use crate::token::FencingToken;
@@ -25,6 +25,11 @@ pub(super) const LAST_POLL: Duration = Duration::from_millis(400);
 pub(super) struct Acquisition<'a, S: LockSession> {
     pub(super) pool: &'a Arc<Pool<S>>,
     pub(super) request: &'a AcquireRequest,
+    /// The lock that is acquired: the request's own, or another one on the way to it.
+    pub(super) key: S::Key,
+    pub(super) access: Access,
+    /// Hears of the end of a session that has the lock.
+    loss: LossReporter,
     /// When a request that does not wait must have its answer.
     pub(super) deadline: Deadline,
     outage: Outage,
@@ -45,10 +50,40 @@ pub(super) enum WaitPlace {
 
 impl<'a, S: LockSession> Acquisition<'a, S> {
     pub(super) fn new(pool: &'a Arc<Pool<S>>, request: &'a AcquireRequest) -> Self {
+        let access = match request.mode() {
+            LockMode::Read => Access::Shared,
+            _ => Access::Exclusive,
+        };
+        let (key, loss) = (pool.key(request.name()), request.loss_reporter());
+        Self::of_key(pool, request, key, access, loss)
+    }
+
+    /// Makes one for another lock that the request needs on its way. Its loss is not that of the
+    /// request's grant.
+    pub(super) fn on_the_way(
+        pool: &'a Arc<Pool<S>>,
+        request: &'a AcquireRequest,
+        key: S::Key,
+    ) -> Result<Self, LockError> {
+        let (part, _) = AcquireRequest::new(request.name().clone(), request.lease(), true)?;
+        let loss = part.loss_reporter();
+        Ok(Self::of_key(pool, request, key, Access::Exclusive, loss))
+    }
+
+    fn of_key(
+        pool: &'a Arc<Pool<S>>,
+        request: &'a AcquireRequest,
+        key: S::Key,
+        access: Access,
+        loss: LossReporter,
+    ) -> Self {
         let patience = pool.settings.response_timeout;
         Self {
             pool,
             request,
+            key,
+            access,
+            loss,
             deadline: Deadline::new(request, Timestamp::now(), patience),
             outage: Outage::new(pool.settings.connect_timeout),
             lease_in_use: Some(pool.leases.use_one(request.lease())),
@@ -83,19 +118,39 @@ impl<'a, S: LockSession> Acquisition<'a, S> {
         reservation: Reservation<S::Key>,
         granted: Granted,
     ) -> Result<Grant, LockError> {
-        let (loss, liveness) = (self.request.loss_reporter(), session.liveness());
-        if !liveness.add_lock(reservation.key, loss) {
-            return Err(LockError::new(LockErrorKind::ProviderUnavailable)
-                .with_detail(liveness.why_ended().unwrap_or_default()));
+        self.add_lock(session, reservation.key)?;
+        Ok(self.grant_of(session, Has::Lock(reservation), granted))
+    }
+
+    /// Makes the end of the session the loss of this lock.
+    ///
+    /// # Errors
+    ///
+    /// If the session has ended meanwhile, and the lock with it.
+    pub(super) fn add_lock(&self, session: &Session<S>, key: S::Key) -> Result<(), LockError> {
+        let liveness = session.liveness();
+        match liveness.add_lock(key, self.loss.clone()) {
+            true => Ok(()),
+            false => Err(LockError::new(LockErrorKind::ProviderUnavailable)
+                .with_detail(liveness.why_ended().unwrap_or_default())),
         }
-        let held = HeldLock::new(session, reservation, self.lease_in_use.take());
+    }
+
+    /// Makes the grant of what the session has.
+    pub(super) fn grant_of(
+        &mut self,
+        session: &Arc<Session<S>>,
+        has: Has<S>,
+        granted: Granted,
+    ) -> Grant {
+        let held = HeldLock::new(session, has, self.lease_in_use.take());
         let grant = Grant::new(self.request, granted.sent_at)
             .with_server_lease(session.lease())
             .with_state(held);
-        Ok(match granted.token {
+        match granted.token {
             Some(token) => grant.with_token(FencingToken::new(token)),
             None => grant,
-        })
+        }
     }
 
     /// Says whether to put up with an error: only a request that waits does, and only for so long.

@@ -16,7 +16,9 @@ use crate::providers::kit::backoff::jittered;
 use crate::{LockError, LockErrorKind};
 
 /// How often a lock is tried again that this process itself is releasing.
-const CLEANUP_POLL: Duration = Duration::from_millis(10);
+pub(super) const CLEANUP_POLL: Duration = Duration::from_millis(10);
+/// Pauses before a request is made again whose session was found dead.
+pub(super) const RETRY_PAUSES: [Duration; 2] = [Duration::ZERO, Duration::from_millis(50)];
 /// Pauses between looks whether others wait. Those who wait are seen at each look; those who only
 /// look are done sooner.
 const LOOKS: [Duration; 3] = [
@@ -61,14 +63,17 @@ impl<S: LockSession> Acquisition<'_, S> {
             .end()
             .unwrap_or_else(|| Timestamp::now() + patience);
         loop {
-            let opening = self.in_time(self.pool.shared(self.request.lease()));
+            let opening = self.pool.shared_for(self.request.lease(), &reservation);
+            let opening = self.in_time(opening);
             let session = match select(opening, self.request.abandoned()).await {
-                First::Left(Ok(session)) => session,
+                First::Left(Ok(Some(session))) => session,
+                // Every session that may be had has the lock for this process.
+                First::Left(Ok(None)) => return Ok(Found::Held(WaitPlace::Queue)),
                 First::Left(Err(error)) if self.tolerates(&error) => continue,
                 First::Left(Err(error)) => return Err(error),
                 First::Right(()) => return Err(LockErrorKind::Contended.into()),
             };
-            match self.try_on(&session, reservation).await {
+            match self.try_on(&session, reservation, false).await {
                 Ok(Found::Unconfirmed(untried)) if !released_by.has_passed() => {
                     reservation = untried;
                     tokio::time::sleep(CLEANUP_POLL).await;
@@ -103,16 +108,23 @@ impl<S: LockSession> Acquisition<'_, S> {
         }
     }
 
-    /// Tries the lock on this session. An error with the reservation is that of a session that has
-    /// ended.
+    /// Tries the lock on this session, to which the reservation is bound. A reader may try it
+    /// `past_notices`. An error with the reservation is that of a session that has ended.
     pub(super) async fn try_on(
         &mut self,
         session: &Arc<Session<S>>,
         reservation: Reservation<S::Key>,
+        past_notices: bool,
     ) -> Result<Found<S>, (LockError, Option<Reservation<S::Key>>)> {
         let patience = self.patience();
         let left = self.deadline.end().map_or(patience, Timestamp::remaining);
-        let trying = session.try_lock(reservation.key);
+        let (key, access) = (reservation.key, reservation.access);
+        let trying = async {
+            match past_notices {
+                true => session.client.try_lock_past_notices(key).await,
+                false => session.try_lock(key, access).await,
+            }
+        };
         let error = match session.within(patience.min(left), trying).await {
             Ok(Tried::Granted(granted)) => {
                 self.recovered();
@@ -124,14 +136,18 @@ impl<S: LockSession> Acquisition<'_, S> {
             }
             Ok(Tried::Held { others_wait }) => {
                 self.recovered();
-                if self.pool.roster.has_ended_ones()
-                    && self.is_unconfirmed(session, reservation.key).await
-                {
+                if self.pool.roster.has_ended_ones() && self.is_unconfirmed(session, key).await {
                     return Ok(Found::Unconfirmed(reservation));
                 }
                 self.request.report_contention();
                 let others = others_wait.then_some(WaitPlace::Notice);
-                let place = self.wait_place(session, reservation.key, others);
+                let place = self.wait_place(session, key, others);
+                return Ok(Found::Held(place.await));
+            }
+            Ok(Tried::BehindNotices) => {
+                self.recovered();
+                self.request.report_contention();
+                let place = self.wait_place(session, key, Some(WaitPlace::Notice));
                 return Ok(Found::Held(place.await));
             }
             Err(error) => error,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::pool::Pool;
 use super::reservation::Reservation;
 use super::session::Session;
-use super::traits::LockSession;
+use super::traits::{BackendOf, LockSession, PermitKeys};
 use crate::LockError;
 use crate::background;
 use crate::future::select;
@@ -14,6 +14,17 @@ use crate::future::select;
 /// Somebody may cancel these requests too, by hand.
 const ATTEMPTS: usize = 5;
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// What a session may have, and this process does not want.
+enum Unconfirmed<S: LockSession> {
+    Lock(Reservation<S::Key>),
+    Permits {
+        keys: PermitKeys<S::Key>,
+        permits: Vec<S::Key>,
+        /// Of the semaphore, and of those permits that were held.
+        _reserved: (Reservation<S::Key>, Vec<Reservation<S::Key>>),
+    },
+}
 
 /// Releases the lock without keeping anybody waiting. Requests of a session are carried out in
 /// order, so this one comes after the unconfirmed one; and if the session ends, all its locks are
@@ -26,17 +37,43 @@ pub(super) fn release_unconfirmed<S: LockSession>(
     why: &LockError,
 ) {
     reservation.mark_unconfirmed(why);
+    settle(pool, session, Unconfirmed::Lock(reservation));
+}
+
+/// Does the same for permits, none of which anybody else may have from this session. `asking` is
+/// unconfirmed; so is the whole semaphore until this is settled.
+pub(super) fn release_unconfirmed_permits<S: LockSession>(
+    pool: &Arc<Pool<S>>,
+    session: &Arc<Session<S>>,
+    asking: Reservation<S::Key>,
+    keys: PermitKeys<S::Key>,
+    permits: Vec<S::Key>,
+    held: Vec<Reservation<S::Key>>,
+) {
+    let unconfirmed = Unconfirmed::Permits {
+        keys,
+        permits,
+        _reserved: (asking, held),
+    };
+    settle(pool, session, unconfirmed);
+}
+
+fn settle<S: LockSession>(
+    pool: &Arc<Pool<S>>,
+    session: &Arc<Session<S>>,
+    unconfirmed: Unconfirmed<S>,
+) {
     let (pool, session) = (Arc::downgrade(pool), Arc::clone(session));
     background::spawn_beside(async move {
         // The left one is asked first, so that its request is on its way whatever the other finds.
-        let released = unlock_again(&session, &reservation);
-        select(released, settle_from_another(&pool, &session, &reservation)).await;
+        let released = unlock_again(&session, &unconfirmed);
+        select(released, settle_from_another(&pool, &session, &unconfirmed)).await;
     });
 }
 
-async fn unlock_again<S: LockSession>(session: &Session<S>, reservation: &Reservation<S::Key>) {
+async fn unlock_again<S: LockSession>(session: &Session<S>, unconfirmed: &Unconfirmed<S>) {
     for _ in 0..ATTEMPTS {
-        if unlock(session, reservation).await {
+        if unconfirmed.unlock(session).await {
             return;
         }
         if session.has_ended() {
@@ -55,7 +92,7 @@ async fn unlock_again<S: LockSession>(session: &Session<S>, reservation: &Reserv
 async fn settle_from_another<S: LockSession>(
     pool: &Weak<Pool<S>>,
     session: &Session<S>,
-    reservation: &Reservation<S::Key>,
+    unconfirmed: &Unconfirmed<S>,
 ) {
     let pause = match pool.upgrade() {
         // An answer that is only late comes in this time.
@@ -77,9 +114,7 @@ async fn settle_from_another<S: LockSession>(
                 return;
             }
             let patience = pool.settings.patience(pool.settings.lease);
-            let held = other
-                .client
-                .may_be_held_by(reservation.key, session.backend);
+            let held = unconfirmed.may_be_held_by(&other, session.backend);
             if let Ok(false) = other.within(patience, held).await {
                 return;
             }
@@ -89,16 +124,39 @@ async fn settle_from_another<S: LockSession>(
     }
 }
 
-/// Releases the lock until the session does not hold it: an unconfirmed release and an unconfirmed
-/// lock after it may have made it hold the lock twice. True if there is nothing left to do.
-async fn unlock<S: LockSession>(session: &Session<S>, reservation: &Reservation<S::Key>) -> bool {
-    loop {
-        match session.unlock(reservation.key).await {
-            Ok(true) => {}
-            Ok(false) => return true,
-            // What it took ends with it, as soon as the server knows.
-            Err(_) if session.has_ended() => return session.liveness().ended().await,
-            Err(_) => return false,
+impl<S: LockSession> Unconfirmed<S> {
+    /// Releases it until the session does not have it: an unconfirmed release and an unconfirmed
+    /// lock after it may have made it hold a lock twice. True if there is nothing left to do.
+    async fn unlock(&self, session: &Session<S>) -> bool {
+        loop {
+            let released = match self {
+                Self::Lock(lock) => session.unlock(lock.key, lock.access).await,
+                Self::Permits { keys, permits, .. } => {
+                    let released = session.unlock_permits(*keys, permits).await;
+                    released.map(|count| count > 0)
+                }
+            };
+            match released {
+                Ok(true) => {}
+                Ok(false) => return true,
+                // What it took ends with it, as soon as the server knows.
+                Err(_) if session.has_ended() => return session.liveness().ended().await,
+                Err(_) => return false,
+            }
+        }
+    }
+
+    /// Says whether a session may have it, as another one sees it.
+    async fn may_be_held_by(
+        &self,
+        seen_by: &Session<S>,
+        backend: BackendOf<S>,
+    ) -> Result<bool, S::Error> {
+        match self {
+            Self::Lock(lock) => seen_by.client.may_be_held_by(lock.key, backend).await,
+            Self::Permits { permits, .. } => {
+                seen_by.client.may_have_permits(permits, backend).await
+            }
         }
     }
 }

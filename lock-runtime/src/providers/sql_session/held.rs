@@ -5,37 +5,45 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::leases::LeaseInUse;
 use super::reservation::Reservation;
 use super::session::Session;
-use super::traits::LockSession;
+use super::traits::{LockSession, PermitKeys};
 use crate::{LockError, LockErrorKind};
 
 pub(super) const NOT_HELD: &str = "the server had given a lock up before its holder did";
 
+/// What a grant has of the locks of its session.
+pub(super) enum Has<S: LockSession> {
+    Lock(Reservation<S::Key>),
+    Permits(PermitKeys<S::Key>, Vec<Reservation<S::Key>>),
+    /// A lock that it shares, on a session of its own, with the right to hold it alone. It may do
+    /// that already.
+    Upgradeable {
+        shared: Reservation<S::Key>,
+        right: Reservation<S::Key>,
+        is_alone: bool,
+    },
+}
+
 /// A lock that is held.
 pub(super) struct HeldLock<S: LockSession> {
     pub(super) session: Arc<Session<S>>,
-    reservation: Mutex<Option<Reservation<S::Key>>>,
+    has: Mutex<Option<Has<S>>>,
     _lease: Option<LeaseInUse>,
 }
 
 impl<S: LockSession> HeldLock<S> {
-    pub(super) fn new(
-        session: &Arc<Session<S>>,
-        reservation: Reservation<S::Key>,
-        lease: Option<LeaseInUse>,
-    ) -> Self {
+    pub(super) fn new(session: &Arc<Session<S>>, has: Has<S>, lease: Option<LeaseInUse>) -> Self {
         Self {
             session: Arc::clone(session),
-            reservation: Mutex::new(Some(reservation)),
+            has: Mutex::new(Some(has)),
             _lease: lease,
         }
     }
 
-    /// Takes the key out, which happens once: when the lock is released or passed on.
-    pub(super) fn take_reservation(&self) -> Option<Reservation<S::Key>> {
-        self.reservation
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+    /// Takes out what the grant has, which happens once: when it is released or passed on. The end
+    /// of the session is no loss of it any more.
+    pub(super) fn take(&self) -> Option<Has<S>> {
+        let mut has = self.has.lock().unwrap_or_else(PoisonError::into_inner);
+        has.take()
     }
 }
 

@@ -41,8 +41,12 @@ mod queue;
 mod wait;
 
 mod acquire;
+mod inspect;
+mod permits;
 mod release;
 mod renew;
+mod share;
+mod upgrade;
 
 mod provider;
 
@@ -52,7 +56,10 @@ pub(crate) use fault::{ClientError, Refusal};
 pub(crate) use provider::SessionProvider;
 pub(crate) use server::{Backend, Server};
 pub(crate) use settings::Settings;
-pub(crate) use traits::{Granted, LockSession, Opened, Seen, SessionUse, Tried};
+pub(crate) use traits::{
+    Access, Granted, LockSession, Notices, Opened, Part, Party, PermitKeys, Seen, SessionUse,
+    TakenPermits, Tried, Turn,
+};
 
 #[cfg(test)]
 mod tests;

@@ -5,12 +5,10 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Notify;
-
 use super::acquisition::{Acquisition, FIRST_POLL, LAST_POLL};
 use super::attempt::Found;
 use super::session::Session;
-use super::traits::LockSession;
+use super::traits::{Access, LockSession, Notices};
 use crate::background;
 use crate::future::{First, select};
 use crate::provider::Grant;
@@ -21,17 +19,19 @@ use crate::{LockError, LockErrorKind};
 struct Registration<S: LockSession> {
     session: Arc<Session<S>>,
     key: S::Key,
-    notices: Arc<Notify>,
+    access: Access,
+    notices: Arc<Notices>,
     /// Whoever releases the lock sees it.
     is_registered: bool,
 }
 
 impl<S: LockSession> Registration<S> {
-    fn new(session: &Arc<Session<S>>, key: S::Key) -> Self {
+    fn new(session: &Arc<Session<S>>, key: S::Key, access: Access) -> Self {
         session.add_listener();
         Self {
             session: Arc::clone(session),
             key,
+            access,
             notices: session.client.subscribe(key),
             is_registered: false,
         }
@@ -40,8 +40,8 @@ impl<S: LockSession> Registration<S> {
 
 impl<S: LockSession> Drop for Registration<S> {
     fn drop(&mut self) {
-        let (session, key, is_registered) =
-            (Arc::clone(&self.session), self.key, self.is_registered);
+        let (session, is_registered) = (Arc::clone(&self.session), self.is_registered);
+        let (key, access) = (self.key, self.access);
         let notices = Arc::clone(&self.notices);
         background::spawn_beside(async move {
             session.remove_listener();
@@ -50,7 +50,7 @@ impl<S: LockSession> Drop for Registration<S> {
             }
             let leaving = session
                 .client
-                .unregister_waiter(key, &notices, is_registered);
+                .unregister_waiter(key, access, &notices, is_registered);
             if leaving.await.is_err() {
                 // It would be seen to wait for as long as its session lives.
                 session.end("a wait for notices could not be ended");
@@ -67,20 +67,23 @@ impl<S: LockSession> Acquisition<'_, S> {
         key: S::Key,
         after_others: bool,
     ) -> Result<Option<Grant>, LockError> {
-        let opening = self.pool.shared(self.request.lease());
+        // A session that has the lock would not be refused it, and would not see itself wait.
+        let avoided = self.pool.reservations.sessions_of(&key);
+        let opening = self.pool.shared_but(self.request.lease(), &avoided);
         let opening = select(opening, self.request.abandoned());
         let session = match opening.await {
-            First::Left(Ok(session)) => session,
+            First::Left(Ok(Some(session))) => session,
+            First::Left(Ok(None)) => return Ok(None),
             First::Left(Err(error)) if self.tolerates(&error) => return Ok(None),
             First::Left(Err(error)) => return Err(error),
             First::Right(()) => return Ok(None),
         };
         let patience = self.patience();
-        let mut registration = Registration::new(&session, key);
+        let mut registration = Registration::new(&session, key, self.access);
         let (mut poll, mut waits_first) = (FIRST_POLL, after_others);
         while session.is_usable() {
             if !registration.is_registered {
-                let registering = session.client.register_waiter(key);
+                let registering = session.client.register_waiter(key, self.access);
                 match session.within(patience, registering).await {
                     Ok(is_registered) => registration.is_registered = is_registered,
                     Err(error) => {
@@ -97,11 +100,13 @@ impl<S: LockSession> Acquisition<'_, S> {
             if self.request.is_abandoned() {
                 return Err(LockErrorKind::Contended.into());
             }
+            let after_exclusive = registration.notices.take_after_exclusive();
             if !std::mem::take(&mut waits_first) {
-                match self.pool.reserve(key) {
-                    Ok(reservation) => {
+                match self.pool.reserve(key, self.access) {
+                    Ok(reservation) if reservation.bind(session.number()) => {
                         self.request.report_unanswered(true);
-                        let found = self.try_on(&session, reservation).await;
+                        let past_notices = after_exclusive && self.access == Access::Shared;
+                        let found = self.try_on(&session, reservation, past_notices).await;
                         self.request.report_unanswered(false);
                         match found {
                             Ok(Found::Granted(grant)) => return Ok(Some(grant)),
@@ -113,12 +118,12 @@ impl<S: LockSession> Acquisition<'_, S> {
                     Err(Some(unconfirmed)) if !self.tolerates(&unconfirmed) => {
                         return Err(unconfirmed);
                     }
-                    Err(_) => {}
+                    Ok(_) | Err(_) => {}
                 }
             }
             let pause = tokio::time::sleep(jittered(poll));
             let over = select(self.request.abandoned(), session.liveness().ended());
-            match select(registration.notices.notified(), select(over, pause)).await {
+            match select(registration.notices.arrived(), select(over, pause)).await {
                 First::Left(()) => poll = FIRST_POLL,
                 First::Right(_) => poll = (poll * 2).min(LAST_POLL),
             }

@@ -14,7 +14,9 @@ use super::reservation::{Reservation, Reservations};
 use super::roster::Roster;
 use super::server::Server;
 use super::session::Session;
-use super::traits::{BackendOf, LockSession, Opened, SessionUse, SettingsOf};
+use super::traits::{
+    Access, BackendOf, LockSession, Notices, Opened, PermitKeys, SessionUse, SettingsOf,
+};
 use crate::background;
 use crate::clock::Timestamp;
 use crate::provider::BoxFuture;
@@ -39,11 +41,15 @@ pub(super) struct Pool<S: LockSession> {
     state: Mutex<State<S>>,
     /// For the sessions in the server's queues.
     queue_permits: Arc<Semaphore>,
-    reservations: Arc<Reservations<S::Key>>,
+    pub(super) reservations: Arc<Reservations<S::Key>>,
+    /// Those of this process who hold the turnstile of a semaphore, and the session that has it.
+    turns: Mutex<HashMap<S::Key, Turns>>,
     pub(super) leases: Arc<Leases>,
     pub(super) roster: Roster<S>,
 }
 
+/// A session, and who is told of what it does not see itself.
+type Turns = (usize, Arc<Notices>);
 type Outcome<S> = Result<Arc<Session<S>>, LockError>;
 
 enum Choice<S: LockSession> {
@@ -51,6 +57,8 @@ enum Choice<S: LockSession> {
     /// Use it once the server keeps it for long enough.
     KeepFor(Arc<Session<S>>),
     Open(Arc<Signal<Outcome<S>>>),
+    /// No other one is to be had.
+    None,
 }
 
 struct State<S: LockSession> {
@@ -91,6 +99,7 @@ impl<S: LockSession> Pool<S> {
             state: Mutex::new(State::new()),
             queue_permits: Arc::new(Semaphore::new(settings.waiting_sessions)),
             reservations: Reservations::new(),
+            turns: Mutex::default(),
             leases: Arc::default(),
             roster: Roster::new(&settings.server_name),
             settings,
@@ -105,12 +114,16 @@ impl<S: LockSession> Pool<S> {
         }
     }
 
-    /// Takes a key, unless a lock of this provider has it.
+    /// Takes a key, unless a lock of this provider has it alone.
     ///
     /// # Errors
     ///
     /// `None` if a lock of this provider has the key; else why it cannot be asked for now.
-    pub(super) fn reserve(&self, key: S::Key) -> Result<Reservation<S::Key>, Option<LockError>> {
+    pub(super) fn reserve(
+        &self,
+        key: S::Key,
+        access: Access,
+    ) -> Result<Reservation<S::Key>, Option<LockError>> {
         let refused = {
             let mut state = self.lock();
             state.full_until.take_if(|(until, _)| until.has_passed());
@@ -118,7 +131,48 @@ impl<S: LockSession> Pool<S> {
         };
         match refused {
             Some(error) => Err(Some(error)),
-            None => self.reservations.take(key, &self.bounds),
+            None => self.reservations.take(key, access, &self.bounds),
+        }
+    }
+
+    /// Reserves a key for a session that shares it, to have it alone. Others of this provider may
+    /// be waiting for it: they cannot have it.
+    pub(super) fn reserve_upgrade(
+        &self,
+        key: S::Key,
+    ) -> Result<Reservation<S::Key>, Option<LockError>> {
+        self.reservations.take_upgrade(key, &self.bounds)
+    }
+
+    /// Returns the name of a lock as the server knows it.
+    pub(super) fn full_name(&self, name: &LockName) -> String {
+        format!("{}{name}", self.settings.key_prefix)
+    }
+
+    /// Refuses so many locks more, if there would be too many.
+    pub(super) fn check_room(&self, locks: usize) -> Result<(), LockError> {
+        match self.reservations.have_room(locks, &self.bounds) {
+            true => Ok(()),
+            false => Err(self.bounds.no_lock()),
+        }
+    }
+
+    /// Notes who is to be told of released permits, while a session has the turnstile.
+    pub(super) fn set_turn(&self, turnstile: S::Key, turn: Option<Turns>) {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        match turn {
+            Some(turn) => turns.insert(turnstile, turn),
+            None => turns.remove(&turnstile),
+        };
+    }
+
+    /// Tells who waits in this process, after a session has released permits that has the turnstile
+    /// too: it does not see itself.
+    pub(super) fn tell_waiter_of(&self, session: &Arc<Session<S>>, keys: &PermitKeys<S::Key>) {
+        let turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiter = turns.get(&keys.turnstile);
+        if let Some((_, notices)) = waiter.filter(|(having, _)| *having == session.number()) {
+            notices.arrive(false);
         }
     }
 
@@ -173,23 +227,52 @@ impl<S: LockSession> Pool<S> {
     ///
     /// The error of the attempt that was under way or next; at once, if no attempt is due soon.
     pub(super) async fn shared(self: &Arc<Self>, lease: Duration) -> Outcome<S> {
+        let session = self.shared_but(lease, &[]).await?;
+        session.ok_or_else(|| self.bounds.no_session())
+    }
+
+    /// Returns a shared session that has not got this key, and notes that it is asked for it.
+    /// `None` if there is no such session, and none may be opened.
+    pub(super) async fn shared_for(
+        self: &Arc<Self>,
+        lease: Duration,
+        reservation: &Reservation<S::Key>,
+    ) -> Result<Option<Arc<Session<S>>>, LockError> {
+        let others = reservation.sessions_of_others();
+        let session = self.shared_but(lease, &others).await?;
+        Ok(session.filter(|session| reservation.bind(session.number())))
+    }
+
+    /// Returns the least busy shared session but these; `None` if there is no other one, and none
+    /// may be opened.
+    pub(super) async fn shared_but(
+        self: &Arc<Self>,
+        lease: Duration,
+        avoided: &[usize],
+    ) -> Result<Option<Arc<Session<S>>>, LockError> {
         let class = self.class_of(lease);
-        match self.choose(class)? {
-            Choice::Use(session) => Ok(session),
+        match self.choose(class, avoided)? {
+            Choice::Use(session) => Ok(Some(session)),
             Choice::KeepFor(session) => {
                 let patience = self.settings.patience(lease);
                 session.within(patience, session.keep_for(class)).await?;
-                Ok(session)
+                Ok(Some(session))
             }
-            Choice::Open(attempt) => attempt.wait().await.clone(),
+            Choice::Open(attempt) => attempt.wait().await.clone().map(Some),
+            Choice::None => Ok(None),
         }
     }
 
-    fn choose(self: &Arc<Self>, class: Duration) -> Result<Choice<S>, LockError> {
+    fn choose(
+        self: &Arc<Self>,
+        class: Duration,
+        avoided: &[usize],
+    ) -> Result<Choice<S>, LockError> {
         let mut state = self.lock();
-        let usable = || state.shared.iter().filter(|session| session.is_usable());
+        let all = || state.shared.iter().filter(|session| session.is_usable());
+        let usable = || all().filter(|session| !avoided.contains(&session.number()));
         let may_open =
-            usable().count() < MOST_SHARED_OF_ALL && self.bounds.have_room() && !state.is_crowded();
+            all().count() < MOST_SHARED_OF_ALL && self.bounds.have_room() && !state.is_crowded();
         let of_class = || usable().filter(|session| session.lease() == class);
         let count = of_class().count();
         if let Some(best) = of_class().min_by_key(|session| session.requests_under_way()) {
@@ -209,6 +292,9 @@ impl<S: LockSession> Pool<S> {
                 .or_else(longest);
             if let Some(other) = other {
                 return Ok(Choice::KeepFor(Arc::clone(other)));
+            }
+            if !avoided.is_empty() {
+                return Ok(Choice::None);
             }
         }
         let pause = state.connecting.delay()?;

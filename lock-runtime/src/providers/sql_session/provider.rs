@@ -3,20 +3,23 @@
 use std::sync::Arc;
 
 use super::acquisition::Acquisition;
-use super::held::HeldLock;
+use super::held::{Has, HeldLock};
+use super::inspect::inspect;
 use super::look::look_again_and_again;
 use super::pool::Pool;
-use super::release::release;
+use super::release::{release, release_what};
 use super::renew::renew_all;
+use super::share::may_share;
 use super::traits::{LockSession, SettingsOf};
 use crate::background;
 use crate::background::run_here;
 use crate::clock::Timestamp;
 use crate::provider::{
-    AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, LockSpace, describe,
+    AcquireRequest, BoxFuture, Capabilities, Grant, LockKind, LockMode, LockProvider, LockSpace,
+    LockState, describe,
 };
 use crate::telemetry::spans;
-use crate::{LockError, LockErrorKind};
+use crate::{LockError, LockErrorKind, LockName};
 
 /// Locks held by sessions. A database's own provider is made of this.
 pub(crate) struct SessionProvider<S: LockSession> {
@@ -65,6 +68,18 @@ impl<S: LockSession> LockProvider for SessionProvider<S> {
         if self.gives_tokens {
             capabilities = capabilities.with_fencing_tokens();
         }
+        if S::SHARES {
+            capabilities = capabilities.with_read_write();
+        }
+        if S::UPGRADES {
+            capabilities = capabilities.with_upgradeable();
+        }
+        if S::TELLS_HOLDERS {
+            capabilities = capabilities.with_holders();
+        }
+        if S::HAS_PERMITS {
+            capabilities = capabilities.with_many_permits();
+        }
         // Without a place in the server's queue there is no order.
         if settings.waiting_sessions > 0 {
             capabilities = capabilities.with_fairness();
@@ -82,12 +97,17 @@ impl<S: LockSession> LockProvider for SessionProvider<S> {
         &'a self,
         request: &'a AcquireRequest,
     ) -> BoxFuture<'a, Result<Grant, LockError>> {
-        Box::pin(Acquisition::new(&self.pool, request).run())
+        let acquisition = Acquisition::new(&self.pool, request);
+        match request.mode() {
+            LockMode::Permits { limit, take } => Box::pin(acquisition.run_permits(limit, take)),
+            LockMode::Upgradeable => Box::pin(acquisition.run_upgradeable()),
+            _ => Box::pin(acquisition.run()),
+        }
     }
 
     fn renew<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<Timestamp, LockError>> {
         Box::pin(async move {
-            renew_all::<S>(&self.pool.settings, &[grant])
+            renew_all::<S>(&self.pool, &[grant])
                 .await
                 .pop()
                 .unwrap_or_else(|| Err(LockError::new(LockErrorKind::ProviderUnavailable)))
@@ -100,7 +120,7 @@ impl<S: LockSession> LockProvider for SessionProvider<S> {
     ) -> BoxFuture<'a, Vec<Result<Timestamp, LockError>>> {
         Box::pin(async move {
             let grants: Vec<_> = grants.iter().map(|grant| &**grant).collect();
-            renew_all::<S>(&self.pool.settings, &grants).await
+            renew_all::<S>(&self.pool, &grants).await
         })
     }
 
@@ -113,19 +133,51 @@ impl<S: LockSession> LockProvider for SessionProvider<S> {
         grant: &'a Grant,
         request: &'a AcquireRequest,
     ) -> BoxFuture<'a, Result<Grant, LockError>> {
-        let acquisition = Acquisition::new(&self.pool, request);
-        match grant.state::<HeldLock<S>>() {
-            // A lease is the session's: another one needs another session.
-            Some(held) if held.session.serves(request.lease()) => {
-                Box::pin(acquisition.go_on_from(held))
+        let is_one = |mode| matches!(mode, LockMode::Exclusive | LockMode::Read | LockMode::Write);
+        let goes_on = is_one(grant.mode()) && is_one(request.mode());
+        Box::pin(async move {
+            if let Some(held) = grant.state::<HeldLock<S>>()
+                // A lease is the session's: another one needs another session.
+                && goes_on && held.session.serves(request.lease())
+            {
+                let acquisition = Acquisition::new(&self.pool, request);
+                return match held.take() {
+                    Some(Has::Lock(lock)) => acquisition.go_on_from(&held.session, lock).await,
+                    Some(other) => {
+                        let released = release_what(&self.pool, &held.session, other).await;
+                        if let Err(error) = released {
+                            spans::release_failed(&error.with_name(request.name().clone()));
+                        }
+                        acquisition.run().await
+                    }
+                    None => acquisition.run().await,
+                };
             }
-            _ => Box::pin(async move {
-                if let Err(error) = release(&self.pool, grant).await {
-                    spans::release_failed(&error.with_name(request.name().clone()));
-                }
-                acquisition.run().await
-            }),
-        }
+            if let Err(error) = release(&self.pool, grant).await {
+                spans::release_failed(&error.with_name(request.name().clone()));
+            }
+            self.acquire(request).await
+        })
+    }
+
+    fn may_share<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<bool, LockError>> {
+        Box::pin(may_share(&self.pool, grant))
+    }
+
+    fn upgrade<'a>(
+        &'a self,
+        grant: &'a Grant,
+        request: &'a AcquireRequest,
+    ) -> BoxFuture<'a, Result<Grant, LockError>> {
+        Box::pin(Acquisition::new(&self.pool, request).upgrade(grant))
+    }
+
+    fn inspect<'a>(
+        &'a self,
+        name: &'a LockName,
+        kind: LockKind,
+    ) -> BoxFuture<'a, Result<LockState, LockError>> {
+        Box::pin(inspect(&self.pool, name, kind))
     }
 
     fn lock_space(&self) -> LockSpace {

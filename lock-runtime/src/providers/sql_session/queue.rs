@@ -23,11 +23,36 @@ const LONG_OPENING: Duration = Duration::from_secs(1);
 const CANCELLATION: Duration = Duration::from_millis(800);
 const CANCELS_EVERY: Duration = Duration::from_millis(30);
 
+/// A request that must not wait is looked at after this time.
+const NO_WAIT: Duration = Duration::from_millis(10);
+
+/// How a stand in the server's queue has ended.
+pub(super) enum Stood {
+    Granted,
+    /// By its bound, or since somebody waited for the end of its snapshot. The lock may have been
+    /// granted just then.
+    Ended,
+    /// Nobody wants the lock any more. What was to be left was left if this is `clean`, and else
+    /// the session has ended.
+    Abandoned {
+        clean: bool,
+    },
+    /// The session has ended.
+    Nothing,
+}
+
+/// What a session gives back whose wait is abandoned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leaving {
+    Everything,
+    TheLock,
+}
+
 impl<S: LockSession> Acquisition<'_, S> {
     /// Waits in the server's queue if there is a place in it, else for a notice. `None` if that
     /// came to nothing.
     pub(super) async fn wait_in_queue(&mut self, key: S::Key) -> Result<Option<Grant>, LockError> {
-        let reservation = match self.pool.reserve(key) {
+        let reservation = match self.pool.reserve(key, self.access) {
             Ok(reservation) => reservation,
             Err(Some(unconfirmed)) if !self.tolerates(&unconfirmed) => return Err(unconfirmed),
             Err(_) => return Ok(None),
@@ -82,25 +107,54 @@ impl<S: LockSession> Acquisition<'_, S> {
         session: &Arc<Session<S>>,
         reservation: Reservation<S::Key>,
     ) -> Result<Option<Grant>, LockError> {
+        reservation.bind(session.number());
         let idle = self.pool.settings.claim_within(self.request.lease());
-        let mut granting = Box::pin(session.lock(reservation.key, idle));
+        let stood = self.stand_in_queue(session, &reservation, idle, Leaving::Everything);
+        match stood.await? {
+            Stood::Granted => self.claim(session, reservation).await,
+            Stood::Ended => self.release_ended_wait(session, reservation).await,
+            Stood::Abandoned { clean } => {
+                if clean {
+                    drop(reservation);
+                    self.pool.return_session(session);
+                }
+                Err(LockErrorKind::Contended.into())
+            }
+            Stood::Nothing => Ok(None),
+        }
+    }
+
+    /// Stands in the server's queue on this session until the lock is granted or nobody wants it
+    /// any more. After an error the session has ended.
+    pub(super) async fn stand_in_queue(
+        &mut self,
+        session: &Arc<Session<S>>,
+        reservation: &Reservation<S::Key>,
+        idle: Duration,
+        leaving: Leaving,
+    ) -> Result<Stood, LockError> {
+        let mut granting = Box::pin(session.lock(reservation.key, reservation.access, idle));
         let mut missed = false;
-        let every = (self.request.lease() / 3).clamp(*CHECKS.start(), *CHECKS.end());
+        let checks = match self.request.waits() {
+            true => (self.request.lease() / 3).clamp(*CHECKS.start(), *CHECKS.end()),
+            false => NO_WAIT,
+        };
+        // An upgrade has not tried before, so that only a look can show who is in its way.
+        let mut every = match leaving {
+            Leaving::TheLock => NO_WAIT,
+            Leaving::Everything => checks,
+        };
         let error = loop {
-            let pause = tokio::time::sleep(every);
+            let pause = tokio::time::sleep(std::mem::replace(&mut every, checks));
             match select(&mut granting, select(self.request.abandoned(), pause)).await {
-                First::Left(Ok(())) => {
-                    drop(granting);
-                    return self.claim(session, reservation).await;
-                }
-                First::Left(Err(error)) if error.ends_a_wait() => {
-                    drop(granting);
-                    return self.release_ended_wait(session, reservation).await;
-                }
+                First::Left(Ok(())) => return Ok(Stood::Granted),
+                First::Left(Err(error)) if error.ends_a_wait() => return Ok(Stood::Ended),
                 First::Left(Err(error)) => break session.explain(error),
                 First::Right(First::Left(())) => {
-                    self.cancel_wait(session, reservation, granting).await;
-                    return Err(LockErrorKind::Contended.into());
+                    let clean = self
+                        .cancel_wait(session, reservation, granting, leaving)
+                        .await;
+                    return Ok(Stood::Abandoned { clean });
                 }
                 First::Right(First::Right(())) => match self.look_at(session).await {
                     // Abandoned meanwhile, which is looked at next.
@@ -108,11 +162,19 @@ impl<S: LockSession> Acquisition<'_, S> {
                     Ok(Some(Seen { waits: true, .. })) => {
                         missed = false;
                         self.request.report_contention();
+                        if !self.request.waits() {
+                            let clean = self.cancel_wait(session, reservation, granting, leaving);
+                            return Ok(Stood::Abandoned { clean: clean.await });
+                        }
                     }
                     // The wait was granted or ended; if the word of it does not come soon, it is
                     // lost.
                     Ok(Some(_)) => {
-                        if std::mem::replace(&mut missed, true) {
+                        let is_late = match self.deadline.end() {
+                            Some(end) => end.has_passed(),
+                            None => std::mem::replace(&mut missed, true),
+                        };
+                        if is_late {
                             session.end("the answer to a waiting request was lost");
                         }
                     }
@@ -134,7 +196,7 @@ impl<S: LockSession> Acquisition<'_, S> {
             session.end("a waiting request failed");
         }
         match self.tolerates(&error) {
-            true => Ok(None),
+            true => Ok(Stood::Nothing),
             false => Err(error),
         }
     }
@@ -220,13 +282,15 @@ impl<S: LockSession> Acquisition<'_, S> {
         }
     }
 
-    /// Takes the request out of the server's queue, since nobody wants the lock any more.
+    /// Takes the request out of the server's queue, since nobody wants the lock any more. False if
+    /// the session was ended for that.
     async fn cancel_wait(
         &self,
         session: &Arc<Session<S>>,
-        reservation: Reservation<S::Key>,
+        reservation: &Reservation<S::Key>,
         mut granting: impl Future<Output = Answer<S, ()>> + Unpin,
-    ) {
+        leaving: Leaving,
+    ) -> bool {
         let cancelling = async {
             let shared = self.pool.shared(self.pool.settings.lease).await.ok()?;
             // A cancellation that comes before the request that it is meant for has no effect.
@@ -237,19 +301,23 @@ impl<S: LockSession> Acquisition<'_, S> {
                 if let First::Left(_) = select(&mut granting, pause).await {
                     // The cancellation may have come just after the grant. Even the statement that
                     // took the lock may fail then, and keeps it.
-                    return session.client.unlock_all().await.ok();
+                    return match leaving {
+                        Leaving::Everything => session.client.unlock_all().await.ok(),
+                        Leaving::TheLock => {
+                            let unlocking = session.unlock(reservation.key, reservation.access);
+                            unlocking.await.ok().map(drop)
+                        }
+                    };
                 }
             }
             None
         };
         let clean = tokio::time::timeout(CANCELLATION, cancelling).await == Ok(Some(()));
-        if clean {
-            drop(reservation);
-            self.pool.return_session(session);
-        } else {
+        if !clean {
             session.end("the waiting request could not be cancelled");
             // Whoever has just given up learns that nobody can tell who holds the lock.
             self.request.report_trouble(Some(unanswered(CANCELLATION)));
         }
+        clean
     }
 }

@@ -99,6 +99,12 @@ impl<S: LockSession> Roster<S> {
         Ok(Some((replaced, why)))
     }
 
+    /// Says whether this process of the server serves a session of ours.
+    pub(super) fn serves_us(&self, pid: S::Pid) -> bool {
+        let state = self.lock();
+        state.sessions.iter().any(|(backend, _)| backend.pid == pid)
+    }
+
     /// Forgets a session that the server has no more, or that nobody can ask it about.
     pub(super) fn forget(&self, backend: BackendOf<S>) {
         self.lock().sessions.retain(|(known, _)| *known != backend);

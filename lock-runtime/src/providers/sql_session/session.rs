@@ -5,7 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::fault::ClientError;
-use super::traits::{Answer, BackendOf, Granted, LockSession, Opened, SessionUse, Tried};
+use super::traits::{
+    Access, Answer, BackendOf, Granted, LockSession, Opened, PermitKeys, SessionUse, TakenPermits,
+    Tried, Turn,
+};
 use crate::background;
 use crate::clock::Timestamp;
 use crate::providers::kit::fault::unanswered;
@@ -86,18 +89,33 @@ impl<S: LockSession> Session<S> {
         Ok(())
     }
 
+    /// Returns what tells it from other sessions, for as long as somebody has it.
+    pub(super) fn number(self: &Arc<Self>) -> usize {
+        Arc::as_ptr(self).addr()
+    }
+
     /// Tries the lock.
-    pub(super) fn try_lock(&self, key: S::Key) -> impl Future<Output = Answer<S, Tried>> + Send {
+    pub(super) fn try_lock(
+        &self,
+        key: S::Key,
+        access: Access,
+    ) -> impl Future<Output = Answer<S, Tried>> + Send {
         self.mark_used();
-        self.client.try_lock(key)
+        self.client.try_lock(key, access)
+    }
+
+    /// Says whether nobody waits for a lock that is shared; see [`LockSession::is_shareable`].
+    pub(super) fn is_shareable(&self, key: S::Key) -> impl Future<Output = Answer<S, bool>> + Send {
+        self.mark_used();
+        self.client.is_shareable(key)
     }
 
     /// Waits for the lock, as long as it takes; see [`LockSession::lock`].
-    pub(super) async fn lock(&self, key: S::Key, idle: Duration) -> Answer<S, ()> {
+    pub(super) async fn lock(&self, key: S::Key, access: Access, idle: Duration) -> Answer<S, ()> {
         self.waiting.store(true, Ordering::Relaxed);
         let _waiting = Reset(&self.waiting);
         self.mark_used();
-        self.client.lock(key, idle).await
+        self.client.lock(key, access, idle).await
     }
 
     /// Claims what it has waited for, and is kept for this lease from then on.
@@ -107,18 +125,46 @@ impl<S: LockSession> Session<S> {
     }
 
     /// Releases the lock; false if the session did not hold it.
-    pub(super) fn unlock(&self, key: S::Key) -> impl Future<Output = Answer<S, bool>> + Send {
+    pub(super) fn unlock(
+        &self,
+        key: S::Key,
+        access: Access,
+    ) -> impl Future<Output = Answer<S, bool>> + Send {
         self.mark_used();
-        self.client.unlock(key)
+        self.client.unlock(key, access)
     }
 
     /// Releases the lock and tries it again; see [`LockSession::relock`].
     pub(super) fn relock(
         &self,
         key: S::Key,
+        from: Access,
+        to: Access,
     ) -> impl Future<Output = Answer<S, (bool, Tried)>> + Send {
         self.mark_used();
-        self.client.relock(key)
+        self.client.relock(key, from, to)
+    }
+
+    /// Takes permits; see [`LockSession::try_permits`].
+    pub(super) fn try_permits(
+        &self,
+        keys: PermitKeys<S::Key>,
+        permits: &[S::Key],
+        most: usize,
+        turn: Turn,
+    ) -> impl Future<Output = Answer<S, Option<TakenPermits<S::Key>>>> + Send {
+        self.mark_used();
+        self.client.try_permits(keys, permits, most, turn)
+    }
+
+    /// Releases permits, and says how many of them the session had.
+    pub(super) fn unlock_permits(
+        &self,
+        keys: PermitKeys<S::Key>,
+        permits: &[S::Key],
+    ) -> impl Future<Output = Answer<S, usize>> + Send {
+        self.mark_used();
+        self.client.unlock_permits(keys, permits)
     }
 
     fn mark_used(&self) {

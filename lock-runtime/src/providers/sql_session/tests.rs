@@ -171,7 +171,7 @@ impl LockSession for FakeSession {
         &self.activity
     }
 
-    async fn try_lock(&self, key: u64) -> Reply<Tried> {
+    async fn try_lock(&self, key: u64, _: Access) -> Reply<Tried> {
         let sent_at = Timestamp::now();
         Ok(match self.take(key).await? {
             true => Tried::Granted(Granted {
@@ -183,7 +183,7 @@ impl LockSession for FakeSession {
     }
 
     /// Goes on waiting when nobody waits for the answer any more, as a server does.
-    async fn lock(&self, key: u64, _: Duration) -> Reply<()> {
+    async fn lock(&self, key: u64, _: Access, _: Duration) -> Reply<()> {
         let (database, number) = (Arc::clone(&self.database), self.number);
         let closed = Arc::clone(&self.closed);
         let waiting = crate::background::spawn_beside(async move {
@@ -210,7 +210,7 @@ impl LockSession for FakeSession {
         })
     }
 
-    async fn unlock(&self, key: u64) -> Reply<bool> {
+    async fn unlock(&self, key: u64, _: Access) -> Reply<bool> {
         self.give(key).await
     }
 

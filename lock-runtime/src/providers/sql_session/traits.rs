@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::future::ready;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -15,6 +16,7 @@ use super::server::{Backend, Server};
 use super::settings::Settings;
 use crate::LockError;
 use crate::clock::Timestamp;
+use crate::provider::LockKind;
 use crate::providers::kit::session::Liveness;
 
 /// One session of a database server that has named locks. Its locks live as long as it does.
@@ -80,13 +82,62 @@ pub(crate) trait LockSession: Sized + Send + Sync + 'static {
     /// Returns what the session has been asked.
     fn activity(&self) -> &Activity;
 
+    /// Whether several sessions may share a lock: then there are reader–writer locks.
+    const SHARES: bool = false;
+
+    /// Whether one who shares a lock may go on to hold it alone, before those who wait.
+    const UPGRADES: bool = false;
+    /// Whether it can be told who holds a lock.
+    const TELLS_HOLDERS: bool = false;
+    /// Whether there are [semaphores](Self::try_permits).
+    const HAS_PERMITS: bool = false;
+
     /// Says whether grants come with fencing tokens; by default they do not.
     fn gives_tokens(&self) -> bool {
         false
     }
 
-    /// Tries the lock, and says at once whether the session has it.
-    fn try_lock(&self, key: Self::Key) -> impl Future<Output = Answer<Self, Tried>> + Send;
+    /// Returns the key of the right to hold the lock of this name alone after having shared it.
+    fn upgrade_key(name: &str) -> Self::Key {
+        Self::key(name)
+    }
+
+    /// Returns who holds the lock of this name, and who waits for it.
+    fn parties(
+        &self,
+        name: &str,
+        kind: LockKind,
+    ) -> impl Future<Output = Answer<Self, Vec<Party<Self::Pid>>>> + Send {
+        let _ = (name, kind);
+        ready(Ok(Vec::new()))
+    }
+
+    /// Tries the lock, and says at once whether the session has it. Whoever wants to share it is
+    /// refused while somebody waits for it who does not.
+    fn try_lock(
+        &self,
+        key: Self::Key,
+        access: Access,
+    ) -> impl Future<Output = Answer<Self, Tried>> + Send;
+
+    /// Tries to share the lock, past those who wait for a notice of its release and want it alone.
+    fn try_lock_past_notices(
+        &self,
+        key: Self::Key,
+    ) -> impl Future<Output = Answer<Self, Tried>> + Send {
+        self.try_lock(key, Access::Shared)
+    }
+
+    /// Says whether nobody waits for the lock who wants it alone, by a try that leaves nothing.
+    /// Another session shares it.
+    fn is_shareable(&self, key: Self::Key) -> impl Future<Output = Answer<Self, bool>> + Send {
+        async move {
+            match self.try_lock(key, Access::Shared).await? {
+                Tried::Granted(_) => self.unlock(key, Access::Shared).await,
+                Tried::Held { .. } | Tried::BehindNotices => Ok(false),
+            }
+        }
+    }
 
     /// Waits for the lock in the server's queue, as long as it takes; nothing else can be asked
     /// meanwhile. From then on the server keeps the session for `idle` only, until
@@ -94,8 +145,12 @@ pub(crate) trait LockSession: Sized + Send + Sync + 'static {
     ///
     /// A session of [`SessionUse::OneLock`] may have a bound on its waits, after which this fails
     /// with an error that [ends a wait](ClientError::ends_a_wait).
-    fn lock(&self, key: Self::Key, idle: Duration)
-    -> impl Future<Output = Answer<Self, ()>> + Send;
+    fn lock(
+        &self,
+        key: Self::Key,
+        access: Access,
+        idle: Duration,
+    ) -> impl Future<Output = Answer<Self, ()>> + Send;
 
     /// Claims a lock that [`lock`](Self::lock) has been granted: the answer shows that the session
     /// lives since a time later than the grant, and has the token. The server keeps the session
@@ -107,15 +162,25 @@ pub(crate) trait LockSession: Sized + Send + Sync + 'static {
     ///
     /// The lock is free before the server looks for waiters, and a waiter is registered before it
     /// tries the lock. So one of the two sees the other, whichever comes first.
-    fn unlock(&self, key: Self::Key) -> impl Future<Output = Answer<Self, bool>> + Send;
+    fn unlock(
+        &self,
+        key: Self::Key,
+        access: Access,
+    ) -> impl Future<Output = Answer<Self, bool>> + Send;
 
-    /// Releases the lock and tries it again: whoever waits for it on the server comes first, and
-    /// whoever waits for a notice has the next try. Says whether the lock was held, and what became
-    /// of the try. By default it takes two requests, where one would be better.
-    fn relock(&self, key: Self::Key) -> impl Future<Output = Answer<Self, (bool, Tried)>> + Send {
+    /// Releases the lock and tries it again, perhaps in another way: whoever waits for it on the
+    /// server comes first, and whoever waits for a notice has the next try. Says whether the lock
+    /// was held, and what became of the try. By default it takes two requests, where one would be
+    /// better.
+    fn relock(
+        &self,
+        key: Self::Key,
+        from: Access,
+        to: Access,
+    ) -> impl Future<Output = Answer<Self, (bool, Tried)>> + Send {
         async move {
-            let was_held = self.unlock(key).await?;
-            Ok((was_held, self.try_lock(key).await?))
+            let was_held = self.unlock(key, from).await?;
+            Ok((was_held, self.try_lock(key, to).await?))
         }
     }
 
@@ -183,15 +248,19 @@ pub(crate) trait LockSession: Sized + Send + Sync + 'static {
     // tries the lock again and again.
 
     /// Returns where notices of this lock's release arrive from now on.
-    fn subscribe(&self, key: Self::Key) -> Arc<Notify> {
+    fn subscribe(&self, key: Self::Key) -> Arc<Notices> {
         let _ = key;
         Arc::default()
     }
 
     /// Has notices of this lock's release sent from here on: whoever releases it sees that somebody
     /// waits. False if that could not be arranged just now. The lock is tried after this.
-    fn register_waiter(&self, key: Self::Key) -> impl Future<Output = Answer<Self, bool>> + Send {
-        let _ = key;
+    fn register_waiter(
+        &self,
+        key: Self::Key,
+        access: Access,
+    ) -> impl Future<Output = Answer<Self, bool>> + Send {
+        let _ = (key, access);
         ready(Ok(false))
     }
 
@@ -200,10 +269,79 @@ pub(crate) trait LockSession: Sized + Send + Sync + 'static {
     fn unregister_waiter(
         &self,
         key: Self::Key,
-        notices: &Arc<Notify>,
+        access: Access,
+        notices: &Arc<Notices>,
         is_registered: bool,
     ) -> impl Future<Output = Answer<Self, ()>> + Send {
-        let _ = (key, notices, is_registered);
+        let _ = (key, access, notices, is_registered);
+        ready(Ok(()))
+    }
+
+    // Semaphores: each permit is a lock of its own, and whoever waits holds the turnstile. By
+    // default there are none.
+
+    /// Returns the keys of the semaphore with this name.
+    fn permit_keys(name: &str) -> PermitKeys<Self::Key> {
+        let key = Self::key(name);
+        PermitKeys {
+            asking: key,
+            turnstile: key,
+            released: key,
+        }
+    }
+
+    /// Returns the keys of the permits with these numbers.
+    fn permits(name: &str, numbers: impl Iterator<Item = u32>) -> Vec<Self::Key> {
+        let _ = (name, numbers);
+        Vec::new()
+    }
+
+    /// Takes some of these permits, as many as are free and at most `most`, and says which.
+    /// `None` if somebody waits for permits who comes first. The session has none of them.
+    fn try_permits(
+        &self,
+        keys: PermitKeys<Self::Key>,
+        permits: &[Self::Key],
+        most: usize,
+        turn: Turn,
+    ) -> impl Future<Output = Answer<Self, Option<TakenPermits<Self::Key>>>> + Send {
+        let _ = (keys, permits, most, turn);
+        ready(Ok(None))
+    }
+
+    /// Releases these permits, says how many of them the session had, and tells whoever waits.
+    fn unlock_permits(
+        &self,
+        keys: PermitKeys<Self::Key>,
+        permits: &[Self::Key],
+    ) -> impl Future<Output = Answer<Self, usize>> + Send {
+        let _ = (keys, permits);
+        ready(Ok(0))
+    }
+
+    /// Says whether another session may have one of these permits.
+    fn may_have_permits(
+        &self,
+        permits: &[Self::Key],
+        other: BackendOf<Self>,
+    ) -> impl Future<Output = Answer<Self, bool>> + Send {
+        let _ = (permits, other);
+        ready(Ok(true))
+    }
+
+    /// Returns the processes whose sessions have one of these permits; `None` if nobody can tell.
+    fn permit_holders(
+        &self,
+        permits: &[Self::Key],
+    ) -> impl Future<Output = Answer<Self, Option<Vec<Self::Pid>>>> + Send {
+        let _ = permits;
+        ready(Ok(None))
+    }
+
+    /// Has notices come of this key's releases, for a waiter that has [subscribed](Self::subscribe)
+    /// and that nobody need see.
+    fn listen(&self, key: Self::Key) -> impl Future<Output = Answer<Self, ()>> + Send {
+        let _ = key;
         ready(Ok(()))
     }
 
@@ -221,6 +359,90 @@ pub(crate) type Answer<S, T> = Result<T, <S as LockSession>::Error>;
 pub(crate) type SettingsOf<S> = Settings<<S as LockSession>::Target>;
 /// Which process of which server serves such a session.
 pub(crate) type BackendOf<S> = Backend<<S as LockSession>::Pid>;
+
+/// How a session wants a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Alone: a mutex, or a writer.
+    Exclusive,
+    /// Beside others who share it: a reader.
+    Shared,
+}
+
+/// Where notices of a lock's release arrive for one waiter.
+#[derive(Default)]
+pub(crate) struct Notices {
+    arrived: Notify,
+    after_exclusive: AtomicBool,
+}
+
+impl Notices {
+    /// Tells the waiter of a release; `after_exclusive` says that the lock was held alone.
+    pub(crate) fn arrive(&self, after_exclusive: bool) {
+        self.after_exclusive
+            .fetch_or(after_exclusive, Ordering::Relaxed);
+        self.arrived.notify_one();
+    }
+
+    /// Waits for the next notice.
+    pub(super) async fn arrived(&self) {
+        self.arrived.notified().await;
+    }
+
+    /// Says, once, whether somebody has released the lock who held it alone.
+    pub(super) fn take_after_exclusive(&self) -> bool {
+        self.after_exclusive.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// The keys of a semaphore.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PermitKeys<K> {
+    /// Stands for an acquisition inside this provider. No session is asked for it.
+    pub(crate) asking: K,
+    /// The lock that whoever waits for permits holds alone.
+    pub(crate) turnstile: K,
+    /// What its holder is told by when permits are released.
+    pub(crate) released: K,
+}
+
+/// A session of anybody's that has to do with a lock.
+#[derive(Debug)]
+pub(crate) struct Party<P> {
+    pub(crate) pid: P,
+    /// What the session calls itself.
+    pub(crate) label: String,
+    pub(crate) part: Part,
+}
+
+/// What a session has to do with a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Part {
+    Waits,
+    HasPermit,
+    /// It shares the lock, has the right to hold it alone, or does so.
+    Shares,
+    MayUpgrade,
+    HoldsAlone,
+}
+
+/// Whether others come first who wait for permits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// They do.
+    AfterOthers,
+    /// They do, and nobody else may take any meanwhile: it is several permits or none.
+    AfterOthersAlone,
+    /// They do not, since this process holds the turnstile.
+    First,
+}
+
+/// Permits that a session has been given.
+pub(crate) struct TakenPermits<K> {
+    /// When they were asked for.
+    pub(crate) sent_at: Timestamp,
+    pub(crate) permits: Vec<K>,
+}
 
 /// What a session is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -250,6 +472,8 @@ pub(crate) enum Tried {
         /// Others wait for a notice of its release. Whoever looks at the same time looks like them.
         others_wait: bool,
     },
+    /// The lock may be shared, but somebody waits for a notice who wants it alone, and comes first.
+    BehindNotices,
 }
 
 /// A lock that the server has granted.

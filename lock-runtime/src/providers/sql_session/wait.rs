@@ -16,7 +16,7 @@ const LONG_WAIT: Duration = Duration::from_secs(1);
 impl<S: LockSession> Acquisition<'_, S> {
     /// Waits at this place first, and then in the server's queue, until the lock is granted.
     pub(super) async fn wait(mut self, mut place: WaitPlace) -> Result<Grant, LockError> {
-        let key = self.pool.key(self.request.name());
+        let key = self.key;
         let mut poll = FIRST_POLL;
         loop {
             if self.request.is_abandoned() {

@@ -11,7 +11,8 @@ use super::error::{lock_error, unanswered};
 use super::held::Held;
 use super::node::Node;
 use super::path::LockPath;
-use super::session::{Room, Session};
+use super::queue::places;
+use super::session::{ROOM, Room, Session};
 use super::session_pool::SessionPool;
 use super::waiting::{Known, Miss, Waiting};
 use crate::clock::Timestamp;
@@ -40,7 +41,7 @@ impl<'a> Acquisition<'a> {
         Self {
             pool,
             request,
-            lock: pool.path(request.name()),
+            lock: pool.path(request.name(), request.mode()),
             owner: pool.owner(request.owner()),
             by: pool.answers_by(),
         }
@@ -48,13 +49,16 @@ impl<'a> Acquisition<'a> {
 
     /// Acquires the lock. `old` is given up as soon as the owner queues.
     pub(super) async fn run(self, mut old: Option<&Held>) -> Result<Grant, LockError> {
+        if self.lock.length() > ROOM && places(self.request.mode()) > 1 {
+            return Err(self.too_many());
+        }
         let mut outage = Outage::new(self.pool.settings.common.connect_timeout);
         loop {
             self.request.report_unanswered(true);
             let room = async {
                 match old {
                     // On the same session it need not wait for the old one's node to go.
-                    Some(old) if !old.node.session.has_ended() => Ok(Arc::clone(&old.node.room)),
+                    Some(old) if self.fits_into_the_room_of(old) => Ok(Arc::clone(&old.node.room)),
                     _ => self.pool.room(&self.lock).await,
                 }
             };
@@ -83,6 +87,20 @@ impl<'a> Acquisition<'a> {
             }
             tokio::time::sleep(PAUSE.min(until.remaining())).await;
         }
+    }
+
+    /// Says whether the nodes may take the place of the old ones on a session that lives.
+    fn fits_into_the_room_of(&self, old: &Held) -> bool {
+        let places = |lock: &LockPath| places(lock.mode());
+        !old.node.session.has_ended() && places(&self.lock) == places(&old.node.lock)
+    }
+
+    /// Returns the error for more permits than a connection could tell a server of.
+    fn too_many(&self) -> LockError {
+        let most = ROOM / self.lock.child_length();
+        invalid(format!(
+            "expected at most {most} permits of this name at once: each is a node to be watched"
+        ))
     }
 
     /// Queues on this session; `Err(None)` if it ended.

@@ -1,4 +1,4 @@
-//! Taking back a node that nobody wants, or that a lost request may have created.
+//! Taking back nodes that nobody wants, or that a lost request may have created.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! A lock that is held: the provider's own part of a grant, and the watch over its node.
+//! A lock that is held: the provider's own part of a grant, and the watch over its nodes.
 
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use super::node::{Created, LONGEST_PAUSE, Node, PAUSE};
 use crate::LockError;
 use crate::background;
 use crate::future::{First, select};
-use crate::provider::{Grant, LossReporter, OwnerId};
+use crate::provider::{Grant, LockKind, LossReporter, OwnerId};
 use crate::providers::kit::backoff::Pauses;
 use crate::providers::kit::error::lost;
 use crate::providers::kit::fault::Fault;
@@ -18,6 +19,9 @@ use crate::signal::Signal;
 
 /// A lock held for less than this is not looked at.
 const BEFORE_WATCHING: Duration = Duration::from_millis(20);
+/// What stands in a node that holds a permit. Waiters of the .NET library look for it: whoever
+/// queues behind it is woken to wait for a permit.
+pub(super) const ACQUIRED: &[u8] = b"ACQUIRED";
 pub(super) const REMOVED: &str = "its node was removed by somebody else";
 const GONE: &str = "its session has no connection, and its node is gone from the ensemble";
 /// How long a session is without a connection before another one is asked.
@@ -30,9 +34,9 @@ pub(super) struct Held {
     id: OwnerId,
     /// It is being released.
     let_go: Signal<()>,
-    /// Somebody else has removed the node.
+    /// Somebody else has removed a node.
     removed: AtomicBool,
-    /// The removal of its node is done, or has been seen to.
+    /// The removal of its nodes is done, or has been seen to.
     removal_seen_to: AtomicBool,
 }
 
@@ -46,8 +50,14 @@ impl Held {
             removed: AtomicBool::new(false),
             removal_seen_to: AtomicBool::new(false),
         });
+        held.node.pool.holds(held.created.czxid);
         held.node.session.hold(id, loss);
-        background::spawn_beside(Arc::clone(&held).watch(loss.clone()));
+        if held.is_permit() {
+            held.say_acquired();
+        }
+        for place in 0..held.created.names.len() {
+            background::spawn_beside(Arc::clone(&held).watch(place, loss.clone()));
+        }
         held
     }
 
@@ -67,22 +77,44 @@ impl Held {
         }
     }
 
-    /// Returns the node's path.
+    /// Returns the path of one of its nodes.
     pub(super) fn path(&self) -> String {
-        self.node.lock.child(&self.created.name)
+        let first = self.created.names.first();
+        self.node.lock.child(first.map_or("", String::as_str))
     }
 
+    fn is_permit(&self) -> bool {
+        self.node.lock.mode().kind() == LockKind::Semaphore
+    }
+
+    /// Writes into its nodes that they hold permits. Nobody waits for the answers: what is sent
+    /// later is carried out later, and the watch looks whether it is there.
+    fn say_acquired(&self) {
+        if self.node.session.is_connected() {
+            for path in self.node.paths(&self.created) {
+                drop(self.node.session.client.set_data(&path, ACQUIRED, None));
+            }
+        }
+    }
+
+    /// Takes note that somebody else has removed a node. Several permits are one lock, so the
+    /// others are given back.
     pub(super) fn was_removed(&self) {
-        self.removed.store(true, Ordering::Release);
+        let is_known = self.removed.swap(true, Ordering::AcqRel);
+        if !is_known && self.created.names.len() > 1 {
+            self.release_unconfirmed_later();
+        }
     }
 
-    /// Makes its end nobody's loss from here on.
-    pub(super) fn let_go(&self) {
-        self.let_go.set(());
+    /// Makes its end nobody's loss from here on. Says whether it was held until now.
+    pub(super) fn let_go(&self) -> bool {
+        let was_held = self.let_go.set(());
         self.node.session.let_go(self.id);
+        self.node.pool.holds_no_more(self.created.czxid);
+        was_held
     }
 
-    /// Sees to the removal of the node, if that is not gone, after it was let go for a new
+    /// Sees to the removal of the nodes, if they are not gone, after it was let go for a new
     /// acquisition.
     pub(super) fn release_unconfirmed(&self, is_gone: bool) {
         let seen_to = self.removal_seen_to.swap(true, Ordering::AcqRel);
@@ -96,12 +128,14 @@ impl Held {
         self.node.clone().release_unconfirmed_later(created);
     }
 
-    /// Has the server tell when the node is gone, and reports the loss.
-    async fn watch(self: Arc<Self>, loss: LossReporter) {
+    /// Has the server tell when one of the nodes is gone, and reports the loss. Whoever watches the
+    /// first one has another session tell, too, if this one has no connection.
+    async fn watch(self: Arc<Self>, place: usize, loss: LossReporter) {
+        let path = self.node.lock.child(&self.created.names[place]);
         let watching = async {
             tokio::time::sleep(BEFORE_WATCHING).await;
             loop {
-                match self.look().await {
+                match self.look(&path).await {
                     Ok(true) => {}
                     Ok(false) => return true,
                     Err(error) => match self.node.session.note(&error) {
@@ -113,8 +147,14 @@ impl Held {
                 }
             }
         };
+        let from_another = async {
+            match place {
+                0 => self.missed_by_another().await,
+                _ => pending().await,
+            }
+        };
         let watching = async {
-            match select(watching, self.missed_by_another()).await {
+            match select(watching, from_another).await {
                 First::Left(removed) => removed.then_some(REMOVED),
                 First::Right(()) => Some(GONE),
             }
@@ -126,7 +166,7 @@ impl Held {
         }
     }
 
-    /// Waits until the session has no connection and another one finds that the node is gone: so is
+    /// Waits until the session has no connection and another one finds that a node is gone: so is
     /// the session then, or all data of the ensemble. A server that has lost its data hangs up on
     /// clients that have seen more than it has.
     async fn missed_by_another(&self) {
@@ -144,11 +184,15 @@ impl Held {
         }
     }
 
-    /// Waits until something happens to the node, and says whether it is there nonetheless.
-    async fn look(&self) -> Result<bool, Error> {
-        let path = self.path();
-        match self.node.session.client.get_and_watch_data(&path).await {
-            Ok((_, stat, watcher)) if self.node.is_same(&self.created, &stat) => {
+    /// Waits until something happens to a node, and says whether it is there nonetheless.
+    async fn look(&self, path: &str) -> Result<bool, Error> {
+        let client = &self.node.session.client;
+        match client.get_and_watch_data(path).await {
+            Ok((data, stat, watcher)) if self.node.is_same(&self.created, &stat) => {
+                // The request that was to write it was lost, or somebody else wrote.
+                if self.is_permit() && data != ACQUIRED && self.let_go.get().is_none() {
+                    drop(client.set_data(path, ACQUIRED, None));
+                }
                 let event = watcher.changed().await;
                 match event.event_type {
                     EventType::Session => Err(Error::SessionExpired),

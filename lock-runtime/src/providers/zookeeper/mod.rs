@@ -4,6 +4,8 @@
 mod acl;
 mod address;
 mod error;
+mod queue;
+
 mod path;
 #[cfg(feature = "zookeeper-tls")]
 mod tls;
@@ -17,15 +19,19 @@ mod session_pool;
 
 mod node;
 
+mod create;
+
 mod cleanup;
 
 mod held;
 
 mod release;
 mod renew;
+mod sharing;
 mod waiting;
 
 mod acquire;
+mod inspect;
 
 mod provider;
 

@@ -3,24 +3,21 @@
 
 use sha2::{Digest, Sha512};
 
+use super::queue::{SEQUENCE, places, word};
 use crate::LockError;
+use crate::provider::LockMode;
 use crate::providers::kit::error::invalid;
 
-/// What the children begin with that stand for holders and waiters of a mutex. Other primitives
-/// use other words, and may sit below the same node.
-const CHILD: &str = "lock-";
-/// How many digits a sequence number has.
-const SEQUENCE: usize = 10;
-
-/// The node below which all who want one lock queue.
+/// The node below which all who want one lock queue, and the mode in which one of them does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LockPath {
     node: String,
+    mode: LockMode,
 }
 
 impl LockPath {
     /// Returns the node of this key in a directory that [`checked_directory`] let pass.
-    pub(super) fn new(directory: &str, key: &str) -> Self {
+    pub(super) fn new(directory: &str, key: &str, mode: LockMode) -> Self {
         let is_root = directory == "/";
         let mut node = String::with_capacity(directory.len() + key.len() + 1);
         if !is_root {
@@ -28,56 +25,35 @@ impl LockPath {
         }
         node.push('/');
         push_safe_name(&mut node, key, is_root);
-        Self { node }
+        Self { node, mode }
     }
 
     pub(super) fn node(&self) -> &str {
         &self.node
     }
 
-    /// Returns the path to which the server appends a sequence number.
-    pub(super) fn child_prefix(&self) -> String {
-        format!("{}/{CHILD}", self.node)
+    pub(super) fn mode(&self) -> LockMode {
+        self.mode
     }
 
-    /// Returns how long the path of a child that queues is.
+    /// Returns the path to which the server appends a sequence number.
+    pub(super) fn child_prefix(&self) -> String {
+        format!("{}/{}", self.node, word(self.mode))
+    }
+
+    /// Returns how long the paths are of the children with which one queues, taken together.
+    pub(super) fn length(&self) -> usize {
+        self.child_length().saturating_mul(places(self.mode))
+    }
+
+    /// Returns how long the path of a child is that queues.
     pub(super) fn child_length(&self) -> usize {
-        self.node.len() + "/".len() + CHILD.len() + SEQUENCE
+        self.node.len() + "/".len() + word(self.mode).len() + SEQUENCE
     }
 
     pub(super) fn child(&self, name: &str) -> String {
         format!("{}/{name}", self.node)
     }
-}
-
-/// Returns the sequence number of a child that queues for the lock.
-pub(super) fn sequence(child: &str) -> Option<i64> {
-    child.strip_prefix(CHILD)?.parse().ok()
-}
-
-/// Says whether this child's number is beyond the last one. The server counts in 32 bits, and goes
-/// on below zero for some of the nodes that are created at the same time. Such numbers say nothing
-/// about who came first.
-pub(super) fn is_beyond_the_last(child: &str) -> bool {
-    sequence(child).is_some_and(|sequence| sequence < 0)
-}
-
-/// Returns the last of those who queue before this child, or that nobody does. `None` if the child
-/// itself is not there.
-pub(super) fn predecessor<'a>(children: &'a [String], own: &str) -> Option<Option<&'a str>> {
-    let own = sequence(own)?;
-    let mut is_there = false;
-    let mut last: Option<(i64, &str)> = None;
-    for child in children {
-        let Some(sequence) = sequence(child) else {
-            continue;
-        };
-        is_there |= sequence == own;
-        if sequence < own && last.is_none_or(|(highest, _)| highest < sequence) {
-            last = Some((sequence, child));
-        }
-    }
-    is_there.then_some(last.map(|(_, child)| child))
 }
 
 /// Says what is wrong with a directory, if ZooKeeper does not take it. That does not repeat the

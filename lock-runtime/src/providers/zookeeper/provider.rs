@@ -6,16 +6,19 @@ use std::time::Duration;
 
 use super::acquire::Acquisition;
 use super::held::Held;
+use super::inspect::inspect;
 use super::release::release;
 use super::renew::renew_all;
 use super::session_pool::SessionPool;
 use super::settings::Settings;
+use super::sharing::may_share;
 use crate::background::run_here;
 use crate::clock::Timestamp;
 use crate::provider::{
-    AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, LockSpace, describe,
+    AcquireRequest, BoxFuture, Capabilities, Grant, LockKind, LockProvider, LockSpace, LockState,
+    describe,
 };
-use crate::{LockError, LockErrorKind};
+use crate::{LockError, LockErrorKind, LockName};
 
 /// Locks on a ZooKeeper ensemble, 3.5 or newer.
 ///
@@ -26,6 +29,9 @@ use crate::{LockError, LockErrorKind};
 /// so both exclude each other. The node is created when missing and removed when empty. It is a
 /// container: when its last child went with a session, the server itself removes it, within a
 /// minute or so.
+///
+/// A reader–writer lock has children `read-…` and `write-…` there, and a semaphore `semaphore-…`, one
+/// for each permit, again as the .NET library has them. The kinds do not see each other.
 ///
 /// * **Lease.** It is the timeout of the session as the server grants it. All locks of a provider
 ///   share the session, so a lease named for a single lock has no effect. When the paths of the
@@ -40,6 +46,8 @@ use crate::{LockError, LockErrorKind};
 ///   the session may live. An unreachable ensemble is noticed when a request goes unanswered. A
 ///   waiter, which has no request outstanding, notices it once the connection has been silent for
 ///   its share of the connect timeout.
+/// * **Several permits** of one caller are one lock. Their nodes must fit into the 100 KiB of a
+///   session, or the request is refused with `InvalidConfig`.
 /// * **Fencing tokens** are the ids of the transactions that created the nodes (`czxid`). They grow
 ///   over restarts, elections and reconnects, as long as the ensemble's data lives. When that is
 ///   gone, this process gives no tokens rather than lower ones. They are the ensemble's, so no
@@ -115,6 +123,9 @@ impl LockProvider for ZooKeeperProvider {
             .with_contention_reports()
             .with_response_timeout(self.pool.settings.common.response_timeout)
             .with_fairness()
+            .with_read_write()
+            .with_many_permits()
+            .with_holders()
     }
 
     fn describe(&self) -> String {
@@ -174,6 +185,23 @@ impl LockProvider for ZooKeeperProvider {
             held.release_unconfirmed(false);
             outcome
         })
+    }
+
+    fn may_share<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<bool, LockError>> {
+        Box::pin(async move {
+            match Held::of(grant) {
+                Some(held) => may_share(held).await,
+                None => Err(LockErrorKind::Lost.into()),
+            }
+        })
+    }
+
+    fn inspect<'a>(
+        &'a self,
+        name: &'a LockName,
+        kind: LockKind,
+    ) -> BoxFuture<'a, Result<LockState, LockError>> {
+        Box::pin(inspect(&self.pool, name, kind))
     }
 
     fn lock_space(&self) -> LockSpace {

@@ -10,9 +10,10 @@ use crate::providers::kit::error::lost;
 use crate::providers::kit::fault::Fault;
 use crate::sending::unsent;
 
-/// Removes the node of a lock that is held.
+/// Removes the nodes of a lock that is held.
 pub(super) async fn release(held: &Held) -> Result<(), LockError> {
-    held.let_go();
+    // By a second release of one grant, somebody else's nodes may have these names.
+    let mut asked = !held.let_go();
     if let Some(loss) = held.loss() {
         return Err(loss);
     }
@@ -33,7 +34,6 @@ pub(super) async fn release(held: &Held) -> Result<(), LockError> {
     }
     drop(unsent);
     let removing = async {
-        let mut asked = false;
         loop {
             match node.remove(&held.created, &mut asked).await {
                 // It was carried out, or never will be.

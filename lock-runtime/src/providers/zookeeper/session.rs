@@ -17,7 +17,7 @@ use crate::providers::kit::session::Liveness;
 /// How long the paths may be, taken together, that a session watches. The client tells a new
 /// connection of them in pieces of 128 KiB, and takes the answer to a second piece for an error.
 /// Then no connection would come about any more (`WatchManager::resend_watches` in version 0.11).
-const ROOM: usize = 100 << 10;
+pub(super) const ROOM: usize = 100 << 10;
 
 pub(super) const ENDED: &str = "its ZooKeeper session has expired or was closed";
 
@@ -32,7 +32,7 @@ pub(super) struct Session {
     taken: AtomicUsize,
 }
 
-/// A part of a session's room, enough to watch one path at a time.
+/// A part of a session's room, enough to watch the nodes with which somebody queues.
 pub(super) struct Room {
     session: Arc<Session>,
     length: usize,

@@ -1,10 +1,11 @@
 //! The session in use, how it is made anew, and another one when it has no room.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use zookeeper_client::Stat;
 
 use super::connect::connect;
 use super::path::LockPath;
@@ -12,7 +13,7 @@ use super::session::{Room, Session};
 use super::settings::Settings;
 use super::transactions::Transactions;
 use crate::clock::Timestamp;
-use crate::provider::OwnerId;
+use crate::provider::{Holder, LockMode, OwnerId};
 use crate::providers::kit::holder::Names;
 use crate::providers::kit::reconnect::{Joined, SingleFlight};
 use crate::{LockError, LockName};
@@ -40,6 +41,8 @@ struct State {
     attempt: SingleFlight<Arc<Session>>,
     /// The ids of the latest sessions. The server may have one that is not here any more.
     ids: VecDeque<i64>,
+    /// The transactions that created the nodes of locks that this process holds.
+    held: HashSet<i64>,
 }
 
 impl SessionPool {
@@ -54,13 +57,18 @@ impl SessionPool {
         }
     }
 
-    pub(super) fn path(&self, name: &LockName) -> LockPath {
-        LockPath::new(&self.settings.directory, &self.names.key(name))
+    pub(super) fn path(&self, name: &LockName, mode: LockMode) -> LockPath {
+        LockPath::new(&self.settings.directory, &self.names.key(name), mode)
     }
 
     /// Returns what stands in the node of this owner: who it is, for a person, and which grant.
     pub(super) fn owner(&self, id: OwnerId) -> String {
         self.names.owner(id)
+    }
+
+    /// Returns the holder that this text of an owner tells of.
+    pub(super) fn holder(&self, owner: &str) -> Holder {
+        self.names.holder(owner)
     }
 
     /// Returns by when a request that does not wait has an answer: after the response timeout. In an
@@ -82,22 +90,44 @@ impl SessionPool {
         loop {
             let attempt = {
                 let mut state = self.lock();
-                if let Some(room) = state.room(lock.child_length(), self.long_outage()) {
+                if let Some(room) = state.room(lock.length(), self.long_outage()) {
                     return Ok(Arc::new(room));
                 }
                 self.attempt(&mut state)
             };
             // Others may have taken all its room by now.
-            if let Some(room) = attempt.outcome().await?.room(lock.child_length()) {
+            if let Some(room) = attempt.outcome().await?.room(lock.length()) {
                 return Ok(Arc::new(room));
             }
         }
     }
 
-    /// Says whether a session of this id is or was one of these. Their nodes of a name, other than
-    /// that of the acquisition under way, are on their way out.
+    /// Says whether a session of this id is or was one of these.
     pub(super) fn is_own(&self, id: i64) -> bool {
         self.lock().ids.contains(&id)
+    }
+
+    /// Says whether a node is on its way out: one of these sessions has created it, and no lock is
+    /// held by it. An acquisition that is under way does not ask this about its own nodes, and
+    /// there is no other one of its name.
+    pub(super) fn was_left_behind(&self, stat: &Stat) -> bool {
+        let state = self.lock();
+        state.ids.contains(&stat.ephemeral_owner) && !state.held.contains(&stat.czxid)
+    }
+
+    /// Takes note that a lock is held by the nodes that this transaction created.
+    pub(super) fn holds(&self, czxid: i64) {
+        self.lock().held.insert(czxid);
+    }
+
+    /// Says whether a lock is held by the nodes that this transaction created.
+    pub(super) fn is_held(&self, czxid: i64) -> bool {
+        self.lock().held.contains(&czxid)
+    }
+
+    /// Takes note that it is not held any more.
+    pub(super) fn holds_no_more(&self, czxid: i64) {
+        self.lock().held.remove(&czxid);
     }
 
     /// Returns after how long a session without a connection is not waited for any more: then

@@ -1,7 +1,7 @@
 use super::*;
 
 fn node(directory: &str, key: &str) -> String {
-    LockPath::new(directory, key).node
+    LockPath::new(directory, key, LockMode::Exclusive).node
 }
 
 /// What the .NET library's own tests say.
@@ -98,40 +98,5 @@ fn directories_are_checked() {
     }
     for wrong in ["", "a", "//", "/a/", "/a//b", "/.", "/a/../b", "/a\u{1}"] {
         assert!(checked_directory(wrong).is_err(), "{wrong}");
-    }
-}
-
-#[test]
-fn the_queue_is_in_the_order_of_sequence_numbers() {
-    let children = [
-        "lock-0000000010",
-        "read-0000000001",
-        "lock-0000000009",
-        "lock-",
-        "lock-x",
-        "semaphore-0000000000",
-        "lock-0000000012",
-    ]
-    .map(str::to_owned);
-    let before = |own| predecessor(&children, own);
-    assert_eq!(before("lock-0000000009"), Some(None));
-    assert_eq!(before("lock-0000000010"), Some(Some("lock-0000000009")));
-    assert_eq!(before("lock-0000000012"), Some(Some("lock-0000000010")));
-    assert_eq!(before("lock-0000000011"), None);
-}
-
-/// The server counts in 32 bits, and fills up with zeros behind the sign.
-#[test]
-fn numbers_beyond_the_last_one_are_known() {
-    for last in [
-        "lock-2147483647",
-        "lock-0000000000",
-        "lock-x",
-        "read--000000001",
-    ] {
-        assert!(!is_beyond_the_last(last), "{last}");
-    }
-    for beyond in ["lock--2147483648", "lock--000000001"] {
-        assert!(is_beyond_the_last(beyond), "{beyond}");
     }
 }
