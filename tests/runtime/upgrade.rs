@@ -404,6 +404,23 @@ fn the_provider_is_asked_while_readers_of_the_process_still_read() {
     });
 }
 
+/// A server may let one session have a lock twice, so it is not asked for a second such grant.
+#[test]
+fn the_provider_is_asked_for_one_such_grant_at_a_time() {
+    run(async {
+        let provider = TestProvider::new();
+        let lock = rw_on(&provider, "once");
+        let may = lock.upgradeable_read().await.unwrap();
+        let before = provider.calls(Operation::Acquire);
+        let late = lock.upgradeable_read_for(SHORT).await.unwrap_err();
+        assert_eq!(late.kind(), LockErrorKind::TimedOut);
+        assert_eq!(provider.calls(Operation::Acquire), before);
+        drop(may);
+        drop(lock.upgradeable_read_for(BOUND).await.unwrap());
+        nothing_held(&provider).await;
+    });
+}
+
 #[test]
 fn a_reader_of_another_process_keeps_the_upgrade_waiting() {
     run(async {
