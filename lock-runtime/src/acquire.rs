@@ -10,7 +10,7 @@ use tokio::task::coop;
 use tokio::time::Sleep;
 
 use crate::background;
-use crate::clock::Timestamp;
+use crate::clock::{Span, Timestamp};
 use crate::error::{LockError, LockErrorKind};
 use crate::gate::{Arrival, Look, SlotRef, Wanted};
 use crate::kind::{Kind, Won};
@@ -25,12 +25,12 @@ const ONE_ANSWER: Duration = Duration::from_secs(2);
 /// provider answers at its bound says more than a timer does.
 const SLACK: Duration = Duration::from_millis(40);
 /// How long a caller that gives up waits for the provider to take its request back.
-const WITHDRAWAL: Duration = Duration::from_millis(25);
+pub(crate) const WITHDRAWAL: Duration = Duration::from_millis(25);
 
 /// Returns when a wait that begins now ends, if ever.
 #[inline]
-fn end_of_wait(wanted: &Wanted, provider: &Capabilities) -> Timestamp {
-    match wanted.timeout.get() {
+pub(crate) fn end_of_wait(timeout: Span, provider: &Capabilities) -> Timestamp {
+    match timeout.get() {
         None => Timestamp::NONE,
         Some(Duration::ZERO) => {
             Timestamp::now() + provider.response_timeout.unwrap_or(ONE_ANSWER) + SLACK
@@ -204,7 +204,7 @@ fn arrive<K: Kind>(
     check(kind, slot, facts, wanted)?;
     let mut known = || {
         if *until == Timestamp::NONE {
-            *until = end_of_wait(wanted, &facts.capabilities);
+            *until = end_of_wait(wanted.timeout, &facts.capabilities);
         }
         *until
     };

@@ -13,7 +13,9 @@ use crate::guard::{Guard, LockGuard};
 use crate::lease::Lease;
 use crate::provider::{Capabilities, Interest, LockKind, LockMode};
 use crate::reentrancy;
-use crate::shared_guard::{RwLockReadGuard, RwLockWriteGuard, SemaphorePermit};
+use crate::shared_guard::{
+    RwLockReadGuard, RwLockUpgradeableReadGuard, RwLockWriteGuard, SemaphorePermit,
+};
 use crate::source::Facts;
 use crate::telemetry::metrics::Meter;
 use crate::token::FencingToken;
@@ -185,6 +187,10 @@ impl Kind for Exclusive {
 #[derive(Clone, Copy)]
 pub struct Read;
 
+/// The reader–writer lock, beside other readers, as the one who may become the writer.
+#[derive(Clone, Copy)]
+pub(crate) struct Upgradeable;
+
 /// The reader–writer lock, alone.
 #[derive(Clone, Copy)]
 pub struct Write;
@@ -236,6 +242,15 @@ fn check_read_write(slot: &SlotRef, provider: &Capabilities) -> Result<(), LockE
         return Ok(());
     }
     let detail = format!("`{}` has no reader–writer locks", provider.provider);
+    Err(slot.error(LockErrorKind::Unsupported).with_detail(detail))
+}
+
+fn check_upgradeable(slot: &SlotRef, provider: &Capabilities) -> Result<(), LockError> {
+    check_read_write(slot, provider)?;
+    if provider.upgradeable {
+        return Ok(());
+    }
+    let detail = format!("`{}` has no upgradeable reads", provider.provider);
     Err(slot.error(LockErrorKind::Unsupported).with_detail(detail))
 }
 
@@ -349,6 +364,21 @@ shared!(
             true => slot.join_nested(),
             false => None,
         })
+    },
+    true
+);
+
+shared!(
+    Upgradeable,
+    RwLockUpgradeableReadGuard,
+    LockKind::RwLock,
+    "upgradeable",
+    |_: Upgradeable| LockMode::Upgradeable,
+    |_: Upgradeable, slot: &SlotRef, provider: &Capabilities| check_upgradeable(slot, provider),
+    // It could not join a read of its own, and would wait for it when it upgrades.
+    |_: Upgradeable, slot: &SlotRef| match reentrancy::holds(slot.address()) {
+        true => Err(slot.error(LockErrorKind::WouldDeadlock)),
+        false => Ok(None),
     },
     true
 );

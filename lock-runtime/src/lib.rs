@@ -124,6 +124,7 @@ mod body;
 mod cached_slot;
 mod inspect;
 mod shutdown;
+mod upgrade;
 
 mod providers;
 
@@ -178,6 +179,9 @@ pub use registry::{
 };
 pub use rw_lock::DistributedRwLock;
 pub use semaphore::DistributedSemaphore;
-pub use shared_guard::{RwLockReadGuard, RwLockWriteGuard, SemaphorePermit};
+pub use shared_guard::{
+    RwLockReadGuard, RwLockUpgradeableReadGuard, RwLockWriteGuard, SemaphorePermit,
+};
 pub use shutdown::shutdown;
 pub use token::FencingToken;
+pub use upgrade::UpgradeError;

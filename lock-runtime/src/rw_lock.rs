@@ -10,11 +10,11 @@ use crate::clock::Span;
 use crate::error::LockError;
 use crate::gate::{ReleaseMode, SlotRef, Wanted};
 use crate::inspect::inspect;
-use crate::kind::{Kind, Read, Write};
+use crate::kind::{Kind, Read, Upgradeable, Write};
 use crate::lock::{or_none, slot_of};
 use crate::name::LockName;
 use crate::provider::{LockKind, LockProvider, LockState};
-use crate::shared_guard::{RwLockReadGuard, RwLockWriteGuard};
+use crate::shared_guard::{RwLockReadGuard, RwLockUpgradeableReadGuard, RwLockWriteGuard};
 use crate::source::Source;
 
 /// A named lock that any number of readers may hold at the same time, or one writer alone. To make
@@ -90,7 +90,8 @@ impl DistributedRwLock {
 
     /// Keeps the lock for at least this long after a writer acquired it, up to 24 h, as
     /// [`DistributedLock::min_hold`](crate::DistributedLock::min_hold) does. For readers it is
-    /// ignored: it would keep writers out with nobody reading.
+    /// ignored: it would keep writers out with nobody reading. For a reader that becomes the writer
+    /// it counts from that moment.
     #[must_use]
     pub fn min_hold(mut self, min_hold: Duration) -> Self {
         self.min_hold = Span::of(min_hold);
@@ -170,6 +171,77 @@ impl DistributedRwLock {
         timeout: Duration,
     ) -> Result<Option<RwLockReadGuard>, LockError> {
         or_none(self.read_for(timeout).await)
+    }
+
+    /// Acquires the lock beside other readers, with the right to
+    /// [become the writer](RwLockUpgradeableReadGuard::upgrade), and waits for it as long as it
+    /// takes. Only one reader has that right at a time; the next one waits, and those behind it.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read). [`Unsupported`](crate::LockErrorKind::Unsupported) at once if the
+    /// provider cannot do this, and [`WouldDeadlock`](crate::LockErrorKind::WouldDeadlock) if the
+    /// calling task holds the lock through the attribute, to read or to write.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), lock_runtime::LockError> {
+    /// use lock_runtime::DistributedRwLock;
+    ///
+    /// let prices = DistributedRwLock::new("prices");
+    /// let looking = prices.upgradeable_read().await?;
+    /// let outdated = true; // Others may read at the same time. Nobody writes.
+    /// if outdated {
+    ///     let writing = looking.upgrade().await?;
+    ///     // What was read is still so: nobody has written in between.
+    ///     writing.release().await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn upgradeable_read(&self) -> Result<RwLockUpgradeableReadGuard, LockError> {
+        self.acquire(Upgradeable, None).await
+    }
+
+    /// Acquires the lock beside other readers, with the right to become the writer, and waits for it
+    /// at most this long. A timeout of zero tries once.
+    ///
+    /// # Errors
+    ///
+    /// As [`upgradeable_read`](Self::upgradeable_read), and as
+    /// [`DistributedLock::acquire_for`](crate::DistributedLock::acquire_for).
+    pub async fn upgradeable_read_for(
+        &self,
+        timeout: Duration,
+    ) -> Result<RwLockUpgradeableReadGuard, LockError> {
+        self.acquire(Upgradeable, Some(timeout)).await
+    }
+
+    /// Acquires the lock beside other readers, with the right to become the writer, if nobody has
+    /// that right or writes, or waits to write. Returns `None` otherwise.
+    ///
+    /// # Errors
+    ///
+    /// As [`upgradeable_read`](Self::upgradeable_read).
+    pub async fn try_upgradeable_read(
+        &self,
+    ) -> Result<Option<RwLockUpgradeableReadGuard>, LockError> {
+        self.try_upgradeable_read_for(Duration::ZERO).await
+    }
+
+    /// Acquires the lock beside other readers, with the right to become the writer, and waits for it
+    /// at most this long. Returns `None` if another holder was in the way by then.
+    ///
+    /// # Errors
+    ///
+    /// As [`upgradeable_read`](Self::upgradeable_read).
+    pub async fn try_upgradeable_read_for(
+        &self,
+        timeout: Duration,
+    ) -> Result<Option<RwLockUpgradeableReadGuard>, LockError> {
+        or_none(self.upgradeable_read_for(timeout).await)
     }
 
     /// Acquires the lock alone, and waits for it as long as it takes.

@@ -4,19 +4,21 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 
 use crate::end::LostSignal;
-use crate::error::LockError;
-use crate::gate::{Release, ReleaseMode, Share, SlotRef};
+use crate::error::{LockError, LockErrorKind};
+use crate::gate::{Release, ReleaseMode, Share, SlotRef, Upgraded};
 use crate::guard::{Guard, answered, loss_of};
 use crate::lease::Lease;
 use crate::name::LockName;
+use crate::provider::LockMode;
 use crate::reentrancy::Holding;
 use crate::telemetry::metrics::Meter;
 use crate::token::FencingToken;
 
 /// A share of a lock, until it is given back.
-struct Held {
+pub(crate) struct Held {
     slot: SlotRef,
     share: Share,
     release: ReleaseMode,
@@ -57,6 +59,53 @@ impl Held {
                 Box::pin(answered(&self.slot, lease, self.release, answer)).await
             }
         }
+    }
+
+    /// Begins to make the writer of a reader that may become it.
+    pub(crate) fn begin_upgrade(&self, waits: bool) -> Result<(), LockError> {
+        match self.slot.begin_upgrade(&self.share, waits) {
+            Err(error) if error.kind() == LockErrorKind::Lost => Err(self.loss()),
+            answer => answer,
+        }
+    }
+
+    /// Returns what has become of an upgrade, once that is known.
+    pub(crate) fn poll_upgrade(&self, context: &Context<'_>) -> Poll<Result<Upgraded, LockError>> {
+        self.slot.poll_upgrade(&self.share, context)
+    }
+
+    /// Makes the writer's guard of the reader's, for which the slot has the writer's share already.
+    pub(crate) fn upgraded(
+        self,
+        (token, lease): Upgraded,
+        meter: Meter,
+    ) -> Result<RwLockWriteGuard, LockError> {
+        self.meter.released(|| false);
+        self.released.store(true, Ordering::Relaxed);
+        let slot = self.slot.clone();
+        let token = match &lease {
+            Some(_) => token,
+            None => slot.draw_shared_token(LockMode::Write),
+        };
+        let share = Share::new(LockMode::Write, token, lease, self.share.min_hold);
+        if let Some(lease) = &share.lease
+            && !lease.take()
+        {
+            let lost = lease.loss();
+            slot.release_share(&share, self.release);
+            meter.not_acquired(lost.kind());
+            return Err(lost);
+        }
+        Ok(RwLockWriteGuard::new(
+            slot,
+            share,
+            self.release,
+            meter.acquired(),
+        ))
+    }
+
+    pub(crate) fn slot(&self) -> &SlotRef {
+        &self.slot
     }
 
     /// Gives the share back, and ends the metrics of the hold.
@@ -181,6 +230,76 @@ guard!(
 impl fmt::Debug for RwLockReadGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RwLockReadGuard")
+            .field("name", self.name())
+            .field("fencing_token", &self.fencing_token())
+            .field("is_lost", &self.is_lost())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The share of a reader who may become the writer. Plain readers may hold theirs at the same time,
+/// and no writer does, nor another reader who may become the writer.
+///
+/// [`upgrade`](Self::upgrade) makes the writer of it, without anybody writing in between. As there
+/// is only one such reader, two that want to upgrade never wait for each other.
+///
+/// It has a grant of the server of its own. Its lease is renewed in the background, and it is
+/// released when it is dropped. It may be dropped everywhere, as a [`LockGuard`](crate::LockGuard).
+#[must_use = "the lock is released as soon as the guard is dropped"]
+pub struct RwLockUpgradeableReadGuard(pub(crate) Held);
+
+impl RwLockUpgradeableReadGuard {
+    /// Returns the lock's name.
+    pub fn name(&self) -> &LockName {
+        &self.0.slot.name
+    }
+
+    /// Tells whether the lock is no longer known to be held. Once true, it stays true. It is never
+    /// false at or after the end of the lease's validity.
+    pub fn is_lost(&self) -> bool {
+        self.0.is_lost()
+    }
+
+    /// Returns a future that resolves when the lock is lost, at most 5 ms after its deadline.
+    ///
+    /// If the guard is released or upgraded before that, the future need not resolve, and a task
+    /// that only awaits it may wait for ever. The loss of the writer's hold is told by the writer's
+    /// guard.
+    pub fn lost(&self) -> LostSignal {
+        self.0.lost()
+    }
+
+    /// Ends this reader's share, and waits until the provider has confirmed it, if the provider must
+    /// be asked.
+    ///
+    /// # Errors
+    ///
+    /// As [`LockGuard::release`](crate::LockGuard::release).
+    ///
+    /// # Cancel safety
+    ///
+    /// The release happens even if the future is dropped at any time: it goes on in the background.
+    pub async fn release(self) -> Result<(), LockError> {
+        self.0.release_in_place().await
+    }
+
+    /// Returns this grant's fencing token; `None` if the provider gives none. It is above those of
+    /// all writers before, and below those of all writers after, this one included if it becomes
+    /// the writer.
+    pub fn fencing_token(&self) -> Option<FencingToken> {
+        self.0.share.token
+    }
+}
+
+guard!(
+    RwLockUpgradeableReadGuard,
+    RwLockUpgradeableReadGuard::fencing_token,
+    |guard: &RwLockUpgradeableReadGuard| guard.0.share.holding()
+);
+
+impl fmt::Debug for RwLockUpgradeableReadGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RwLockUpgradeableReadGuard")
             .field("name", self.name())
             .field("fencing_token", &self.fencing_token())
             .field("is_lost", &self.is_lost())
@@ -320,6 +439,7 @@ mod tests {
     fn guards_go_to_other_threads() {
         fn assert<T: Send + Sync>() {}
         assert::<RwLockReadGuard>();
+        assert::<RwLockUpgradeableReadGuard>();
         assert::<RwLockWriteGuard>();
         assert::<SemaphorePermit>();
     }

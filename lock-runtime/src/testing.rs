@@ -77,6 +77,8 @@ pub enum Operation {
     Release,
     /// [`LockProvider::may_share`].
     MayShare,
+    /// [`LockProvider::upgrade`].
+    Upgrade,
     /// [`LockProvider::inspect`].
     Inspect,
 }
@@ -347,17 +349,24 @@ impl State {
             _ => true,
         };
         let is_free = match mode {
-            LockMode::Read => modes.all(|held| held == LockMode::Read),
+            LockMode::Read => modes.all(|held| held != LockMode::Write),
+            LockMode::Upgradeable => modes.all(|held| held == LockMode::Read),
             LockMode::Permits { limit, take } => {
                 let taken: u64 = modes.map(permits_of).sum();
                 taken + u64::from(take.get()) <= u64::from(limit.get())
             }
-            LockMode::Exclusive | LockMode::Write | LockMode::Upgradeable => held.is_empty(),
+            LockMode::Exclusive | LockMode::Write => held.is_empty(),
         };
         if !is_free || before.into_iter().any(comes_first) {
             let ends = held.iter().map(|entry| entry.expires).min();
             return Err(ends.unwrap_or(Timestamp::FAR_FUTURE));
         }
+        Ok(self.give(request, process, sent_at))
+    }
+
+    /// Grants the lock, which is free for it.
+    fn give(&mut self, request: &AcquireRequest, process: LockSpace, sent_at: Timestamp) -> Grant {
+        let (name, mode) = (request.name().as_str(), request.mode());
         let entry = Entry {
             owner: request.owner(),
             mode,
@@ -370,7 +379,26 @@ impl State {
         let first = FencingToken::new(self.last_token + 1);
         let tokens = request.tokens_wanted();
         self.last_token += u64::from(tokens.get());
-        Ok(Grant::new(request, sent_at).with_tokens(first, tokens))
+        Grant::new(request, sent_at).with_tokens(first, tokens)
+    }
+
+    /// Makes the writer of the reader with this grant, if nobody else reads. Else returns when to
+    /// look again at the latest.
+    fn upgrade(
+        &mut self,
+        grant: &Grant,
+        request: &AcquireRequest,
+        sent_at: Timestamp,
+    ) -> Result<Result<Grant, Timestamp>, LockError> {
+        let process = self.owned(grant)?.process;
+        let name = grant.name().as_str();
+        let held = self.held.get(name).map_or(&[][..], Vec::as_slice);
+        let others = held.iter().filter(|entry| entry.owner != grant.owner());
+        if let Some(ends) = others.map(|entry| entry.expires).min() {
+            return Ok(Err(ends));
+        }
+        self.held.remove(name);
+        Ok(Ok(self.give(request, process, sent_at)))
     }
 
     /// Returns the entry of a grant whose owner still holds the lock.
@@ -403,9 +431,15 @@ struct Waiting<'a>(&'a Server, &'a AcquireRequest);
 
 impl<'a> Waiting<'a> {
     fn begin(server: &'a Server, request: &'a AcquireRequest) -> Self {
+        Self::at(server, request, usize::MAX)
+    }
+
+    /// Takes the place with this number, or the last one.
+    fn at(server: &'a Server, request: &'a AcquireRequest, place: usize) -> Self {
         let mut state = server.lock();
         let waiting = state.waiting.entry(request.name().to_string()).or_default();
-        waiting.push((request.owner(), request.mode()));
+        let place = place.min(waiting.len());
+        waiting.insert(place, (request.owner(), request.mode()));
         drop(state);
         Self(server, request)
     }
@@ -432,7 +466,7 @@ impl LockProvider for TestProvider {
             .with_lease(self.lease)
             .with_contention_reports()
             .with_fencing_tokens()
-            .with_read_write()
+            .with_upgradeable()
             .with_many_permits()
             .with_holders();
         if self.local_hand_over {
@@ -531,6 +565,33 @@ impl LockProvider for TestProvider {
             self.server.arrive(Operation::MayShare).await?;
             let state = self.server.lock();
             Ok(!state.has_waiting_writer(grant.name().as_str()))
+        })
+    }
+
+    fn upgrade<'a>(
+        &'a self,
+        grant: &'a Grant,
+        request: &'a AcquireRequest,
+    ) -> BoxFuture<'a, Result<Grant, LockError>> {
+        Box::pin(async move {
+            let mut place = None;
+            loop {
+                let sent_at = Timestamp::now();
+                self.server.arrive(Operation::Upgrade).await?;
+                let changed = self.server.changed.notified();
+                let free_at = match self.server.lock().upgrade(grant, request, sent_at)? {
+                    Ok(grant) => return Ok(grant),
+                    Err(free_at) => free_at,
+                };
+                if !request.waits() || request.is_abandoned() {
+                    return Err(LockErrorKind::Contended.into());
+                }
+                // It goes before everybody who waits.
+                place.get_or_insert_with(|| Waiting::at(&self.server, request, 0));
+                request.report_contention();
+                let freed = select(changed, tokio::time::sleep(free_at.remaining()));
+                select(request.abandoned(), freed).await;
+            }
         })
     }
 

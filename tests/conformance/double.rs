@@ -34,6 +34,16 @@ pub(crate) enum Fault {
     SharesForEver,
     /// A grant of one process ends with that of another one.
     ReleaseOfOneReaderEndsAll,
+    /// Several readers may upgrade at the same time.
+    ManyMayUpgrade,
+    /// An upgrade does not wait for other readers.
+    UpgradeCountsNoReaders,
+    /// An upgrade holds nobody back.
+    UpgradeHoldsNobodyBack,
+    /// An upgrade that has failed holds readers back for ever.
+    FailedUpgradeStays,
+    /// A reader whose upgrade has failed is none any more.
+    FailedUpgradeEndsReader,
 }
 
 #[derive(Default)]
@@ -83,7 +93,11 @@ impl Double {
             .take_while(|entry| entry.1 != request.owner())
             .map(|entry| entry.2);
         let is_free = match mode {
-            LockMode::Read => held.all(|held| held == LockMode::Read),
+            LockMode::Read => held.all(|held| held != LockMode::Write),
+            LockMode::Upgradeable if self.has(Fault::ManyMayUpgrade) => {
+                held.all(|held| held != LockMode::Write)
+            }
+            LockMode::Upgradeable => held.all(|held| held == LockMode::Read),
             LockMode::Write if self.has(Fault::WriterCountsNoReaders) => {
                 held.all(|held| held == LockMode::Read)
             }
@@ -117,6 +131,25 @@ impl Double {
         let (first, count) = (table.last_token + 1, request.tokens_wanted());
         table.last_token += u64::from(count.get());
         Some(Grant::new(request, sent_at).with_tokens(FencingToken::new(first), count))
+    }
+
+    /// Makes the writer of a reader, if nobody else reads.
+    fn upgrade(&self, grant: &Grant, request: &AcquireRequest) -> Option<Grant> {
+        let sent_at = Timestamp::now();
+        let mut table = self.table();
+        let name = grant.name().as_str();
+        let others = table.held.iter().filter(|(held, owner, mode)| {
+            let counts = !self.has(Fault::UpgradeCountsNoReaders) || *mode == LockMode::Write;
+            held == name && *owner != grant.owner() && counts
+        });
+        if others.count() > 0 {
+            return None;
+        }
+        table.held.retain(|entry| entry.1 != grant.owner());
+        let entry = (name.to_owned(), request.owner(), LockMode::Write);
+        table.held.push(entry);
+        table.last_token += 1;
+        Some(Grant::new(request, sent_at).with_token(FencingToken::new(table.last_token)))
     }
 
     /// Returns how many permits a grant counts for.
@@ -170,7 +203,7 @@ impl LockProvider for Double {
             .with_fencing_tokens()
             .with_fairness()
             .with_contention_reports()
-            .with_read_write()
+            .with_upgradeable()
             .with_many_permits()
     }
 
@@ -213,6 +246,43 @@ impl LockProvider for Double {
             match self.give_back(grant) {
                 true => Ok(()),
                 false => Err(LockErrorKind::Lost.into()),
+            }
+        })
+    }
+
+    fn upgrade<'a>(
+        &'a self,
+        grant: &'a Grant,
+        request: &'a AcquireRequest,
+    ) -> BoxFuture<'a, Result<Grant, LockError>> {
+        Box::pin(async move {
+            let mut place = None;
+            loop {
+                let mut changed = std::pin::pin!(self.server.1.notified());
+                changed.as_mut().enable();
+                if let Some(writes) = self.upgrade(grant, request) {
+                    return Ok(writes);
+                }
+                if !request.waits() || request.is_abandoned() {
+                    if self.has(Fault::FailedUpgradeStays) {
+                        std::mem::forget(place);
+                    }
+                    if self.has(Fault::FailedUpgradeEndsReader) {
+                        self.give_back(grant);
+                    }
+                    return Err(LockErrorKind::Contended.into());
+                }
+                if place.is_none() && !self.has(Fault::UpgradeHoldsNobodyBack) {
+                    let name = request.name().to_string();
+                    let entry = (name, request.owner(), LockMode::Write);
+                    self.table().waiting.insert(0, entry);
+                    place = Some(Place(self, request.owner()));
+                }
+                request.report_contention();
+                tokio::select! {
+                    () = changed => {}
+                    () = request.abandoned() => {}
+                }
             }
         })
     }

@@ -263,6 +263,7 @@ pub(crate) fn check_groups(fixture: fn() -> BoxFixture, groups: &'static [&'stat
         let mutexes = fixture.mode == LockMode::Exclusive;
         let holders = capabilities.holders;
         let (rw, permits) = (capabilities.read_write, capabilities.semaphore);
+        let upgrades = capabilities.upgradeable;
         assert_eq!(permits, capabilities.many_permits, "several permits");
         for (group, expected) in [
             ("tokens", fixture.has_tokens()),
@@ -274,6 +275,8 @@ pub(crate) fn check_groups(fixture: fn() -> BoxFixture, groups: &'static [&'stat
             ("read_write_fair", mutexes && rw && fair),
             ("read_write_losses", mutexes && rw && losses),
             ("read_write_processes", mutexes && rw && processes),
+            ("upgradeable", mutexes && upgrades),
+            ("upgradeable_losses", mutexes && upgrades && losses),
             ("permits", mutexes && permits),
             ("permits_apart", mutexes && permits && apart),
             ("permits_losses", mutexes && permits && losses),

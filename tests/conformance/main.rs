@@ -24,13 +24,14 @@ mod file_permits;
 #[cfg(feature = "file")]
 mod file_shared;
 
-conformance!(in_process: tokens, read_write, permits, holders, holders_read_write, holders_permits);
+conformance!(in_process: tokens, read_write, upgradeable, permits, holders, holders_read_write, holders_permits);
 conformance!(in_process_write: tokens);
 conformance!(in_process_only_permit:);
 conformance!(in_process_last_permit:);
 // What users test their programs with behaves like the real ones.
-conformance!(testing: tokens, leases, read_write, read_write_apart, read_write_losses, permits,
-    permits_apart, permits_losses, holders, holders_read_write, holders_permits);
+conformance!(testing: tokens, leases, read_write, read_write_apart, read_write_losses, upgradeable,
+    upgradeable_losses, permits, permits_apart, permits_losses, holders, holders_read_write,
+    holders_permits);
 // A provider as it was written before there were other kinds than mutexes.
 conformance!(plain: tokens, leases, mutexes_only);
 conformance!(testing_write: tokens, leases);
@@ -48,8 +49,8 @@ conformance!(file_only_permit: processes);
 conformance!(file_last_permit: processes);
 #[cfg(feature = "postgres")]
 conformance!(postgres: tokens, processes, leases, leased_processes, read_write, read_write_apart,
-    read_write_fair, read_write_processes, permits, permits_apart, permits_processes, holders,
-    holders_read_write, holders_permits, holders_processes);
+    read_write_fair, read_write_processes, upgradeable, permits, permits_apart, permits_processes,
+    holders, holders_read_write, holders_permits, holders_processes);
 #[cfg(feature = "postgres")]
 conformance!(postgres_write: tokens, processes, leases, leased_processes);
 #[cfg(feature = "postgres")]
@@ -63,8 +64,9 @@ fn postgres() {
 }
 #[cfg(feature = "redis")]
 conformance!(redis: tokens, processes, leases, leased_processes, read_write, read_write_apart,
-    read_write_fair, read_write_losses, read_write_processes, permits, permits_apart, permits_losses,
-    permits_processes, holders, holders_read_write, holders_permits, holders_processes);
+    read_write_fair, read_write_losses, read_write_processes, upgradeable, upgradeable_losses,
+    permits, permits_apart, permits_losses, permits_processes, holders, holders_read_write,
+    holders_permits, holders_processes);
 #[cfg(feature = "redis")]
 conformance!(redis_write: tokens, processes, leases, leased_processes);
 #[cfg(feature = "redis")]
@@ -74,7 +76,7 @@ conformance!(redis_last_permit: processes, leases, leased_processes);
 // With nothing but the rights that the guide to Redis asks for.
 #[cfg(feature = "redis")]
 conformance!(redis_least_privilege: tokens, processes, leases, leased_processes, read_write,
-    read_write_apart, read_write_fair, read_write_processes, permits, permits_apart,
+    read_write_apart, read_write_fair, read_write_processes, upgradeable, permits, permits_apart,
     permits_processes, holders, holders_read_write, holders_permits, holders_processes);
 #[cfg(not(feature = "redis"))]
 #[test]

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cases::{modes_apart, permits, read_write};
+use crate::cases::{modes_apart, permits, read_write, upgradeable};
 use crate::double::{Double, Fault};
 use crate::fixture::{BoxFixture, Fixture, run};
 
@@ -65,5 +65,16 @@ planted! {
         SeveralCountedOnce by permits::several_are_taken_together;
     windows_of_several_permits_that_are_counted_once:
         SeveralCountedOnce by permits::windows_of_permits;
+    two_that_may_upgrade: ManyMayUpgrade by upgradeable::there_is_one_at_a_time;
+    an_upgrade_that_counts_no_readers: UpgradeCountsNoReaders
+        by upgradeable::an_upgrade_waits_for_readers_and_goes_before_a_writer;
+    windows_of_an_upgrade_that_counts_no_readers:
+        UpgradeCountsNoReaders by upgradeable::windows_with_upgrades;
+    an_upgrade_that_holds_nobody_back:
+        UpgradeHoldsNobodyBack by upgradeable::readers_elsewhere_wait_for_an_upgrade;
+    a_failed_upgrade_that_stays:
+        FailedUpgradeStays by upgradeable::who_fails_to_upgrade_is_still_a_reader;
+    a_failed_upgrade_that_ends_the_reader:
+        FailedUpgradeEndsReader by upgradeable::who_fails_to_upgrade_is_still_a_reader;
     permits_that_go_past_who_waits: PermitsOutOfTurn by modes_apart::who_waits_for_many_is_not_overtaken;
 }

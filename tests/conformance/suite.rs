@@ -114,6 +114,17 @@ macro_rules! cases {
             a_killed_reader_does_not_live_on_by_others, a_killed_waiting_writer_lets_readers_in,
             windows_of_processes);
     };
+    (upgradeable $provider:ident) => {
+        cases!($provider => upgradeable:
+            it_reads_beside_readers_and_upgrades_alone, there_is_one_at_a_time,
+            an_upgrade_waits_for_readers_and_goes_before_a_writer,
+            readers_elsewhere_wait_for_an_upgrade, who_fails_to_upgrade_is_still_a_reader,
+            two_that_upgrade_do_not_wait_for_each_other, upgrades_dropped_at_every_poll,
+            windows_with_upgrades);
+    };
+    (upgradeable_losses $provider:ident) => {
+        cases!($provider => upgradeable: a_loss_ends_an_upgrade);
+    };
     (permits $provider:ident) => {
         cases!($provider => permits:
             there_are_so_many_and_no_more, numbers_that_cannot_be_are_refused,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use lock_runtime::{LockError, LockMode, LockName, LockProvider};
+use lock_runtime::{LockError, LockMode, LockName, LockProvider, RwLockUpgradeableReadGuard};
 use lock_tests::any_lock::permits;
 use lock_tests::{AnyGuard, AnyLock, RemoteRegister, Rng, Window, boot_nanos};
 
@@ -35,6 +35,13 @@ impl Contender {
     ) -> Self {
         let modes: &[fn() -> LockMode] = match name {
             // At the beginning or behind a brace.
+            _ if name.contains("rw") && provider.capabilities().upgradeable => &[
+                || LockMode::Read,
+                || LockMode::Read,
+                || LockMode::Read,
+                || LockMode::Upgradeable,
+                || LockMode::Write,
+            ],
             _ if name.contains("rw") => &[
                 || LockMode::Read,
                 || LockMode::Read,
@@ -140,11 +147,34 @@ impl Contender {
             token,
         };
         say(&window.line());
+        let guard = match guard {
+            AnyGuard::Upgradeable(reader) if self.rng.within(0..4) > 0 => {
+                if let Some(guard) = self.upgrade(reader).await {
+                    Box::pin(self.hold(LockMode::Write, guard)).await;
+                }
+                return;
+            }
+            guard => guard,
+        };
         match self.rng.within(0..4) {
             0 => drop(guard),
             // Whether it was lost is told above.
             _ => drop(guard.release().await),
         }
+    }
+
+    /// Waits to become the writer, for a while or until it is dropped.
+    async fn upgrade(&mut self, reader: RwLockUpgradeableReadGuard) -> Option<AnyGuard> {
+        let upgrade = match self.rng.within(0..4) {
+            0 => reader.upgrade_for(Duration::ZERO),
+            _ => reader.upgrade_for(self.rng.millis(1..3_000)),
+        };
+        let patience = match self.rng.within(0..4) {
+            0 => self.rng.millis(0..300),
+            _ => Duration::from_secs(60),
+        };
+        let upgraded = tokio::time::timeout(patience, upgrade).await.ok()?;
+        upgraded.ok().map(AnyGuard::Write)
     }
 
     /// Reads or writes what the lock guards, where that checks tokens.
@@ -155,7 +185,7 @@ impl Contender {
         };
         let name = self.name.as_str();
         let accepted = match mode {
-            LockMode::Read => register.read(name, token).await,
+            LockMode::Read | LockMode::Upgradeable => register.read(name, token).await,
             _ => register.write(name, token).await,
         };
         accepted.expect("the register answers")

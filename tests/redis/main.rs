@@ -26,4 +26,5 @@ mod tls;
 mod together;
 mod token_floor;
 mod tokens;
+mod upgrade;
 mod waiting;

@@ -140,6 +140,27 @@ fn the_documented_rights_are_enough_for_readers_writers_and_permits() {
             let last = enter(&first, "order", held).await;
             first.release(&last).await.unwrap();
         }
+        // An upgrade that waits, is taken back, and is made.
+        let plain = enter(&second, "order", LockMode::Read).await;
+        let may = enter(&first, "order", LockMode::Upgradeable).await;
+        first.renew(&may).await.unwrap();
+        for gives_up in [true, false] {
+            let (upgrade, interest) = request("order", LockMode::Write, LONG, true);
+            let asked = first.upgrade(&may, &upgrade);
+            let meanwhile = async {
+                let mark = "EXISTS MyApp1:order.writer";
+                raw.until(mark, 1).await;
+                match gives_up {
+                    true => interest.abandon(),
+                    false => second.release(&plain).await.unwrap(),
+                }
+            };
+            let (answer, ()) = tokio::join!(asked, meanwhile);
+            match gives_up {
+                true => assert!(answer.is_err()),
+                false => first.release(&answer.unwrap()).await.unwrap(),
+            }
+        }
         let denied: Vec<redis::Value> = raw.ask("ACL LOG").await;
         let is_known = |entry: &redis::Value| {
             let entry = format!("{entry:?}");

@@ -35,7 +35,7 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Polls at most `polls` times, each time after being woken. `true` if it completed.
-async fn polled<T>(mut future: Pin<&mut impl Future<Output = T>>, polls: usize) -> bool {
+pub(crate) async fn polled<T>(mut future: Pin<&mut impl Future<Output = T>>, polls: usize) -> bool {
     let mut left = polls;
     poll_fn(|context| {
         if left == 0 {

@@ -30,6 +30,7 @@ mod sharing;
 mod stale_answers;
 mod telemetry;
 mod timeouts;
+mod upgrade;
 mod wakers;
 
 use std::sync::Arc;

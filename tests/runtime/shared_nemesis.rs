@@ -5,8 +5,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lock_runtime::LockMode;
 use lock_runtime::testing::{Operation, TestProvider, keys_in_use};
+use lock_runtime::{LockMode, RwLockUpgradeableReadGuard};
 use lock_tests::any_lock::permits;
 use lock_tests::{AnyGuard, AnyLock, Rng, Window, Windows, boot_nanos, eventually, poll_once};
 
@@ -29,9 +29,12 @@ impl Caller {
     async fn run(mut self) {
         for _ in 0..ROUNDS {
             let mode = match self.name {
-                "rw" => self
-                    .rng
-                    .one_of(&[LockMode::Read, LockMode::Read, LockMode::Write]),
+                "rw" => self.rng.one_of(&[
+                    LockMode::Read,
+                    LockMode::Read,
+                    LockMode::Upgradeable,
+                    LockMode::Write,
+                ]),
                 _ => permits(1 + self.rng.below(3) as u32, 3 + self.rng.below(2) as u32),
             };
             let mut lock = AnyLock::on(mode, Arc::clone(&self.provider), self.name);
@@ -90,18 +93,46 @@ impl Caller {
                 token: guard.fencing_token().map(|token| token.get()),
             });
         }
+        let guard = match guard {
+            AnyGuard::Upgradeable(reader) if self.rng.below(4) > 0 => {
+                match self.upgrade(reader).await {
+                    Some(guard) => {
+                        return Box::pin(self.hold(LockMode::Write, guard)).await;
+                    }
+                    None => return,
+                }
+            }
+            guard => guard,
+        };
         match self.rng.below(2) {
             0 => drop(guard),
             _ => drop(guard.release().await),
         }
     }
+
+    /// Waits to become the writer, for a while or until it is dropped.
+    async fn upgrade(&mut self, reader: RwLockUpgradeableReadGuard) -> Option<AnyGuard> {
+        let patience = self.rng.millis(0..20);
+        let upgraded = match self.rng.below(4) {
+            0 => reader.upgrade_for(Duration::ZERO).await,
+            1 => reader.upgrade_for(patience).await,
+            2 => {
+                // Cancelled, perhaps just when it is the writer.
+                let upgrade = pin!(reader.upgrade());
+                tokio::time::timeout(patience, upgrade).await.ok()?
+            }
+            _ => reader.upgrade().await,
+        };
+        upgraded.ok().map(AnyGuard::Write)
+    }
 }
 
-const OPERATIONS: [Operation; 4] = [
+const OPERATIONS: [Operation; 5] = [
     Operation::Acquire,
     Operation::Renew,
     Operation::Release,
     Operation::MayShare,
+    Operation::Upgrade,
 ];
 
 async fn inject_faults(provider: TestProvider, mut rng: Rng) {
@@ -158,7 +189,7 @@ async fn survive(seed: u64) {
     }
     let seen = windows.check();
     assert!(
-        seen.grants["read"] > 20 && seen.grants["write"] > 5,
+        seen.grants["read"] > 20 && seen.grants["write"] > 5 && seen.grants["upgradeable"] > 5,
         "seed {seed}: {seen:?}"
     );
     assert!(

@@ -58,6 +58,9 @@ impl shared_state::State {
         for _ in 0..inside.readers {
             holders.push(Holder::here().with_mode(LockMode::Read));
         }
+        if inside.upgradeable {
+            holders.push(Holder::here().with_mode(LockMode::Upgradeable));
+        }
         if inside.writes {
             holders.push(Holder::here().with_mode(LockMode::Write));
         }

@@ -43,6 +43,9 @@ mod shared_place;
 mod shared_state;
 mod slot;
 mod state;
+mod upgrade;
+mod upgrade_call;
+mod upgrade_state;
 
 pub(crate) use release::Release;
 pub(crate) use release_answer::{Answer, ReleaseMode};
@@ -50,3 +53,4 @@ pub(crate) use shared_state::Share;
 #[cfg(feature = "testing")]
 pub(crate) use slot::entries;
 pub(crate) use slot::{Arrival, Look, SlotRef, Wanted, all, enter};
+pub(crate) use upgrade_state::Upgraded;

@@ -31,7 +31,7 @@ impl SlotRef {
         }
         let (mode, source) = (head.wish.mode, self.source_of(head));
         let readable = match mode {
-            LockMode::Read => {
+            LockMode::Read if !state.upgrades() => {
                 let holds = state.holds.iter();
                 holds
                     .filter(|(_, hold)| hold.is_readable(source))
@@ -49,8 +49,11 @@ impl SlotRef {
             self.probe(state, key, effects);
             return false;
         }
-        let is_barred =
-            state.releasing > 0 || state.has_writer() || (self.is_the_lock() && !state.fits(mode));
+        let is_barred = state.releasing > 0
+            || state.has_writer()
+            || state.upgrades()
+            || (mode == LockMode::Upgradeable && state.has_upgradeable())
+            || (self.is_the_lock() && !state.fits(mode));
         if !is_barred {
             effects.extend(self.ask_for_head(state, None));
         }
@@ -112,6 +115,8 @@ impl SlotRef {
             .front()
             .is_some_and(|head| head.wish.mode == LockMode::Read);
         match (answer, state.take_hold(key)) {
+            // They come after a reader who upgrades, and it goes on with them.
+            (_, Some(hold)) if state.upgrades() => state.keep(hold),
             (Ok(true), Some(mut hold)) => {
                 hold.open_until = sent_at + LocalHandOver::LONGEST;
                 self.let_readers_in(state, hold, &mut effects);
@@ -148,7 +153,7 @@ impl SlotRef {
         self.look_later(looked_at);
     }
 
-    /// Goes on after the last reader of a hold.
+    /// Goes on after the last reader of a hold, or after the one that could upgrade.
     pub(super) fn reading_is_over(
         &self,
         state: &mut State,

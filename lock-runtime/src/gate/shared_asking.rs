@@ -230,7 +230,7 @@ impl SlotRef {
     }
 
     /// Returns the first token of a grant, if it is above those that it must be above.
-    fn first_token(
+    pub(super) fn first_token(
         &self,
         state: &mut State,
         mode: LockMode,
@@ -245,7 +245,7 @@ impl SlotRef {
                 state.note_write(token);
                 (grows, token)
             }
-            LockMode::Read => {
+            LockMode::Read | LockMode::Upgradeable => {
                 let token = lease.grant().token();
                 let grows = token.is_none() || token > state.highest_write;
                 let token = token.filter(|_| grows);

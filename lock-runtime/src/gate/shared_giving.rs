@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 use super::effects::Effects;
 use super::release::Release;
-use super::release_answer::{Answer, ReleaseMode, answer};
+use super::release_answer::{Answer, Answers, ReleaseMode, answer};
 use super::shared_state::{Hold, Share, Stalled, State, UnderWay, key};
 use super::slot::SlotRef;
 use crate::background;
@@ -45,11 +45,12 @@ impl SlotRef {
         }
         let mut guard = self.shared().lock();
         let state = &mut *guard;
-        if state.queue.is_empty() {
+        if state.queue.is_empty() && state.upgrade.is_none() {
             state.inside.take_away(mode);
             return Release::Done;
         }
         state.note_holder();
+        let mode = Self::left_inside(state, mode);
         state.inside.take_away(mode);
         let effects = self.advance(state);
         let looked_at = state.be_looked_at();
@@ -65,9 +66,24 @@ impl SlotRef {
         mode: ReleaseMode,
         keep_until: Timestamp,
     ) -> Release {
-        let lost = lease.is_lost();
         let mut guard = self.shared().lock();
         let state = &mut *guard;
+        let upgraded;
+        let lease = match state.upgrade {
+            None => lease,
+            Some(_) => match Self::left_upgrade(state, lease, mode) {
+                Ok(lease) => {
+                    upgraded = lease;
+                    &upgraded
+                }
+                Err((release, effects)) => {
+                    drop(guard);
+                    effects.happen();
+                    return release;
+                }
+            },
+        };
+        let lost = lease.is_lost();
         let key = key(lease);
         let Some(hold) = state.holds.get_mut(&key) else {
             let gone = state.leave_lost(key);
@@ -109,7 +125,7 @@ impl SlotRef {
     fn hold_is_free(&self, state: &mut State, hold: Hold, mode: ReleaseMode) -> (Release, Effects) {
         match hold.mode {
             LockMode::Permits { .. } => self.permits_are_free(state, hold, mode),
-            LockMode::Read => self.reading_is_over(state, hold, mode),
+            LockMode::Read | LockMode::Upgradeable => self.reading_is_over(state, hold, mode),
             _ => self.write_is_over(state, hold, mode),
         }
     }
@@ -137,8 +153,12 @@ impl SlotRef {
             && state.releasing == 0
             && !state.paused
             && !state.has_writer()
+            && !state.upgrades()
             && state.queue.front().is_some_and(|head| {
-                lease.is_of(self.source_of(head))
+                // A reader joins those who read, if there are any.
+                let joins = head.wish.mode == LockMode::Read && state.has_hold(LockMode::Read);
+                !joins
+                    && lease.is_of(self.source_of(head))
                     && (!self.is_the_lock() || state.fits(head.wish.mode))
             });
         match passes_on {
@@ -238,6 +258,15 @@ impl SlotRef {
             untaken.extend(state.served.remove(&ticket));
             state.note_unused(ticket);
         }
+        let mut effects = Effects::default();
+        if let Some(upgrade) = &mut state.upgrade
+            && upgrade.is_of(Some(&hold.lease))
+        {
+            effects.wake(upgrade.answer(Err(lost.loss())));
+            if let Some(interest) = &upgrade.call {
+                effects.abandon(interest.clone());
+            }
+        }
         let guards = hold
             .shares
             .saturating_sub(u32::try_from(untaken.len()).unwrap_or(u32::MAX));
@@ -251,7 +280,10 @@ impl SlotRef {
         // The server may still have the lock, since its deadline comes after ours.
         let lease = Arc::clone(&hold.lease);
         let mode = ReleaseMode::Confirmed;
-        let (_, mut effects) = self.start_releasing_share(state, Arc::clone(&lease), mode);
+        effects.extend(
+            self.start_releasing_share(state, Arc::clone(&lease), mode)
+                .1,
+        );
         effects.extend(self.advance(state));
         drop(guard);
         effects.happen();
@@ -272,6 +304,16 @@ impl SlotRef {
         mode: ReleaseMode,
     ) -> (Answer, Effects) {
         let (answers, answer) = answer(mode);
+        (answer, self.release_share_to(state, lease, answers))
+    }
+
+    /// Has the provider release the lease, and answers whoever waits for that.
+    pub(super) fn release_share_to(
+        &self,
+        state: &mut State,
+        lease: Arc<Lease>,
+        answers: Answers,
+    ) -> Effects {
         let waits_for_guards = lease.is_retained();
         // The provider that made the grant releases it.
         let slot = self.of(&lease);
@@ -284,9 +326,9 @@ impl SlotRef {
                 }
                 Err(_) => effects.later(move || drop((lease, answers))),
             }
-            return (answer, effects);
+            return effects;
         }
-        let reads = lease.grant().mode() == LockMode::Read;
+        let reads = matches!(lease.grant().mode(), LockMode::Read | LockMode::Upgradeable);
         let lingers = waits_for_guards && reads;
         let job = async move {
             if waits_for_guards {
@@ -302,7 +344,7 @@ impl SlotRef {
             }
             Err((_, job)) => effects.drop_job(job),
         }
-        (answer, effects)
+        effects
     }
 
     fn release_begins(&self, state: &mut State) {
@@ -322,9 +364,16 @@ impl SlotRef {
             0 => state.stalled.take(),
             _ => None,
         };
+        let upgrade = match (state.lingering, &mut state.upgrade) {
+            (0, Some(upgrade)) => upgrade.stalled.take().zip(upgrade.lease.clone()),
+            _ => None,
+        };
         let effects = self.advance(&mut state);
         drop(state);
         effects.happen();
+        if let Some(((request, grant), lease)) = upgrade {
+            self.of(&lease).upgrade_answered(&request, Ok(grant));
+        }
         if let Some(stalled) = stalled {
             let Stalled {
                 other,
@@ -382,7 +431,7 @@ impl SlotRef {
 
 impl State {
     /// Notes that a guard of a lost grant is gone. True if it was the last one.
-    fn leave_lost(&mut self, key: usize) -> bool {
+    pub(super) fn leave_lost(&mut self, key: usize) -> bool {
         let Some(left) = self.lost.get_mut(&key) else {
             return false;
         };

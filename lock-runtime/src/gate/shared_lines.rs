@@ -21,7 +21,8 @@ impl Inside {
                 return self.readers == 1;
             }
             LockMode::Permits { take, .. } => self.permits += u64::from(take.get()),
-            LockMode::Write | LockMode::Upgradeable | LockMode::Exclusive => self.writes = true,
+            LockMode::Upgradeable => self.upgradeable = true,
+            LockMode::Write | LockMode::Exclusive => self.writes = true,
         }
         false
     }
@@ -32,7 +33,8 @@ impl Inside {
         match mode {
             LockMode::Read => self.readers -= 1,
             LockMode::Permits { take, .. } => self.permits -= u64::from(take.get()),
-            LockMode::Write | LockMode::Upgradeable | LockMode::Exclusive => self.writes = false,
+            LockMode::Upgradeable => self.upgradeable = false,
+            LockMode::Write | LockMode::Exclusive => self.writes = false,
         }
     }
 }
@@ -42,6 +44,7 @@ impl State {
     pub(super) fn push(&mut self, mode: LockMode, wanted: &Wanted, until: Timestamp) -> u64 {
         self.last_ticket += 1;
         let behind_writer = self.has_writer_ahead();
+        let behind_upgradeable = self.upgradeables > 0;
         let waiter = self.queue.push(self.last_ticket);
         waiter.waits = wanted.waits();
         waiter.lease = wanted.lease;
@@ -50,15 +53,18 @@ impl State {
         waiter.wish = Aim {
             mode,
             behind_writer,
+            behind_upgradeable,
         };
         self.tries += usize::from(!wanted.waits());
         self.writers += usize::from(mode == LockMode::Write);
+        self.upgradeables += usize::from(mode == LockMode::Upgradeable);
         self.last_ticket
     }
 
     fn has_left(&mut self, waiter: &Waiter) {
         self.tries -= usize::from(!waiter.waits);
         self.writers -= usize::from(waiter.wish.mode == LockMode::Write);
+        self.upgradeables -= usize::from(waiter.wish.mode == LockMode::Upgradeable);
     }
 
     /// Takes the waiter of this ticket out.
@@ -177,7 +183,7 @@ pub(super) fn drop_later(waiter: Waiter, effects: &mut Effects) {
 impl SlotRef {
     /// Serves whom it can, and asks for the head of the queue.
     pub(super) fn advance(&self, state: &mut State) -> Effects {
-        let mut effects = Effects::default();
+        let mut effects = self.advance_upgrade(state);
         while let Some(head) = state.queue.front() {
             let mode = head.wish.mode;
             if self
@@ -252,7 +258,9 @@ impl SlotRef {
         let head_writes = head.wish.mode == LockMode::Write;
         let refused =
             held_by(LockErrorKind::Contended, state.holder()).with_name(self.name.clone());
-        let more = if state.sees_holder_of_tries() || (is_inside && !asks) {
+        // Those behind one who waits for the right to upgrade come after it.
+        let waits_for_right = head.wish.mode == LockMode::Upgradeable && state.has_upgradeable();
+        let more = if state.sees_holder_of_tries() || (is_inside && !asks) || waits_for_right {
             state.fail(&refused, |waiter| !waiter.waits)
         } else if !state.holds.is_empty() && !matches!(head.wish.mode, LockMode::Permits { .. }) {
             // Somebody reads. A reader may share the answer of the one before it, unless a writer

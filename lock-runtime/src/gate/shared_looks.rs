@@ -50,6 +50,7 @@ impl SlotRef {
             // An acquisition that waits for a known holder may take for ever.
             Some(UnderWay::Acquire { interest, .. }) if !interest.is_contended() => "acquire",
             Some(UnderWay::Probe(_)) => "may_share",
+            _ if state.asks_to_upgrade() => "upgrade",
             _ if state.releasing > state.lingering => "release",
             _ => "",
         };

@@ -9,7 +9,7 @@ use super::release_answer::ReleaseMode;
 use super::shared_lines::drop_later;
 use super::shared_state::{Hold, Share, Shared, State, UnderWay};
 use super::slot::{Arrival, Look, OVERDUE, Slot, SlotRef, Wanted, held_by};
-use crate::clock::Timestamp;
+use crate::clock::{Span, Timestamp};
 use crate::error::{LockError, LockErrorKind};
 use crate::lease::Lease;
 use crate::provider::{Interest, LockMode};
@@ -50,9 +50,8 @@ impl Slot {
             _ => None,
         };
         let is_own = state.served.contains_key(&ticket);
-        let aim = state.queue.get(ticket).map(|waiter| &waiter.wish);
         // Looked up before it is borrowed again.
-        let aim = aim.map(|aim| (aim.mode, aim.behind_writer));
+        let aim = state.queue.get(ticket).map(|waiter| waiter.wish);
         let saw_holder = !is_own && state.has_seen_holder(ticket, aim);
         let error = match (trouble, &state.trouble) {
             (Some(trouble), _) => trouble,
@@ -129,8 +128,9 @@ impl SlotRef {
         let told = !state.queue.is_empty() && state.sees_holder();
         told || match mode {
             LockMode::Permits { .. } => self.is_the_lock() && !state.fits(mode),
+            LockMode::Upgradeable if state.has_upgradeable() => true,
             // A writer who waits for those who read here comes first.
-            LockMode::Read => {
+            LockMode::Read | LockMode::Upgradeable => {
                 state.is_kept_by_writer()
                     || (state.has_writer_ahead() && !state.fits(LockMode::Write))
             }
@@ -182,7 +182,7 @@ impl SlotRef {
         let draw = || self.source().provider.grant_in_process();
         let token = match mode {
             LockMode::Read => self.shared().token_of_readers(draw),
-            LockMode::Write => draw(),
+            LockMode::Write | LockMode::Upgradeable => draw(),
             _ => None,
         };
         std::mem::forget(gives_back);
@@ -275,6 +275,7 @@ impl SlotRef {
             token: None,
             lease,
             keep_until: Timestamp::NONE,
+            min_hold: Span::NONE,
         };
         self.release_share(&share, ReleaseMode::Confirmed);
     }
@@ -283,7 +284,7 @@ impl SlotRef {
 impl State {
     /// Joins a hold that is open, if nobody waits.
     fn join(&mut self, is_readable: impl Fn(&Hold) -> bool) -> Option<Free> {
-        if !self.queue.is_empty() || self.holds.is_empty() {
+        if !self.queue.is_empty() || self.holds.is_empty() || self.upgrades() {
             return None;
         }
         let now = Timestamp::now();

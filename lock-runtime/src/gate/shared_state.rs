@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use super::local_hand_over::LocalHandOver;
 use super::queue::{Queue, Wish};
+use super::upgrade_state::{Caller, Upgrade};
 use crate::clock::{Span, Timestamp};
 use crate::error::LockError;
 use crate::lease::Lease;
@@ -25,6 +26,8 @@ pub(crate) struct Share {
     pub(crate) lease: Option<Arc<Lease>>,
     /// The moment until which `min_hold` keeps it, even if the guard goes before; none without one.
     pub(crate) keep_until: Timestamp,
+    /// The `min_hold` of the writer that a reader may become.
+    pub(crate) min_hold: Span,
 }
 
 impl Share {
@@ -37,7 +40,7 @@ impl Share {
     ) -> Self {
         let keep_until = match (mode, min_hold.get()) {
             // It would keep writers out with nobody reading.
-            (LockMode::Read, _) | (_, None) => Timestamp::NONE,
+            (LockMode::Read | LockMode::Upgradeable, _) | (_, None) => Timestamp::NONE,
             (_, Some(min_hold)) if min_hold.is_zero() => Timestamp::NONE,
             (_, Some(min_hold)) => Timestamp::now() + min_hold,
         };
@@ -46,14 +49,15 @@ impl Share {
             token,
             lease,
             keep_until,
+            min_hold,
         }
     }
 
     /// Returns what a body that runs with it holds of its lock.
     pub(crate) fn holding(&self) -> Holding {
         match self.mode {
-            LockMode::Exclusive | LockMode::Write | LockMode::Upgradeable => Holding::Alone,
-            LockMode::Read => Holding::Reading,
+            LockMode::Exclusive | LockMode::Write => Holding::Alone,
+            LockMode::Read | LockMode::Upgradeable => Holding::Reading,
             LockMode::Permits { take, .. } => Holding::Permits(take),
         }
     }
@@ -107,16 +111,20 @@ impl Shared {
 }
 
 /// What a waiter wants.
+#[derive(Clone, Copy)]
 pub(super) struct Aim {
     pub(super) mode: LockMode,
     /// Whether a writer was before it in the queue.
     pub(super) behind_writer: bool,
+    /// Whether a reader who may upgrade was before it in the queue.
+    pub(super) behind_upgradeable: bool,
 }
 
 impl Wish for Aim {
     const NONE: Self = Self {
         mode: LockMode::Exclusive,
         behind_writer: false,
+        behind_upgradeable: false,
     };
 }
 
@@ -130,6 +138,8 @@ pub(super) struct State {
     pub(super) tries: usize,
     /// How many of those who wait are writers.
     pub(super) writers: usize,
+    /// How many of those who wait are readers who may upgrade.
+    pub(super) upgradeables: usize,
     /// Grants that their callers have not taken yet, by ticket.
     pub(super) served: BTreeMap<u64, Served>,
     /// The errors of waiters that have not looked yet, by ticket.
@@ -142,6 +152,8 @@ pub(super) struct State {
     /// How many guards of lost grants are still there, by the address of the lease.
     pub(super) lost: BTreeMap<usize, u32>,
     pub(super) call: Option<UnderWay>,
+    /// The upgrade of a reader, from its beginning until its answer is taken.
+    pub(super) upgrade: Option<Box<Upgrade>>,
     /// A grant that came while bodies under a lost one may still run.
     pub(super) stalled: Option<Box<Stalled>>,
     /// How many releases are under way.
@@ -159,6 +171,8 @@ pub(super) struct State {
     pub(super) saw_holder: u64,
     /// The last ticket that was there while others read.
     pub(super) saw_readers: u64,
+    /// The last ticket that was there while a reader could upgrade.
+    pub(super) saw_upgradeable: u64,
     /// The last ticket whose own grant ended unused, and which had seen no holder before.
     pub(super) unused: u64,
     /// How many grants in a row had ended when they arrived.
@@ -183,6 +197,8 @@ pub(super) struct State {
 #[derive(Default)]
 pub(super) struct Inside {
     pub(super) readers: u32,
+    /// Whether there is a reader who may upgrade. It is not one of `readers`.
+    pub(super) upgradeable: bool,
     pub(super) writes: bool,
     pub(super) permits: u64,
 }
@@ -255,13 +271,17 @@ impl State {
     #[inline]
     pub(super) fn fits(&self, mode: LockMode) -> bool {
         match mode {
-            LockMode::Read => !self.inside.writes && !self.has_writer(),
+            LockMode::Read => !self.inside.writes && !self.has_writer() && !self.upgrades(),
+            LockMode::Upgradeable => self.fits(LockMode::Read) && !self.has_upgradeable(),
             LockMode::Permits { limit, take } => {
                 let taken = self.inside.permits + self.permits_held;
                 taken + u64::from(take.get()) <= u64::from(limit.get())
             }
-            LockMode::Write | LockMode::Upgradeable | LockMode::Exclusive => {
-                !self.inside.writes && self.inside.readers == 0 && self.holds.is_empty()
+            LockMode::Write | LockMode::Exclusive => {
+                !self.inside.writes
+                    && !self.inside.upgradeable
+                    && self.inside.readers == 0
+                    && self.holds.is_empty()
             }
         }
     }
@@ -269,18 +289,26 @@ impl State {
     /// Tells whether a hold is a writer's.
     #[inline]
     pub(super) fn has_writer(&self) -> bool {
-        // A reader–writer lock has one or two holds, and a semaphore has no writers.
+        // A reader–writer lock has three holds at most, and a semaphore has no writers.
+        self.has_hold(LockMode::Write)
+    }
+
+    /// Tells whether a reader of this process may upgrade.
+    #[inline]
+    pub(super) fn has_upgradeable(&self) -> bool {
+        self.inside.upgradeable || self.has_hold(LockMode::Upgradeable)
+    }
+
+    /// Tells whether a hold of a reader–writer lock is of this mode.
+    #[inline]
+    pub(super) fn has_hold(&self, mode: LockMode) -> bool {
         let mut holds = self.holds.values();
-        !self.holds.is_empty()
-            && self.permits_held == 0
-            && holds.any(|hold| hold.mode == LockMode::Write)
+        !self.holds.is_empty() && self.permits_held == 0 && holds.any(|hold| hold.mode == mode)
     }
 
     /// Tells whether somebody reads.
     fn has_reader(&self) -> bool {
-        self.inside.readers > 0
-            || (self.permits_held == 0
-                && self.holds.values().any(|hold| hold.mode == LockMode::Read))
+        self.inside.readers > 0 || self.has_hold(LockMode::Read) || self.has_upgradeable()
     }
 
     /// Tells whether nothing is held, waited for or under way.
@@ -289,7 +317,9 @@ impl State {
             && self.holds.is_empty()
             && self.call.is_none()
             && self.releasing == 0
+            && self.upgrade.is_none()
             && self.inside.readers == 0
+            && !self.inside.upgradeable
             && !self.inside.writes
             && self.inside.permits == 0
     }
@@ -315,8 +345,11 @@ impl State {
             return Some(holder);
         }
         let inside = &self.inside;
-        let is_here =
-            inside.writes || inside.readers > 0 || inside.permits > 0 || !self.lost.is_empty();
+        let is_here = inside.writes
+            || inside.upgradeable
+            || inside.readers > 0
+            || inside.permits > 0
+            || !self.lost.is_empty();
         match self.holds.values().next() {
             Some(hold) => Some(hold.lease.holder()),
             None => (is_here || self.rests()).then(Holder::here),
@@ -336,9 +369,21 @@ impl State {
             && head.is_some_and(|head| wants_as_much(head.wish.mode, *mode))
     }
 
-    /// Tells whether a writer has the lock, or nobody may have it yet.
+    /// Tells whether a writer has the lock, or a reader upgrades, or nobody may have it yet.
     pub(super) fn is_kept_by_writer(&self) -> bool {
-        self.inside.writes || self.has_writer() || self.lingering > 0 || self.rests()
+        self.inside.writes
+            || self.has_writer()
+            || self.upgrades()
+            || self.lingering > 0
+            || self.rests()
+    }
+
+    /// Tells whether a reader waits to become the writer, so that nobody else comes in.
+    #[inline]
+    pub(super) fn upgrades(&self) -> bool {
+        self.upgrade.as_ref().is_some_and(|upgrade| {
+            upgrade.call.is_some() || !matches!(upgrade.caller, Caller::Has(Err(_)))
+        })
     }
 
     /// Tells whether the server still keeps the lock for its `min_hold`.
@@ -354,6 +399,9 @@ impl State {
         if self.saw_readers < self.last_ticket && self.has_reader() {
             self.saw_readers = self.last_ticket;
         }
+        if self.saw_upgradeable < self.last_ticket && self.has_upgradeable() {
+            self.saw_upgradeable = self.last_ticket;
+        }
     }
 
     /// Notes that the grant of this ticket ends unused. It is no other holder for that ticket.
@@ -364,15 +412,22 @@ impl State {
     }
 
     /// Tells whether a holder that is in this ticket's way was seen while the ticket was there.
-    pub(super) fn has_seen_holder(&self, ticket: u64, aim: Option<(LockMode, bool)>) -> bool {
+    pub(super) fn has_seen_holder(&self, ticket: u64, aim: Option<Aim>) -> bool {
         // Readers are in the way of writers, and of readers who wait behind one.
-        let minds_readers = aim.is_none_or(|(mode, behind)| mode != LockMode::Read || behind);
+        let minds_readers = aim.is_none_or(|aim| {
+            let reads = matches!(aim.mode, LockMode::Read | LockMode::Upgradeable);
+            !reads || aim.behind_writer
+        });
+        // The one who may upgrade is in the way of the next such one, and of those behind that.
+        let minds_upgradeable =
+            aim.is_none_or(|aim| aim.mode == LockMode::Upgradeable || aim.behind_upgradeable);
         if ticket == self.unused {
             return false;
         }
         ticket <= self.saw_holder
             || self.sees_holder()
             || (minds_readers && (ticket <= self.saw_readers || self.has_reader()))
+            || (minds_upgradeable && (ticket <= self.saw_upgradeable || self.has_upgradeable()))
     }
 
     /// Tells whether a writer of this process waits.
@@ -391,8 +446,8 @@ pub(super) fn wants_as_much(mode: LockMode, asked: LockMode) -> bool {
                 take: asked_take,
             },
         ) => take >= asked_take && limit <= asked_limit,
-        // Where a reader is refused, a writer is too.
-        (_, LockMode::Read) => true,
+        // Where a reader is refused, everybody is. Where one who may upgrade is, a writer is too.
+        (_, LockMode::Read) | (LockMode::Write, LockMode::Upgradeable) => true,
         _ => mode == asked,
     }
 }

@@ -58,6 +58,8 @@ pub(crate) struct Lease {
     guard_gone: Notify,
     /// Whether the last renewal failed.
     failing: AtomicBool,
+    /// Whether the provider may be putting another grant in this one's place.
+    upgrading: AtomicBool,
     /// Whether the loss has been logged.
     told: AtomicBool,
 }
@@ -97,6 +99,7 @@ impl Lease {
             holder: AtomicU64::new(0),
             guard_gone: Notify::new(),
             failing: AtomicBool::new(false),
+            upgrading: AtomicBool::new(false),
             told: AtomicBool::new(false),
         })
     }
@@ -107,6 +110,26 @@ impl Lease {
 
     pub(crate) fn shared_grant(&self) -> Arc<Grant> {
         Arc::clone(&self.grant)
+    }
+
+    /// Returns the lease that was asked for.
+    pub(crate) fn lease_asked(&self) -> Duration {
+        self.lease_asked
+    }
+
+    /// Notes that the provider is asked to put a writer's grant in the place of this one. Until
+    /// that is answered, a renewal that finds the owner gone says nothing.
+    pub(crate) fn upgrade_begins(&self) {
+        self.upgrading.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that the provider has answered that.
+    pub(crate) fn upgrade_ended(&self) {
+        self.upgrading.store(false, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_upgrading(&self) -> bool {
+        self.upgrading.load(Ordering::Relaxed)
     }
 
     /// Describes this process as the holder of this grant.

@@ -107,7 +107,10 @@ fn settle(lease: &Arc<Lease>, answer: Result<Timestamp, LockError>) {
             };
             watch(lease, at);
         }
-        Err(error) if error.kind() == LockErrorKind::Lost => lease.lose_with(error),
+        // While it is being upgraded, its owner may be gone because another one has its place.
+        Err(error) if error.kind() == LockErrorKind::Lost && !lease.is_upgrading() => {
+            lease.lose_with(error);
+        }
         Err(error) => {
             let first = lease.renewal_failed(true);
             let error = error.with_name(lease.grant().name().clone());

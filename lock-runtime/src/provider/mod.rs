@@ -283,16 +283,20 @@ pub trait LockProvider: Send + Sync + 'static {
     }
 
     /// Makes a writer of the reader that has this grant of [`LockMode::Upgradeable`], as soon as
-    /// the other readers have left. It goes before the writers that wait. `request` asks for
-    /// [`LockMode::Write`] under an owner of its own.
+    /// the other readers have left. It goes before the writers that wait, and holds new readers
+    /// back meanwhile. `request` asks for [`LockMode::Write`] under an owner of its own.
     ///
-    /// If it succeeds, the old grant is over, and the new one stands for all that is held.
+    /// If it succeeds, the old grant is over, and the new one stands for all that is held. While it
+    /// waits, the old grant is renewed, readers of this process are released, and an
+    /// [`acquire`](Self::acquire) for the same name may be waiting. A renewal that finds the old
+    /// owner gone is no loss then.
     ///
     /// # Errors
     ///
-    /// As [`acquire`](Self::acquire). After any error, the old grant is as it was, unless it is
-    /// [reported lost](Grant::loss_reporter). [`Unsupported`](LockErrorKind::Unsupported) by
-    /// default.
+    /// As [`acquire`](Self::acquire). After any error, the old grant is as it was, and nothing is
+    /// left that holds others back. [`Lost`](LockErrorKind::Lost) says that the old grant has ended,
+    /// as its [reporter](Grant::loss_reporter) does.
+    /// [`Unsupported`](LockErrorKind::Unsupported) by default.
     fn upgrade<'a>(
         &'a self,
         grant: &'a Grant,

@@ -1,7 +1,8 @@
 //! Locks held in this process alone.
 
-use std::sync::Arc;
+use std::any::Any;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::acquire::Acquiring;
@@ -10,14 +11,17 @@ use crate::error::{LockError, LockErrorKind};
 use crate::future::{First, select};
 use crate::gate::{self, ReleaseMode, SlotRef, Wanted};
 use crate::guard::{Guard, LockGuard};
-use crate::kind::{Exclusive, Kind, Permits, Read, Write};
+use crate::kind::{Exclusive, Kind, Permits, Read, Upgradeable, Write};
 use crate::provider::{
     AcquireRequest, BoxFuture, Capabilities, Grant, LockMode, LockProvider, LockSpace,
 };
-use crate::providers::kit::error::{invalid, unsupported};
-use crate::shared_guard::{RwLockReadGuard, RwLockWriteGuard, SemaphorePermit};
+use crate::providers::kit::error::invalid;
+use crate::shared_guard::{
+    RwLockReadGuard, RwLockUpgradeableReadGuard, RwLockWriteGuard, SemaphorePermit,
+};
 use crate::source::Source;
 use crate::token::FencingToken;
+use crate::upgrade::upgrade;
 
 /// Holds locks in this process: for programs of which one instance runs, and for tests.
 ///
@@ -49,7 +53,7 @@ impl LockProvider for InProcessProvider {
             .with_fencing_tokens()
             .with_local_hand_over()
             .with_fairness()
-            .with_read_write()
+            .with_upgradeable()
             .with_many_permits()
             .with_holders()
     }
@@ -71,7 +75,11 @@ impl LockProvider for InProcessProvider {
                 LockMode::Exclusive => held(Exclusive, slot, request).await,
                 LockMode::Read => held(Read, slot, request).await,
                 LockMode::Write => held(Write, slot, request).await,
-                LockMode::Upgradeable => Err(unsupported("no upgradeable reads")),
+                LockMode::Upgradeable => {
+                    let guard = acquired(Upgradeable, slot, request).await?;
+                    let token = guard.fencing_token();
+                    Ok(granted(request, token, ReaderOfQueue::new(guard)))
+                }
                 LockMode::Permits { limit, take } => {
                     let (limit, take) = (limit.get(), take.get());
                     held(Permits { limit, take }, slot, request).await
@@ -89,8 +97,46 @@ impl LockProvider for InProcessProvider {
                 LockMode::Exclusive => release::<LockGuard>(grant).await,
                 LockMode::Read => release::<RwLockReadGuard>(grant).await,
                 LockMode::Write => release::<RwLockWriteGuard>(grant).await,
-                LockMode::Upgradeable => Err(LockErrorKind::Lost.into()),
+                LockMode::Upgradeable => {
+                    let reader = grant.state::<ReaderOfQueue>().and_then(ReaderOfQueue::take);
+                    reader.ok_or(LockErrorKind::Lost)?.release().await
+                }
                 LockMode::Permits { .. } => release::<SemaphorePermit>(grant).await,
+            }
+        })
+    }
+
+    fn upgrade<'a>(
+        &'a self,
+        grant: &'a Grant,
+        request: &'a AcquireRequest,
+    ) -> BoxFuture<'a, Result<Grant, LockError>> {
+        Box::pin(async move {
+            if grant.state::<HeldByQueue>().is_some() {
+                // The queue asks once the other readers have left.
+                let grant = Grant::new(request, Timestamp::now()).with_state(HeldByQueue);
+                return Ok(grant.with_token(self.next_token()));
+            }
+            let reader = grant.state::<ReaderOfQueue>().ok_or(LockErrorKind::Lost)?;
+            let guard = reader.take().ok_or(LockErrorKind::Lost)?;
+            let timeout = match request.waits() {
+                true => Span::NONE,
+                false => Span::of(Duration::ZERO),
+            };
+            match upgrade(guard, timeout, request.abandoned()).await {
+                Ok(guard) => {
+                    let token = guard.fencing_token();
+                    Ok(granted(request, token, guard))
+                }
+                Err(failed) => {
+                    let error = failed.error().clone();
+                    reader.put_back(failed.into_guard());
+                    Err(match error.kind() {
+                        // A request that is abandoned is answered like this.
+                        LockErrorKind::TimedOut => LockErrorKind::Contended.into(),
+                        _ => error,
+                    })
+                }
             }
         })
     }
@@ -108,12 +154,56 @@ impl LockProvider for InProcessProvider {
     }
 }
 
+/// The reader that a queue holds which is not its slot's, until it becomes the writer.
+struct ReaderOfQueue(Mutex<Option<RwLockUpgradeableReadGuard>>);
+
+impl ReaderOfQueue {
+    fn new(guard: RwLockUpgradeableReadGuard) -> Self {
+        Self(Mutex::new(Some(guard)))
+    }
+
+    fn take(&self) -> Option<RwLockUpgradeableReadGuard> {
+        self.lock().take()
+    }
+
+    fn put_back(&self, guard: Option<RwLockUpgradeableReadGuard>) {
+        *self.lock() = guard;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<RwLockUpgradeableReadGuard>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Acquires what the request wants, for a queue that is not this slot's.
 async fn held<K: Kind>(
     kind: K,
     slot: SlotRef,
     request: &AcquireRequest,
 ) -> Result<Grant, LockError> {
+    let guard = acquired(kind, slot, request).await?;
+    let token = guard.token();
+    Ok(granted(request, token, guard))
+}
+
+/// Makes the grant whose lock is held by this guard.
+fn granted(
+    request: &AcquireRequest,
+    token: Option<FencingToken>,
+    guard: impl Any + Send + Sync,
+) -> Grant {
+    let grant = Grant::new(request, Timestamp::now()).with_state(guard);
+    match token {
+        Some(token) => grant.with_token(token),
+        None => grant,
+    }
+}
+
+async fn acquired<K: Kind>(
+    kind: K,
+    slot: SlotRef,
+    request: &AcquireRequest,
+) -> Result<K::Guard, LockError> {
     let wanted = Wanted {
         lease: Span::NONE,
         timeout: match request.waits() {
@@ -126,16 +216,10 @@ async fn held<K: Kind>(
     };
     let (mut slot, mut wait) = (Some(slot), None);
     let acquiring = Acquiring::new(kind, &mut slot, &wanted, &mut wait);
-    let guard = match select(acquiring, request.abandoned()).await {
-        First::Left(guard) => guard?,
-        First::Right(()) => return Err(LockErrorKind::Contended.into()),
-    };
-    let token = guard.token();
-    let grant = Grant::new(request, Timestamp::now()).with_state(guard);
-    Ok(match token {
-        Some(token) => grant.with_token(token),
-        None => grant,
-    })
+    match select(acquiring, request.abandoned()).await {
+        First::Left(guard) => guard,
+        First::Right(()) => Err(LockErrorKind::Contended.into()),
+    }
 }
 
 async fn release<G: Guard>(grant: &Grant) -> Result<(), LockError> {

@@ -24,6 +24,7 @@ pub(crate) mod read_write;
 pub(crate) mod shared_losses;
 pub(crate) mod timeouts;
 pub(crate) mod tokens;
+pub(crate) mod upgradeable;
 
 use std::sync::Arc;
 

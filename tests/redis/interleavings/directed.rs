@@ -10,12 +10,13 @@ use super::scripts::{Fault, Scripts};
 use crate::common::DEADLINE;
 use crate::dotnet::DotNet;
 
-const KEYS: [&str; 5] = [
+const KEYS: [&str; 6] = [
     "order.writer",
     "{order}:lk1:rw",
     "lk1:fence",
     "order.readers",
     "{order}:lk1:readers",
+    "{order}:lk1:upgrader",
 ];
 const LEASE: &str = "60000";
 
@@ -36,6 +37,19 @@ impl Table {
         let args = [owner, LEASE, "1", "lk1:grants:all", mode];
         let answer = self.run("READ_WRITE_ACQUIRE", &args).await;
         matches!(answer, Value::Array(parts) if parts.len() == 5)
+    }
+
+    /// Returns how many messages were published.
+    async fn published(&self) -> u64 {
+        let mut server = self.server.clone();
+        let command = redis::cmd("INFO")
+            .arg("commandstats")
+            .query_async(&mut server)
+            .await;
+        let stats: String = command.expect("the server answers");
+        let calls = stats.split_once("cmdstat_publish:calls=");
+        let calls = calls.and_then(|(_, rest)| rest.split_once(',')?.0.parse().ok());
+        calls.unwrap_or_default()
     }
 
     async fn get(&self, key: &str) -> Option<String> {
@@ -111,6 +125,51 @@ fn a_writer_that_leaves_takes_its_mark_along() {
                 table.get("order.writer").await.is_none(),
                 "the mark of a writer that has gone stays",
             )
+        },
+    );
+}
+
+/// The caller gave up when the answer would have said that it is the writer.
+#[test]
+fn an_upgrade_that_is_taken_back_leaves_the_reader() {
+    holds_but_with(
+        &[(
+            "upgrade_withdraw.lua",
+            "if ARGV[4] ~= '' then let_in(owner, ARGV[4], 'u') end",
+            "",
+        )],
+        |table| async move {
+            assert!(!table.waits("lk1:h:1:a", "u").await);
+            let args = ["lk1:h:1:b", LEASE, "1", "", "lk1:h:1:a", "7"];
+            table.run("UPGRADE", &args).await;
+            let writer = table.get("order.writer").await;
+            assert_eq!(writer.as_deref(), Some("lk1:h:1:b"));
+            let args = ["lk1:h:1:b", "lk1:h:1:a", "7", LEASE];
+            table.run("UPGRADE_WITHDRAW", &args).await;
+            assert_eq!(table.get("order.writer").await, None);
+            let renewed = table.run("READ_RENEW", &["lk1:h:1:a", LEASE, "u"]).await;
+            demand(renewed == Value::Int(1), "the reader is gone")
+        },
+    );
+}
+
+/// Nobody else tells the upgrade that it is alone.
+#[test]
+fn the_last_reader_to_leave_tells_who_waits_to_write() {
+    holds_but_with(
+        &[(
+            "serve.lua",
+            "if owner then tell_to_look(owner, channel) end",
+            "",
+        )],
+        |table| async move {
+            assert!(!table.waits("lk1:h:1:a", "u").await);
+            assert!(!table.waits("lk1:h:1:c", "r").await);
+            let args = ["lk1:h:1:b", LEASE, "1", "lk1:grants:all", "lk1:h:1:a", "7"];
+            table.run("UPGRADE", &args).await;
+            let before = table.published().await;
+            table.run("READ_WRITE_RELEASE", &["lk1:h:1:c", "r"]).await;
+            demand(table.published().await > before, "nobody is told")
         },
     );
 }

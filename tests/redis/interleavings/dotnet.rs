@@ -11,10 +11,11 @@ impl World<'_> {
         let before = self.now().await;
         let mode = match self.mode() {
             Mode::Permits { limit, .. } => Mode::Permits { limit, take: 1 },
+            Mode::Upgradeable => Mode::Read,
             mode => mode,
         };
         let granted = match mode {
-            Mode::Read => self.dotnet.read(&owner, lease).await,
+            Mode::Read | Mode::Upgradeable => self.dotnet.read(&owner, lease).await,
             Mode::Write => self.dotnet.write(&owner, lease).await,
             Mode::Permits { limit, .. } => self.dotnet.permit(&owner, lease, limit).await,
         };
@@ -64,7 +65,7 @@ impl World<'_> {
         self.clients[client].state = State::Idle;
         if at < 9 {
             match holding.mode {
-                Mode::Read => self.dotnet.release_read(&holding.owner).await,
+                Mode::Read | Mode::Upgradeable => self.dotnet.release_read(&holding.owner).await,
                 Mode::Write => self.dotnet.release_write(&holding.owner).await,
                 Mode::Permits { .. } => self.dotnet.release_permit(&holding.owner).await,
             }

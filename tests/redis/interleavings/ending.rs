@@ -17,6 +17,12 @@ impl World<'_> {
                 match self.clients[client].state.clone() {
                     State::Idle => {}
                     State::Waiting(_) => waits = true,
+                    State::Upgrading(upgrading) => {
+                        waits = true;
+                        if upgrading.reader.until <= self.now().await {
+                            self.withdraw(client, upgrading).await?;
+                        }
+                    }
                     State::Polling { owner, lease } => {
                         waits = true;
                         self.poll_once(client, &owner, lease).await?;

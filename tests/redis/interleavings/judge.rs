@@ -28,12 +28,21 @@ impl Judge {
     ) -> Verdict {
         let others = clients.iter().filter_map(|client| match &client.state {
             State::Holding(other) if other.until > now => Some(other),
+            State::Upgrading(other) if other.reader.until > now => Some(&other.reader),
             _ => None,
         });
+        let upgrades = clients.iter().find(|client| {
+            matches!(&client.state, State::Upgrading(upgrading) if upgrading.holds_back(now))
+        });
+        if let Some(upgrades) = upgrades
+            && is_new
+        {
+            return Err(format!("{grant:?} past {:?} at {now}", upgrades.state));
+        }
         let mut out = 0;
         for other in others {
             match (grant.mode, other.mode) {
-                (Mode::Read, Mode::Read) => {}
+                (Mode::Read, Mode::Read | Mode::Upgradeable) | (Mode::Upgradeable, Mode::Read) => {}
                 (Mode::Permits { .. }, Mode::Permits { take, .. }) => out += take,
                 _ => return Err(format!("{grant:?} beside {other:?} at {now}")),
             }
@@ -47,7 +56,7 @@ impl Judge {
             return Ok(());
         };
         let above = match grant.mode {
-            Mode::Read => self.last_write,
+            Mode::Read | Mode::Upgradeable => self.last_write,
             Mode::Write => self.last_of_all,
             Mode::Permits { .. } => 0,
         };
@@ -85,6 +94,8 @@ impl Judge {
         let waits = clients.iter().find(|client| {
             matches!(&client.state, State::Waiting(waiting)
                 if waiting.lasts_until() > now && !waiting.unheard)
+                || matches!(&client.state, State::Upgrading(upgrading)
+                    if upgrading.holds_back(now))
         });
         match waits {
             Some(client) => Err(format!("readers join although {:?}", client.state)),

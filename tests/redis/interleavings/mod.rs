@@ -7,7 +7,8 @@ mod dotnet;
 mod ending;
 mod judge;
 mod moves;
-mod scripts;
+pub(crate) mod scripts;
+mod upgrades;
 mod world;
 
 use std::time::Duration;
@@ -102,6 +103,58 @@ fn a_writer_that_does_not_count_readers_is_found() {
             "true",
         )],
         "beside",
+    );
+}
+
+#[test]
+fn several_that_may_upgrade_are_found() {
+    is_found(
+        Kind::ReadWrite,
+        &[(
+            "read_write.lua",
+            "if mode == 'u' then return not upgrader() end",
+            "if mode == 'u' then return true end",
+        )],
+        "",
+    );
+}
+
+#[test]
+fn an_upgrade_that_counts_no_readers_is_found() {
+    is_found(
+        Kind::ReadWrite,
+        &[(
+            "upgrade.lua",
+            "is_open and redis.call('SCARD', readers) == 1",
+            "is_open",
+        )],
+        "beside",
+    );
+}
+
+#[test]
+fn an_upgrade_that_holds_nobody_back_is_found() {
+    is_found(
+        Kind::ReadWrite,
+        &[(
+            "upgrade.lua",
+            "if is_open then redis.call('SET', lock, writer .. UPGRADE, 'PX', lease) end",
+            "",
+        )],
+        "",
+    );
+}
+
+#[test]
+fn a_late_upgrade_that_begins_again_is_found() {
+    is_found(
+        Kind::ReadWrite,
+        &[(
+            "upgrade.lua",
+            "tonumber(ARGV[6]) < tonumber(begun)",
+            "false",
+        )],
+        "begun again",
     );
 }
 

@@ -20,6 +20,7 @@ impl World<'_> {
             State::Waiting(waiting) => self.wait(client, waiting).await,
             State::Holding(holding) if is_dotnet => self.hold_as_dotnet(client, holding).await,
             State::Holding(holding) => self.hold(client, holding).await,
+            State::Upgrading(upgrading) => self.wait_to_upgrade(client, upgrading).await,
         }
     }
 
@@ -79,7 +80,7 @@ impl World<'_> {
             }
             9..13 if !is_over => {
                 let renew = match holding.mode {
-                    Mode::Read => "READ_RENEW",
+                    Mode::Read | Mode::Upgradeable => "READ_RENEW",
                     Mode::Write => "RENEW",
                     Mode::Permits { .. } => "PERMITS_RENEW",
                 };
@@ -100,7 +101,7 @@ impl World<'_> {
                 };
                 self.settle(None).await
             }
-            13..15 => {
+            13..15 if holding.mode != Mode::Upgradeable || is_over => {
                 self.clients[client].state = State::Idle;
                 let gives_up = Some((owner, holding.mode));
                 let request = self.request(holding.lease, true, gives_up);
@@ -114,6 +115,9 @@ impl World<'_> {
                     true => self.judge.nobody_waits(&self.clients, after),
                     false => Ok(()),
                 }
+            }
+            9..16 if holding.mode == Mode::Upgradeable && !is_over => {
+                self.begin_upgrade(client, holding).await
             }
             // The same request once more.
             16..18 if !is_over => {
@@ -131,7 +135,7 @@ impl World<'_> {
                     false => Err(format!("{holding:?} was refused what it has")),
                 }
             }
-            18 if holding.mode != Mode::Read && !is_over => {
+            18 if !matches!(holding.mode, Mode::Read | Mode::Upgradeable) && !is_over => {
                 let left = self.rng.within(20..80);
                 let later = match self.kind {
                     Kind::ReadWrite => "WRITE_RELEASE_LATER",
@@ -248,6 +252,12 @@ impl World<'_> {
         for client in 0..self.clients.len() {
             if matches!(&self.clients[client].state, State::Waiting(it) if it.look_at <= now) {
                 self.ask_again(client).await?;
+            }
+            if let State::Upgrading(upgrading) = &self.clients[client].state
+                && upgrading.look_at <= now
+            {
+                let upgrading = upgrading.clone();
+                self.ask_to_upgrade(client, upgrading, false).await?;
             }
         }
         Ok(())

@@ -8,6 +8,7 @@ use redis::{PushInfo, PushKind, Value};
 
 use super::judge::{HIGHEST_LIMIT, Judge, Verdict};
 use super::scripts::Scripts;
+use super::upgrades::Upgrading;
 use crate::dotnet::DotNet;
 
 /// The name of the lock.
@@ -24,6 +25,7 @@ pub(crate) enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     Read,
+    Upgradeable,
     Write,
     Permits { limit: u32, take: u32 },
 }
@@ -32,6 +34,7 @@ impl Mode {
     pub(crate) fn text(self) -> String {
         match self {
             Self::Read => "r".to_owned(),
+            Self::Upgradeable => "u".to_owned(),
             Self::Write => "w".to_owned(),
             Self::Permits { limit, take } => format!("{limit},{take}"),
         }
@@ -98,6 +101,7 @@ pub(crate) enum State {
         lease: u64,
     },
     Holding(Holding),
+    Upgrading(Upgrading),
 }
 
 pub(crate) struct Client {
@@ -167,6 +171,7 @@ impl<'a> World<'a> {
                 "lk1:fence",
                 "order.readers",
                 "{order}:lk1:readers",
+                "{order}:lk1:upgrader",
             ],
             Kind::Permits => &["order", "{order}:lk1:permits"],
         };
@@ -237,8 +242,11 @@ impl<'a> World<'a> {
 
     pub(super) fn mode(&mut self) -> Mode {
         match self.kind {
-            Kind::ReadWrite if self.rng.below(3) == 0 => Mode::Write,
-            Kind::ReadWrite => Mode::Read,
+            Kind::ReadWrite => match self.rng.below(6) {
+                0..2 => Mode::Write,
+                2 => Mode::Upgradeable,
+                _ => Mode::Read,
+            },
             Kind::Permits => {
                 let limit = self.rng.within(2..u64::from(HIGHEST_LIMIT) + 1) as u32;
                 let take = self.rng.within(1..u64::from(limit) + 1) as u32;
@@ -281,6 +289,17 @@ impl<'a> World<'a> {
             let owner = parts.next().unwrap();
             let first: u64 = parts.next().unwrap().parse().unwrap();
             let is_grant = parts.next() != Some("0");
+            let upgrades = self
+                .clients
+                .iter_mut()
+                .find_map(|client| match &mut client.state {
+                    State::Upgrading(upgrading) if upgrading.writer == owner => Some(upgrading),
+                    _ => None,
+                });
+            if let Some(upgrading) = upgrades {
+                upgrading.look_at = 0;
+                continue;
+            }
             let found = self.clients.iter().position(
                 |client| matches!(&client.state, State::Waiting(waiting) if waiting.owner == owner),
             );

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use lock_runtime::{
     DistributedLock, DistributedRwLock, DistributedSemaphore, FencingToken, LockError, LockGuard,
-    LockMode, LockName, LockProvider, LostSignal, RwLockReadGuard, RwLockWriteGuard,
-    SemaphorePermit,
+    LockMode, LockName, LockProvider, LostSignal, RwLockReadGuard, RwLockUpgradeableReadGuard,
+    RwLockWriteGuard, SemaphorePermit,
 };
 
 /// Returns the mode of so many of all permits.
@@ -24,7 +24,8 @@ pub fn permits(take: u32, limit: u32) -> LockMode {
     }
 }
 
-/// A mode as the lines of other processes show it: `exclusive`, `read`, `write` or `TAKE/LIMIT`.
+/// A mode as the lines of other processes show it: `exclusive`, `read`, `write`, `upgradeable`
+/// or `TAKE/LIMIT`.
 #[derive(Debug, Clone, Copy)]
 pub struct ModeWord(pub LockMode);
 
@@ -40,6 +41,7 @@ impl ModeWord {
             "exclusive" => LockMode::Exclusive,
             "read" => LockMode::Read,
             "write" => LockMode::Write,
+            "upgradeable" => LockMode::Upgradeable,
             _ => {
                 let (take, limit) = word.split_once('/').expect("a mode");
                 permits(number(take), number(limit))
@@ -54,6 +56,7 @@ impl Display for ModeWord {
             LockMode::Exclusive => f.write_str("exclusive"),
             LockMode::Read => f.write_str("read"),
             LockMode::Write => f.write_str("write"),
+            LockMode::Upgradeable => f.write_str("upgradeable"),
             LockMode::Permits { limit, take } => write!(f, "{take}/{limit}"),
             other => panic!("an unknown mode: {other:?}"),
         }
@@ -67,6 +70,8 @@ pub enum AnyLock {
     Mutex(DistributedLock),
     /// To read.
     Read(DistributedRwLock),
+    /// To read, with the right to become the writer.
+    Upgradeable(DistributedRwLock),
     /// To write.
     Write(DistributedRwLock),
     /// So many permits.
@@ -80,6 +85,8 @@ pub enum AnyGuard {
     Mutex(LockGuard),
     /// To read.
     Read(RwLockReadGuard),
+    /// To read, with the right to become the writer.
+    Upgradeable(RwLockUpgradeableReadGuard),
     /// To write.
     Write(RwLockWriteGuard),
     /// Permits.
@@ -95,6 +102,7 @@ macro_rules! configure {
                 match self {
                     Self::Mutex(lock) => Self::Mutex(lock.$method($($value)?)),
                     Self::Read(lock) => Self::Read(lock.$method($($value)?)),
+                    Self::Upgradeable(lock) => Self::Upgradeable(lock.$method($($value)?)),
                     Self::Write(lock) => Self::Write(lock.$method($($value)?)),
                     Self::Permits(all, take) => Self::Permits(all.$method($($value)?), take),
                 }
@@ -108,6 +116,7 @@ macro_rules! each {
         match $self {
             Self::Mutex($guard) => $call,
             Self::Read($guard) => $call,
+            Self::Upgradeable($guard) => $call,
             Self::Write($guard) => $call,
             Self::Permits($guard) => $call,
         }
@@ -120,6 +129,7 @@ impl AnyLock {
         match mode {
             LockMode::Exclusive => Self::Mutex(DistributedLock::on(provider, name)),
             LockMode::Read => Self::Read(DistributedRwLock::on(provider, name)),
+            LockMode::Upgradeable => Self::Upgradeable(DistributedRwLock::on(provider, name)),
             LockMode::Write => Self::Write(DistributedRwLock::on(provider, name)),
             LockMode::Permits { limit, take } => {
                 let all = DistributedSemaphore::on(provider, name, limit.get());
@@ -142,7 +152,7 @@ impl AnyLock {
     pub fn name(&self) -> &LockName {
         match self {
             Self::Mutex(lock) => lock.name(),
-            Self::Read(lock) | Self::Write(lock) => lock.name(),
+            Self::Read(lock) | Self::Upgradeable(lock) | Self::Write(lock) => lock.name(),
             Self::Permits(all, _) => all.name(),
         }
     }
@@ -156,6 +166,7 @@ impl AnyLock {
         match self {
             Self::Mutex(lock) => lock.acquire().await.map(AnyGuard::Mutex),
             Self::Read(lock) => lock.read().await.map(AnyGuard::Read),
+            Self::Upgradeable(lock) => lock.upgradeable_read().await.map(AnyGuard::Upgradeable),
             Self::Write(lock) => lock.write().await.map(AnyGuard::Write),
             Self::Permits(all, 1) => all.acquire().await.map(AnyGuard::Permits),
             Self::Permits(all, n) => all.acquire_many(*n).await.map(AnyGuard::Permits),
@@ -171,6 +182,10 @@ impl AnyLock {
         match self {
             Self::Mutex(lock) => lock.acquire_for(timeout).await.map(AnyGuard::Mutex),
             Self::Read(lock) => lock.read_for(timeout).await.map(AnyGuard::Read),
+            Self::Upgradeable(lock) => {
+                let answer = lock.upgradeable_read_for(timeout).await;
+                answer.map(AnyGuard::Upgradeable)
+            }
             Self::Write(lock) => lock.write_for(timeout).await.map(AnyGuard::Write),
             Self::Permits(all, 1) => all.acquire_for(timeout).await.map(AnyGuard::Permits),
             Self::Permits(all, n) => {
@@ -189,6 +204,10 @@ impl AnyLock {
         Ok(match self {
             Self::Mutex(lock) => lock.try_acquire().await?.map(AnyGuard::Mutex),
             Self::Read(lock) => lock.try_read().await?.map(AnyGuard::Read),
+            Self::Upgradeable(lock) => lock
+                .try_upgradeable_read()
+                .await?
+                .map(AnyGuard::Upgradeable),
             Self::Write(lock) => lock.try_write().await?.map(AnyGuard::Write),
             Self::Permits(all, 1) => all.try_acquire().await?.map(AnyGuard::Permits),
             Self::Permits(all, n) => all.try_acquire_many(*n).await?.map(AnyGuard::Permits),
@@ -204,6 +223,10 @@ impl AnyLock {
         Ok(match self {
             Self::Mutex(lock) => lock.try_acquire_for(timeout).await?.map(AnyGuard::Mutex),
             Self::Read(lock) => lock.try_read_for(timeout).await?.map(AnyGuard::Read),
+            Self::Upgradeable(lock) => {
+                let answer = lock.try_upgradeable_read_for(timeout).await;
+                answer?.map(AnyGuard::Upgradeable)
+            }
             Self::Write(lock) => lock.try_write_for(timeout).await?.map(AnyGuard::Write),
             Self::Permits(all, 1) => all.try_acquire_for(timeout).await?.map(AnyGuard::Permits),
             Self::Permits(all, n) => {
@@ -235,6 +258,7 @@ impl AnyGuard {
         match self {
             Self::Mutex(guard) => guard.fencing_token(),
             Self::Read(guard) => guard.fencing_token(),
+            Self::Upgradeable(guard) => guard.fencing_token(),
             Self::Write(guard) => guard.fencing_token(),
             Self::Permits(_) => None,
         }

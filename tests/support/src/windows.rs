@@ -96,7 +96,7 @@ impl Windows {
         }
     }
 
-    /// Checks that writes overlapped nothing, reads only reads, that no more permits were out than
+    /// Checks that writes overlapped nothing, reads only reads and one that could upgrade, that no more permits were out than
     /// the largest limit among those that were, and that tokens of conflicting grants grew
     /// strictly.
     ///
@@ -153,7 +153,9 @@ impl Windows {
 fn conflict(one: LockMode, other: LockMode) -> bool {
     !matches!(
         (one, other),
-        (LockMode::Read, LockMode::Read) | (LockMode::Permits { .. }, LockMode::Permits { .. })
+        (LockMode::Read, LockMode::Read | LockMode::Upgradeable)
+            | (LockMode::Upgradeable, LockMode::Read)
+            | (LockMode::Permits { .. }, LockMode::Permits { .. })
     )
 }
 
@@ -301,6 +303,29 @@ mod tests {
         let mut backwards = FINE;
         backwards.reverse();
         assert_eq!(judge(&backwards).unwrap().most_readers, 3);
+    }
+
+    #[test]
+    fn one_that_may_upgrade_overlaps_readers_alone() {
+        let fine = [
+            "a upgradeable 0 9 1",
+            "a read 1 20 2",
+            "a read 0 3 1",
+            "a upgradeable 9 12 2",
+            "a write 20 30 3",
+        ];
+        assert_eq!(judge(&fine).unwrap().grants["upgradeable"], 2);
+        for wrong in [
+            "a upgradeable 8 10 2",
+            "a write 11 12 3",
+            "a exclusive 0 1 1",
+        ] {
+            is_found(&[&fine[..], &[wrong]].concat(), "they overlap");
+        }
+        is_found(
+            &["a upgradeable 0 5 7", "a write 5 6 7"],
+            "the token did not grow",
+        );
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub(super) enum Answer {
     /// The lock is held, and the caller is not in the queue.
     Held(HeldBy),
     Queued(QueuePosition),
+    /// There is no such reader that could upgrade.
+    NoReader,
 }
 
 /// What the server says of the value under the lock's key.
@@ -112,6 +114,7 @@ pub(super) fn read(answer: Value) -> RedisResult<Answer> {
         token @ Value::BulkString(_) => {
             Answer::Granted(redis::from_redis_value(token)?, NonZeroU32::MIN)
         }
+        Value::Int(0) => Answer::NoReader,
         Value::Array(parts) if parts.len() == 2 => {
             let (first, count): (u64, u32) = redis::from_redis_value(Value::Array(parts))?;
             Answer::Granted(first, NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN))

@@ -13,7 +13,7 @@ use super::error::{given_up, is_forgotten};
 use super::keys::Keys;
 use super::modes::{Claim, Scripts, has_tokens, scripts, takes_blocks};
 use super::numbers::{decimal, milliseconds};
-use super::script::By;
+use super::script::{By, UPGRADE};
 use crate::LockError;
 use crate::clock::Timestamp;
 use crate::provider::{AcquireRequest, Grant};
@@ -26,8 +26,17 @@ pub(super) struct Acquisition<'a> {
     pub(super) claim: Claim,
     /// The owner that gives the lock up in the same step.
     pub(super) gives_up: Option<Claim>,
+    /// The reader that is to become the writer.
+    upgrading: Option<Upgrading>,
     scripts: &'static Scripts,
     lease: String,
+}
+
+/// A reader that is to become the writer.
+pub(super) struct Upgrading {
+    pub(super) owner: String,
+    /// Tells this upgrade from the reader's earlier ones, which may still come to the server.
+    pub(super) number: String,
 }
 
 /// A request that was answered, or was not.
@@ -72,9 +81,22 @@ impl<'a> Acquisition<'a> {
             keys: manager.naming.keys(request.name(), kind),
             claim: Claim::new(&manager.naming, request.owner(), request.mode()),
             gives_up,
+            upgrading: None,
             scripts: scripts(kind),
             lease: milliseconds(request.lease()),
         }
+    }
+
+    /// Makes an upgrade of it. Whoever upgrades takes back what that leaves behind.
+    pub(super) fn upgrading(self, reader: Upgrading) -> Self {
+        Self {
+            upgrading: Some(reader),
+            ..self
+        }
+    }
+
+    pub(super) fn is_upgrade(&self) -> bool {
+        self.upgrading.is_some()
     }
 
     /// Returns how many fencing tokens the grant should carry.
@@ -103,8 +125,14 @@ impl<'a> Acquisition<'a> {
         };
         let tokens = decimal(wanted.get(), &mut digits);
         let mut args = Args::of([self.claim.owner.as_str(), &self.lease, tokens, channel]);
-        args.push_mode(&self.claim);
+        if let Some(reader) = &self.upgrading {
+            args.push(&reader.owner);
+            args.push(&reader.number);
+        } else {
+            args.push_mode(&self.claim);
+        }
         let script = match &self.gives_up {
+            _ if self.is_upgrade() => &UPGRADE,
             // An acquisition that is in the queue has nothing to give up any more.
             Some(old) if entry.is_none_or(str::is_empty) => {
                 args.push(&old.owner);
@@ -113,7 +141,7 @@ impl<'a> Acquisition<'a> {
             }
             _ => self.scripts.acquire,
         };
-        if let Some(entry) = entry {
+        if let Some(entry) = entry.filter(|_| !self.is_upgrade()) {
             args.push(entry);
         }
         let (keys, args) = (keys.as_slice(), args.as_slice());

@@ -77,6 +77,7 @@ impl Described {
         match (kind, self.0.2.as_str()) {
             (LockKind::Mutex, _) => LockMode::Exclusive,
             (_, "r") => LockMode::Read,
+            (_, "u") => LockMode::Upgradeable,
             _ => LockMode::Write,
         }
     }

@@ -12,17 +12,17 @@ const KEPT: &str = ":kept";
 const WAITERS: &str = ":lk1:waiters";
 const READERS_AND_WRITERS: &str = ":lk1:rw";
 const ENDS_OF_READERS: &str = ":lk1:readers";
+const UPGRADER: &str = ":lk1:upgrader";
 const WAITERS_FOR_PERMITS: &str = ":lk1:permits";
 
-/// Keys of these endings are our own, so a lock of such a name is kept beside them. The last one is
-/// for locks that are read until they are written.
+/// Keys of these endings are our own, so a lock of such a name is kept beside them.
 const COMPANIONS: [&str; 6] = [
     "lk1:fence",
     WAITERS,
     READERS_AND_WRITERS,
     ENDS_OF_READERS,
     WAITERS_FOR_PERMITS,
-    ":lk1:upgrader",
+    UPGRADER,
 ];
 
 /// What the .NET library's keys of a reader–writer lock end with.
@@ -45,14 +45,14 @@ pub(super) struct Keys {
     /// of permits that are out.
     pub(super) lock: String,
     pub(super) waiters: String,
-    /// The readers, and the ends of those that are ours.
-    readers: Option<Box<[String; 2]>>,
+    /// The readers, the ends of those that are ours, and the one that may upgrade.
+    readers: Option<Box<[String; 3]>>,
     kind: LockKind,
 }
 
 /// The keys that a script is given, in its order.
 pub(super) struct ScriptKeys<'a> {
-    keys: [&'a str; 5],
+    keys: [&'a str; 6],
     count: usize,
 }
 
@@ -89,7 +89,8 @@ impl Naming {
         let mut readers = None;
         if kind == LockKind::RwLock {
             let ends = companion(&key, ENDS_OF_READERS);
-            readers = Some(Box::new([format!("{key}{READERS}"), ends]));
+            let upgrader = companion(&key, UPGRADER);
+            readers = Some(Box::new([format!("{key}{READERS}"), ends, upgrader]));
             key.push_str(WRITER);
         }
         Keys {
@@ -116,7 +117,7 @@ impl Naming {
     /// Returns the keys of a script that may change who holds a lock.
     pub(super) fn of_script<'a>(&'a self, keys: &'a Keys) -> ScriptKeys<'a> {
         let (lock, waiters) = (keys.lock.as_str(), keys.waiters.as_str());
-        let mut all = [lock, waiters, &self.fence, "", ""];
+        let mut all = [lock, waiters, &self.fence, "", "", ""];
         let count = match keys.kind {
             LockKind::Semaphore => 2,
             LockKind::Mutex => 3,
@@ -127,7 +128,7 @@ impl Naming {
                 {
                     *key = readers;
                 }
-                5
+                6
             }
         };
         ScriptKeys { keys: all, count }
@@ -253,6 +254,7 @@ mod tests {
             "App:lk1:fence",
             "App:order.readers",
             "{App:order}:lk1:readers",
+            "{App:order}:lk1:upgrader",
         ];
         assert_eq!(naming.of_script(&all).as_slice(), expected);
         let all = keys(LockKind::Semaphore);

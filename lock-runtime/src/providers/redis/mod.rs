@@ -40,6 +40,7 @@ mod inspect;
 mod release;
 mod renew;
 mod sharing;
+mod upgrade;
 
 mod group;
 

@@ -14,7 +14,7 @@ use super::script::{
 };
 use crate::LockError;
 use crate::provider::{Grant, LockKind, LockMode, OwnerId};
-use crate::providers::kit::error::{invalid, unsupported};
+use crate::providers::kit::error::invalid;
 
 /// The server does nothing else while it takes permits, and each of them is a member of a set.
 const MOST_PERMITS_AT_ONCE: u32 = 10_000;
@@ -70,8 +70,8 @@ pub(super) fn scripts(kind: LockKind) -> &'static Scripts {
 /// Returns the script that renews a grant.
 pub(super) fn renewal(mode: LockMode) -> Lasting {
     match mode {
-        LockMode::Exclusive | LockMode::Write | LockMode::Upgradeable => &RENEW,
-        LockMode::Read => &READ_RENEW,
+        LockMode::Exclusive | LockMode::Write => &RENEW,
+        LockMode::Read | LockMode::Upgradeable => &READ_RENEW,
         LockMode::Permits { .. } => &PERMITS_RENEW,
     }
 }
@@ -89,7 +89,8 @@ impl Claim {
         let mode = match mode {
             LockMode::Exclusive => "".into(),
             LockMode::Read => "r".into(),
-            LockMode::Write | LockMode::Upgradeable => "w".into(),
+            LockMode::Write => "w".into(),
+            LockMode::Upgradeable => "u".into(),
             LockMode::Permits { limit, take } => format!("{limit},{take}").into(),
         };
         Self {
@@ -106,7 +107,6 @@ impl Claim {
 /// Checks that the server may be asked for this.
 pub(super) fn check(mode: LockMode) -> Result<(), LockError> {
     match mode {
-        LockMode::Upgradeable => Err(unsupported("no upgradeable reads")),
         LockMode::Permits { limit, take } if take > limit => Err(invalid(format!(
             "expected to take at most {limit} permits, which is all there are, not {take}"
         ))),

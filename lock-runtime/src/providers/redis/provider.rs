@@ -15,6 +15,7 @@ use super::release::Release;
 use super::renew::renew_all;
 use super::settings::Settings;
 use super::sharing::may_share;
+use super::upgrade::upgrade;
 
 use crate::background::run_here;
 use crate::clock::Timestamp;
@@ -129,7 +130,7 @@ impl LockProvider for RedisProvider {
             .with_fairness()
             .with_contention_reports()
             .with_response_timeout(self.manager.settings.common.response_timeout)
-            .with_read_write()
+            .with_upgradeable()
             .with_many_permits()
             .with_holders()
     }
@@ -191,6 +192,14 @@ impl LockProvider for RedisProvider {
         Box::pin(may_share(&self.manager, grant))
     }
 
+    fn upgrade<'a>(
+        &'a self,
+        grant: &'a Grant,
+        request: &'a AcquireRequest,
+    ) -> BoxFuture<'a, Result<Grant, LockError>> {
+        Box::pin(upgrade(&self.manager, grant, request))
+    }
+
     fn inspect<'a>(
         &'a self,
         name: &'a LockName,
@@ -205,7 +214,7 @@ impl LockProvider for RedisProvider {
         keep_for: Duration,
     ) -> BoxFuture<'a, Result<(), LockError>> {
         Box::pin(async move {
-            if grant.mode() == LockMode::Read {
+            if matches!(grant.mode(), LockMode::Read | LockMode::Upgradeable) {
                 return Err(unsupported("readers do not keep a lock"));
             }
             let until = Timestamp::now() + keep_for;

@@ -121,10 +121,10 @@ fn commands(manager: &ConnectionManager, grants: &[&Grant], first: By) -> Pipeli
             }
         };
         commands.add_command(match mode {
-            LockMode::Exclusive | LockMode::Write | LockMode::Upgradeable => {
+            LockMode::Exclusive | LockMode::Write => {
                 script.command(by, &[&keys.lock], &[&claim.owner, &lease])
             }
-            LockMode::Read | LockMode::Permits { .. } => {
+            LockMode::Read | LockMode::Upgradeable | LockMode::Permits { .. } => {
                 let keys = manager.naming.of_script(&keys);
                 script.command(by, keys.as_slice(), &[&claim.owner, &lease, &claim.mode])
             }
@@ -140,7 +140,9 @@ fn read(
 ) -> Result<Timestamp, LockError> {
     Err(match answer {
         Ok(Value::Int(1)) => return Ok(sent_at),
-        Ok(Value::Int(0)) if mode == LockMode::Read => lost("the server has ended it"),
+        Ok(Value::Int(0)) if matches!(mode, LockMode::Read | LockMode::Upgradeable) => {
+            lost("the server has ended it")
+        }
         Ok(Value::Int(0)) if matches!(mode, LockMode::Permits { .. }) => {
             lost("the server has ended it, or a part of it")
         }

@@ -53,6 +53,10 @@ scripts! {
     READ_WRITE_CLEANUP = [
         "counter.lua", "tokens.lua", "read_write.lua", "serve.lua", "leave_nothing.lua"
     ];
+    UPGRADE = ["counter.lua", "tokens.lua", "read_write.lua", "serve.lua", "upgrade.lua"];
+    UPGRADE_WITHDRAW = [
+        "counter.lua", "tokens.lua", "read_write.lua", "serve.lua", "upgrade_withdraw.lua"
+    ];
     READ_RENEW = [
         "read_renew.lua", "counter.lua", "tokens.lua", "read_write.lua", "serve.lua",
         "renew_slowly.lua"

@@ -19,7 +19,7 @@ use crate::future::{First, select};
 use crate::provider::{Grant, LockMode};
 use crate::providers::kit::backoff::jittered;
 use crate::providers::kit::deadline::Deadline;
-use crate::providers::kit::error::unavailable;
+use crate::providers::kit::error::{lost, unavailable};
 use crate::providers::kit::fault::Fault;
 use crate::{LockError, LockErrorKind};
 
@@ -165,6 +165,7 @@ impl<'a> Waiting<'a> {
             }
             Answer::Granted(..) => self.raise_tokens(connection).await,
             Answer::Held(holder) => self.on_holder(connection, holder).await,
+            Answer::NoReader => Err(lost("the server has ended it")),
             Answer::Queued(position) => Ok(self.on_queued(connection, sent_at, position).await),
         }
     }
@@ -257,6 +258,9 @@ impl<'a> Waiting<'a> {
             Fault::Refused => false,
             _ => self.reach.tolerates(&error),
         };
+        if !again && self.acquisition.is_upgrade() {
+            return Err(error);
+        }
         if !again {
             let gives_up = &self.acquisition.gives_up;
             if fault != Fault::Refused || self.entry.is_some() || gives_up.is_some() {
@@ -350,6 +354,9 @@ impl<'a> Waiting<'a> {
 
     /// Takes the entry back, and a grant that has come meanwhile, before anybody is told.
     async fn leave_queue(&mut self) {
+        if self.acquisition.is_upgrade() {
+            return;
+        }
         if let Some((sent_at, connection)) = self.last_used.take() {
             let cleanup = self.acquisition.cleanup(sent_at, connection);
             let entry = self.entry.take().unwrap_or_default();
@@ -369,6 +376,9 @@ impl<'a> Waiting<'a> {
     /// Takes back in the background what was asked for, and what was to be given up. Without a
     /// request there is nothing else.
     fn clean_up(&mut self) {
+        if self.acquisition.is_upgrade() {
+            return;
+        }
         match self.last_used.take() {
             Some((sent_at, connection)) => self
                 .acquisition

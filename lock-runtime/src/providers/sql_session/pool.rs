@@ -135,6 +135,15 @@ impl<S: LockSession> Pool<S> {
         }
     }
 
+    /// Reserves a key for a session that shares it, to have it alone. Others of this provider may
+    /// be waiting for it: they cannot have it.
+    pub(super) fn reserve_upgrade(
+        &self,
+        key: S::Key,
+    ) -> Result<Reservation<S::Key>, Option<LockError>> {
+        self.reservations.take_upgrade(key, &self.bounds)
+    }
+
     /// Returns the name of a lock as the server knows it.
     pub(super) fn full_name(&self, name: &LockName) -> String {
         format!("{}{name}", self.settings.key_prefix)

@@ -135,12 +135,17 @@ impl<S: LockSession> Acquisition<'_, S> {
     ) -> Result<Stood, LockError> {
         let mut granting = Box::pin(session.lock(reservation.key, reservation.access, idle));
         let mut missed = false;
-        let every = match self.request.waits() {
+        let checks = match self.request.waits() {
             true => (self.request.lease() / 3).clamp(*CHECKS.start(), *CHECKS.end()),
             false => NO_WAIT,
         };
+        // An upgrade has not tried before, so that only a look can show who is in its way.
+        let mut every = match leaving {
+            Leaving::TheLock => NO_WAIT,
+            Leaving::Everything => checks,
+        };
         let error = loop {
-            let pause = tokio::time::sleep(every);
+            let pause = tokio::time::sleep(std::mem::replace(&mut every, checks));
             match select(&mut granting, select(self.request.abandoned(), pause)).await {
                 First::Left(Ok(())) => return Ok(Stood::Granted),
                 First::Left(Err(error)) if error.ends_a_wait() => return Ok(Stood::Ended),

@@ -72,6 +72,24 @@ impl<K: Copy + Eq + Hash> Reservations<K> {
         Ok(state.insert(self, key, access))
     }
 
+    /// Takes a key exclusively for a session that shares it. Whoever wants it exclusively besides
+    /// waits for that session.
+    pub(super) fn take_upgrade(
+        self: &Arc<Self>,
+        key: K,
+        bounds: &Bounds,
+    ) -> Result<Reservation<K>, Option<LockError>> {
+        let mut state = self.lock();
+        let uses = state.in_use.get(&key).map_or(&[][..], Vec::as_slice);
+        if let Some(unconfirmed) = uses.iter().find_map(|other| other.unconfirmed.as_ref()) {
+            return Err(Some(unconfirmed.clone()));
+        }
+        if state.count >= bounds.most_locks() {
+            return Err(Some(bounds.no_lock()));
+        }
+        Ok(state.insert(self, key, Access::Exclusive))
+    }
+
     /// Takes a key whose lock is now held; `None` if this provider has it already.
     pub(super) fn add(self: &Arc<Self>, key: K) -> Option<Reservation<K>> {
         let mut state = self.lock();

@@ -231,8 +231,8 @@ impl<S: LockSession> Acquisition<'_, S> {
         if let Some(why) = session.liveness().why_ended() {
             return Err(lost(why));
         }
-        // Beside what the session shares, which nobody else may be asked for meanwhile.
-        let alone = match self.pool.reserve(self.key, Access::Exclusive) {
+        // Beside what the session shares.
+        let alone = match self.pool.reserve_upgrade(self.key) {
             Ok(alone) => alone,
             Err(Some(error)) => return Err(error),
             Err(None) => return Err(LockErrorKind::Contended.into()),

@@ -1,7 +1,7 @@
 -- Tells who holds a lock, and how many wait. It changes nothing.
 -- KEYS: as for acquiring. ARGV: the kind: mutex, rw or permits.
--- Answers with how many wait, and then for each holder its value, its remaining time in ms, and r or
--- w; with -1 if what stands there is no lock of this kind.
+-- Answers with how many wait, and then for each holder its value, its remaining time in ms, and r, u
+-- or w; with -1 if what stands there is no lock of this kind.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -26,15 +26,19 @@ end
 
 local value = redis.pcall('GET', KEYS[1])
 if type(value) == 'table' then return -1 end
--- What a writer who waits leaves there keeps others out, but it is no holder.
-if value and string.sub(value, -14) ~= '_WRITERWAITING' then
+-- What a writer who waits leaves there, or an upgrade, keeps others out, but it is no holder.
+if value and not string.find(value, '_%u+WAITING$') then
   add(value, redis.call('PTTL', KEYS[1]), 'w')
 end
 if ARGV[1] == 'rw' then
   local ours = redis.pcall('ZRANGEBYSCORE', KEYS[5], '(' .. now, '+inf', 'WITHSCORES')
   local count = redis.pcall('SCARD', KEYS[4])
   if ours.err or type(count) == 'table' then return -1 end
-  for at = 1, #ours, 2 do add(ours[at], ours[at + 1] - now, 'r') end
+  local may = redis.pcall('GET', KEYS[6])
+  may = type(may) == 'string' and string.match(may, '^[^|]+')
+  for at = 1, #ours, 2 do
+    add(ours[at], ours[at + 1] - now, ours[at] == may and 'u' or 'r')
+  end
   -- Readers of other libraries are only counted: they say nothing about themselves.
   local known = redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', '+inf')
   for _ = 1, count - #known do add('', redis.call('PTTL', KEYS[4]), 'r') end

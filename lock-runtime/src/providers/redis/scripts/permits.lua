@@ -51,6 +51,9 @@ local function hold_back() end
 
 local function hold_nobody_back() end
 
+-- Nor does anybody upgrade.
+local function last_waits_to_write() end
+
 -- The names of the owner's permits from that one to that one.
 local function members(owner, first, last)
   local names = {}

@@ -1,12 +1,13 @@
 -- Lets a reader or a writer in, or has it queue.
--- KEYS: the writer, the waiters, the fencing counter, the readers, the ends of those that are ours.
+-- KEYS: the writer, the waiters, the fencing counter, the readers, the ends of those that are ours,
+-- the one that may upgrade.
 -- ARGV: owner, lease in ms, tokens wanted, channel for the grant; no channel: does not queue; the
--- mode, r or w. When asked again: the entry that it had in the queue, or nothing if it may have one.
+-- mode: r, w, or u for a reader that may upgrade. When asked again: the entry that it had in the queue, or nothing if it may have one.
 -- Answers as the script for a mutex does.
 local time = redis.call('TIME')
 local at = time[1] * 1000 + math.floor(time[2] / 1000)
 local is_reader = ARGV[5] == 'r'
-if ARGV[3] == '1' and redis.call('EXISTS', KEYS[1], KEYS[2]) == 0
+if ARGV[3] == '1' and ARGV[5] ~= 'u' and redis.call('EXISTS', KEYS[1], KEYS[2]) == 0
     and #redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', at, 'LIMIT', 0, 1) == 0
     and (is_reader or redis.call('EXISTS', KEYS[4]) == 0) then
   if is_reader then

@@ -1,7 +1,9 @@
 -- Ends what a reader or a writer holds, and lets in whoever waits for it.
--- KEYS: as for acquiring. ARGV: owner, and the mode, r or w.
+-- KEYS: as for acquiring. ARGV: owner, and the mode: r, u or w.
 -- Answers 1, or 0 if the owner did not hold the lock.
-if redis.call('EXISTS', KEYS[2]) == 0 then
+-- Where a reader waits to become the writer, there is something in the writer's place.
+if ARGV[2] ~= 'u' and redis.call('EXISTS', KEYS[2]) == 0
+    and (ARGV[2] == 'w' or redis.call('EXISTS', KEYS[1]) == 0) then
   if ARGV[2] == 'r' then
     local held = redis.call('SREM', KEYS[4], ARGV[1])
     -- What is no set of ends knows of none. Without that answer the reader would stay.

@@ -46,7 +46,7 @@ local function serve(caller, gone)
       here = listeners(channel)
     end
     if here ~= 0 and not has_room(mode) then
-      hold_back(owner, math.max(1, expires - now))
+      hold_back(owner, math.max(1, expires - now), mode)
       -- Only the head looks whether a foreign holder is gone, which may have come since it last did.
       if owner ~= caller and has_foreign() then tell_to_look(owner, channel) end
       break
@@ -67,6 +67,9 @@ local function serve(caller, gone)
       end
     end
   end
+  -- It goes before all of them.
+  local owner, channel = last_waits_to_write()
+  if owner then tell_to_look(owner, channel) end
   return entered, passed
 end
 
