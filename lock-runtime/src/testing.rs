@@ -76,6 +76,8 @@ pub enum Operation {
     Release,
     /// [`LockProvider::may_share`].
     MayShare,
+    /// [`LockProvider::acquire_several`].
+    AcquireSeveral,
 }
 
 /// A provider whose server is a table in memory, and which does what a test tells it. It has leases
@@ -474,6 +476,29 @@ impl LockProvider for TestProvider {
             let state = self.server.lock();
             Ok(!state.has_waiting_writer(grant.name().as_str()))
         })
+    }
+
+    fn acquire_several<'a>(
+        &'a self,
+        requests: &'a [AcquireRequest],
+    ) -> Option<BoxFuture<'a, Vec<Result<Grant, LockError>>>> {
+        Some(Box::pin(async move {
+            let sent_at = Timestamp::now();
+            if let Err(error) = self.server.arrive(Operation::AcquireSeveral).await {
+                return requests.iter().map(|_| Err(error.clone())).collect();
+            }
+            let mut state = self.server.lock();
+            let mut is_held = false;
+            let answers = requests.iter().map(|request| {
+                if is_held {
+                    return Err(LockErrorKind::Contended.into());
+                }
+                let granted = state.take(request, sent_at);
+                is_held = granted.is_err();
+                granted.map_err(|_| LockErrorKind::Contended.into())
+            });
+            answers.collect()
+        }))
     }
 
     fn lock_space(&self) -> LockSpace {

@@ -230,7 +230,7 @@ impl SlotRef {
 
     /// Releases what a call that panicked may have left. If it left nothing, the provider finds
     /// that out.
-    async fn undo(&self, grant: Arc<Grant>) {
+    pub(super) async fn undo(&self, grant: Arc<Grant>) {
         let slot = self.clone();
         let undoing = background::spawn_beside(async move {
             let source = slot.source();

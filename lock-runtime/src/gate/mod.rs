@@ -34,6 +34,7 @@ mod release;
 mod release_answer;
 mod release_call;
 mod rw;
+mod several;
 mod shared_asking;
 mod shared_giving;
 mod shared_lines;
@@ -45,6 +46,7 @@ mod state;
 
 pub(crate) use release::Release;
 pub(crate) use release_answer::{Answer, ReleaseMode};
+pub(crate) use several::{Reach, Sought, Together, ask_together};
 pub(crate) use shared_state::Share;
 #[cfg(feature = "testing")]
 pub(crate) use slot::entries;
