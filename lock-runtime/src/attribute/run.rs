@@ -109,11 +109,11 @@ impl Request<Exclusive> {
 
 impl Request<Several> {
     /// Makes a call that wants all locks of these names, with all other options at their defaults.
-    pub fn several<const N: usize>(template: &'static str, names: [LockName; N]) -> Self {
+    pub fn new<const N: usize>(template: &'static str, names: [LockName; N]) -> Self {
         let [first, ..] = &names[..] else {
             unreachable!("the attribute has at least one name")
         };
-        let request = Request::new(template, first.clone());
+        let request = Request::<Exclusive>::new(template, first.clone());
         request.of(Several {
             names: names.into(),
             wish: Wish::Exclusive,
