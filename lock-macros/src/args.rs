@@ -229,7 +229,7 @@ fn parse_value(
 }
 
 /// Takes away invisible groups, which `macro_rules!` puts around what it matched.
-fn ungrouped(mut expression: Expr) -> Expr {
+pub(crate) fn ungrouped(mut expression: Expr) -> Expr {
     while let Expr::Group(group) = expression {
         expression = *group.expr;
     }

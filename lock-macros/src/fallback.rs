@@ -16,7 +16,7 @@ use crate::options::table::Settings;
 )]
 pub(crate) fn expand(rejected: Box<Rejected>) -> TokenStream {
     let mut tokens = match rejected.item {
-        Some((item, settings)) => unlocked(item, &settings),
+        Some((item, settings, kind)) => unlocked(item, &settings, kind),
         None => rejected.original,
     };
     tokens.extend(rejected.mistakes.into_iter().map(compile_error));
@@ -33,13 +33,13 @@ fn compile_error(mistake: syn::Error) -> TokenStream {
 }
 
 /// Writes the function without the lock. A guard that the body may use is still bound.
-fn unlocked(mut item: Item, settings: &Settings) -> TokenStream {
+fn unlocked(mut item: Item, settings: &Settings, kind: Kind) -> TokenStream {
     item.drop_const();
     let block = &item.body.block;
     let statements = &block.statements;
     let leading = block.leading.iter().map(|leading| &leading.tokens);
     let runtime = crate_path::runtime(settings.crate_path.as_ref());
-    let guard_type = Kind::of(settings).guard();
+    let guard_type = kind.guard();
     let binding = settings.guard.as_ref().map(|guard| {
         quote_spanned! {Span::mixed_site()=>
             let #guard =

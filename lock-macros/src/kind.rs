@@ -5,12 +5,19 @@ use quote::quote_spanned;
 
 use crate::errors::Errors;
 use crate::options::mode::Mode;
+use crate::options::name::Name;
 use crate::options::permits::Count;
 use crate::options::table::Settings;
 
-/// The kind of lock.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+/// The kind of lock, of one or of several.
+#[derive(Clone, Copy)]
+pub(crate) struct Kind {
+    primitive: Primitive,
+    is_several: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Primitive {
     Mutex,
     Side(Mode),
     Semaphore,
@@ -19,20 +26,25 @@ pub(crate) enum Kind {
 impl Kind {
     /// Finds the kind, as far as the options can be read.
     pub(crate) fn of(settings: &Settings) -> Self {
-        match settings.mode {
-            Some(mode) => Self::Side(mode),
-            None if settings.key("permits").is_some() => Self::Semaphore,
-            None => Self::Mutex,
+        let primitive = match settings.mode {
+            Some(mode) => Primitive::Side(mode),
+            None if settings.key("permits").is_some() => Primitive::Semaphore,
+            None => Primitive::Mutex,
+        };
+        Self {
+            primitive,
+            is_several: matches!(settings.name, Some(Name::Several(_))),
         }
     }
 
     /// Writes the name of the guard's type, which is at the root of the runtime.
     pub(crate) fn guard(self) -> Ident {
-        let name = match self {
-            Self::Mutex => "LockGuard",
-            Self::Side(Mode::Read) => "RwLockReadGuard",
-            Self::Side(Mode::Write) => "RwLockWriteGuard",
-            Self::Semaphore => "SemaphorePermit",
+        let name = match self.primitive {
+            _ if self.is_several => "MultiLockGuard",
+            Primitive::Mutex => "LockGuard",
+            Primitive::Side(Mode::Read) => "RwLockReadGuard",
+            Primitive::Side(Mode::Write) => "RwLockWriteGuard",
+            Primitive::Semaphore => "SemaphorePermit",
         };
         Ident::new(name, Span::mixed_site())
     }
@@ -40,9 +52,11 @@ impl Kind {
     /// Writes the place of the guard.
     pub(crate) fn slot(self, private: &TokenStream) -> TokenStream {
         let guard = self.guard();
-        match self {
-            Self::Mutex => quote_spanned!(Span::mixed_site()=> #private::GuardSlot::new()),
-            Self::Side(_) | Self::Semaphore => quote_spanned! {Span::mixed_site()=>
+        match self.primitive {
+            Primitive::Mutex if !self.is_several => {
+                quote_spanned!(Span::mixed_site()=> #private::GuardSlot::new())
+            }
+            _ => quote_spanned! {Span::mixed_site()=>
                 #private::GuardCell::<#private::#guard>::new()
             },
         }
@@ -50,13 +64,13 @@ impl Kind {
 
     /// Writes the call that makes a request one for this kind of lock.
     pub(crate) fn setter(self, settings: &Settings) -> TokenStream {
-        match self {
-            Self::Mutex => TokenStream::new(),
-            Self::Side(mode) => {
+        match self.primitive {
+            Primitive::Mutex => TokenStream::new(),
+            Primitive::Side(mode) => {
                 let method = Ident::new(mode.word(), Span::mixed_site());
                 quote_spanned!(Span::mixed_site()=> .#method())
             }
-            Self::Semaphore => {
+            Primitive::Semaphore => {
                 let permits = settings.permits.as_ref();
                 let take = match &settings.take {
                     Some(take) => quote_spanned!(Span::mixed_site()=> #take),

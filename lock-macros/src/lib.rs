@@ -62,7 +62,8 @@ use crate::model::LockedFn;
 /// # Options
 ///
 /// * **`name`** is required and says which lock. It takes a string template, or an expression
-///   `impl Into<LockName>`.
+///   `impl Into<LockName>`. An array of 1 to 16 of these names several locks, of which the body has
+///   all or none.
 /// * **`mode`** takes `"read"` or `"write"`: a side of the reader–writer lock of that name. Any number
 ///   of readers go together, and a writer is alone. By default the lock is a mutex.
 /// * **`permits`** makes the lock a semaphore, which has as many permits in all. It takes a whole
@@ -86,6 +87,7 @@ use crate::model::LockedFn;
 /// * **`guard`** takes an identifier, which the body can then use as its guard: for the fencing
 ///   token and the loss signal. It is a `&LockGuard`, and with `mode` a `&RwLockReadGuard` or a
 ///   `&RwLockWriteGuard`. With `permits` it is a `&SemaphorePermit`, which has no fencing token.
+///   With an array of names it is a `&MultiLockGuard`, which has a token for each.
 /// * **`release`** says what the call waits for at its end. `"confirmed"`, which is the default, waits
 ///   for the provider's answer. With `"background"` the call returns when its release has been
 ///   handed to the provider's connection.
@@ -180,6 +182,35 @@ use crate::model::LockedFn;
 /// Numbers of permits that come from expressions and are zero, and a `take` above `permits`, give
 /// `InvalidConfig` at the call. Calls may name different `permits` for one name, as while a new
 /// version is rolled out: never more are out than the highest number that is in use.
+///
+/// # Several locks
+///
+/// ```
+/// use lock_runtime::{LockError, distributed_lock};
+///
+/// #[distributed_lock(name = ["account:{from}", "account:{to}"], timeout = "5s", guard = locks)]
+/// async fn transfer(from: u64, to: u64, amount: u64) -> Result<usize, LockError> {
+///     for (_account, _token) in locks.tokens() {
+///         // …
+///     }
+///     Ok(locks.names().count())
+/// }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), LockError> {
+/// assert_eq!(transfer(7, 9, 100).await?, 2);
+/// assert_eq!(transfer(7, 7, 100).await?, 1, "one name is one lock");
+/// # Ok(())
+/// # }
+/// ```
+///
+/// The locks are taken in the order of their names' bytes, whatever the order in which they are
+/// written. So such calls never wait for each other in a circle. `mode`, or `permits` and `take`, is
+/// the same for all, and so are the durations. The `timeout` is for all together. A `LockError`
+/// names the lock that was not to be had. The loss of one lock is the loss of all.
+///
+/// Locks that are held already are kept while another one is waited for, so keep long sections to
+/// other names. Calls inside each other still may wait in a circle, if the inner one wants a lower
+/// name than the outer one has. The timeout ends that.
 ///
 /// # Outcomes
 ///

@@ -24,8 +24,8 @@ pub(crate) struct LockedFn {
 
 /// A function with mistakes.
 pub(crate) struct Rejected {
-    /// The function and its options, if it is a function.
-    pub(crate) item: Option<(Item, Settings)>,
+    /// The function with its options and its kind of lock, if it is a function.
+    pub(crate) item: Option<(Item, Settings, Kind)>,
     /// The tokens under the attribute, unchanged.
     pub(crate) original: TokenStream,
     pub(crate) mistakes: syn::Error,
@@ -60,23 +60,28 @@ impl LockedFn {
         if !args.misread {
             on_unavailable::check_output(settings.on_unavailable.as_ref(), &item, &mut errors);
         }
+        let kind = Kind::of(&settings);
         let required = (settings.name.take(), settings.on_unavailable.take());
         match (errors.finish(), required) {
             (Ok(()), (Some(name), Some(outcome))) => Ok(Self {
                 item,
                 name,
-                kind: Kind::of(&settings),
+                kind,
                 outcome,
                 settings,
             }),
-            (result, _) => Err(Rejected::new(Some((item, settings)), original, result)),
+            (result, _) => Err(Rejected::new(
+                Some((item, settings, kind)),
+                original,
+                result,
+            )),
         }
     }
 }
 
 impl Rejected {
     fn new(
-        item: Option<(Item, Settings)>,
+        item: Option<(Item, Settings, Kind)>,
         original: TokenStream,
         result: syn::Result<()>,
     ) -> Box<Self> {

@@ -5,7 +5,7 @@ use quote::{ToTokens, quote_spanned};
 use syn::ext::IdentExt;
 
 use crate::model::LockedFn;
-use crate::options::name::Name;
+use crate::options::name::{Name, OneName};
 use crate::template::{Access, Placeholder, Segment, Template};
 use crate::tokens::text_literal;
 
@@ -15,28 +15,56 @@ pub(crate) fn expand(
     bindings: &[Ident],
     private: &TokenStream,
 ) -> TokenStream {
-    let (template, name) = match &function.name {
-        Name::Template(literal, template) => (
-            text_literal(&literal.value(), literal.span()).to_token_stream(),
-            render(literal.span(), template, bindings, private),
-        ),
-        Name::Expression(expression) => (
-            quote_spanned!(Span::mixed_site()=> #private::stringify!(#expression)),
-            quote_spanned! {Span::mixed_site()=>
-                #private::Into::<#private::LockName>::into(#expression)
-            },
-        ),
+    let request = match &function.name {
+        Name::One(name) => one(name, bindings, private),
+        Name::Several(names) => several(names, bindings, private),
     };
-    let site = function.name.is_fixed().then(|| {
-        quote_spanned! {Span::mixed_site()=>
-            .at({ static SITE: #private::Site = #private::Site::new(); &SITE })
-        }
-    });
     let kind = function.kind.setter(&function.settings);
     let settings = function.settings.written();
     let setters = settings.map(|(option, setting)| setting.setter(option, private));
     quote_spanned! {Span::mixed_site()=>
-        #private::Request::new(#template, #name) #kind #site #(#setters)*
+        #request #kind #(#setters)*
+    }
+}
+
+/// Writes the beginning of a request for one lock.
+fn one(name: &OneName, bindings: &[Ident], private: &TokenStream) -> TokenStream {
+    let template = match name {
+        OneName::Template(literal, _) => {
+            text_literal(&literal.value(), literal.span()).to_token_stream()
+        }
+        OneName::Expression(expression) => {
+            quote_spanned!(Span::mixed_site()=> #private::stringify!(#expression))
+        }
+    };
+    let site = name.is_fixed().then(|| {
+        quote_spanned! {Span::mixed_site()=>
+            .at({ static SITE: #private::Site = #private::Site::new(); &SITE })
+        }
+    });
+    let name = value_of(name, bindings, private);
+    quote_spanned!(Span::mixed_site()=> #private::Request::new(#template, #name) #site)
+}
+
+/// Writes the beginning of a request for several locks.
+fn several(names: &[OneName], bindings: &[Ident], private: &TokenStream) -> TokenStream {
+    let templates = names.iter().map(|name| match name {
+        OneName::Template(literal, _) => literal.value(),
+        OneName::Expression(expression) => expression.to_token_stream().to_string(),
+    });
+    let templates = templates.collect::<Vec<_>>().join(", ");
+    let template = text_literal(&templates, Span::mixed_site());
+    let names = names.iter().map(|name| value_of(name, bindings, private));
+    quote_spanned!(Span::mixed_site()=> #private::Several::new(#template, [#(#names),*]))
+}
+
+/// Writes the name of a lock.
+fn value_of(name: &OneName, bindings: &[Ident], private: &TokenStream) -> TokenStream {
+    match name {
+        OneName::Template(literal, template) => render(literal.span(), template, bindings, private),
+        OneName::Expression(expression) => quote_spanned! {Span::mixed_site()=>
+            #private::Into::<#private::LockName>::into(#expression)
+        },
     }
 }
 

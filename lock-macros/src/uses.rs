@@ -6,9 +6,8 @@ use syn::ext::IdentExt;
 
 use crate::mentions::{self, ValueUse, mentions};
 use crate::model::LockedFn;
-use crate::options::name::Name;
 use crate::options::setting::Setting;
-use crate::template::Placeholder;
+use crate::template::{Placeholder, Template};
 
 /// The uses of parameters in the options.
 pub(crate) struct Uses {
@@ -20,19 +19,14 @@ pub(crate) struct Uses {
 
 impl Uses {
     pub(crate) fn new(function: &LockedFn) -> Self {
-        let roots = match &function.name {
-            Name::Expression(_) => Vec::new(),
-            Name::Template(_, template) => {
-                let roots = template.placeholders().map(Placeholder::bare_root);
-                roots.map(str::to_owned).collect()
-            }
-        };
-        let settings = [&function.name as &dyn Setting, &function.outcome]
-            .into_iter()
+        let placeholders = function.name.templates().flat_map(Template::placeholders);
+        let roots = placeholders.map(Placeholder::bare_root);
+        let settings = std::iter::once(&function.outcome as &dyn Setting)
             .chain(function.settings.written().map(|(_, setting)| setting));
-        let expressions = settings.filter_map(Setting::expression);
+        let names = function.name.expressions();
+        let expressions = names.chain(settings.filter_map(Setting::expression));
         Self {
-            roots,
+            roots: roots.map(str::to_owned).collect(),
             expressions: expressions
                 .map(|(expression, value)| (expression.to_token_stream(), value))
                 .collect(),

@@ -78,6 +78,16 @@ impl Wait {
         meter: None,
     };
 
+    /// Makes the wait for a ticket that its caller has already, which ends at this moment.
+    pub(crate) fn of_ticket(ticket: u64, until: Timestamp) -> Self {
+        Self {
+            ticket,
+            until,
+            meter: Some(Meter::none()),
+            ..Self::EMPTY
+        }
+    }
+
     /// Polls the place in the queue, until it has the lock or the wait has failed.
     fn poll_won<K: Kind>(
         &mut self,
@@ -297,7 +307,7 @@ impl<K: Kind> Future for Acquiring<'_, K> {
         };
         // Tokio's cooperative budget, so that a loop that acquires locks starves no other task.
         let proceeds = ready!(coop::poll_proceed(context));
-        let mut meter = Meter::new(this.wanted.template, K::MODE);
+        let mut meter = K::meter(this.wanted.template);
         meter.attempt(|| slot.source().name());
         let is_busy = slot.is_busy.load(Ordering::Relaxed);
         let mut waker = is_busy.then(|| context.waker().clone());
@@ -342,7 +352,12 @@ impl<K: Kind> Future for Acquiring<'_, K> {
 
 /// Refuses what can be refused without a look at the queue.
 #[inline]
-fn check(kind: impl Kind, slot: &SlotRef, facts: &Facts, wanted: &Wanted) -> Result<(), LockError> {
+pub(crate) fn check(
+    kind: impl Kind,
+    slot: &SlotRef,
+    facts: &Facts,
+    wanted: &Wanted,
+) -> Result<(), LockError> {
     if !wanted.lease.is_none() || !wanted.min_hold.is_none() {
         check_spans(slot, wanted)?;
     }

@@ -10,16 +10,14 @@ use std::time::Duration;
 
 use tokio::time::Sleep;
 
-use crate::acquire::Acquiring;
+use crate::acquire::{Acquiring, Wait};
+use crate::background;
 use crate::clock::Timestamp;
-use crate::end::LostSignal;
 use crate::error::{LockError, LockErrorKind};
 use crate::gate::{SlotRef, Wanted};
-use crate::guard::{Guard, loss_of};
+use crate::guard::Guard;
 use crate::kind::Kind;
-use crate::reentrancy::Holding;
 use crate::telemetry::spans::Call;
-use crate::{background, reentrancy};
 
 /// The place of a guard that the body uses. It is declared before the body, and so dropped after
 /// it.
@@ -60,6 +58,37 @@ impl<G> GuardPlace<G> for OnceCell<G> {
     }
 }
 
+/// What a body runs under: a lock of some kind, or several locks.
+pub(crate) trait Goal: Send + Sync + 'static {
+    type Guard: Guard;
+    /// The slots, with what is wanted of them.
+    type Entered;
+    /// What is needed of a wait.
+    type Wait;
+
+    /// Acquires it.
+    fn acquiring<'a>(
+        self,
+        entered: &'a mut Self::Entered,
+        wait: &'a mut Option<Self::Wait>,
+    ) -> impl Future<Output = Result<Self::Guard, LockError>> + Send;
+}
+
+impl<K: Kind> Goal for K {
+    type Guard = K::Guard;
+    type Entered = (Option<SlotRef>, Wanted);
+    type Wait = Wait;
+
+    #[inline]
+    fn acquiring<'a>(
+        self,
+        (slot, wanted): &'a mut Self::Entered,
+        wait: &'a mut Option<Wait>,
+    ) -> impl Future<Output = Result<K::Guard, LockError>> + Send {
+        Acquiring::new(self, slot, wanted, wait)
+    }
+}
+
 /// Acquires the lock, runs the body while it is held, and releases it. Calls `not_run` with the
 /// error if the body did not run, or not to its end.
 ///
@@ -68,7 +97,7 @@ impl<G> GuardPlace<G> for OnceCell<G> {
 pub(crate) fn run_in<F, N, K, L>(
     mut call: Call,
     kind: L,
-    mut entered: Result<(Option<SlotRef>, Wanted), LockError>,
+    mut entered: Result<L::Entered, LockError>,
     max_hold: Option<Duration>,
     place: impl GuardPlace<L::Guard>,
     body: Pin<&mut Option<F>>,
@@ -78,7 +107,7 @@ where
     F: Future,
     N: FnOnce(LockError) -> F::Output,
     K: Keep<F::Output>,
-    L: Kind,
+    L: Goal,
 {
     let mut body = Body(body);
     async move {
@@ -86,7 +115,7 @@ where
         // half-way.
         let _ = &body;
         let acquired = match &mut entered {
-            Ok((slot, wanted)) => Acquiring::new(kind, slot, wanted, &mut None).await,
+            Ok(entered) => kind.acquiring(entered, &mut None).await,
             Err(error) => Err(error.clone()),
         };
         let held = |acquired| {
@@ -122,15 +151,10 @@ impl<F: Future> Body<'_, F> {
         max_hold: Option<&Duration>,
     ) -> impl Future<Output = Result<F::Output, LockError>> {
         let mut limit = max_hold.map(Limit::start);
-        if let (Some(max_hold), Some(lease)) = (max_hold, guard.lease())
-            // Others read under the same lease, for as long as they like.
-            && guard.holding() != Holding::Reading
-        {
-            lease.renew_until(Timestamp::now() + *max_hold);
+        if let Some(max_hold) = max_hold {
+            guard.renew_until(Timestamp::now() + *max_hold);
         }
-        let mut lost = guard
-            .lease()
-            .map(|lease| LostSignal::new(Some(lease.loss_reporter())));
+        let mut lost = guard.until_lost();
         poll_fn(move |context| {
             let Some(body) = self.0.as_mut().as_pin_mut() else {
                 unreachable!("the body is there until its end")
@@ -147,12 +171,12 @@ impl<F: Future> Body<'_, F> {
 fn poll_held<F: Future>(
     body: Pin<&mut F>,
     guard: &impl Guard,
-    lost: &mut Option<LostSignal>,
+    lost: &mut Option<impl Future<Output = ()> + Unpin>,
     limit: &mut Option<Limit<'_>>,
     context: &mut Context<'_>,
 ) -> Poll<Result<F::Output, LockError>> {
-    if guard.lease().is_some_and(|lease| lease.is_lost()) {
-        return Poll::Ready(Err(loss_of(guard.slot(), guard.lease())));
+    if guard.has_lost() {
+        return Poll::Ready(Err(guard.loss()));
     }
     if let Some(Limit {
         timer: Err(error), ..
@@ -161,7 +185,7 @@ fn poll_held<F: Future>(
         return Poll::Ready(Err(error.clone()));
     }
     let polled = {
-        let _polling = reentrancy::enter(guard.slot().address(), guard.holding());
+        let _polling = guard.polling();
         body.poll(context)
     };
     if let Poll::Ready(output) = polled {
@@ -171,7 +195,7 @@ fn poll_held<F: Future>(
     if let Some(lost) = lost
         && pin!(lost).poll(context).is_ready()
     {
-        return Poll::Ready(Err(loss_of(guard.slot(), guard.lease())));
+        return Poll::Ready(Err(guard.loss()));
     }
     if let Some(limit) = limit
         && let Poll::Ready(error) = limit.poll(context, guard.slot())

@@ -46,6 +46,8 @@ struct Due {
     idle: [bool; LANES],
     /// Whether the lanes were started, or are about to be.
     started: bool,
+    /// How many callers add several calls that should go together.
+    gathering: usize,
 }
 
 /// A call that is due.
@@ -135,13 +137,49 @@ impl CallQueue {
                 (0..LANES).for_each(|lane| start(&queue, lane));
             });
         }
-        let lane = due.idle.iter().position(|idle| *idle)?;
-        due.idle[lane] = false;
-        due.lanes[lane].clone()
+        due.take_idle_lane()
     }
 
     fn lock(&self) -> MutexGuard<'_, Due> {
         self.due.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Due {
+    /// Returns a lane that is idle, unless more calls are about to be added.
+    fn take_idle_lane(&mut self) -> Option<Lane> {
+        if self.gathering > 0 {
+            return None;
+        }
+        let lane = self.idle.iter().position(|idle| *idle)?;
+        self.idle[lane] = false;
+        self.lanes[lane].clone()
+    }
+}
+
+/// Has the calls that are added wait for each other until this is dropped, so that they go together.
+/// To be kept for a moment only, and not across an await.
+pub(crate) struct Gathering(Arc<CallQueue>);
+
+impl Gathering {
+    pub(crate) fn begin(queue: &Arc<CallQueue>) -> Self {
+        queue.lock().gathering += 1;
+        Self(Arc::clone(queue))
+    }
+}
+
+impl Drop for Gathering {
+    fn drop(&mut self) {
+        let mut due = self.0.lock();
+        due.gathering -= 1;
+        let lane = match due.calls.is_empty() {
+            true => None,
+            false => due.take_idle_lane(),
+        };
+        drop(due);
+        if let Some(lane) = lane {
+            lane.run();
+        }
     }
 }
 

@@ -19,15 +19,25 @@ use crate::signal::{Place, Signal};
 /// It may be dropped, cloned and polled again at any time.
 #[must_use = "a signal does nothing unless it is awaited"]
 pub struct LostSignal {
-    loss: Option<LossReporter>,
-    place: Place,
+    loss: Loss,
+    /// Those of the other locks, of a guard that has several.
+    others: Box<[Loss]>,
 }
 
 impl LostSignal {
     pub(crate) fn new(loss: Option<LossReporter>) -> Self {
         Self {
-            loss,
-            place: Place::default(),
+            loss: Loss::new(loss),
+            others: Box::default(),
+        }
+    }
+
+    /// Makes a signal that resolves when the first of several locks is lost.
+    pub(crate) fn of_several(losses: impl IntoIterator<Item = LossReporter>) -> Self {
+        let mut losses = losses.into_iter();
+        Self {
+            loss: Loss::new(losses.next()),
+            others: losses.map(|loss| Loss::new(Some(loss))).collect(),
         }
     }
 }
@@ -37,31 +47,68 @@ impl Future for LostSignal {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        match &this.loss {
-            Some(loss) => loss.signal().poll(&mut this.place, context).map(drop),
-            None => Poll::Pending,
-        }
-    }
-}
-
-impl Drop for LostSignal {
-    fn drop(&mut self) {
-        if let Some(loss) = &self.loss {
-            loss.signal().forget(&mut self.place);
+        let mut losses = std::iter::once(&mut this.loss).chain(&mut this.others);
+        match losses.any(|loss| Pin::new(loss).poll(context).is_ready()) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
         }
     }
 }
 
 impl Clone for LostSignal {
     fn clone(&self) -> Self {
-        Self::new(self.loss.clone())
+        Self {
+            loss: self.loss.clone(),
+            others: self.others.clone(),
+        }
+    }
+}
+
+/// A future that resolves when one lock is lost.
+pub(crate) struct Loss {
+    reporter: Option<LossReporter>,
+    place: Place,
+}
+
+impl Loss {
+    pub(crate) fn new(reporter: Option<LossReporter>) -> Self {
+        Self {
+            reporter,
+            place: Place::default(),
+        }
+    }
+}
+
+impl Future for Loss {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        match &this.reporter {
+            Some(loss) => loss.signal().poll(&mut this.place, context).map(drop),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Loss {
+    fn drop(&mut self) {
+        if let Some(loss) = &self.reporter {
+            loss.signal().forget(&mut self.place);
+        }
+    }
+}
+
+impl Clone for Loss {
+    fn clone(&self) -> Self {
+        Self::new(self.reporter.clone())
     }
 }
 
 impl fmt::Debug for LostSignal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LostSignal")
-            .field("loss", &self.loss)
+            .field("loss", &self.loss.reporter)
             .finish_non_exhaustive()
     }
 }
@@ -89,7 +136,7 @@ pub enum GrantEnd {
 pub struct EndSignal {
     ended: Arc<Signal<GrantEnd>>,
     place: Place,
-    lost: LostSignal,
+    lost: Loss,
 }
 
 impl EndSignal {
@@ -97,7 +144,7 @@ impl EndSignal {
         Self {
             ended,
             place: Place::default(),
-            lost: LostSignal::new(loss),
+            lost: Loss::new(loss),
         }
     }
 }
@@ -130,7 +177,7 @@ impl Drop for EndSignal {
 
 impl Clone for EndSignal {
     fn clone(&self) -> Self {
-        Self::new(Arc::clone(&self.ended), self.lost.loss.clone())
+        Self::new(Arc::clone(&self.ended), self.lost.reporter.clone())
     }
 }
 

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::background;
-use crate::end::{EndSignal, LostSignal};
+use crate::clock::Timestamp;
+use crate::end::{EndSignal, Loss, LostSignal};
 use crate::error::{LockError, LockErrorKind};
 use crate::gate::{Answer, Release, ReleaseMode, SlotRef};
 use crate::lease::Lease;
 use crate::name::LockName;
-use crate::reentrancy::Holding;
+use crate::reentrancy::{self, Holding};
 use crate::telemetry::metrics::Meter;
 use crate::token::FencingToken;
 
@@ -224,6 +225,11 @@ impl LockGuard {
     fn loss(&self) -> LockError {
         loss_of(&self.slot, self.lease.as_ref())
     }
+
+    /// Keeps the lock for at least this long from now, even if the guard goes before.
+    pub(crate) fn keep(&self, min_hold: Duration) {
+        self.slot.keep(self.ticket(), min_hold);
+    }
 }
 
 /// Waits for the answer to a release.
@@ -272,6 +278,40 @@ pub(crate) trait Guard: Sized + Send + Sync + 'static {
 
     /// Releases the lock, with a guard that stays where it is.
     fn release_in_place(&self) -> impl Future<Output = Result<(), LockError>> + Send;
+
+    /// Tells whether the lock is no longer known to be held.
+    #[inline]
+    fn has_lost(&self) -> bool {
+        self.lease().is_some_and(|lease| lease.is_lost())
+    }
+
+    /// Returns the error that says how the lock was lost.
+    fn loss(&self) -> LockError {
+        loss_of(self.slot(), self.lease())
+    }
+
+    /// Returns a future that resolves when the lock is lost; `None` if it cannot be.
+    #[inline]
+    fn until_lost(&self) -> Option<impl Future<Output = ()> + Send + Unpin> {
+        self.lease()
+            .map(|lease| Loss::new(Some(lease.loss_reporter())))
+    }
+
+    /// Stops renewing soon after this moment, at which the body is dropped.
+    fn renew_until(&self, end: Timestamp) {
+        if let Some(lease) = self.lease()
+            // Others read under the same lease, for as long as they like.
+            && self.holding() != Holding::Reading
+        {
+            lease.renew_until(end);
+        }
+    }
+
+    /// Says until the result is dropped that the body is being polled.
+    #[inline]
+    fn polling(&self) -> impl Sized {
+        reentrancy::enter(self.slot().address(), self.holding())
+    }
 }
 
 impl Guard for LockGuard {

@@ -82,6 +82,11 @@ pub(crate) trait Kind: Copy + Send + Sync + Unpin + 'static {
     /// Returns why a waiter whose timeout has passed did not get the lock.
     fn timed_out(self, slot: &SlotRef, ticket: u64, timeout: Duration) -> LockError;
 
+    /// Makes what follows the lock from the attempt to the release.
+    fn meter(template: &'static str) -> Meter {
+        Meter::new(template, Self::MODE)
+    }
+
     /// Makes the guard of what was acquired.
     fn guard(self, slot: SlotRef, wanted: &Wanted, won: Won, meter: Meter) -> Self::Guard;
 }
@@ -196,7 +201,7 @@ pub(crate) struct Upgradeable;
 pub struct Write;
 
 /// Permits of a semaphore, as the caller has written their numbers.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Permits {
     pub(crate) limit: u32,
     pub(crate) take: u32,
@@ -227,7 +232,7 @@ impl Permits {
         Err(slot.error(LockErrorKind::InvalidConfig).with_detail(wrong))
     }
 
-    fn mode(self) -> LockMode {
+    pub(crate) fn mode(self) -> LockMode {
         // Neither is zero once the numbers are checked.
         let number = |number| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
         LockMode::Permits {

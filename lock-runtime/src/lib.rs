@@ -38,6 +38,7 @@
 //! | mutex | by default | [`DistributedLock`] | [`LockGuard`] |
 //! | reader–writer lock | `mode = "read"`, `mode = "write"` | [`DistributedRwLock`] | [`RwLockReadGuard`], [`RwLockWriteGuard`] |
 //! | semaphore | `permits = 3`, `take = 2` | [`DistributedSemaphore`] | [`SemaphorePermit`] |
+//! | several of these | `name = ["a:{x}", "b:{y}"]` | [`DistributedMultiLock`] | [`MultiLockGuard`] |
 //!
 //! Not every provider has all kinds. One that does not have a kind answers
 //! [`Unsupported`](LockErrorKind::Unsupported).
@@ -123,6 +124,9 @@ mod acquire;
 mod body;
 mod cached_slot;
 mod inspect;
+mod several;
+
+mod lock_part;
 mod shutdown;
 mod upgrade;
 
@@ -131,6 +135,7 @@ mod providers;
 mod registry;
 
 mod lock;
+mod multi_lock;
 mod outcome;
 mod rw_lock;
 mod semaphore;
@@ -157,6 +162,8 @@ pub use end::{EndSignal, GrantEnd, LostSignal};
 pub use error::{LockError, LockErrorKind};
 pub use guard::LockGuard;
 pub use lock::DistributedLock;
+pub use lock_part::LockPart;
+pub use multi_lock::DistributedMultiLock;
 pub use name::LockName;
 pub use outcome::Skipped;
 #[doc(inline)]
@@ -179,6 +186,7 @@ pub use registry::{
 };
 pub use rw_lock::DistributedRwLock;
 pub use semaphore::DistributedSemaphore;
+pub use several::MultiLockGuard;
 pub use shared_guard::{
     RwLockReadGuard, RwLockUpgradeableReadGuard, RwLockWriteGuard, SemaphorePermit,
 };

@@ -15,9 +15,11 @@ use crate::gate::{ReleaseMode, SlotRef, Wanted};
 use crate::guard::LockGuard;
 use crate::inspect::inspect;
 use crate::kind::{Exclusive, Kind};
+use crate::lock_part::LockPart;
 use crate::name::LockName;
 use crate::provider::{LockKind, LockProvider, LockState};
 use crate::registry;
+use crate::several::Wish;
 use crate::source::Source;
 use crate::telemetry::spans::Call;
 
@@ -349,6 +351,20 @@ impl DistributedLock {
             &self.name,
             LockKind::Mutex,
         )
+    }
+}
+
+impl From<DistributedLock> for LockPart {
+    fn from(lock: DistributedLock) -> Self {
+        LockPart {
+            source: lock.source,
+            name: lock.name,
+            wish: Wish::Exclusive,
+            lease: lock.lease,
+            min_hold: lock.min_hold,
+            release: lock.release,
+            slot: lock.slot,
+        }
     }
 }
 

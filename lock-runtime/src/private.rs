@@ -16,8 +16,10 @@ pub use crate::attribute::run::CallSite as Site;
 pub use crate::attribute::template::{Encoded, render};
 pub use crate::body::GuardCell;
 pub use crate::name::LockName;
+pub use crate::several::MultiLockGuard;
 pub use crate::shared_guard::{RwLockReadGuard, RwLockWriteGuard, SemaphorePermit};
 
 pub type Expansion = crate::attribute::expansion::Expansion;
 pub type GuardSlot = GuardCell<crate::guard::LockGuard>;
+pub type Several = crate::attribute::run::Request<crate::several::Several>;
 pub type Request = crate::attribute::run::Request<crate::kind::Exclusive>;

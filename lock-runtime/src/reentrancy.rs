@@ -65,6 +65,35 @@ impl Drop for Polling {
     }
 }
 
+/// Does the same as [`Polling`] for a body that holds several locks: so many.
+pub(crate) struct PollingSeveral(usize);
+
+/// Notes that a body which holds these locks is being polled from now on.
+pub(crate) fn enter_several(holds: impl Iterator<Item = (usize, Holding)>) -> PollingSeveral {
+    let task = task::try_id();
+    let noted = HELD.try_with(|held| {
+        let mut held = held.borrow_mut();
+        let before = held.len();
+        held.extend(holds.map(|(lock, holding)| Body {
+            lock,
+            task,
+            holding,
+        }));
+        held.len() - before
+    });
+    PollingSeveral(noted.unwrap_or(0))
+}
+
+impl Drop for PollingSeveral {
+    fn drop(&mut self) {
+        let _ = HELD.try_with(|held| {
+            let mut held = held.borrow_mut();
+            let left = held.len().saturating_sub(self.0);
+            held.truncate(left);
+        });
+    }
+}
+
 /// Tells whether the task that is being polled holds the lock at this address: whether this poll is
 /// made inside the poll of a body that holds it.
 pub(crate) fn holds(lock: usize) -> bool {

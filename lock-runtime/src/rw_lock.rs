@@ -12,8 +12,10 @@ use crate::gate::{ReleaseMode, SlotRef, Wanted};
 use crate::inspect::inspect;
 use crate::kind::{Kind, Read, Upgradeable, Write};
 use crate::lock::{or_none, slot_of};
+use crate::lock_part::LockPart;
 use crate::name::LockName;
 use crate::provider::{LockKind, LockProvider, LockState};
+use crate::several::Wish;
 use crate::shared_guard::{RwLockReadGuard, RwLockUpgradeableReadGuard, RwLockWriteGuard};
 use crate::source::Source;
 
@@ -284,6 +286,28 @@ impl DistributedRwLock {
         timeout: Duration,
     ) -> Result<Option<RwLockWriteGuard>, LockError> {
         or_none(self.write_for(timeout).await)
+    }
+
+    /// Returns the lock as one of several, to be held beside other readers.
+    pub fn reading(&self) -> LockPart {
+        self.part(Wish::Read)
+    }
+
+    /// Returns the lock as one of several, to be held alone.
+    pub fn writing(&self) -> LockPart {
+        self.part(Wish::Write)
+    }
+
+    fn part(&self, wish: Wish) -> LockPart {
+        LockPart {
+            source: self.source.clone(),
+            name: self.name.clone(),
+            wish,
+            lease: self.lease,
+            min_hold: self.min_hold,
+            release: self.release,
+            slot: self.slot.clone(),
+        }
     }
 
     async fn acquire<K: Kind>(

@@ -12,8 +12,10 @@ use crate::gate::{ReleaseMode, SlotRef, Wanted};
 use crate::inspect::inspect;
 use crate::kind::Permits;
 use crate::lock::{or_none, slot_of};
+use crate::lock_part::LockPart;
 use crate::name::LockName;
 use crate::provider::{Holder, LockKind, LockProvider, LockState};
+use crate::several::Wish;
 use crate::shared_guard::SemaphorePermit;
 use crate::source::Source;
 
@@ -233,6 +235,23 @@ impl DistributedSemaphore {
         timeout: Duration,
     ) -> Result<Option<SemaphorePermit>, LockError> {
         or_none(self.take(n, Some(timeout)).await)
+    }
+
+    /// Returns the semaphore as one of several locks, of which so many permits are taken.
+    pub fn taking(&self, n: u32) -> LockPart {
+        let wish = Wish::Permits(Permits {
+            limit: self.permits,
+            take: n,
+        });
+        LockPart {
+            source: self.source.clone(),
+            name: self.name.clone(),
+            wish,
+            lease: self.lease,
+            min_hold: self.min_hold,
+            release: self.release,
+            slot: self.slot.clone(),
+        }
     }
 
     async fn take(

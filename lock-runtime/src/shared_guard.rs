@@ -5,7 +5,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use crate::clock::Timestamp;
 use crate::end::LostSignal;
 use crate::error::{LockError, LockErrorKind};
 use crate::gate::{Release, ReleaseMode, Share, SlotRef, Upgraded};
@@ -141,6 +143,16 @@ macro_rules! guard {
                     released: AtomicBool::new(false),
                     meter,
                 })
+            }
+        }
+
+        impl $guard {
+            /// Keeps the lock for at least this long from now, even if the guard goes before.
+            #[allow(dead_code, reason = "it is not for readers")]
+            pub(crate) fn keep(&mut self, min_hold: Duration) {
+                if !min_hold.is_zero() {
+                    self.0.share.keep_until = Timestamp::now() + min_hold;
+                }
             }
         }
 

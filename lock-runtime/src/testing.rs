@@ -81,6 +81,8 @@ pub enum Operation {
     Upgrade,
     /// [`LockProvider::inspect`].
     Inspect,
+    /// [`LockProvider::acquire_several`].
+    AcquireSeveral,
 }
 
 /// A provider whose server is a table in memory, and which does what a test tells it. It has leases
@@ -593,6 +595,29 @@ impl LockProvider for TestProvider {
                 select(request.abandoned(), freed).await;
             }
         })
+    }
+
+    fn acquire_several<'a>(
+        &'a self,
+        requests: &'a [AcquireRequest],
+    ) -> Option<BoxFuture<'a, Vec<Result<Grant, LockError>>>> {
+        Some(Box::pin(async move {
+            let sent_at = Timestamp::now();
+            if let Err(error) = self.server.arrive(Operation::AcquireSeveral).await {
+                return requests.iter().map(|_| Err(error.clone())).collect();
+            }
+            let mut state = self.server.lock();
+            let mut is_held = false;
+            let answers = requests.iter().map(|request| {
+                if is_held {
+                    return Err(LockErrorKind::Contended.into());
+                }
+                let granted = state.take(request, self.lock_space(), sent_at);
+                is_held = granted.is_err();
+                granted.map_err(|_| LockErrorKind::Contended.into())
+            });
+            answers.collect()
+        }))
     }
 
     fn lock_space(&self) -> LockSpace {

@@ -11,6 +11,7 @@ mod nesting;
 mod options;
 mod outcomes;
 mod parameters;
+mod several;
 mod size;
 mod stacking;
 mod support;

@@ -22,6 +22,7 @@ mod process;
 mod registering;
 mod resting;
 mod rw;
+mod several;
 mod shared_bodies;
 mod shared_leftovers;
 mod shared_model;

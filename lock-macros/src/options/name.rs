@@ -1,10 +1,10 @@
-//! `name`: which lock.
+//! `name`: which lock, or which locks.
 
 use proc_macro2::Span;
 use syn::ext::IdentExt;
-use syn::{Expr, LitStr};
+use syn::{Expr, ExprArray, ExprLit, Lit, LitStr};
 
-use crate::args::{Args, Given, Value};
+use crate::args::{Args, Given, Value, ungrouped};
 use crate::errors::Errors;
 use crate::item::Item;
 use crate::mentions::ValueUse;
@@ -15,27 +15,55 @@ use crate::template::{Segment, Template};
 /// The longest name, in bytes of UTF-8. A test ties this constant to `lock-runtime`.
 pub(crate) const MAX_BYTES: usize = 1_024;
 
-/// How the lock's name is made.
+/// How many names an array may have.
+const MOST: usize = 16;
+
+/// How the name of the lock is made, or the names of several.
 pub(crate) enum Name {
+    One(OneName),
+    Several(Vec<OneName>),
+}
+
+/// How the name of one lock is made.
+pub(crate) enum OneName {
     Template(LitStr, Template),
     Expression(Expr),
 }
 
 impl Name {
+    /// Lists the names, as they are written.
+    pub(crate) fn all(&self) -> &[OneName] {
+        match self {
+            Self::One(name) => std::slice::from_ref(name),
+            Self::Several(names) => names,
+        }
+    }
+
+    /// Lists the user's expressions, and what becomes of their values.
+    pub(crate) fn expressions(&self) -> impl Iterator<Item = (&Expr, ValueUse)> {
+        self.all().iter().filter_map(|name| match name {
+            OneName::Template(..) => None,
+            OneName::Expression(expression) => Some((expression, ValueUse::Moved)),
+        })
+    }
+
+    /// Lists the templates.
+    pub(crate) fn templates(&self) -> impl Iterator<Item = &Template> {
+        self.all().iter().filter_map(|name| match name {
+            OneName::Template(_, template) => Some(template),
+            OneName::Expression(_) => None,
+        })
+    }
+}
+
+impl OneName {
     /// Tells whether the name is the same at every call.
     pub(crate) fn is_fixed(&self) -> bool {
         matches!(self, Self::Template(_, template) if template.placeholders().next().is_none())
     }
 }
 
-impl Setting for Name {
-    fn expression(&self) -> Option<(&Expr, ValueUse)> {
-        match self {
-            Self::Template(..) => None,
-            Self::Expression(expression) => Some((expression, ValueUse::Moved)),
-        }
-    }
-}
+impl Setting for Name {}
 
 /// Reports a name that is missing, unless something that is no option may be meant to be it.
 pub(crate) fn check_presence(args: &Args, errors: &mut Errors) {
@@ -48,10 +76,61 @@ pub(crate) fn check_presence(args: &Args, errors: &mut Errors) {
 }
 
 pub(crate) fn check(given: Given, item: &Item, errors: &mut Errors) -> Option<Name> {
-    let literal = match given.text_or_expression(errors)? {
-        Value::Text(literal) => literal,
-        Value::Expression(expression) => return Some(Name::Expression(expression)),
-    };
+    let expected = given.option.expected();
+    match given.text_or_expression(errors)? {
+        Value::Text(literal) => Some(Name::One(check_template(literal, item, errors)?)),
+        Value::Expression(Expr::Array(array)) => {
+            Some(Name::Several(check_array(array, &expected, item, errors)))
+        }
+        Value::Expression(expression) => Some(Name::One(OneName::Expression(expression))),
+    }
+}
+
+/// Checks the names of several locks. Where some have mistakes, it returns the others: the guard in
+/// the body then has its type.
+fn check_array(array: ExprArray, expected: &str, item: &Item, errors: &mut Errors) -> Vec<OneName> {
+    if array.elems.is_empty() {
+        errors.add(
+            &array,
+            "`name` is an empty array, write which locks: `name = [\"from:{a}\", \"to:{b}\"]`",
+        );
+    }
+    if let Some(first) = array.elems.iter().nth(MOST) {
+        let count = array.elems.len();
+        errors.add(
+            first,
+            format!("`name` has {count} names, expected at most {MOST}"),
+        );
+    }
+    let mut texts: Vec<String> = Vec::new();
+    let names = array.elems.into_iter().map(ungrouped);
+    let names = names.filter_map(|name| match name {
+        Expr::Lit(ExprLit {
+            lit: Lit::Str(literal),
+            ..
+        }) => {
+            let text = literal.value();
+            if texts.contains(&text) {
+                errors.add(&literal, format!("\"{text}\" is written twice, remove one"));
+                return None;
+            }
+            texts.push(text);
+            check_template(literal, item, errors)
+        }
+        Expr::Array(inner) => {
+            errors.add(&inner, "an array in an array, write all names in one");
+            None
+        }
+        name @ Expr::Lit(_) => {
+            errors.add(&name, expected);
+            None
+        }
+        name => Some(OneName::Expression(name)),
+    });
+    names.collect()
+}
+
+fn check_template(literal: LitStr, item: &Item, errors: &mut Errors) -> Option<OneName> {
     let text = literal.value();
     if text.is_empty() {
         errors.add(
@@ -75,7 +154,7 @@ pub(crate) fn check(given: Given, item: &Item, errors: &mut Errors) -> Option<Na
     {
         errors.add(&literal, message);
     }
-    Some(Name::Template(literal, template))
+    Some(OneName::Template(literal, template))
 }
 
 /// Finds what no acquisition would accept, whatever the placeholders stand for.

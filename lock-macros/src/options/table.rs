@@ -77,8 +77,9 @@ macro_rules! options {
 
 // Options are checked and evaluated by their turns, and those of one turn as they are written.
 options! {
-    name "name": Name, turn 1, check name::check,
-        takes "a string such as \"invoice:{id}\", or an expression that is `Into<LockName>`";
+    name "name" (shapes_guard): Name, turn 1, check name::check,
+        takes "a string such as \"invoice:{id}\", an array of such strings, \
+            or an expression that is `Into<LockName>`";
     mode "mode" (shapes_guard): Mode, turn 2, check mode::check,
         takes "\"read\" or \"write\"";
     permits "permits" (shapes_guard): Count, turn 3, check permits::check,

@@ -180,11 +180,11 @@ fn with_a_side_of_a_reader_writer_lock() {
                         "x",
                         ::lock_runtime::__private::LockName::from_static("x"),
                     )
-                    .read()
                     .at({
                         static SITE: ::lock_runtime::__private::Site = ::lock_runtime::__private::Site::new();
                         &SITE
                     })
+                    .read()
                     .timeout(::lock_runtime::__private::Duration::from_millis(1000)),
                 &::lock_runtime::__private::GuardCell::<
                     ::lock_runtime::__private::RwLockReadGuard,
@@ -289,4 +289,52 @@ fn of_guards_in_functions_with_mistakes() {
             "{options}: {text}"
         );
     }
+}
+
+#[test]
+fn with_several_names() {
+    let text = expanded(
+        r#"name = ["from:{from}", own(to), "fixed"], mode = "write", guard = both"#,
+        "async fn f(from: u8, to: u8) -> R { g() }",
+    );
+    expect![[r#"
+        async fn f(from: u8, to: u8) -> R {
+            let (request, slot) = (
+                ::lock_runtime::__private::Several::new(
+                        "from:{from}, own (to), fixed",
+                        [
+                            ::lock_runtime::__private::render(
+                                ::lock_runtime::__private::format_args!(
+                                    "from:{}", ::lock_runtime::__private::Expansion::in_name(&
+                                    from)
+                                ),
+                            ),
+                            ::lock_runtime::__private::Into::<
+                                ::lock_runtime::__private::LockName,
+                            >::into(own(to)),
+                            ::lock_runtime::__private::LockName::from_static("fixed"),
+                        ],
+                    )
+                    .write(),
+                &::lock_runtime::__private::GuardCell::<
+                    ::lock_runtime::__private::MultiLockGuard,
+                >::new(),
+            );
+            let body = ::lock_runtime::__private::pin!(
+                ::lock_runtime::__private::Option::Some(async move { let both = slot.guard(); if
+                let ::lock_runtime::__private::Option::Some(output) =
+                ::lock_runtime::__private::Option::None:: < R > { return output; } g() })
+            );
+            let (output, body) = ::lock_runtime::__private::Output::of(body);
+            return request
+                .run_with_guard(
+                    slot,
+                    output.keep(),
+                    body,
+                    ::lock_runtime::__private::Expansion::or_error::<R> as fn(_) -> _,
+                )
+                .await;
+        }
+    "#]]
+    .assert_eq(&text);
 }

@@ -136,3 +136,56 @@ fn modes_and_numbers_of_permits() {
         assert!(found.is_empty(), "{options}: {found:#?}");
     }
 }
+
+/// Each of these is one mistake at its own name, and the rest is read all the same.
+#[test]
+fn arrays_of_names() {
+    let refused = [
+        (
+            "[]",
+            "`name` is an empty array, write which locks: `name = [\"from:{a}\", \"to:{b}\"]`",
+        ),
+        (
+            "[\"a\", [\"b\"]]",
+            "an array in an array, write all names in one",
+        ),
+        (
+            "[\"a\", \"b\", \"a\"]",
+            "\"a\" is written twice, remove one",
+        ),
+        (
+            "[\"a\", \"\"]",
+            "`name` is empty, write which lock: `name = \"invoice:{id}\"`",
+        ),
+        (
+            "[\"{y}\", \"a\"]",
+            "no parameter is named `y`, did you mean `x`?",
+        ),
+        ("[\"a\", 3]", "`name` takes a string such as"),
+    ];
+    for (value, message) in refused {
+        let found = mistakes(&format!("name = {value}"), "async fn f(x: u8) -> R {}");
+        assert_eq!(found.len(), 1, "{value}: {found:#?}");
+        assert!(found[0].starts_with(message), "{value}: {found:#?}");
+        // The guard in the body has its type, whatever is wrong.
+        let args = format!("name = {value}, guard = g");
+        let text = expanded(&args, "async fn f(x: u8) -> R { g.names() }");
+        assert!(text.contains("MultiLockGuard"), "{text}");
+    }
+    let array = |count: usize| {
+        let names = (0..count).map(|index| format!("\"{index}:{{x}}\""));
+        names.collect::<Vec<_>>().join(", ")
+    };
+    for (count, mistakes_expected) in [(1, 0), (16, 0), (17, 1), (40, 1)] {
+        let args = format!("name = [{}]", array(count));
+        let found = mistakes(&args, "async fn f(x: u8) -> R {}");
+        assert_eq!(found.len(), mistakes_expected, "{found:#?}");
+    }
+    let found = mistakes("name = [\"{y}\", \"{z}\"]", "async fn f() -> R {}");
+    assert_eq!(found.len(), 2, "each name has its own mistake: {found:#?}");
+    let misspelt = expanded(
+        "nmae = [\"a\", \"b\"], guard = g",
+        "async fn f() -> R { g.names() }",
+    );
+    assert!(misspelt.contains("MultiLockGuard"), "{misspelt}");
+}

@@ -6,14 +6,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::body::{GuardCell, GuardPlace, Keep, run_in};
+use crate::body::{Goal, GuardCell, GuardPlace, Keep, run_in};
 use crate::cached_slot::CachedSlot;
 use crate::clock::Span;
 use crate::error::LockError;
 use crate::gate::{ReleaseMode, SlotRef, Wanted};
 use crate::kind::{Exclusive, Kind, Permits, Read, Write};
 use crate::name::LockName;
-use crate::provider::LockProvider;
+use crate::provider::{LockKind, LockProvider};
+use crate::several::{self, Part, Several, Wish, in_order};
 use crate::source::Source;
 use crate::telemetry::spans::Call;
 use crate::{gate, limits, registry};
@@ -106,8 +107,45 @@ impl Request<Exclusive> {
     }
 }
 
+impl Request<Several> {
+    /// Makes a call that wants all locks of these names, with all other options at their defaults.
+    pub fn new<const N: usize>(template: &'static str, names: [LockName; N]) -> Self {
+        let [first, ..] = &names[..] else {
+            unreachable!("the attribute has at least one name")
+        };
+        let request = Request::<Exclusive>::new(template, first.clone());
+        request.of(Several {
+            names: names.into(),
+            wish: Wish::Exclusive,
+        })
+    }
+
+    /// Wants the reader–writer locks of these names, beside other readers.
+    pub fn read(self) -> Self {
+        self.wishing(Wish::Read)
+    }
+
+    /// Wants the reader–writer locks of these names, alone.
+    pub fn write(self) -> Self {
+        self.wishing(Wish::Write)
+    }
+
+    /// Wants `take` permits of each semaphore of these names, of which each has `permits` in all.
+    pub fn permits(self, permits: u32, take: u32) -> Self {
+        self.wishing(Wish::Permits(Permits {
+            limit: permits,
+            take,
+        }))
+    }
+
+    fn wishing(mut self, wish: Wish) -> Self {
+        self.kind.wish = wish;
+        self
+    }
+}
+
 #[expect(private_bounds, reason = "only expansions call it")]
-impl<K: Kind> Request<K> {
+impl<K: Enter> Request<K> {
     /// Sets the longest wait; zero tries once.
     #[inline]
     pub fn timeout(mut self, timeout: Duration) -> Self {
@@ -202,7 +240,7 @@ impl<K: Kind> Request<K> {
         F: Future,
         N: FnOnce(LockError) -> F::Output,
         P: Keep<F::Output>,
-        K: Kind<Guard = G>,
+        K: Goal<Guard = G>,
     {
         self.run_at::<_, _, P>(guard, body, not_run)
     }
@@ -218,39 +256,91 @@ impl<K: Kind> Request<K> {
         N: FnOnce(LockError) -> F::Output,
         P: Keep<F::Output>,
     {
-        let call = Call::new(self.template, &self.name, K::MODE);
+        let call = K::span(&self);
         let max_hold = self.max_hold;
         let entered = self.enter(&call);
         run_in::<_, _, P, _>(call, self.kind, entered, max_hold, place, body, not_run)
     }
 
-    /// Finds the slot of the lock.
-    fn enter(&self, call: &Call) -> Result<(Option<SlotRef>, Wanted), LockError> {
+    /// Finds the slot of the lock, or those of several.
+    fn enter(&self, call: &Call) -> Result<K::Entered, LockError> {
         limits::check_holds(&self.name, self.max_hold, self.min_hold)?;
-        let slot = match (&self.provider, self.site) {
+        K::enter(self, call)
+    }
+}
+
+/// What a function can want: a lock of some kind, or several locks.
+trait Enter: Goal + Sized {
+    /// Opens the span of the call.
+    fn span(request: &Request<Self>) -> Call;
+
+    /// Finds the slots.
+    fn enter(request: &Request<Self>, call: &Call) -> Result<Self::Entered, LockError>;
+}
+
+impl<K: Kind> Enter for K {
+    #[inline]
+    fn span(request: &Request<K>) -> Call {
+        Call::new(request.template, &request.name, K::MODE)
+    }
+
+    #[inline]
+    fn enter(request: &Request<K>, call: &Call) -> Result<Self::Entered, LockError> {
+        let slot = match (&request.provider, request.site) {
             // The slot may be cached, since a registered provider stays.
             (Provider::Default, Some(site)) => {
-                site.0.get(registry::default()?, &self.name, K::KIND)
+                site.0.get(registry::default()?, &request.name, K::KIND)
             }
-            (Provider::Default, None) => gate::enter(registry::default()?, &self.name, K::KIND),
             (Provider::Named(name), Some(site)) => {
-                site.0.get(&registry::named(name)?, &self.name, K::KIND)
+                site.0.get(&registry::named(name)?, &request.name, K::KIND)
             }
-            (Provider::Named(name), None) => {
-                gate::enter(&registry::named(name)?, &self.name, K::KIND)
-            }
-            (Provider::Given(given), _) => {
-                gate::enter(&Source::new(Arc::clone(given)), &self.name, K::KIND)
-            }
+            _ => request.slot(&request.name, K::KIND),
         }?;
         call.provider(|| slot.source().name());
-        let wanted = Wanted {
+        Ok((Some(slot), request.wanted()))
+    }
+}
+
+impl Enter for Several {
+    fn span(request: &Request<Self>) -> Call {
+        Call::of_several(request.template, &request.kind.names, several::MODE)
+    }
+
+    fn enter(request: &Request<Self>, call: &Call) -> Result<Vec<Part>, LockError> {
+        let Self { names, wish } = &request.kind;
+        let part = |name| {
+            Ok::<_, LockError>(Part {
+                slot: request.slot(name, wish.kind())?,
+                wish: *wish,
+                wanted: request.wanted(),
+            })
+        };
+        let parts = in_order(names.iter().map(part).collect::<Result<_, _>>()?)?;
+        if let Some(first) = parts.first() {
+            call.provider(|| first.slot.source().name());
+        }
+        Ok(parts)
+    }
+}
+
+impl<K> Request<K> {
+    /// Finds the slot of this name.
+    fn slot(&self, name: &LockName, kind: LockKind) -> Result<SlotRef, LockError> {
+        match &self.provider {
+            Provider::Default => gate::enter(registry::default()?, name, kind),
+            Provider::Named(provider) => gate::enter(&registry::named(provider)?, name, kind),
+            Provider::Given(given) => gate::enter(&Source::new(Arc::clone(given)), name, kind),
+        }
+    }
+
+    #[inline]
+    fn wanted(&self) -> Wanted {
+        Wanted {
             lease: Span::maybe(self.lease),
             timeout: Span::maybe(self.timeout),
             min_hold: Span::maybe(self.min_hold),
             release: self.release,
             template: self.template,
-        };
-        Ok((Some(slot), wanted))
+        }
     }
 }

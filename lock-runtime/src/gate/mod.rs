@@ -35,6 +35,7 @@ mod release;
 mod release_answer;
 mod release_call;
 mod rw;
+mod several;
 mod shared_asking;
 mod shared_giving;
 mod shared_lines;
@@ -49,6 +50,7 @@ mod upgrade_state;
 
 pub(crate) use release::Release;
 pub(crate) use release_answer::{Answer, ReleaseMode};
+pub(crate) use several::{Reach, Sought, Together, ask_together};
 pub(crate) use shared_state::Share;
 #[cfg(feature = "testing")]
 pub(crate) use slot::entries;

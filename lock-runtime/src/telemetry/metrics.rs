@@ -19,7 +19,8 @@ mod measured {
     use crate::error::LockErrorKind;
 
     /// Follows one lock from the attempt to the release. Boxed, to keep callers' futures small.
-    pub(crate) struct Meter(Box<Measured>);
+    /// `None` measures nothing: the lock is one of several, which are measured as a whole.
+    pub(crate) struct Meter(Option<Box<Measured>>);
 
     struct Measured {
         template: &'static str,
@@ -33,31 +34,40 @@ mod measured {
 
     impl Meter {
         pub(crate) fn new(template: &'static str, mode: &'static str) -> Self {
-            Self(Box::new(Measured {
+            Self(Some(Box::new(Measured {
                 template,
                 mode,
                 provider: "",
                 began: Timestamp::now(),
-            }))
+            })))
+        }
+
+        /// Makes one that measures nothing.
+        pub(crate) fn none() -> Self {
+            Self(None)
         }
 
         /// Counts the attempt at the first call; to be called at each poll.
         pub(crate) fn attempt(&mut self, provider: impl FnOnce() -> &'static str) {
-            if !self.0.provider.is_empty() {
+            let Some(measured) = &mut self.0 else { return };
+            if !measured.provider.is_empty() {
                 return;
             }
-            self.0.provider = provider();
-            counter!("distributed_lock_attempts_total", self.labels()).increment(1);
-            self.0.began = Timestamp::now();
+            measured.provider = provider();
+            counter!("distributed_lock_attempts_total", measured.labels()).increment(1);
+            measured.began = Timestamp::now();
         }
 
         /// Counts the grant, and records how long the wait was.
         pub(crate) fn acquired(mut self) -> Self {
-            let labels = self.labels();
+            let Some(measured) = &mut self.0 else {
+                return self;
+            };
+            let labels = measured.labels();
             counter!("distributed_lock_acquired_total", labels.iter()).increment(1);
             gauge!("distributed_lock_held", labels.iter()).increment(1);
-            histogram!("distributed_lock_wait_seconds", labels.iter()).record(self.elapsed());
-            self.0.began = Timestamp::now();
+            histogram!("distributed_lock_wait_seconds", labels.iter()).record(measured.elapsed());
+            measured.began = Timestamp::now();
             self
         }
 
@@ -68,34 +78,40 @@ mod measured {
 
         /// Counts an attempt whose future was dropped before it had an answer.
         pub(crate) fn cancelled(self) {
-            if !self.0.provider.is_empty() {
+            if let Some(measured) = &self.0
+                && !measured.provider.is_empty()
+            {
                 self.ended("cancelled");
             }
         }
 
         fn ended(self, reason: &'static str) {
-            let mut labels = self.labels();
+            let Some(measured) = self.0 else { return };
+            let mut labels = measured.labels();
             labels.push(Label::from_static_parts("reason", reason));
             counter!("distributed_lock_not_acquired_total", labels).increment(1);
         }
 
         /// Counts the end of the hold, and records how long it was.
         pub(crate) fn released(&self, lost: impl FnOnce() -> bool) {
-            let labels = self.labels();
+            let Some(measured) = &self.0 else { return };
+            let labels = measured.labels();
             gauge!("distributed_lock_held", labels.iter()).decrement(1);
-            histogram!("distributed_lock_hold_seconds", labels.iter()).record(self.elapsed());
+            histogram!("distributed_lock_hold_seconds", labels.iter()).record(measured.elapsed());
             if lost() {
                 counter!("distributed_lock_lost_total", labels).increment(1);
             }
         }
+    }
 
+    impl Measured {
         fn labels(&self) -> Vec<Label> {
-            let Measured {
+            let Self {
                 template,
                 mode,
                 provider,
                 ..
-            } = *self.0;
+            } = *self;
             let mut labels = Vec::with_capacity(4);
             labels.push(Label::from_static_parts("template", template));
             labels.push(Label::from_static_parts("provider", provider));
@@ -106,7 +122,7 @@ mod measured {
         }
 
         fn elapsed(&self) -> f64 {
-            Timestamp::now().since(self.0.began).as_secs_f64()
+            Timestamp::now().since(self.began).as_secs_f64()
         }
     }
 
@@ -126,6 +142,10 @@ mod unmeasured {
 
     impl Meter {
         pub(crate) fn new(_: &'static str, _: &'static str) -> Self {
+            Self
+        }
+
+        pub(crate) fn none() -> Self {
             Self
         }
 

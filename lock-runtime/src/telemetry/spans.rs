@@ -1,5 +1,6 @@
 //! Spans and events: one span for each annotated call, and one event for each thing that happens.
 
+use std::fmt;
 use std::time::Duration;
 
 use tracing::field::Empty;
@@ -21,11 +22,25 @@ pub(crate) struct Call {
 impl Call {
     /// Opens the span. `mode` is empty for a mutex, whose span has no such value.
     pub(crate) fn new(template: &'static str, name: &LockName, mode: &'static str) -> Self {
+        Self::open(template, &name.shown(), mode)
+    }
+
+    /// Opens the span of a call that wants several locks.
+    pub(crate) fn of_several(
+        template: &'static str,
+        names: &[LockName],
+        mode: &'static str,
+    ) -> Self {
+        let names: Vec<_> = names.iter().map(|name| name.shown().to_string()).collect();
+        Self::open(template, &names.join(", "), mode)
+    }
+
+    fn open(template: &'static str, lock: &dyn fmt::Display, mode: &'static str) -> Self {
         let span = tracing::span!(
             Level::INFO,
             "distributed_lock",
             template,
-            lock = %name.shown(),
+            lock = %lock,
             mode = Empty,
             provider = Empty,
             outcome = Empty,

@@ -22,7 +22,7 @@ const PRELUDE: &str = "
     #[allow(unused_imports)]
     use lock_runtime::{LockError, LockName, LockProvider, distributed_lock};
     #[allow(unused_imports)]
-    use crate::{guard, permit, read_guard, work, write_guard};
+    use crate::{guard, locks, permit, read_guard, work, write_guard};
 ";
 
 const LIBRARY: &str = "
@@ -33,6 +33,7 @@ pub fn guard() -> &'static lock_runtime::LockGuard { loop {} }
 pub fn read_guard() -> &'static lock_runtime::RwLockReadGuard { loop {} }
 pub fn write_guard() -> &'static lock_runtime::RwLockWriteGuard { loop {} }
 pub fn permit() -> &'static lock_runtime::SemaphorePermit { loop {} }
+pub fn locks() -> &'static lock_runtime::MultiLockGuard { loop {} }
 ";
 
 #[test]

@@ -1,0 +1,6 @@
+#[lock_runtime::distributed_lock(name = [])]
+async fn settle(id: u64) -> Result<u64, lock_runtime::LockError> {
+    Ok(id)
+}
+
+fn main() {}
