@@ -39,6 +39,7 @@ mod acquire;
 mod inspect;
 mod release;
 mod renew;
+mod several;
 mod sharing;
 mod upgrade;
 

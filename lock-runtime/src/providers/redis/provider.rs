@@ -14,6 +14,7 @@ use super::modes::Claim;
 use super::release::Release;
 use super::renew::renew_all;
 use super::settings::Settings;
+use super::several::{acquire_several, connection_for};
 use super::sharing::may_share;
 use super::upgrade::upgrade;
 
@@ -146,6 +147,18 @@ impl LockProvider for RedisProvider {
         request: &'a AcquireRequest,
     ) -> BoxFuture<'a, Result<Grant, LockError>> {
         Box::pin(acquire(&self.manager, request, None))
+    }
+
+    fn acquire_several<'a>(
+        &'a self,
+        requests: &'a [AcquireRequest],
+    ) -> Option<BoxFuture<'a, Vec<Result<Grant, LockError>>>> {
+        let connection = connection_for(&self.manager, requests)?;
+        Some(Box::pin(acquire_several(
+            &self.manager,
+            connection,
+            requests,
+        )))
     }
 
     fn renew<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<Timestamp, LockError>> {

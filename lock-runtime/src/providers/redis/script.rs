@@ -32,6 +32,9 @@ scripts! {
     ];
     /// A writer's too: its key is like a mutex.
     RENEW = ["renew.lua"];
+    SEVERAL = [
+        "counter.lua", "tokens.lua", "queue.lua", "line.lua", "take.lua", "several.lua"
+    ];
     INSPECT = ["inspect.lua"];
     RAISE_TOKENS = ["counter.lua", "raise_tokens.lua"];
 
