@@ -8,7 +8,7 @@ use crate::call::{Panicked, measured};
 use crate::error::{LockError, LockErrorKind};
 use crate::future::{First, select};
 use crate::gate::SlotRef;
-use crate::provider::LockState;
+use crate::provider::{Holder, LockState};
 
 /// How long an answer may take, if the provider names no bound.
 const ONE_ANSWER: Duration = Duration::from_secs(2);
@@ -40,4 +40,17 @@ pub(crate) async fn inspect(slot: SlotRef) -> Result<LockState, LockError> {
     });
     let state = asking.await.and_then(|answer| answer).map_err(named)?;
     Ok(slot.add_what_is_known(state))
+}
+
+/// Adds how many of so many permits are left, if it is known how many are taken.
+pub(crate) fn count_left(state: LockState, permits: u32) -> LockState {
+    let taken = state.holders().iter().map(Holder::permits);
+    let taken: Option<u64> = taken.map(|permits| permits.map(u64::from)).sum();
+    match taken {
+        Some(taken) => {
+            let left = u64::from(permits).saturating_sub(taken);
+            state.with_available(u32::try_from(left).unwrap_or(u32::MAX))
+        }
+        None => state,
+    }
 }

@@ -8,10 +8,11 @@ use crate::cached_slot::CachedSlot;
 use crate::clock::Span;
 use crate::error::LockError;
 use crate::gate::{ReleaseMode, Wanted};
+use crate::inspect::{count_left, inspect};
 use crate::lock::{or_none, slot_of};
 use crate::lock_part::LockPart;
 use crate::name::LockName;
-use crate::provider::LockProvider;
+use crate::provider::{LockProvider, LockState};
 use crate::several::{self, MultiLockGuard, Part, Wish, in_order};
 use crate::source::Source;
 
@@ -152,6 +153,30 @@ impl DistributedMultiLock {
     /// Returns the names of the locks, as they were written.
     pub fn names(&self) -> impl Iterator<Item = &LockName> {
         self.parts.iter().map(|part| &part.name)
+    }
+
+    /// Tells who holds each of the locks, in the order in which they are taken, as
+    /// [`DistributedLock::inspect`](crate::DistributedLock::inspect) does. They are looked at one
+    /// after another.
+    ///
+    /// # Errors
+    ///
+    /// As [`DistributedLock::inspect`](crate::DistributedLock::inspect), and
+    /// [`InvalidConfig`](crate::LockErrorKind::InvalidConfig) as [`acquire`](Self::acquire).
+    pub async fn inspect(&self) -> Result<Vec<(LockName, LockState)>, LockError> {
+        let parts = self.parts.iter().map(|part| self.enter(part, None));
+        let parts = in_order(parts.collect::<Result<_, _>>()?)?;
+        let mut states = Vec::with_capacity(parts.len());
+        for Part { slot, wish, .. } in parts {
+            let name = slot.name.clone();
+            let state = inspect(slot).await?;
+            let state = match wish {
+                Wish::Permits(permits) => count_left(state, permits.limit),
+                _ => state,
+            };
+            states.push((name, state));
+        }
+        Ok(states)
     }
 
     /// Acquires all locks, and waits for them as long as it takes.

@@ -9,12 +9,12 @@ use crate::cached_slot::CachedSlot;
 use crate::clock::Span;
 use crate::error::LockError;
 use crate::gate::{ReleaseMode, SlotRef, Wanted};
-use crate::inspect::inspect;
+use crate::inspect::{count_left, inspect};
 use crate::kind::Permits;
 use crate::lock::{or_none, slot_of};
 use crate::lock_part::LockPart;
 use crate::name::LockName;
-use crate::provider::{Holder, LockKind, LockProvider, LockState};
+use crate::provider::{LockKind, LockProvider, LockState};
 use crate::several::Wish;
 use crate::shared_guard::SemaphorePermit;
 use crate::source::Source;
@@ -130,15 +130,7 @@ impl DistributedSemaphore {
     /// As [`DistributedLock::inspect`](crate::DistributedLock::inspect).
     pub async fn inspect(&self) -> Result<LockState, LockError> {
         let state = inspect(self.slot()?).await?;
-        let taken = state.holders().iter().map(Holder::permits);
-        let taken: Option<u64> = taken.map(|permits| permits.map(u64::from)).sum();
-        Ok(match taken {
-            Some(taken) => {
-                let left = u64::from(self.permits).saturating_sub(taken);
-                state.with_available(u32::try_from(left).unwrap_or(u32::MAX))
-            }
-            None => state,
-        })
+        Ok(count_left(state, self.permits))
     }
 
     /// Acquires one permit, and waits for it as long as it takes.

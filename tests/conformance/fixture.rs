@@ -281,6 +281,7 @@ pub(crate) fn check_groups(fixture: fn() -> BoxFixture, groups: &'static [&'stat
             ("permits_apart", mutexes && permits && apart),
             ("permits_losses", mutexes && permits && losses),
             ("permits_processes", mutexes && permits && processes),
+            ("several", mutexes),
             ("holders", mutexes && holders),
             ("holders_read_write", mutexes && holders && rw),
             ("holders_permits", mutexes && holders && permits),

@@ -24,21 +24,21 @@ mod file_permits;
 #[cfg(feature = "file")]
 mod file_shared;
 
-conformance!(in_process: tokens, read_write, upgradeable, permits, holders, holders_read_write, holders_permits);
+conformance!(in_process: several, tokens, read_write, upgradeable, permits, holders, holders_read_write, holders_permits);
 conformance!(in_process_write: tokens);
 conformance!(in_process_only_permit:);
 conformance!(in_process_last_permit:);
 // What users test their programs with behaves like the real ones.
-conformance!(testing: tokens, leases, read_write, read_write_apart, read_write_losses, upgradeable,
+conformance!(testing: several, tokens, leases, read_write, read_write_apart, read_write_losses, upgradeable,
     upgradeable_losses, permits, permits_apart, permits_losses, holders, holders_read_write,
     holders_permits);
 // A provider as it was written before there were other kinds than mutexes.
-conformance!(plain: tokens, leases, mutexes_only);
+conformance!(plain: several, tokens, leases, mutexes_only);
 conformance!(testing_write: tokens, leases);
 conformance!(testing_only_permit: leases);
 conformance!(testing_last_permit: leases);
 #[cfg(feature = "file")]
-conformance!(file: tokens, processes, read_write, read_write_apart, read_write_losses,
+conformance!(file: several, tokens, processes, read_write, read_write_apart, read_write_losses,
     read_write_processes, permits, permits_apart, permits_losses, permits_processes, holders,
     holders_read_write, holders_permits, holders_processes);
 #[cfg(feature = "file")]
@@ -48,7 +48,7 @@ conformance!(file_only_permit: processes);
 #[cfg(feature = "file")]
 conformance!(file_last_permit: processes);
 #[cfg(feature = "postgres")]
-conformance!(postgres: tokens, processes, leases, leased_processes, read_write, read_write_apart,
+conformance!(postgres: several, tokens, processes, leases, leased_processes, read_write, read_write_apart,
     read_write_fair, read_write_processes, upgradeable, permits, permits_apart, permits_processes,
     holders, holders_read_write, holders_permits, holders_processes);
 #[cfg(feature = "postgres")]
@@ -63,7 +63,7 @@ fn postgres() {
     lock_tests::skip::because("the feature `postgres` is not compiled in");
 }
 #[cfg(feature = "redis")]
-conformance!(redis: tokens, processes, leases, leased_processes, read_write, read_write_apart,
+conformance!(redis: several, tokens, processes, leases, leased_processes, read_write, read_write_apart,
     read_write_fair, read_write_losses, read_write_processes, upgradeable, upgradeable_losses,
     permits, permits_apart, permits_losses, permits_processes, holders, holders_read_write,
     holders_permits, holders_processes);
@@ -75,7 +75,7 @@ conformance!(redis_only_permit: processes, leases, leased_processes);
 conformance!(redis_last_permit: processes, leases, leased_processes);
 // With nothing but the rights that the guide to Redis asks for.
 #[cfg(feature = "redis")]
-conformance!(redis_least_privilege: tokens, processes, leases, leased_processes, read_write,
+conformance!(redis_least_privilege: several, tokens, processes, leases, leased_processes, read_write,
     read_write_apart, read_write_fair, read_write_processes, upgradeable, permits, permits_apart,
     permits_processes, holders, holders_read_write, holders_permits, holders_processes);
 #[cfg(not(feature = "redis"))]
@@ -84,7 +84,7 @@ fn redis() {
     lock_tests::skip::because("the feature `redis` is not compiled in");
 }
 #[cfg(feature = "zookeeper")]
-conformance!(zookeeper: tokens, processes, leases, leased_processes, read_write, read_write_apart,
+conformance!(zookeeper: several, tokens, processes, leases, leased_processes, read_write, read_write_apart,
     read_write_fair, read_write_losses, read_write_processes, permits, permits_apart, permits_losses,
     permits_processes, holders, holders_read_write, holders_permits, holders_processes);
 #[cfg(feature = "zookeeper")]

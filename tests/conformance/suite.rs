@@ -66,6 +66,10 @@ macro_rules! cases {
         cases!($provider => leased_processes:
             frozen_holder_is_lost, killed_holder_costs_a_lease);
     };
+    (several $provider:ident) => {
+        cases!($provider => several:
+            all_or_none_are_held, several_dropped_at_every_poll, several_never_wait_in_a_circle);
+    };
     (holders $provider:ident) => {
         cases!($provider => holders: a_holder_of_this_process_is_told);
     };

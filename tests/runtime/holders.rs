@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use lock_runtime::testing::{Operation, TestProvider};
 use lock_runtime::{
-    AcquireRequest, BoxFuture, Capabilities, DistributedLock, DistributedSemaphore, Grant, Holder,
-    InProcessProvider, LockError, LockErrorKind, LockKind, LockName, LockProvider, LockState,
-    Timestamp,
+    AcquireRequest, BoxFuture, Capabilities, DistributedLock, DistributedMultiLock,
+    DistributedSemaphore, Grant, Holder, InProcessProvider, LockError, LockErrorKind, LockKind,
+    LockName, LockProvider, LockState, Timestamp,
 };
 use lock_tests::poll_once;
 
@@ -179,5 +179,20 @@ fn a_question_may_be_dropped_at_any_await() {
         let state = lock.inspect().await.expect("it tells");
         assert!(state.holders().is_empty());
         assert_eq!(provider.calls(Operation::Inspect), 4);
+    });
+}
+
+#[test]
+fn several_locks_are_told_one_by_one() {
+    run(async {
+        let provider = Arc::new(InProcessProvider::new());
+        let permits = DistributedSemaphore::on(provider.clone(), "calls", 3);
+        let locks = DistributedMultiLock::on(provider.clone(), ["b", "a"]).and(permits.taking(2));
+        let _guard = locks.acquire().await.expect("free");
+        let states = locks.inspect().await.expect("it tells");
+        let names: Vec<_> = states.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["a", "b", "calls"]);
+        assert!(states.iter().all(|(_, state)| state.holders().len() == 1));
+        assert_eq!(states[2].1.available(), Some(1));
     });
 }

@@ -21,6 +21,7 @@ pub(crate) mod order;
 pub(crate) mod permits;
 pub(crate) mod processes;
 pub(crate) mod read_write;
+pub(crate) mod several;
 pub(crate) mod shared_losses;
 pub(crate) mod timeouts;
 pub(crate) mod tokens;
