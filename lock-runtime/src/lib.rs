@@ -38,6 +38,7 @@
 //! | mutex | by default | [`DistributedLock`] | [`LockGuard`] |
 //! | reader–writer lock | `mode = "read"`, `mode = "write"` | [`DistributedRwLock`] | [`RwLockReadGuard`], [`RwLockWriteGuard`] |
 //! | semaphore | `permits = 3`, `take = 2` | [`DistributedSemaphore`] | [`SemaphorePermit`] |
+//! | several locks | `name = ["a:{x}", "b:{y}"]` | [`DistributedMultiLock`] | [`MultiLockGuard`] |
 //! | several of these | `name = ["a:{x}", "b:{y}"]` | [`DistributedMultiLock`] | [`MultiLockGuard`] |
 //!
 //! Not every provider has all kinds. One that does not have a kind answers

@@ -23,6 +23,7 @@ mod registering;
 mod resting;
 mod rw;
 mod several;
+mod several_model;
 mod shared_bodies;
 mod shared_leftovers;
 mod shared_model;
