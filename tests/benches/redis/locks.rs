@@ -9,14 +9,14 @@ use distributed_lock_core::traits::{DistributedLock as _, LockHandle as _, LockP
 use distributed_lock_core::traits::{ReaderWriterLockProvider as _, SemaphoreProvider as _};
 use distributed_lock_redis::{RedisDistributedLock, RedisLockProvider};
 use lock_runtime::{DistributedLock, LockError, LockProvider, RedisProvider, distributed_lock};
-use lock_runtime::{DistributedRwLock, DistributedSemaphore};
+use lock_runtime::{DistributedMultiLock, DistributedRwLock, DistributedSemaphore};
 use rslock::LockManager;
 use tokio::sync::OnceCell;
 
 use crate::lock::{LEASE, Lock};
 use crate::raw::Raw;
 use crate::shared::{
-    PERMITS, Permit, PolledPermit, PolledRead, PolledWrite, Read, TokioRead, Write,
+    PERMITS, Permit, PolledPermit, PolledRead, PolledWrite, Read, Several, TokioRead, Write,
 };
 
 /// The connections of [`Kind::Rslock`] at most.
@@ -30,6 +30,8 @@ pub(crate) enum Kind {
     RawScripts,
     Attribute,
     Prepared,
+    /// Three names, taken together.
+    Several,
     /// With `release = "background"`.
     AttributeInBackground,
     /// With `release_in_background()`.
@@ -64,11 +66,12 @@ pub(crate) struct Way {
 }
 
 impl Kind {
-    const NAMES: [(Self, &'static str); 17] = [
+    const NAMES: [(Self, &'static str); 18] = [
         (Self::Raw, "raw-commands"),
         (Self::RawScripts, "raw-scripts"),
         (Self::Attribute, "attribute"),
         (Self::Prepared, "prepared"),
+        (Self::Several, "several"),
         (Self::AttributeInBackground, "attribute-in-background"),
         (Self::PreparedInBackground, "prepared-in-background"),
         (Self::Rslock, "rslock"),
@@ -158,6 +161,7 @@ impl Way {
             (Kind::RawScripts, _) => "raw SET NX PX + INCR, and delete".to_owned(),
             (Kind::Attribute, _) => "attribute, placeholder in name".to_owned(),
             (Kind::Prepared, _) => "DistributedLock, prepared".to_owned(),
+            (Kind::Several, _) => "DistributedMultiLock, three names".to_owned(),
             (Kind::AttributeInBackground, _) => "attribute, background".to_owned(),
             (Kind::PreparedInBackground, _) => "prepared, background".to_owned(),
             (Kind::Rslock, _) if self.connections > 1 => {
@@ -245,6 +249,14 @@ impl Clients {
                 let provider = self.ours().await;
                 let named =
                     |number| DistributedLock::on(provider.clone(), format!("bench:{number}"));
+                usage.run(numbers.map(named).collect()).await
+            }
+            Kind::Several => {
+                let provider = self.ours().await;
+                let named = |number| {
+                    let names = ["a", "b", "c"].map(|part| format!("bench:{number}:{part}"));
+                    Several(DistributedMultiLock::on(provider.clone(), names))
+                };
                 usage.run(numbers.map(named).collect()).await
             }
             Kind::PreparedInBackground => {

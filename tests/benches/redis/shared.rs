@@ -7,7 +7,7 @@ use std::time::Duration;
 use distributed_lock_core::traits::LockHandle as _;
 use distributed_lock_core::traits::{DistributedReaderWriterLock as _, DistributedSemaphore as _};
 use distributed_lock_redis::{RedisDistributedReaderWriterLock, RedisDistributedSemaphore};
-use lock_runtime::{DistributedRwLock, DistributedSemaphore};
+use lock_runtime::{DistributedMultiLock, DistributedRwLock, DistributedSemaphore};
 use tokio::time::sleep;
 
 use crate::lock::Lock;
@@ -45,6 +45,17 @@ impl Lock for Write {
 }
 
 pub(crate) struct Permit(pub(crate) DistributedSemaphore);
+
+/// Three names, taken together.
+pub(crate) struct Several(pub(crate) DistributedMultiLock);
+
+impl Lock for Several {
+    async fn with(&mut self, section: impl Future<Output = ()> + Send) {
+        let guard = self.0.acquire().await.expect("the server answers");
+        section.await;
+        guard.release().await.expect("it was held");
+    }
+}
 
 impl Lock for Permit {
     async fn with(&mut self, section: impl Future<Output = ()> + Send) {

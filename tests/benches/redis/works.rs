@@ -49,6 +49,9 @@ pub(crate) fn all() -> Vec<Work> {
             .with(Kind::Raw.usual())
             .with_ours(Target::RatioAtLeast(0.97))
             .with_ours_in_background(None),
+        Work::new("three names at once, sections/s", Bench::alone)
+            .with(Kind::Prepared.usual())
+            .with_target(Kind::Several.usual(), Some(Target::RatioAtLeast(1.0 / 1.5))),
         Work::new(format!("{apart}, sections/s"), Bench::apart)
             .with(Kind::RawScripts.usual())
             .with_ours(Target::RatioAtLeast(1.0))
