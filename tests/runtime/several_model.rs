@@ -91,9 +91,9 @@ fn walk(mistake: Mistake, timeouts: bool) -> Option<String> {
         if !seen.insert(state.clone()) {
             continue;
         }
-        for party in 0..PARTIES {
+        for (party, wanted) in WANTED.iter().enumerate() {
             let runs = state.step[party] == Step::Runs;
-            if runs && !WANTED[party].iter().all(|name| state.has(party, *name)) {
+            if runs && !wanted.iter().all(|name| state.has(party, *name)) {
                 return Some(format!("{party} runs without all: {state:?}"));
             }
         }
@@ -115,8 +115,7 @@ fn walk(mistake: Mistake, timeouts: bool) -> Option<String> {
 
 fn successors(state: &State, mistake: Mistake, timeouts: bool) -> Vec<State> {
     let mut next = Vec::new();
-    for party in 0..PARTIES {
-        let mut order = WANTED[party];
+    for (party, mut order) in WANTED.into_iter().enumerate() {
         if mistake != Mistake::WrittenOrder {
             order.sort_unstable();
         }
