@@ -1,12 +1,15 @@
 //! Semaphores in files, between providers that are apart as processes are, and between processes.
 
+use std::fs::File;
 use std::num::NonZeroU32;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use lock_runtime::{AcquireRequest, DistributedSemaphore, LockErrorKind, LockMode, LockProvider};
-use lock_tests::{Windows, eventually, run};
+use lock_tests::{Scratch, Windows, eventually, run};
 
 use crate::file_modes::{Directory, Foreign, ask, get, is_free, wait, within};
 use crate::file_only::{BOUND, DEADLINE};
@@ -345,4 +348,57 @@ fn never_more_than_the_limit_are_out() {
 #[test]
 fn never_more_than_the_largest_limit_are_out() {
     run(DEADLINE, mixed("1/3 1/5 2/5 3/3", 4));
+}
+
+/// The kernel gives its list of locks in parts, and others lock and unlock between two of them.
+#[test]
+fn busy_neighbours_hide_no_holder() {
+    if !Path::new("/proc/locks").exists() {
+        lock_tests::skip::because("the system lists no locks");
+        return;
+    }
+    run(DEADLINE, async {
+        let directory = Directory::new();
+        let lock = DistributedSemaphore::on(Arc::new(directory.process()), "lock", 5);
+        let permits = lock.acquire_many(3).await.unwrap();
+        let _neighbour = Neighbour::start();
+        for _ in 0..200 {
+            let state = lock.inspect().await.unwrap();
+            assert_eq!(state.available(), Some(2), "{state:?}");
+        }
+        permits.release().await.unwrap();
+    });
+}
+
+/// A thread that locks and unlocks many files of its own, until this is dropped.
+struct Neighbour {
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Neighbour {
+    fn start() -> Self {
+        let scratch = Scratch::new();
+        let file = |number: u32| File::create(scratch.join(&number.to_string())).unwrap();
+        let files: Vec<_> = (0..200).map(file).collect();
+        let over = Arc::new(AtomicBool::new(false));
+        let is_over = over.clone();
+        let thread = std::thread::spawn(move || {
+            while !is_over.load(Ordering::Relaxed) {
+                files.iter().for_each(|file| file.lock().unwrap());
+                files.iter().rev().for_each(|file| file.unlock().unwrap());
+            }
+        });
+        Self {
+            over,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        self.thread.take().map(JoinHandle::join);
+    }
 }

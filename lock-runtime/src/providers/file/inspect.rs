@@ -6,7 +6,7 @@
 use std::os::unix::fs::MetadataExt;
 
 use super::directory::Directory;
-use super::name;
+use super::{listing, name};
 use crate::provider::{Holder, LockKind, LockMode, LockState};
 use crate::providers::kit::error::unavailable;
 use crate::{LockError, host};
@@ -20,9 +20,9 @@ pub(super) fn inspect(
     key: &str,
     kind: LockKind,
 ) -> Result<LockState, LockError> {
-    let locks = std::fs::read_to_string("/proc/locks")
+    let list = listing::lines()
         .map_err(|error| unavailable("cannot read `/proc/locks`").with_source(error))?;
-    let locks: Vec<_> = locks.lines().filter_map(Lock::parse).collect();
+    let locks: Vec<_> = list.iter().filter_map(|line| Lock::parse(line)).collect();
     let files = match kind {
         LockKind::Mutex | LockKind::RwLock => vec![name::file_name(key)],
         LockKind::Semaphore => (0..MOST_PERMITS)
@@ -47,7 +47,7 @@ pub(super) fn inspect(
     Ok(LockState::new(holders))
 }
 
-/// A line of `/proc/locks`, as `proc_locks(5)` describes it, if it is about `flock(2)`.
+/// A line of `/proc/locks` without its number, as `proc_locks(5)` describes it, if it is about `flock(2)`.
 struct Lock {
     /// The device and the inode.
     file: (u64, u64),
@@ -57,8 +57,8 @@ struct Lock {
 
 impl Lock {
     fn parse(line: &str) -> Option<Self> {
-        // 1: FLOCK ADVISORY WRITE 4711 fe:00:10027043 0 EOF; those who wait have `->` behind `1:`.
-        let mut words = line.split_whitespace().skip(1);
+        // FLOCK ADVISORY WRITE 4711 fe:00:10027043 0 EOF; those who wait have `->` in front.
+        let mut words = line.split_whitespace();
         if words.next()? != "FLOCK" {
             return None;
         }
@@ -89,19 +89,19 @@ mod tests {
 
     #[test]
     fn lines_of_the_kernel_are_read() {
-        let lock = Lock::parse("1: FLOCK  ADVISORY  WRITE 4711 fe:01:10027043 0 EOF").unwrap();
+        let lock = Lock::parse("FLOCK  ADVISORY  WRITE 4711 fe:01:10027043 0 EOF").unwrap();
         assert_eq!(lock.file, (rustix::fs::makedev(0xfe, 1), 10_027_043));
         assert_eq!((lock.process, lock.is_shared), (4_711, false));
         assert!(
-            Lock::parse("2: FLOCK ADVISORY READ 1 00:2a:7 0 EOF")
+            Lock::parse("FLOCK ADVISORY READ 1 00:2a:7 0 EOF")
                 .unwrap()
                 .is_shared
         );
         for other in [
-            "1: -> FLOCK  ADVISORY  WRITE 4711 fe:01:10027043 0 EOF",
-            "3: POSIX  ADVISORY  READ  1 fe:00:7 1 2",
-            "4: FLOCK  ADVISORY  WRITE x fe:01:7 0 EOF",
-            "5: FLOCK ADVISORY",
+            "-> FLOCK  ADVISORY  WRITE 4711 fe:01:10027043 0 EOF",
+            "POSIX  ADVISORY  READ  1 fe:00:7 1 2",
+            "FLOCK  ADVISORY  WRITE x fe:01:7 0 EOF",
+            "FLOCK ADVISORY",
             "",
         ] {
             assert!(Lock::parse(other).is_none(), "{other}");

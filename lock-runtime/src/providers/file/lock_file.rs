@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
+use super::listing;
 use crate::Timestamp;
 
 /// How often in a row a file may turn out to be another one than its path names: then others take
@@ -250,10 +251,6 @@ fn is_named(path: &Path, ours: &Metadata) -> io::Result<bool> {
     }
 }
 
-/// How often to look at the list of locks. The system gives it in parts, and while others lock and
-/// unlock, one that is held all the time may be in none of them.
-const LISTINGS: u32 = 8;
-
 /// Says whether the system lists the file among those that are locked in a way that excludes this
 /// access. No right to the file is needed.
 fn is_locked(path: &Path, access: Access) -> bool {
@@ -263,14 +260,13 @@ fn is_locked(path: &Path, access: Access) -> bool {
     let device = status.dev();
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
     let id = format!("{major:02x}:{minor:02x}:{}", status.ino());
-    let is_it = |line: &str| {
+    let is_it = |line: &String| {
         let mut words = line.split_ascii_whitespace();
         words.any(|word| word == "FLOCK")
             && (access == Access::Exclusive || words.any(|word| word == "WRITE"))
             && words.any(|word| word == id)
     };
-    (0..LISTINGS)
-        .any(|_| std::fs::read_to_string("/proc/locks").is_ok_and(|locks| locks.lines().any(is_it)))
+    listing::lines().is_ok_and(|lines| lines.iter().any(is_it))
 }
 
 /// Something that is no file stands where a file belongs.

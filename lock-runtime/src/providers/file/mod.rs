@@ -2,6 +2,7 @@
 
 // Each module uses only those above it.
 mod blocking;
+mod listing;
 mod lock_file;
 mod name;
 mod settings;
