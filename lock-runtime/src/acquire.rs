@@ -307,7 +307,10 @@ impl<K: Kind> Future for Acquiring<'_, K> {
         };
         // Tokio's cooperative budget, so that a loop that acquires locks starves no other task.
         let proceeds = ready!(coop::poll_proceed(context));
-        let mut meter = K::meter(this.wanted.template);
+        let mut meter = match this.wanted.measured {
+            true => Meter::new(this.wanted.template, K::MODE),
+            false => Meter::none(),
+        };
         meter.attempt(|| slot.source().name());
         let is_busy = slot.is_busy.load(Ordering::Relaxed);
         let mut waker = is_busy.then(|| context.waker().clone());
@@ -409,13 +412,9 @@ fn give_up(
         // The withdrawal may have shown that the server does not answer, or that there is a holder.
         match interest.trouble() {
             Some(trouble) => named(trouble, &slot),
-            None if interest.is_contended() => {
-                let error = slot.error(LockErrorKind::TimedOut);
-                match interest.holder() {
-                    Some(holder) => error.with_holder(holder),
-                    None => error,
-                }
-            }
+            None if interest.is_contended() => slot
+                .error(LockErrorKind::TimedOut)
+                .held_by(interest.holder()),
             None => error,
         }
     }

@@ -153,6 +153,14 @@ impl LockError {
         self
     }
 
+    /// Adds the holder that is in the way, if it is known.
+    pub(crate) fn held_by(self, holder: Option<Holder>) -> Self {
+        match holder {
+            Some(holder) => self.with_holder(holder),
+            None => self,
+        }
+    }
+
     /// Puts the subject of the detail in front of it, such as the server.
     #[cfg_attr(not(feature = "_server"), allow(dead_code))]
     pub(crate) fn about(self, what: impl fmt::Display) -> Self {

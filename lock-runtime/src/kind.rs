@@ -82,11 +82,6 @@ pub(crate) trait Kind: Copy + Send + Sync + Unpin + 'static {
     /// Returns why a waiter whose timeout has passed did not get the lock.
     fn timed_out(self, slot: &SlotRef, ticket: u64, timeout: Duration) -> LockError;
 
-    /// Makes what follows the lock from the attempt to the release.
-    fn meter(template: &'static str) -> Meter {
-        Meter::new(template, Self::MODE)
-    }
-
     /// Makes the guard of what was acquired.
     fn guard(self, slot: SlotRef, wanted: &Wanted, won: Won, meter: Meter) -> Self::Guard;
 }
@@ -259,6 +254,15 @@ fn check_upgradeable(slot: &SlotRef, provider: &Capabilities) -> Result<(), Lock
     Err(slot.error(LockErrorKind::Unsupported).with_detail(detail))
 }
 
+/// Refuses what would wait for the task itself. There is nothing that it could join.
+#[inline]
+fn waits_for_nobody_here<S>(slot: &SlotRef, mode: LockMode) -> Result<Option<S>, LockError> {
+    match reentrancy::held(slot.address()).is_in_the_way_of(mode) {
+        true => Err(slot.error(LockErrorKind::WouldDeadlock)),
+        false => Ok(None),
+    }
+}
+
 /// Implements what the kinds of shared slots have in common.
 macro_rules! shared {
     ($kind:ty, $guard:ident, $primitive:expr, $label:literal, $mode:expr, $check:expr, $nested:expr, $has_token:literal) => {
@@ -361,7 +365,7 @@ shared!(
     |_: Read, slot: &SlotRef, provider: &Capabilities| check_read_write(slot, provider),
     |_: Read, slot: &SlotRef| {
         let held = reentrancy::held(slot.address());
-        if held.alone {
+        if held.is_in_the_way_of(LockMode::Read) {
             return Err(slot.error(LockErrorKind::WouldDeadlock));
         }
         // To wait behind a writer who waits for this task would be the deadlock.
@@ -381,10 +385,7 @@ shared!(
     |_: Upgradeable| LockMode::Upgradeable,
     |_: Upgradeable, slot: &SlotRef, provider: &Capabilities| check_upgradeable(slot, provider),
     // It could not join a read of its own, and would wait for it when it upgrades.
-    |_: Upgradeable, slot: &SlotRef| match reentrancy::holds(slot.address()) {
-        true => Err(slot.error(LockErrorKind::WouldDeadlock)),
-        false => Ok(None),
-    },
+    |_: Upgradeable, slot: &SlotRef| waits_for_nobody_here(slot, LockMode::Upgradeable),
     true
 );
 
@@ -395,10 +396,7 @@ shared!(
     "write",
     |_: Write| LockMode::Write,
     |_: Write, slot: &SlotRef, provider: &Capabilities| check_read_write(slot, provider),
-    |_: Write, slot: &SlotRef| match reentrancy::holds(slot.address()) {
-        true => Err(slot.error(LockErrorKind::WouldDeadlock)),
-        false => Ok(None),
-    },
+    |_: Write, slot: &SlotRef| waits_for_nobody_here(slot, LockMode::Write),
     true
 );
 
@@ -409,12 +407,6 @@ shared!(
     "permit",
     Permits::mode,
     Permits::check,
-    |permits: Permits, slot: &SlotRef| {
-        let held = reentrancy::held(slot.address()).permits;
-        match held > 0 && held + u64::from(permits.take) > u64::from(permits.limit) {
-            true => Err(slot.error(LockErrorKind::WouldDeadlock)),
-            false => Ok(None),
-        }
-    },
+    |permits: Permits, slot: &SlotRef| waits_for_nobody_here(slot, permits.mode()),
     false
 );

@@ -340,6 +340,7 @@ impl DistributedLock {
             min_hold: self.min_hold,
             release: self.release,
             template: "",
+            measured: true,
         }
     }
 

@@ -253,6 +253,7 @@ impl DistributedMultiLock {
                 min_hold: part.min_hold,
                 release: part.release,
                 template: "",
+                measured: true,
             },
         })
     }

@@ -9,6 +9,8 @@ use std::num::NonZeroU32;
 
 use tokio::task;
 
+use crate::provider::LockMode;
+
 thread_local! {
     /// What each body holds.
     static HELD: RefCell<Vec<Body>> = const { RefCell::new(Vec::new()) };
@@ -41,6 +43,23 @@ pub(crate) struct Held {
     pub(crate) alone: bool,
     pub(crate) reading: bool,
     pub(crate) permits: u64,
+}
+
+impl Held {
+    /// Tells whether the task would wait for itself if it wanted this of the lock, too. A reader may
+    /// read once more, beside what it has.
+    pub(crate) fn is_in_the_way_of(&self, mode: LockMode) -> bool {
+        match mode {
+            LockMode::Read => self.alone,
+            LockMode::Exclusive | LockMode::Write | LockMode::Upgradeable => {
+                self.alone || self.reading
+            }
+            LockMode::Permits { limit, take } => {
+                let wanted = self.permits + u64::from(take.get());
+                self.permits > 0 && wanted > u64::from(limit.get())
+            }
+        }
+    }
 }
 
 /// Says until it is dropped that a body is being polled. A panic of the body drops it too.

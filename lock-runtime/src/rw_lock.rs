@@ -321,6 +321,7 @@ impl DistributedRwLock {
             min_hold: self.min_hold,
             release: self.release,
             template: "",
+            measured: true,
         };
         Acquiring::new(kind, &mut Some(self.slot()?), &wanted, &mut None).await
     }

@@ -257,6 +257,7 @@ impl DistributedSemaphore {
             min_hold: self.min_hold,
             release: self.release,
             template: "",
+            measured: true,
         };
         let limit = self.permits;
         let kind = Permits { limit, take };

@@ -498,11 +498,7 @@ impl LockProvider for TestProvider {
                 };
                 let holder = self.holders_of(request.name()).into_iter().next();
                 if !request.waits() || request.is_abandoned() {
-                    let error = LockError::new(LockErrorKind::Contended);
-                    return Err(match holder {
-                        Some(holder) => error.with_holder(holder),
-                        None => error,
-                    });
+                    return Err(LockError::new(LockErrorKind::Contended).held_by(holder));
                 }
                 if request.mode() != LockMode::Exclusive {
                     // It counts from the first look on.

@@ -13,7 +13,7 @@ use crate::future::{First, select};
 use crate::gate::Upgraded;
 use crate::reentrancy;
 use crate::shared_guard::{RwLockUpgradeableReadGuard, RwLockWriteGuard};
-use crate::telemetry::metrics::Meter;
+use crate::telemetry::metrics::Attempt;
 
 /// Why a reader has not become the writer, with the reader, if it is still one.
 ///
@@ -113,46 +113,24 @@ impl RwLockUpgradeableReadGuard {
     }
 }
 
-/// Counts an attempt that was dropped, unless it has ended before.
-struct Attempt(Option<Meter>);
-
-impl Attempt {
-    fn failed(mut self, error: &LockError) {
-        if let Some(meter) = self.0.take() {
-            meter.not_acquired(error.kind());
-        }
-    }
-}
-
-impl Drop for Attempt {
-    fn drop(&mut self) {
-        if let Some(meter) = self.0.take() {
-            meter.cancelled();
-        }
-    }
-}
-
 /// Becomes the writer, unless `given_up` resolves before.
 pub(crate) async fn upgrade(
     guard: RwLockUpgradeableReadGuard,
     timeout: Span,
     given_up: impl Future<Output = ()>,
 ) -> Result<RwLockWriteGuard, UpgradeError> {
-    let mut meter = Meter::new("", "write");
-    meter.attempt(|| guard.0.slot().source().name());
-    let mut attempt = Attempt(Some(meter));
+    let attempt = Attempt::begin("", "write", || guard.0.slot().source().name());
     let upgraded = match begin(&guard, timeout) {
         Ok(until) => ended(&guard, timeout, until, given_up).await,
         Err(error) => Err(error),
     };
-    match (upgraded, attempt.0.take()) {
-        (Ok(upgraded), Some(meter)) => match guard.0.upgraded(upgraded, meter) {
+    match upgraded {
+        Ok(upgraded) => match guard.0.upgraded(upgraded, attempt.succeeded()) {
             Ok(guard) => Ok(guard),
             Err(error) => Err(UpgradeError(Box::new(Failed { error, guard: None }))),
         },
-        (Ok(_), None) => unreachable!("it is taken only here"),
-        (Err(error), meter) => {
-            Attempt(meter).failed(&error);
+        Err(error) => {
+            attempt.failed(error.kind());
             Err(UpgradeError::new(error, guard))
         }
     }

@@ -341,6 +341,7 @@ impl<K> Request<K> {
             min_hold: Span::maybe(self.min_hold),
             release: self.release,
             template: self.template,
+            measured: true,
         }
     }
 }

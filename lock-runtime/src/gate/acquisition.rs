@@ -13,7 +13,7 @@ use super::state::{Phase, State};
 use crate::background::Done;
 use crate::call::{Panicked, measured};
 use crate::call_queue::DueCall;
-use crate::clock::Timestamp;
+use crate::clock::{Span, Timestamp};
 use crate::error::{LockError, LockErrorKind};
 use crate::future::select;
 use crate::lease::Lease;
@@ -71,6 +71,12 @@ impl Caller {
     }
 }
 
+/// Returns the lease that a call of this provider asks for, for a caller who wants this one.
+pub(super) fn lease_asked(source: &Source, lease: Span) -> Duration {
+    let default = source.capabilities().lease;
+    lease.get().or(default).unwrap_or(ANY_LEASE)
+}
+
 impl Slot {
     /// Returns the provider that makes this waiter's calls.
     pub(super) fn source_of<'a, W>(&'a self, waiter: &'a Waiter<W>) -> &'a Arc<Source> {
@@ -79,8 +85,7 @@ impl Slot {
 
     /// Returns the lease that a call for this waiter alone would ask for.
     pub(super) fn lease_of<W>(&self, waiter: &Waiter<W>) -> Duration {
-        let default = self.source_of(waiter).capabilities().lease;
-        waiter.lease.get().or(default).unwrap_or(ANY_LEASE)
+        lease_asked(self.source_of(waiter), waiter.lease)
     }
 
     /// Returns the lease to ask for: the head's own, or a little more if that serves more waiters.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::effects::Effects;
 use super::release_answer::{Answer, ReleaseMode, answer};
-use super::slot::{Slot, SlotRef, held_by};
+use super::slot::{Slot, SlotRef};
 use super::state::{Phase, State};
 use crate::clock::Timestamp;
 use crate::end::GrantEnd;
@@ -234,7 +234,8 @@ impl SlotRef {
     /// Gives the lock to the head of the queue, if there is one.
     pub(super) fn pass(&self, state: &mut State, lease: Option<Arc<Lease>>) -> Effects {
         state.pass(lease, || {
-            held_by(LockErrorKind::Contended, Some(Holder::here())).with_name(self.name.clone())
+            self.error(LockErrorKind::Contended)
+                .with_holder(Holder::here())
         })
     }
 

@@ -7,10 +7,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::acquisition::ANY_LEASE;
-use super::shared_state::UnderWay;
+use super::acquisition::lease_asked;
+use super::shared_state::{self, UnderWay};
 use super::slot::{SlotRef, Wanted};
-use super::state::Phase;
+use super::state::{Phase, State};
 use crate::background;
 use crate::call::{Panicked, caught_now, measured};
 use crate::clock::Timestamp;
@@ -131,14 +131,8 @@ impl SlotRef {
             return false;
         }
         match &self.shared {
-            Some(shared) => {
-                let state = shared.lock();
-                state.is_idle() && !state.paused && !state.rests()
-            }
-            None => {
-                let state = self.lock();
-                matches!(state.phase, Phase::Idle) && state.queue.is_empty() && !state.rests()
-            }
+            Some(shared) => shared.lock().has_nobody(),
+            None => self.lock().has_nobody(),
         }
     }
 
@@ -146,8 +140,7 @@ impl SlotRef {
         &self,
         sought: &Sought<'_>,
     ) -> Result<(AcquireRequest, Interest), LockError> {
-        let default = self.source().capabilities().lease;
-        let lease = sought.wanted.lease.get().or(default).unwrap_or(ANY_LEASE);
+        let lease = lease_asked(self.source(), sought.wanted.lease);
         let (request, interest) = AcquireRequest::new(self.name.clone(), lease, false)
             .map_err(|error| error.with_name(self.name.clone()))?;
         let request = request.with_mode(sought.mode).made_for(self.address());
@@ -165,7 +158,7 @@ impl SlotRef {
         let wanted = &sought.wanted;
         if let Some(shared) = &self.shared {
             let mut state = shared.lock();
-            if !state.is_idle() || state.paused || state.rests() {
+            if !state.has_nobody() {
                 return None;
             }
             let ticket = state.push(sought.mode, wanted, until);
@@ -182,16 +175,13 @@ impl SlotRef {
             return Some(ticket);
         }
         let mut state = self.lock();
-        if !matches!(state.phase, Phase::Idle) || !state.queue.is_empty() || state.rests() {
+        if !state.has_nobody() {
             return None;
         }
         state.last_ticket += 1;
         let ticket = state.last_ticket;
         let waiter = state.queue.push(ticket);
-        waiter.waits = wanted.waits();
-        waiter.lease = wanted.lease;
-        waiter.until = until;
-        waiter.template = wanted.template;
+        wanted.describe(waiter, until);
         waiter.source.clone_from(&self.other);
         state.exactly = false;
         state.phase = Phase::Acquiring(interest.clone());
@@ -207,6 +197,20 @@ impl SlotRef {
             None => self.leave(ticket),
         };
         interest.abandon();
+    }
+}
+
+impl State {
+    /// Tells whether nobody of this process has the lock, waits for it or asks for it.
+    fn has_nobody(&self) -> bool {
+        matches!(self.phase, Phase::Idle) && self.queue.is_empty() && !self.rests()
+    }
+}
+
+impl shared_state::State {
+    /// Tells the same of a lock that may have several holders.
+    fn has_nobody(&self) -> bool {
+        self.is_idle() && !self.paused && !self.rests()
     }
 }
 

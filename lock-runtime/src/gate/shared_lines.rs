@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::effects::Effects;
 use super::shared_state::{Aim, Hold, Inside, Served, State, UnderWay, Waiter, key};
-use super::slot::{SlotRef, Wanted, held_by};
+use super::slot::{SlotRef, Wanted};
 use crate::clock::Timestamp;
-use crate::error::{LockError, LockErrorKind};
+use crate::error::LockError;
 use crate::lease::Lease;
 use crate::provider::LockMode;
 use crate::token::FencingToken;
@@ -46,10 +46,7 @@ impl State {
         let behind_writer = self.has_writer_ahead();
         let behind_upgradeable = self.upgradeables > 0;
         let waiter = self.queue.push(self.last_ticket);
-        waiter.waits = wanted.waits();
-        waiter.lease = wanted.lease;
-        waiter.until = until;
-        waiter.template = wanted.template;
+        wanted.describe(waiter, until);
         waiter.wish = Aim {
             mode,
             behind_writer,
@@ -256,8 +253,7 @@ impl SlotRef {
             .ask()
             .is_ok_and(|facts| facts.in_process);
         let head_writes = head.wish.mode == LockMode::Write;
-        let refused =
-            held_by(LockErrorKind::Contended, state.holder()).with_name(self.name.clone());
+        let refused = self.share_is_refused(state);
         // Those behind one who waits for the right to upgrade come after it.
         let waits_for_right = head.wish.mode == LockMode::Upgradeable && state.has_upgradeable();
         let more = if state.sees_holder_of_tries() || (is_inside && !asks) || waits_for_right {

@@ -8,7 +8,7 @@ use super::effects::Effects;
 use super::release_answer::ReleaseMode;
 use super::shared_lines::drop_later;
 use super::shared_state::{Hold, Share, Shared, State, UnderWay};
-use super::slot::{Arrival, Look, OVERDUE, Slot, SlotRef, Wanted, held_by};
+use super::slot::{Arrival, Look, OVERDUE, Slot, SlotRef, Wanted};
 use crate::clock::{Span, Timestamp};
 use crate::error::{LockError, LockErrorKind};
 use crate::lease::Lease;
@@ -55,7 +55,9 @@ impl Slot {
         let saw_holder = !is_own && state.has_seen_holder(ticket, aim);
         let error = match (trouble, &state.trouble) {
             (Some(trouble), _) => trouble,
-            (None, _) if saw_holder => held_by(LockErrorKind::TimedOut, state.holder()),
+            (None, _) if saw_holder => {
+                LockError::new(LockErrorKind::TimedOut).held_by(state.holder())
+            }
             (None, Some(trouble)) => trouble.clone(),
             (None, None) => LockError::new(LockErrorKind::ProviderUnavailable)
                 .with_detail(format!("no answer within {timeout:?}")),
@@ -68,7 +70,7 @@ impl Slot {
 impl SlotRef {
     /// Returns the error of callers who do not wait for the holder.
     pub(super) fn share_is_refused(&self, state: &State) -> LockError {
-        held_by(LockErrorKind::Contended, state.holder()).with_name(self.name.clone())
+        self.error(LockErrorKind::Contended).held_by(state.holder())
     }
 
     /// Takes a share if no wait is needed. Else takes a place in the queue.

@@ -17,7 +17,7 @@ use crate::clock::{Span, Timestamp};
 use crate::error::{LockError, LockErrorKind};
 use crate::lease::Lease;
 use crate::name::LockName;
-use crate::provider::{Holder, Interest, LockKind, LockSpace};
+use crate::provider::{Interest, LockKind, LockSpace};
 use crate::slot_table::SlotTable;
 use crate::source::Source;
 use crate::token::FencingToken;
@@ -76,6 +76,8 @@ pub(crate) struct Wanted {
     pub(crate) release: ReleaseMode,
     /// The name as the attribute's user wrote it; empty without the attribute.
     pub(crate) template: &'static str,
+    /// Whether metrics count it. Of several locks only the whole is counted.
+    pub(crate) measured: bool,
 }
 
 impl Wanted {
@@ -83,6 +85,15 @@ impl Wanted {
     #[inline]
     pub(crate) fn waits(&self) -> bool {
         !self.timeout.is_zero()
+    }
+
+    /// Notes at a new place in the queue what its caller wants, and when its time is up.
+    #[inline]
+    pub(super) fn describe<W>(&self, waiter: &mut Waiter<W>, until: Timestamp) {
+        waiter.waits = self.waits();
+        waiter.lease = self.lease;
+        waiter.until = until;
+        waiter.template = self.template;
     }
 }
 
@@ -193,7 +204,9 @@ impl Slot {
         let saw_holder = (state.sees_holder() && !is_own) || state.has_seen_holder(ticket);
         let error = match (trouble, &state.trouble) {
             (Some(trouble), _) => trouble,
-            (None, _) if saw_holder => held_by(LockErrorKind::TimedOut, state.holder()),
+            (None, _) if saw_holder => {
+                LockError::new(LockErrorKind::TimedOut).held_by(state.holder())
+            }
             (None, Some(trouble)) => trouble.clone(),
             (None, None) => LockError::new(LockErrorKind::ProviderUnavailable)
                 .with_detail(format!("no answer within {timeout:?}")),
@@ -207,7 +220,7 @@ impl Slot {
 
     /// Returns the error of callers who do not wait for the holder.
     pub(super) fn refused(&self, state: &State) -> LockError {
-        held_by(LockErrorKind::Contended, state.holder()).with_name(self.name.clone())
+        self.error(LockErrorKind::Contended).held_by(state.holder())
     }
 }
 
@@ -310,10 +323,7 @@ impl SlotRef {
             false => &mut state.rare().sharers,
         };
         let waiter = queue.push(ticket);
-        waiter.waits = waits;
-        waiter.lease = wanted.lease;
-        waiter.until = until;
-        waiter.template = wanted.template;
+        wanted.describe(waiter, until);
         waiter.source.clone_from(&self.other);
         waiter.waker = waker.take();
         if waits && state.phase.is_held() {
@@ -463,15 +473,6 @@ impl Slot {
         };
         drop(state);
         effects.happen();
-    }
-}
-
-/// Makes an error of this kind, and names the holder if it is known.
-pub(super) fn held_by(kind: LockErrorKind, holder: Option<Holder>) -> LockError {
-    let error = LockError::new(kind);
-    match holder {
-        Some(holder) => error.with_holder(holder),
-        None => error,
     }
 }
 

@@ -74,9 +74,8 @@ impl SlotRef {
         };
         let polled = match std::mem::replace(&mut upgrade.caller, Caller::Left) {
             Caller::Has(answer) => {
-                match upgrade.call {
-                    Some(_) => {}
-                    None => state.upgrade = None,
+                if upgrade.call.is_none() {
+                    state.upgrade = None;
                 }
                 (Poll::Ready(answer), None)
             }
@@ -162,8 +161,8 @@ impl SlotRef {
         }
     }
 
-    /// Notes that the reader with this lease is given back. `None` if nothing else is to be done:
-    /// what it has is not known before the call has ended.
+    /// Notes that the reader with this lease is given back. Returns the lease that it has by now. `Err`
+    /// if nothing else is to be done: what it has is not known before the call has ended.
     pub(super) fn left_upgrade(
         state: &mut State,
         lease: &Arc<Lease>,

@@ -213,6 +213,7 @@ async fn acquired<K: Kind>(
         min_hold: Span::NONE,
         release: ReleaseMode::Confirmed,
         template: "",
+        measured: true,
     };
     let (mut slot, mut wait) = (Some(slot), None);
     let acquiring = Acquiring::new(kind, &mut slot, &wanted, &mut wait);

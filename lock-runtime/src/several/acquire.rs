@@ -12,7 +12,7 @@ use crate::error::{LockError, LockErrorKind};
 use crate::future::{BoxFuture, First, select};
 use crate::gate::{Reach, Together, Wanted, ask_together};
 use crate::name::LockName;
-use crate::telemetry::metrics::Meter;
+use crate::telemetry::metrics::Attempt;
 
 /// The mode as logs and metrics show it.
 pub(crate) const MODE: &str = "several";
@@ -40,35 +40,16 @@ impl Goal for Several {
 
 /// Acquires these locks, which are in their normal form.
 pub(crate) async fn acquire(parts: &[Part]) -> Result<MultiLockGuard, LockError> {
-    let mut attempt = Attempt::begin(parts);
-    let acquired = all(parts).await;
-    let meter = attempt.0.take();
-    match (acquired, meter) {
-        (Ok(held), Some(meter)) => Ok(MultiLockGuard::new(held, meter.acquired())),
-        (Err(error), Some(meter)) => {
-            meter.not_acquired(error.kind());
+    let first = parts.first();
+    let template = first.map_or("", |part| part.wanted.template);
+    let attempt = Attempt::begin(template, MODE, || {
+        first.map_or("", |part| part.slot.source().name())
+    });
+    match all(parts).await {
+        Ok(held) => Ok(MultiLockGuard::new(held, attempt.succeeded().acquired())),
+        Err(error) => {
+            attempt.failed(error.kind());
             Err(error)
-        }
-        (_, None) => unreachable!("taken only now"),
-    }
-}
-
-/// Measures an attempt, also one that is dropped before its end.
-struct Attempt(Option<Meter>);
-
-impl Attempt {
-    fn begin(parts: &[Part]) -> Self {
-        let first = parts.first();
-        let mut meter = Meter::new(first.map_or("", |part| part.wanted.template), MODE);
-        meter.attempt(|| first.map_or("", |part| part.slot.source().name()));
-        Self(Some(meter))
-    }
-}
-
-impl Drop for Attempt {
-    fn drop(&mut self) {
-        if let Some(meter) = self.0.take() {
-            meter.cancelled();
         }
     }
 }
@@ -128,11 +109,8 @@ impl<'a> Taking<'a> {
 
     /// Tells whether there is time for another try.
     fn goes_on(&self) -> bool {
-        !self.timeout.is_zero() && !self.is_over()
-    }
-
-    fn is_over(&self) -> bool {
-        self.ends != Timestamp::NONE && self.ends.has_passed()
+        let is_over = self.ends != Timestamp::NONE && self.ends.has_passed();
+        !self.timeout.is_zero() && !is_over
     }
 
     /// Takes one lock after another, those that are free together. A place in the queue of a lock is
@@ -142,9 +120,6 @@ impl<'a> Taking<'a> {
         // Dropped before what is held, so that all is given back in the opposite order.
         let mut asked = Tickets::none();
         while let Some(part) = self.parts.get(held.0.len()) {
-            if self.is_over() {
-                return Err(part.slot.error(LockErrorKind::TimedOut));
-            }
             if !asked.is_next_asked_for() {
                 asked = self.ask(&self.parts[held.0.len()..])?;
             }
@@ -172,6 +147,7 @@ impl<'a> Taking<'a> {
             timeout,
             // It counts only once all are held.
             min_hold: Span::NONE,
+            measured: false,
             ..part.wanted
         }
     }

@@ -1,23 +1,18 @@
 //! One lock of several: what is wanted of it, the wait for it, and its guard.
 
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crate::acquire::{Acquiring, Wait, check};
 use crate::clock::Timestamp;
 use crate::error::{LockError, LockErrorKind};
 use crate::future::BoxFuture;
-use crate::gate::{Arrival, Look, SlotRef, Sought, Wanted};
+use crate::gate::{SlotRef, Sought, Wanted};
 use crate::guard::{Guard, LockGuard};
-use crate::kind::{Exclusive, Kind, Permits, Read, Won, Write};
-use crate::lease::Lease;
+use crate::kind::{Exclusive, Kind, Permits, Read, Write};
 use crate::name::LockName;
-use crate::provider::{Interest, LockKind, LockMode, LossReporter};
+use crate::provider::{LockKind, LockMode, LossReporter};
 use crate::reentrancy::{self, Holding};
 use crate::shared_guard::{RwLockReadGuard, RwLockWriteGuard, SemaphorePermit};
-use crate::source::Facts;
-use crate::telemetry::metrics::Meter;
 use crate::token::FencingToken;
 
 /// What is wanted of one lock of several.
@@ -56,10 +51,6 @@ pub(crate) struct Part {
     pub(crate) wanted: Wanted,
 }
 
-/// The same kind of lock as one of several. Only the whole of them is measured.
-#[derive(Clone, Copy)]
-struct OneOf<K>(K);
-
 impl Part {
     /// Refuses what can be refused without a look at the queue, a wait of the task for itself too.
     pub(crate) fn check(&self) -> Result<(), LockError> {
@@ -72,15 +63,7 @@ impl Part {
             Wish::Write => check(Write, slot, facts, &self.wanted)?,
             Wish::Permits(permits) => check(permits, slot, facts, &self.wanted)?,
         }
-        let held = reentrancy::held(slot.address());
-        let waits_for_itself = match self.wish {
-            Wish::Exclusive | Wish::Write => held.alone || held.reading,
-            Wish::Read => held.alone,
-            Wish::Permits(Permits { limit, take }) => {
-                held.permits > 0 && held.permits + u64::from(take) > u64::from(limit)
-            }
-        };
-        match waits_for_itself {
+        match reentrancy::held(slot.address()).is_in_the_way_of(self.wish.mode()) {
             true => Err(slot.error(LockErrorKind::WouldDeadlock)),
             false => Ok(()),
         }
@@ -103,12 +86,10 @@ impl Part {
     ) -> BoxFuture<'static, Result<PartGuard, LockError>> {
         let slot = self.slot.clone();
         match self.wish {
-            Wish::Exclusive => waiting(OneOf(Exclusive), slot, wanted, ticket, PartGuard::Mutex),
-            Wish::Read => waiting(OneOf(Read), slot, wanted, ticket, PartGuard::Read),
-            Wish::Write => waiting(OneOf(Write), slot, wanted, ticket, PartGuard::Write),
-            Wish::Permits(permits) => {
-                waiting(OneOf(permits), slot, wanted, ticket, PartGuard::Permits)
-            }
+            Wish::Exclusive => waiting(Exclusive, slot, wanted, ticket, PartGuard::Mutex),
+            Wish::Read => waiting(Read, slot, wanted, ticket, PartGuard::Read),
+            Wish::Write => waiting(Write, slot, wanted, ticket, PartGuard::Write),
+            Wish::Permits(permits) => waiting(permits, slot, wanted, ticket, PartGuard::Permits),
         }
     }
 
@@ -205,74 +186,5 @@ impl PartGuard {
 
     pub(crate) async fn release_in_place(&self) -> Result<(), LockError> {
         each!(self, guard => Guard::release_in_place(guard).await)
-    }
-}
-
-impl<K: Kind> Kind for OneOf<K> {
-    type Guard = K::Guard;
-    type Free = K::Free;
-
-    const KIND: LockKind = K::KIND;
-    const MODE: &'static str = K::MODE;
-
-    fn check(self, slot: &SlotRef, facts: &Facts) -> Result<(), LockError> {
-        self.0.check(slot, facts)
-    }
-
-    fn arrive(
-        self,
-        slot: &SlotRef,
-        wanted: &Wanted,
-        until: impl FnOnce() -> Timestamp,
-        in_process: bool,
-        waker: &mut Option<Waker>,
-    ) -> Result<Arrival<K::Free>, LockError> {
-        self.0.arrive(slot, wanted, until, in_process, waker)
-    }
-
-    fn won(self, slot: &SlotRef, free: K::Free) -> Won {
-        self.0.won(slot, free)
-    }
-
-    fn draw_token(self, slot: &SlotRef, ticket: u64) -> Option<FencingToken> {
-        self.0.draw_token(slot, ticket)
-    }
-
-    fn look_inside(self, slot: &SlotRef, ticket: u64) -> Result<Option<Won>, LockError> {
-        self.0.look_inside(slot, ticket)
-    }
-
-    fn takes_in_process(self, slot: &SlotRef, ticket: u64) -> bool {
-        self.0.takes_in_process(slot, ticket)
-    }
-
-    fn poll_ticket(
-        self,
-        slot: &SlotRef,
-        ticket: u64,
-        new: bool,
-        context: &Context<'_>,
-    ) -> Poll<Result<Look, LockError>> {
-        self.0.poll_ticket(slot, ticket, new, context)
-    }
-
-    fn give_back_unused(self, slot: &SlotRef, ticket: u64, lease: Arc<Lease>) {
-        self.0.give_back_unused(slot, ticket, lease);
-    }
-
-    fn leave(self, slot: &SlotRef, ticket: u64) -> Option<Interest> {
-        self.0.leave(slot, ticket)
-    }
-
-    fn timed_out(self, slot: &SlotRef, ticket: u64, timeout: Duration) -> LockError {
-        self.0.timed_out(slot, ticket, timeout)
-    }
-
-    fn meter(_: &'static str) -> Meter {
-        Meter::none()
-    }
-
-    fn guard(self, slot: SlotRef, wanted: &Wanted, won: Won, meter: Meter) -> K::Guard {
-        self.0.guard(slot, wanted, won, meter)
     }
 }

@@ -11,6 +11,43 @@ pub(crate) use measured::{Meter, renewed};
 #[cfg(not(feature = "metrics"))]
 pub(crate) use unmeasured::{Meter, renewed};
 
+use crate::error::LockErrorKind;
+
+/// Measures an attempt. One that is dropped before its end counts as cancelled.
+pub(crate) struct Attempt(Option<Meter>);
+
+impl Attempt {
+    /// Counts the attempt.
+    pub(crate) fn begin(
+        template: &'static str,
+        mode: &'static str,
+        provider: impl FnOnce() -> &'static str,
+    ) -> Self {
+        let mut meter = Meter::new(template, mode);
+        meter.attempt(provider);
+        Self(Some(meter))
+    }
+
+    /// Returns what goes on to measure the hold.
+    pub(crate) fn succeeded(mut self) -> Meter {
+        self.0.take().unwrap_or_else(Meter::none)
+    }
+
+    pub(crate) fn failed(mut self, reason: LockErrorKind) {
+        if let Some(meter) = self.0.take() {
+            meter.not_acquired(reason);
+        }
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if let Some(meter) = self.0.take() {
+            meter.cancelled();
+        }
+    }
+}
+
 #[cfg(feature = "metrics")]
 mod measured {
     use ::metrics::{Label, counter, gauge, histogram};

@@ -28,12 +28,13 @@ scripts! {
     CLEANUP = ["cleanup.lua", "counter.lua", "tokens.lua", "queue.lua", "cleanup_slowly.lua"];
     GROUP = [
         "group.lua", "counter.lua", "tokens.lua", "queue.lua", "line.lua", "take.lua",
-        "group_slowly.lua"
+        "caught.lua", "group_slowly.lua"
     ];
     /// A writer's too: its key is like a mutex.
     RENEW = ["renew.lua"];
     SEVERAL = [
-        "counter.lua", "tokens.lua", "queue.lua", "line.lua", "take.lua", "several.lua"
+        "counter.lua", "tokens.lua", "queue.lua", "line.lua", "take.lua", "caught.lua",
+        "several.lua"
     ];
     INSPECT = ["inspect.lua"];
     RAISE_TOKENS = ["counter.lua", "raise_tokens.lua"];

@@ -58,18 +58,9 @@ impl<K: Copy + Eq + Hash> Reservations<K> {
         access: Access,
         bounds: &Bounds,
     ) -> Result<Reservation<K>, Option<LockError>> {
-        let mut state = self.lock();
-        let uses = state.in_use.get(&key).map_or(&[][..], Vec::as_slice);
-        if let Some(unconfirmed) = uses.iter().find_map(|other| other.unconfirmed.as_ref()) {
-            return Err(Some(unconfirmed.clone()));
-        }
-        if uses.iter().any(|other| other.access == Access::Exclusive) {
-            return Err(None);
-        }
-        if state.count >= bounds.most_locks() {
-            return Err(Some(bounds.no_lock()));
-        }
-        Ok(state.insert(self, key, access))
+        self.take_unless(key, access, bounds, |other| {
+            other.access == Access::Exclusive
+        })
     }
 
     /// Takes a key exclusively for a session that shares it. Whoever wants it exclusively besides
@@ -79,15 +70,29 @@ impl<K: Copy + Eq + Hash> Reservations<K> {
         key: K,
         bounds: &Bounds,
     ) -> Result<Reservation<K>, Option<LockError>> {
+        self.take_unless(key, Access::Exclusive, bounds, |_| false)
+    }
+
+    /// Takes a key, unless another use of it is in the way.
+    fn take_unless(
+        self: &Arc<Self>,
+        key: K,
+        access: Access,
+        bounds: &Bounds,
+        is_in_the_way: impl Fn(&Use) -> bool,
+    ) -> Result<Reservation<K>, Option<LockError>> {
         let mut state = self.lock();
         let uses = state.in_use.get(&key).map_or(&[][..], Vec::as_slice);
         if let Some(unconfirmed) = uses.iter().find_map(|other| other.unconfirmed.as_ref()) {
             return Err(Some(unconfirmed.clone()));
         }
+        if uses.iter().any(is_in_the_way) {
+            return Err(None);
+        }
         if state.count >= bounds.most_locks() {
             return Err(Some(bounds.no_lock()));
         }
-        Ok(state.insert(self, key, Access::Exclusive))
+        Ok(state.insert(self, key, access))
     }
 
     /// Takes a key whose lock is now held; `None` if this provider has it already.

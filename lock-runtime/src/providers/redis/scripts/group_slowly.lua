@@ -21,12 +21,6 @@ fence = KEYS[1]
 for at = releases + takes + 1, count do slow[#slow + 1] = at end
 for _, at in ipairs(slow) do
   lock, waiters = KEYS[1 + at], KEYS[1 + count + at]
-  local done, answer = pcall(done_slowly, at)
-  if not done and type(answer) ~= 'table' then
-    -- The server makes a text of the error that a command has raised. It begins with its code.
-    local text = string.gsub(tostring(answer), '^%-', '')
-    answer = { err = string.match(text, '^%u+ ') and text or 'ERR ' .. text }
-  end
-  answers[1 + at] = answer
+  answers[1 + at] = caught(done_slowly, at)
 end
 return answers

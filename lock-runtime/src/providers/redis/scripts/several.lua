@@ -3,20 +3,16 @@
 -- tokens wanted.
 -- Answers for each lock as the script for one does, up to the first that was not taken.
 fence = KEYS[1]
+local function take(owner, lease, tokens)
+  local took = redis.pcall('SET', lock, owner, 'NX', 'PX', lease)
+  return take_or_wait(took, owner, lease, tokens, '')
+end
+
 local answers = {}
 for at = 1, #ARGV / 3 do
   lock, waiters = KEYS[2 * at], KEYS[2 * at + 1]
-  local owner, lease, tokens = ARGV[3 * at - 2], ARGV[3 * at - 1], ARGV[3 * at]
   -- One that fails must not take back the answers of those before.
-  local done, answer = pcall(function()
-    local took = redis.pcall('SET', lock, owner, 'NX', 'PX', lease)
-    return take_or_wait(took, owner, lease, tokens, '')
-  end)
-  if not done and type(answer) ~= 'table' then
-    -- The server makes a text of the error that a command has raised. It begins with its code.
-    local text = string.gsub(tostring(answer), '^%-', '')
-    answer = { err = string.match(text, '^%u+ ') and text or 'ERR ' .. text }
-  end
+  local answer = caught(take, unpack(ARGV, 3 * at - 2, 3 * at))
   answers[at] = answer
   -- What was taken is answered with its first token, and how many there are.
   if type(answer[1]) ~= 'number' then break end
