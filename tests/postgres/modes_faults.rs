@@ -9,7 +9,7 @@ use lock_tests::proxy::Flow;
 use lock_tests::{FaultProxy, eventually};
 
 use crate::common::{
-    BOUND, LONG, connected, enter, entered, entering, through, try_enter, with_server,
+    BOUND, LONG, connected, enter, entered, entering, request, through, try_enter, with_server,
 };
 
 fn modes() -> [LockMode; 5] {
@@ -78,6 +78,37 @@ fn a_lost_answer_to_a_release_leaves_nothing() {
                 proxy.heal();
                 server.until_free(BOUND).await;
             }
+        }
+    });
+}
+
+/// A lock that is passed on is given back as well, whichever way the session has it by then.
+#[test]
+fn a_late_answer_to_passing_on_leaves_nothing() {
+    with_server(|server| async move {
+        let elsewhere = server.provider().await;
+        let both = [LockMode::Read, LockMode::Write];
+        for (from, to) in [(both[0], both[1]), (both[1], both[0]), (both[0], both[0])] {
+            let proxy = FaultProxy::start(server.process.port()).await;
+            let builder = through(&proxy).lease(LONG);
+            let builder = builder.response_timeout(Duration::from_millis(300));
+            let provider = connected(builder).await;
+            // So the session is not ended for want of locks.
+            let other = enter(&provider, "other", LockMode::Write).await;
+            let (wanted, _interest) = request("order", to, false);
+            let warm = enter(&provider, "order", from).await;
+            let warm = provider.pass_on(&warm, &wanted).await.expect("free");
+            provider.release(&warm).await.unwrap();
+            let grant = enter(&provider, "order", from).await;
+            proxy.set(|fault| fault.to_client = Flow::Hold);
+            let error = provider.pass_on(&grant, &wanted).await.map(drop);
+            let error = error.unwrap_err();
+            assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
+            proxy.heal();
+            let free = enter(&elsewhere, "order", LockMode::Write).await;
+            elsewhere.release(&free).await.unwrap();
+            provider.release(&other).await.expect("it was not lost");
+            server.until_free(BOUND).await;
         }
     });
 }

@@ -1,6 +1,7 @@
 //! Permits: each is a lock of its own, and whoever waits holds the turnstile.
 
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use lock_runtime::postgres::{AdvisoryKey, advisory_key};
@@ -227,5 +228,36 @@ fn a_wait_that_was_given_up_is_no_holder() {
         kill_process(stopped, Signal::CONT).unwrap();
         let free = trying.await.unwrap().unwrap();
         free.expect("nobody has it").release().await.unwrap();
+    });
+}
+
+/// Somebody who wants more than is free is no holder of what he was given for a moment.
+#[test]
+fn who_is_refused_many_is_in_nobodys_way() {
+    with_server(|server| async move {
+        let holder = server.provider().await;
+        let held = enter(&holder, "order", permits(2, 4)).await;
+        let over = Arc::new(AtomicBool::new(false));
+        let mut refused = JoinSet::new();
+        for _ in 0..2 {
+            let (provider, over) = (server.provider().await, Arc::clone(&over));
+            refused.spawn(async move {
+                while !over.load(Ordering::Relaxed) {
+                    assert_refused(&provider, "order", permits(3, 4)).await;
+                }
+            });
+        }
+        let provider = server.provider().await;
+        for take in [1, 2] {
+            for round in 0..300 {
+                match try_enter(&provider, "order", permits(take, 4)).await {
+                    Ok(free) => provider.release(&free).await.unwrap(),
+                    Err(error) => panic!("{take}, round {round}: {error}"),
+                }
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+        refused.join_all().await;
+        holder.release(&held).await.unwrap();
     });
 }

@@ -1,9 +1,12 @@
 //! Readers that become writers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use lock_runtime::postgres::advisory_key;
 use lock_runtime::{Grant, LockErrorKind, LockMode, LockProvider, PostgresProvider};
 use lock_tests::eventually;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::{
     BOUND, assert_refused, connected, enter, entered, entering, request, try_enter, with_server,
@@ -175,5 +178,37 @@ fn who_gives_up_leaves_nothing() {
         })
         .await;
         server.until_free(BOUND).await;
+    });
+}
+
+/// What this process has given up, and the server still has, is no other holder.
+#[test]
+fn a_right_that_was_given_up_is_no_holder() {
+    with_server(|server| async move {
+        let builder = server
+            .builder()
+            .response_timeout(Duration::from_millis(500));
+        let provider = connected(builder).await;
+        let grant = enter(&provider, "order", UPGRADEABLE).await;
+        let right = format!(
+            "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1 \
+             AND (classid::bigint << 32) | objid::bigint = {}",
+            advisory_key("order\0upgrade")
+        );
+        let row = server.raw.query_one(&right, &[]).await.unwrap();
+        let stopped = Pid::from_raw(row.get(0)).unwrap();
+        kill_process(stopped, Signal::STOP).unwrap();
+        assert!(provider.release(&grant).await.is_err(), "nobody answers");
+        let late = try_enter(&provider, "order", UPGRADEABLE).await.map(drop);
+        let trying = tokio::spawn({
+            let provider = Arc::clone(&provider);
+            async move { try_enter(&provider, "order", UPGRADEABLE).await }
+        });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        kill_process(stopped, Signal::CONT).unwrap();
+        let late = late.unwrap_err();
+        assert_eq!(late.kind(), LockErrorKind::ProviderUnavailable, "{late}");
+        let free = trying.await.unwrap().expect("nobody has it");
+        provider.release(&free).await.unwrap();
     });
 }

@@ -16,9 +16,9 @@ use super::sql::{
     BEHIND_NOTICES, CANCEL, CLAIM, HAS_PERMITS, HELD, HOLDERS, IS_HELD_BY, IS_SHAREABLE, KEEP_FOR,
     LOCK, LOCK_SHARED, NO_WAITERS, OTHERS_WAIT, PARTIES, PERMIT_HOLDERS, PING, REGISTER_READER,
     REGISTER_WRITER, RELOCK, RELOCK_FROM_SHARED, RELOCK_SHARED, RELOCK_TO_SHARED, STATEMENTS, Sql,
-    TERMINATE, TRY, TRY_PERMITS, TRY_SHARED, TRY_SHARED_PAST_NOTICES, UNLOCK, UNLOCK_ALL,
-    UNLOCK_PERMITS, UNLOCK_SHARED, UNREGISTER_READER, UNREGISTER_WRITER, WAITS, milliseconds,
-    of_key, text,
+    TERMINATE, TRY, TRY_PERMITS, TRY_SHARED, TRY_SHARED_PAST_NOTICES, TURN_IS_TAKEN, UNLOCK,
+    UNLOCK_ALL, UNLOCK_PERMITS, UNLOCK_SHARED, UNREGISTER_READER, UNREGISTER_WRITER, WAITS,
+    milliseconds, of_key, text,
 };
 use super::{pooler, setup};
 use crate::clock::Timestamp;
@@ -336,6 +336,7 @@ impl LockSession for PostgresSession {
             Turn::First => 0,
             Turn::AfterOthers => 1,
             Turn::AfterOthersAlone => 2,
+            Turn::AfterOthersAllOrNothing => 3,
         };
         let parameters: [&(dyn ToSql + Sync); 4] = [&turnstile, &numbers, &most, &looks];
         let (sent_at, row) = self.ask(TRY_PERMITS, &parameters).await?;
@@ -346,6 +347,11 @@ impl LockSession for PostgresSession {
             let permits = permits.iter().filter(is_taken).copied().collect();
             TakenPermits { sent_at, permits }
         }))
+    }
+
+    async fn turn_is_taken(&self, keys: PermitKeys<Keys>) -> Answer<bool> {
+        let turnstile = keys.turnstile.bigint();
+        self.ask(TURN_IS_TAKEN, &[&turnstile]).await?.1.try_get(0)
     }
 
     async fn unlock_permits(&self, keys: PermitKeys<Keys>, permits: &[Keys]) -> Answer<usize> {

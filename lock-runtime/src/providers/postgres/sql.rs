@@ -54,6 +54,7 @@ pub(super) const HAS_PERMITS: Sql = Sql(40);
 pub(super) const PERMIT_HOLDERS: Sql = Sql(41);
 
 pub(super) const PARTIES: Sql = Sql(42);
+pub(super) const TURN_IS_TAKEN: Sql = Sql(43);
 
 pub(super) const STATEMENTS: usize = TEXTS.len();
 
@@ -72,7 +73,7 @@ pub(super) const AFTER_EXCLUSIVE: &str = "x";
 /// key of those who wait for a notice, which is tried for the time of the statement, and `{2}`
 /// their channel or the key of the writers among them. Columns and `CASE` are evaluated in order: a
 /// token is younger than its lock, and a lock that was not to be had costs no transaction number.
-const TEXTS: [&str; 43] = [
+const TEXTS: [&str; 44] = [
     TRY_SQL,
     TRY_SQL,
     TRY_SHARED_SQL,
@@ -134,6 +135,7 @@ const TEXTS: [&str; 43] = [
      FROM unnest($1::int8[], $2::int8[], $3::int2[], $4::int2[]) AS wanted (high, low, form, use) \
      JOIN pg_locks ON classid = high::oid AND objid = low::oid AND objsubid = form AND {is_lock} \
      LEFT JOIN pg_stat_get_activity(NULL) USING (pid)",
+    TURN_IS_TAKEN_SQL,
 ];
 
 /// How sessions are marked, so that one is known again.
@@ -190,12 +192,21 @@ const RELOCK_SHARED_SQL: &str = "SELECT {mark}, unlocked, CASE \
      SELECT pg_advisory_unlock_shared({k}) AS unlocked, CASE \
      WHEN pg_try_advisory_xact_lock({1}) THEN false ELSE {notify_shared} END AS others_wait \
      OFFSET 0) AS released";
-/// `$1` is the turnstile, and `$4` how it is looked at: not at all, beside others who look, or
-/// alone. The server stops at the last permit that is wanted, and locks no other one.
-const TRY_PERMITS_SQL: &str = "SELECT {mark}, CASE WHEN CASE $4::int4 WHEN 0 THEN true \
+/// `$1` is the turnstile, and `$4` how it is looked at: not at all, beside others who look, or from
+/// 2 on alone. The server stops at the last permit that is wanted, and locks no other one.
+/// By 3, too few are given back before others look: they are kept from it until the end.
+const TRY_PERMITS_SQL: &str = "SELECT {mark}, CASE \
+     WHEN $4::int4 = 3 AND cardinality(taken) < $3::int8 THEN array(SELECT permit \
+     FROM unnest(taken) AS permit WHERE NOT pg_advisory_unlock(permit)) ELSE taken END \
+     FROM (SELECT CASE WHEN CASE $4::int4 WHEN 0 THEN true \
      WHEN 1 THEN pg_try_advisory_xact_lock_shared($1) ELSE pg_try_advisory_xact_lock($1) END \
      THEN array(SELECT permit FROM unnest($2::int8[]) AS permit \
-     WHERE pg_try_advisory_lock(permit) LIMIT $3) END";
+     WHERE pg_try_advisory_lock(permit) LIMIT $3) END AS taken OFFSET 0) AS tried";
+/// Who looks has the turnstile in a transaction; who waits has it while there is none, whose
+/// number is then zero.
+const TURN_IS_TAKEN_SQL: &str = "SELECT EXISTS (SELECT FROM pg_locks WHERE {is_lock} \
+     AND objsubid = 1 AND {key} = $1::int8 AND (NOT granted \
+     OR mode = 'ExclusiveLock' AND virtualtransaction LIKE '%/0'))";
 const UNLOCK_PERMITS_SQL: &str = "SELECT released, CASE \
      WHEN pg_try_advisory_xact_lock_shared($1) THEN false ELSE pg_notify($3, '') IS NOT NULL END \
      FROM (SELECT count(*) AS released FROM unnest($2::int8[]) AS permit \

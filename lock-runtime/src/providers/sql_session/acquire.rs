@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::acquisition::{Acquisition, WaitPlace};
 use super::attempt::Found;
-use super::cleanup::release_unconfirmed;
+use super::cleanup::release_unconfirmed_change;
 use super::held::NOT_HELD;
 use super::reservation::Reservation;
 use super::session::Session;
@@ -86,7 +86,8 @@ impl<S: LockSession> Acquisition<'_, S> {
             }
             Err(error) => {
                 self.pool.note_error(&error);
-                release_unconfirmed(self.pool, session, reservation, &error);
+                let wanted = self.access;
+                release_unconfirmed_change(self.pool, session, reservation, wanted, &error);
                 match self.tolerates(&error) {
                     true => Box::pin(self.wait(WaitPlace::Queue)).await,
                     false => Err(error),

@@ -80,9 +80,7 @@ impl<S: LockSession> Acquisition<'_, S> {
                     continue;
                 }
                 Ok(Found::Unconfirmed(_)) => {
-                    let error = LockError::new(LockErrorKind::ProviderUnavailable).with_detail(
-                        "a session that this process has given up may still have the lock",
-                    );
+                    let error = given_up();
                     return match self.tolerates(&error) {
                         true => Ok(Found::Nothing),
                         false => Err(error),
@@ -166,7 +164,7 @@ impl<S: LockSession> Acquisition<'_, S> {
 
     /// Says whether a session has the lock that this process has given up, or nobody has it any
     /// more. Then nobody else was seen to hold it.
-    async fn is_unconfirmed(&self, session: &Session<S>, key: S::Key) -> bool {
+    pub(super) async fn is_unconfirmed(&self, session: &Session<S>, key: S::Key) -> bool {
         let holders = session.client.holders(key);
         match session.within(self.patience(), holders).await {
             Ok(Some(pids)) => pids.is_empty() || self.pool.roster.serve_ended_ones(&pids),
@@ -199,4 +197,10 @@ impl<S: LockSession> Acquisition<'_, S> {
         }
         others
     }
+}
+
+/// Makes the error of who would wait for nobody else.
+pub(super) fn given_up() -> LockError {
+    LockError::new(LockErrorKind::ProviderUnavailable)
+        .with_detail("a session that this process has given up may still have the lock")
 }

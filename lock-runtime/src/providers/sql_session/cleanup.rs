@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::pool::Pool;
 use super::reservation::Reservation;
 use super::session::Session;
-use super::traits::{BackendOf, LockSession, PermitKeys};
+use super::traits::{Access, BackendOf, LockSession, PermitKeys};
 use crate::LockError;
 use crate::background;
 use crate::future::select;
@@ -17,7 +17,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// What a session may have, and this process does not want.
 enum Unconfirmed<S: LockSession> {
-    Lock(Reservation<S::Key>),
+    /// It may have it in another way than the reservation says.
+    Lock(Reservation<S::Key>, Access),
     Permits {
         keys: PermitKeys<S::Key>,
         permits: Vec<S::Key>,
@@ -36,8 +37,20 @@ pub(super) fn release_unconfirmed<S: LockSession>(
     reservation: Reservation<S::Key>,
     why: &LockError,
 ) {
+    let access = reservation.access;
+    release_unconfirmed_change(pool, session, reservation, access, why);
+}
+
+/// Does the same for a lock that may be held by now in the other way that it was wanted.
+pub(super) fn release_unconfirmed_change<S: LockSession>(
+    pool: &Arc<Pool<S>>,
+    session: &Arc<Session<S>>,
+    reservation: Reservation<S::Key>,
+    wanted: Access,
+    why: &LockError,
+) {
     reservation.mark_unconfirmed(why);
-    settle(pool, session, Unconfirmed::Lock(reservation));
+    settle(pool, session, Unconfirmed::Lock(reservation, wanted));
 }
 
 /// Does the same for permits, none of which anybody else may have from this session. `asking` is
@@ -129,19 +142,29 @@ impl<S: LockSession> Unconfirmed<S> {
     /// lock after it may have made it hold a lock twice. True if there is nothing left to do.
     async fn unlock(&self, session: &Session<S>) -> bool {
         loop {
-            let released = match self {
-                Self::Lock(lock) => session.unlock(lock.key, lock.access).await,
-                Self::Permits { keys, permits, .. } => {
-                    let released = session.unlock_permits(*keys, permits).await;
-                    released.map(|count| count > 0)
-                }
-            };
-            match released {
+            match self.unlock_once(session).await {
                 Ok(true) => {}
                 Ok(false) => return true,
                 // What it took ends with it, as soon as the server knows.
                 Err(_) if session.has_ended() => return session.liveness().ended().await,
                 Err(_) => return false,
+            }
+        }
+    }
+
+    /// Says whether there was something to release.
+    async fn unlock_once(&self, session: &Session<S>) -> Result<bool, S::Error> {
+        match self {
+            Self::Lock(lock, wanted) => {
+                let released = session.unlock(lock.key, lock.access).await?;
+                if *wanted == lock.access {
+                    return Ok(released);
+                }
+                Ok(session.unlock(lock.key, *wanted).await? || released)
+            }
+            Self::Permits { keys, permits, .. } => {
+                let released = session.unlock_permits(*keys, permits).await?;
+                Ok(released > 0)
             }
         }
     }
@@ -153,7 +176,7 @@ impl<S: LockSession> Unconfirmed<S> {
         backend: BackendOf<S>,
     ) -> Result<bool, S::Error> {
         match self {
-            Self::Lock(lock) => seen_by.client.may_be_held_by(lock.key, backend).await,
+            Self::Lock(lock, _) => seen_by.client.may_be_held_by(lock.key, backend).await,
             Self::Permits { permits, .. } => {
                 seen_by.client.may_have_permits(permits, backend).await
             }

@@ -31,6 +31,8 @@ const AT_ONCE: u64 = 64;
 const LOOKS_EVERY: Duration = Duration::from_millis(100);
 /// Whoever looks at the turnstile, or takes several permits, is done within this.
 const SHORT: Duration = Duration::from_millis(1);
+/// Nobody who only looks is in the way so often.
+const MOST_LOOKS: u32 = 30;
 /// After this time it is odd that the turnstile was not released.
 const LONG_RELEASE: Duration = Duration::from_millis(50);
 
@@ -170,9 +172,10 @@ impl<S: LockSession> Acquisition<'_, S> {
             .unwrap_or_else(|| Timestamp::now() + patience);
         let turn = match wanted.take {
             1 => Turn::AfterOthers,
+            _ if u64::from(wanted.limit.get()) <= AT_ONCE => Turn::AfterOthersAllOrNothing,
             _ => Turn::AfterOthersAlone,
         };
-        let (mut pauses, mut looked_again) = (RETRY_PAUSES.into_iter(), false);
+        let (mut pauses, mut looked_again) = (RETRY_PAUSES.into_iter(), 0);
         loop {
             let opening = self.in_time(self.pool.shared(self.request.lease()));
             let session = match select(opening, self.request.abandoned()).await {
@@ -230,10 +233,10 @@ impl<S: LockSession> Acquisition<'_, S> {
                         return Err(LockError::new(LockErrorKind::ProviderUnavailable)
                             .with_detail("a wait that this process gave up is still in the way"));
                     }
-                    // Somebody may only have looked, or taken several for a moment.
-                    let brief = matches!(found, Found::NotYet) || wanted.take > 1;
-                    if brief && !self.request.waits() && !looked_again {
-                        looked_again = true;
+                    if !self.request.waits()
+                        && self.is_brief(wanted, &session, &found, looked_again).await
+                    {
+                        looked_again += 1;
                         tokio::time::sleep(jittered(SHORT)).await;
                         continue;
                     }
@@ -262,6 +265,26 @@ impl<S: LockSession> Acquisition<'_, S> {
                 }
             }
         }
+    }
+
+    /// Says whether what was found is worth another look: somebody may only have looked, or taken
+    /// several for a moment.
+    async fn is_brief(
+        &self,
+        wanted: &Wanted<S>,
+        session: &Session<S>,
+        found: &Found,
+        looked_again: u32,
+    ) -> bool {
+        if looked_again == 0 {
+            return matches!(found, Found::NotYet) || wanted.take > 1;
+        }
+        if looked_again > MOST_LOOKS || !matches!(found, Found::NotYet) {
+            return false;
+        }
+        let taken = session.client.turn_is_taken(wanted.keys);
+        let taken = session.within(self.patience(), taken).await;
+        taken.is_ok_and(|taken| !taken)
     }
 
     /// Waits for the turnstile, and then for permits. `None` if that came to nothing.

@@ -309,6 +309,15 @@ pub(crate) trait LockSession: Sized + Send + Sync + 'static {
         ready(Ok(None))
     }
 
+    /// Says whether somebody waits for permits, who does not only look. By default nobody can tell.
+    fn turn_is_taken(
+        &self,
+        keys: PermitKeys<Self::Key>,
+    ) -> impl Future<Output = Answer<Self, bool>> + Send {
+        let _ = keys;
+        ready(Ok(true))
+    }
+
     /// Releases these permits, says how many of them the session had, and tells whoever waits.
     fn unlock_permits(
         &self,
@@ -433,6 +442,8 @@ pub(crate) enum Turn {
     AfterOthers,
     /// They do, and nobody else may take any meanwhile: it is several permits or none.
     AfterOthersAlone,
+    /// The same, and too few are not taken at all.
+    AfterOthersAllOrNothing,
     /// They do not, since this process holds the turnstile.
     First,
 }

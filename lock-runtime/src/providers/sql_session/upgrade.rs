@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::acquisition::{Acquisition, FIRST_POLL, LAST_POLL};
+use super::attempt::{CLEANUP_POLL, given_up};
 use super::held::{Has, HeldLock, NOT_HELD, lost};
 use super::queue::{Leaving, Stood};
 use super::reservation::Reservation;
@@ -123,12 +124,24 @@ impl<S: LockSession> Acquisition<'_, S> {
         both: &Both<S::Key>,
     ) -> Result<bool, LockError> {
         self.request.report_unanswered(true);
-        for lock in [&both.right, &both.shared] {
+        let mut wanted = [&both.right, &both.shared].into_iter().peekable();
+        while let Some(lock) = wanted.peek() {
             let patience = self.patience();
             let left = self.deadline.end().map_or(patience, Timestamp::remaining);
             let trying = session.try_lock(lock.key, lock.access);
             match session.within(patience.min(left), trying).await {
-                Ok(Tried::Granted(_)) => {}
+                Ok(Tried::Granted(_)) => drop(wanted.next()),
+                Ok(Tried::Held { .. })
+                    if self.pool.roster.has_ended_ones()
+                        && self.is_unconfirmed(session, lock.key).await =>
+                {
+                    let is_late = self.deadline.end().is_some_and(Timestamp::has_passed);
+                    if is_late || self.request.is_abandoned() {
+                        self.leave(session).await?;
+                        return Err(given_up());
+                    }
+                    tokio::time::sleep(CLEANUP_POLL).await;
+                }
                 Ok(_) => {
                     self.request.report_contention();
                     self.leave(session).await?;
