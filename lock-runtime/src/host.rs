@@ -12,11 +12,10 @@ pub(crate) fn name() -> &'static str {
             .into_owned();
         #[cfg(not(unix))]
         let name = std::env::var("COMPUTERNAME").unwrap_or_default();
-        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
         let name: String = name
             .chars()
-            .take(64)
-            .map(|c| if fits(c) { c } else { '-' })
+            .take(LONGEST)
+            .map(|c| if may_hold(c) { c } else { '-' })
             .collect();
         if name.is_empty() {
             "unknown".to_owned()
@@ -25,6 +24,20 @@ pub(crate) fn name() -> &'static str {
         }
     });
     &NAME
+}
+
+/// How long the name of a machine may be.
+const LONGEST: usize = 64;
+
+/// Tells whether the name of a machine may hold this.
+fn may_hold(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_')
+}
+
+/// Tells whether [`name`] may have returned this, on whatever machine.
+#[cfg_attr(not(feature = "_server"), allow(dead_code))]
+pub(crate) fn fits(name: &str) -> bool {
+    (1..=LONGEST).contains(&name.len()) && name.chars().all(may_hold)
 }
 
 /// Returns what a process is called: `billing-7f9c (pid 4711)`.

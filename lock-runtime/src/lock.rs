@@ -144,7 +144,8 @@ impl DistributedLock {
     ///   answer within the provider's `response_timeout`.
     /// * [`InvalidName`](crate::LockErrorKind::InvalidName),
     ///   [`InvalidConfig`](crate::LockErrorKind::InvalidConfig) and
-    ///   [`NoProvider`](crate::LockErrorKind::NoProvider) as [`acquire`](Self::acquire).
+    ///   [`NoProvider`](crate::LockErrorKind::NoProvider) as [`acquire`](Self::acquire). So what
+    ///   stands in the lock's place and is no lock is an error, and no holder.
     ///
     /// # Cancel safety
     ///

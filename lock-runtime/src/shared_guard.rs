@@ -14,7 +14,7 @@ use crate::gate::{Release, ReleaseMode, Share, SlotRef, Upgraded};
 use crate::guard::{Guard, answered, loss_of};
 use crate::lease::Lease;
 use crate::name::LockName;
-use crate::provider::LockMode;
+use crate::provider::{Interest, LockMode};
 use crate::reentrancy::Holding;
 use crate::telemetry::metrics::Meter;
 use crate::token::FencingToken;
@@ -69,6 +69,11 @@ impl Held {
             Err(error) if error.kind() == LockErrorKind::Lost => Err(self.loss()),
             answer => answer,
         }
+    }
+
+    /// Returns the call of an earlier upgrade of this reader, while it has not been taken back.
+    pub(crate) fn earlier_upgrade(&self) -> Option<Interest> {
+        self.slot.earlier_upgrade(&self.share)
     }
 
     /// Returns what has become of an upgrade, once that is known.

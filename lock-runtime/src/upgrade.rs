@@ -97,7 +97,8 @@ impl RwLockUpgradeableReadGuard {
     ///
     /// After a timeout the reader is still one, and others may read beside it again. There is one
     /// exception: if the server does not answer, and tells only later that it had made the reader
-    /// the writer, the reader is lost.
+    /// the writer, the reader is lost. Until the server has answered, a further upgrade of that reader
+    /// waits for this before it asks, and one with a timeout of zero fails.
     ///
     /// # Errors
     ///
@@ -120,7 +121,7 @@ pub(crate) async fn upgrade(
     given_up: impl Future<Output = ()>,
 ) -> Result<RwLockWriteGuard, UpgradeError> {
     let attempt = Attempt::begin("", "write", || guard.0.slot().source().name());
-    let upgraded = match begin(&guard, timeout) {
+    let upgraded = match begin(&guard, timeout).await {
         Ok(until) => ended(&guard, timeout, until, given_up).await,
         Err(error) => Err(error),
     };
@@ -136,16 +137,34 @@ pub(crate) async fn upgrade(
     }
 }
 
-/// Begins the upgrade. Returns when the wait for it ends, if ever.
-fn begin(guard: &RwLockUpgradeableReadGuard, timeout: Span) -> Result<Timestamp, LockError> {
+/// Begins the upgrade, after an earlier one has been taken back. Returns when the wait for it ends,
+/// if ever.
+async fn begin(guard: &RwLockUpgradeableReadGuard, timeout: Span) -> Result<Timestamp, LockError> {
     let slot = guard.0.slot();
     if reentrancy::holds(slot.address()) {
         return Err(slot.error(LockErrorKind::WouldDeadlock));
     }
     let facts = slot.source().ask();
     let facts = facts.map_err(|error| error.with_name(slot.name.clone()))?;
+    let until = end_of_wait(timeout, &facts.capabilities);
+    if let Some(earlier) = guard.0.earlier_upgrade()
+        && !timeout.is_zero()
+    {
+        let is_taken_back = match until {
+            Timestamp::NONE => {
+                earlier.ended().await;
+                true
+            }
+            until => background::within(until.remaining(), earlier.ended())
+                .await
+                .is_some(),
+        };
+        if !is_taken_back {
+            return Err(slot.earlier_upgrade_goes_on());
+        }
+    }
     guard.0.begin_upgrade(!timeout.is_zero())?;
-    Ok(end_of_wait(timeout, &facts.capabilities))
+    Ok(until)
 }
 
 /// Waits for the end of an upgrade that has begun.
@@ -195,10 +214,11 @@ async fn ended(
             _ => ended,
         }),
         None if slot.leave_upgrade() => {
-            let is_contended = call.is_some_and(|call| call.is_contended());
-            Err(match error.kind() {
-                LockErrorKind::ProviderUnavailable if is_contended && !timeout.is_zero() => {
-                    slot.error(LockErrorKind::TimedOut)
+            let call = call.filter(|call| call.is_contended() && !timeout.is_zero());
+            Err(match (error.kind(), call) {
+                (LockErrorKind::ProviderUnavailable, Some(call)) => {
+                    let late = slot.error(LockErrorKind::TimedOut);
+                    late.held_by(call.holder())
                 }
                 _ => error,
             })

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use lock_runtime::{
-    DistributedLock, DistributedRwLock, DistributedSemaphore, LockErrorKind, LockMode, LockProvider,
+    DistributedLock, DistributedRwLock, DistributedSemaphore, Holder, LockErrorKind, LockMode,
+    LockProvider,
 };
 
-use crate::common::{BOUND, LONG, enter, entering, with_server};
+use crate::common::{BOUND, LONG, enter, entering, try_enter, with_server};
 use crate::dotnet::DotNet;
 
 const LEASE: u64 = 600_000;
@@ -85,7 +86,7 @@ fn readers_of_the_net_library_are_counted_and_its_marks_are_not() {
             .collect();
         assert_eq!(labels.len(), 3, "{state:?}");
         assert_eq!(labels[1..], ["another client"; 2]);
-        let reads = |holder: &lock_runtime::Holder| holder.mode() == Some(LockMode::Read);
+        let reads = |holder: &Holder| holder.mode() == Some(LockMode::Read);
         assert!(state.holders().iter().all(reads), "{state:?}");
         // The mark is a writer who waits elsewhere, and no holder.
         assert_eq!(state.waiters(), Some(0), "the mark is not in our queue");
@@ -156,5 +157,90 @@ fn a_frozen_server_is_asked_no_longer_than_it_may_take() {
         assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
         assert!(asked.elapsed() < BOUND, "{:?}", asked.elapsed());
         server.process.process().thaw();
+    });
+}
+
+#[test]
+fn a_value_that_never_expires_is_no_holder() {
+    with_server(|server| async move {
+        let provider = server.provider_with_long_lease().await;
+        server.raw.ask::<String>("SET note text").await;
+        server.raw.ask::<String>("SET book.writer text").await;
+        server.raw.ask::<u32>("ZADD scores 7 anna").await;
+        let mutex = DistributedLock::on(provider.clone(), "note");
+        let rw = DistributedRwLock::on(provider.clone(), "book");
+        let permits = DistributedSemaphore::on(provider.clone(), "scores", 3);
+        for answer in [
+            mutex.inspect().await,
+            rw.inspect().await,
+            permits.inspect().await,
+        ] {
+            let error = answer.unwrap_err();
+            assert_eq!(error.kind(), LockErrorKind::InvalidConfig, "{error}");
+        }
+        // What is a mark beside readers is any other client's value under the key of a mutex.
+        server
+            .raw
+            .ask::<String>("SET job a_WRITERWAITING PX 600000")
+            .await;
+        let state = DistributedLock::on(provider, "job").inspect().await;
+        assert_eq!(state.unwrap().holders().len(), 1);
+    });
+}
+
+/// Of those who read, only the one that may upgrade is in the way of the next such one.
+#[test]
+fn who_is_refused_an_upgradeable_read_is_told_who_has_it() {
+    with_server(|server| async move {
+        let provider = server.provider_with_long_lease().await;
+        let may = enter(&provider, "order", LockMode::Upgradeable).await;
+        let ends = server.clock().await / 1_000 + 60_000;
+        let reader = format!("lk1:billing-7f9c:4711:{:032x}", 7);
+        server
+            .raw
+            .ask::<u32>(&format!("SADD order.readers {reader}"))
+            .await;
+        let end = format!("ZADD {{order}}:lk1:readers {ends} {reader}");
+        server.raw.ask::<u32>(&end).await;
+        let refused = try_enter(&provider, "order", LockMode::Upgradeable).await;
+        let refused = refused.unwrap_err();
+        let holder = refused.holder().expect("it is known");
+        assert!(holder.is_this_process(), "{holder:?}");
+        // A writer is told of whoever ends first.
+        let refused = try_enter(&provider, "order", LockMode::Write).await;
+        let refused = refused.unwrap_err();
+        let label = refused.holder().map(Holder::label);
+        assert_eq!(label, Some("billing-7f9c (pid 4711)"));
+        provider.release(&may).await.unwrap();
+    });
+}
+
+#[test]
+fn who_does_not_become_the_writer_is_told_who_reads() {
+    with_server(|server| async move {
+        let provider = server.provider_with_long_lease().await;
+        let lock = DistributedRwLock::on(provider, "order");
+        let mut may = lock.upgradeable_read().await.unwrap();
+        let ends = server.clock().await / 1_000 + 60_000;
+        let reader = format!("lk1:billing-7f9c:4711:{:032x}", 7);
+        server
+            .raw
+            .ask::<u32>(&format!("SADD order.readers {reader}"))
+            .await;
+        let end = format!("ZADD {{order}}:lk1:readers {ends} {reader}");
+        server.raw.ask::<u32>(&end).await;
+        for (timeout, expected) in [
+            (0, "lock `order` is held by billing-7f9c (pid 4711)"),
+            (
+                100,
+                "lock `order` was still held by billing-7f9c (pid 4711) when the timeout passed",
+            ),
+        ] {
+            let failed = may.upgrade_for(Duration::from_millis(timeout)).await;
+            let failed = failed.unwrap_err();
+            assert_eq!(failed.to_string(), expected);
+            may = failed.into_guard().expect("it reads");
+        }
+        may.release().await.unwrap();
     });
 }

@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lock_runtime::testing::{Operation, TestProvider, entries_under, keys_in_use};
 use lock_runtime::{
@@ -553,6 +553,31 @@ fn a_server_that_does_not_answer_keeps_nobody_waiting() {
     });
 }
 
+/// Whoever tries in a loop must not ask without a pause.
+#[test]
+fn an_upgrade_waits_until_the_one_before_is_taken_back() {
+    run(async {
+        let provider = TestProvider::new();
+        let lock = rw_on(&provider, "again");
+        let elsewhere = rw_on(&provider.another_process(), "again");
+        let other = elsewhere.read().await.unwrap();
+        let may = lock.upgradeable_read().await.unwrap();
+        provider.freeze(true);
+        let failed = may.upgrade_for(SHORT).await.unwrap_err();
+        let may = reader(failed, LockErrorKind::ProviderUnavailable);
+        let began = Instant::now();
+        let failed = may.upgrade_for(SHORT).await.unwrap_err();
+        assert!(began.elapsed() >= SHORT, "{:?}", began.elapsed());
+        let may = reader(failed, LockErrorKind::ProviderUnavailable);
+        let mut upgrade = Box::pin(may.upgrade());
+        assert!(poll_once(upgrade.as_mut()).await.is_none());
+        provider.freeze(false);
+        other.release().await.unwrap();
+        upgrade.await.unwrap().release().await.unwrap();
+        nothing_held(&provider).await;
+    });
+}
+
 /// The answer of the upgrade comes when its caller has the reader back, and the server has no such
 /// reader any more.
 #[test]
@@ -642,7 +667,7 @@ fn an_upgraded_writer_is_kept_for_its_min_hold() {
         drop(may);
         let may = lock.upgradeable_read_for(hold / 2).await;
         let may = may.expect("a reader is not kept");
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         drop(may.upgrade().await.unwrap());
         drop(lock.read_for(BOUND).await.unwrap());
         assert!(began.elapsed() >= hold, "{:?}", began.elapsed());

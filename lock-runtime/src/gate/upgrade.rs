@@ -19,7 +19,7 @@ use super::slot::SlotRef;
 use super::upgrade_state::{Caller, Upgrade, Upgraded};
 use crate::error::{LockError, LockErrorKind};
 use crate::lease::Lease;
-use crate::provider::{Interest, LockMode};
+use crate::provider::{Holder, Interest, LockMode};
 
 impl SlotRef {
     /// Begins to make the writer of the reader who has this share.
@@ -38,13 +38,13 @@ impl SlotRef {
         }
         if state.upgrade.is_some() {
             drop(guard);
-            return Err(self
-                .error(LockErrorKind::ProviderUnavailable)
-                .with_detail("the provider has not taken back the upgrade before; ask again"));
+            return Err(self.earlier_upgrade_goes_on());
         }
         if !waits && state.others_read(lease) {
             drop(guard);
-            return Err(self.error(LockErrorKind::Contended));
+            return Err(self
+                .error(LockErrorKind::Contended)
+                .with_holder(Holder::here()));
         }
         if let Some(lease) = lease {
             lease.upgrade_begins();
@@ -56,6 +56,20 @@ impl SlotRef {
         effects.happen();
         self.look_later(looked_at);
         Ok(())
+    }
+
+    /// Returns the call of an earlier upgrade of this share, while the provider takes it back.
+    pub(crate) fn earlier_upgrade(&self, share: &Share) -> Option<Interest> {
+        let state = self.shared().lock();
+        let upgrade = state.upgrade.as_ref();
+        let upgrade = upgrade.filter(|upgrade| upgrade.is_of(share.lease.as_ref()))?;
+        upgrade.call.clone()
+    }
+
+    /// Returns the error of an upgrade that cannot begin before an earlier one is taken back.
+    pub(crate) fn earlier_upgrade_goes_on(&self) -> LockError {
+        self.error(LockErrorKind::ProviderUnavailable)
+            .with_detail("the provider has not taken back the upgrade before; ask again")
     }
 
     /// Returns the answer to an upgrade, or keeps the waker until there is one.
@@ -106,12 +120,15 @@ impl SlotRef {
         let state = &mut *guard;
         let mut effects = Effects::default();
         let (mut trouble, mut saw_readers, mut call) = (None, true, None);
+        let mut holder = None;
         if let Some(upgrade) = &mut state.upgrade {
             saw_readers = upgrade.saw_readers;
+            holder = saw_readers.then(Holder::here);
             call.clone_from(&upgrade.call);
             if let Some(interest) = &call {
                 trouble = interest.trouble();
                 saw_readers |= interest.is_contended();
+                holder = interest.holder().or(holder);
                 effects.abandon(interest.clone());
             } else if let Caller::Waits(_) = upgrade.caller {
                 let error = self.error(LockErrorKind::TimedOut);
@@ -128,7 +145,9 @@ impl SlotRef {
         self.look_later(looked_at);
         let error = match trouble {
             Some(trouble) => trouble.with_name(self.name.clone()),
-            None if saw_readers => self.error(LockErrorKind::TimedOut),
+            None if saw_readers => LockError::new(LockErrorKind::TimedOut)
+                .held_by(holder)
+                .with_name(self.name.clone()),
             None => self
                 .error(LockErrorKind::ProviderUnavailable)
                 .with_detail(format!("no answer within {timeout:?}")),

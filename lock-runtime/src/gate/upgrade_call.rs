@@ -89,14 +89,15 @@ impl SlotRef {
                 (request.made_for(self.address()), interest)
             }
             Err(error) => {
+                lease.upgrade_ended();
                 effects.wake(upgrade.answer(Err(error.with_name(self.name.clone()))));
                 return effects;
             }
         };
         interest.want_tokens(tokens);
-        let slot = self.of(&lease);
+        let (slot, reader) = (self.of(&lease), Arc::clone(&lease));
         let job = async move {
-            let answer = slot.call_upgrade(&request, &lease).await;
+            let answer = slot.call_upgrade(&request, &reader).await;
             slot.upgrade_answered(&request, answer);
         };
         match background::run(job) {
@@ -105,6 +106,7 @@ impl SlotRef {
                 self.look_at_shared_call(state);
             }
             Err((error, job)) => {
+                lease.upgrade_ended();
                 effects.wake(upgrade.answer(Err(error.with_name(self.name.clone()))));
                 effects.drop_job(job);
             }
@@ -180,7 +182,7 @@ impl SlotRef {
             }
             answer => answer,
         };
-        upgrade.call = None;
+        let ended = upgrade.call.take();
         let Some(lease) = upgrade.lease.clone() else {
             unreachable!("a lock of this process alone has no call")
         };
@@ -196,6 +198,10 @@ impl SlotRef {
         let looked_at = state.be_looked_at();
         drop(guard);
         effects.happen();
+        // The next upgrade may wait for that.
+        if let Some(interest) = ended {
+            interest.end();
+        }
         self.look_later(looked_at);
     }
 

@@ -54,7 +54,8 @@ impl LockState {
         self
     }
 
-    /// Returns the holders. A holder of several permits is listed once.
+    /// Returns the holders. A holder of several permits is listed once, but by some providers once for
+    /// each permit.
     pub fn holders(&self) -> &[Holder] {
         &self.holders
     }

@@ -35,8 +35,6 @@ impl OwnerId {
     /// [`ProviderUnavailable`](LockErrorKind::ProviderUnavailable) if the operating system gives no
     /// random numbers at the process's first call.
     pub fn random() -> Result<Self, LockError> {
-        static FIRST: OnceCell<u128> = OnceCell::new();
-        static STEPS: AtomicU64 = AtomicU64::new(0);
         // Drawn once, since each draw is a system call.
         let first = FIRST.get_or_try_init(|| {
             let mut bytes = [0; 16];
@@ -49,11 +47,49 @@ impl OwnerId {
         let step = u128::from(STEPS.fetch_add(1, Ordering::Relaxed));
         Ok(Self(first.wrapping_add(step.wrapping_mul(STRIDE))))
     }
+
+    /// Reads an id as it is displayed.
+    #[cfg_attr(not(feature = "_server"), allow(dead_code))]
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        let is_id = text.len() == 32 && text.bytes().all(is_hex);
+        u128::from_str_radix(text, 16)
+            .ok()
+            .filter(|_| is_id)
+            .map(Self)
+    }
+
+    /// Tells whether this process has drawn the id. Another one may have the same process id, on a
+    /// machine of the same name.
+    #[cfg_attr(not(feature = "_server"), allow(dead_code))]
+    pub(crate) fn is_of_this_process(self) -> bool {
+        FIRST.get().is_some_and(|first| {
+            let step = self.0.wrapping_sub(*first).wrapping_mul(BACK);
+            step < u128::from(STEPS.load(Ordering::Relaxed))
+        })
+    }
 }
+
+/// The first id of this process.
+static FIRST: OnceCell<u128> = OnceCell::new();
+/// How many ids this process has drawn.
+static STEPS: AtomicU64 = AtomicU64::new(0);
 
 /// The distance between two ids: odd, so that its multiples visit every number, and made of the
 /// golden ratio's digits, so that ids that follow each other look different.
 const STRIDE: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
+
+/// What undoes a multiplication by `STRIDE`. Each step doubles how many of its bits are right.
+#[cfg_attr(not(feature = "_server"), allow(dead_code))]
+const BACK: u128 = {
+    let mut back = STRIDE;
+    let mut step = 0;
+    while step < 7 {
+        back = back.wrapping_mul(2u128.wrapping_sub(STRIDE.wrapping_mul(back)));
+        step += 1;
+    }
+    back
+};
 
 impl fmt::Display for OwnerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

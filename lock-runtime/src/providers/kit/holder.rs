@@ -44,13 +44,18 @@ impl Names {
     /// Returns the holder that this text of an owner tells of. What is not ours is not shown, since
     /// it may be a secret.
     pub(crate) fn holder(&self, owner: &str) -> Holder {
-        if owner.starts_with(&self.owner_prefix) {
+        let own = owner.strip_prefix(&self.owner_prefix);
+        if own
+            .and_then(OwnerId::parse)
+            .is_some_and(OwnerId::is_of_this_process)
+        {
             return Holder::here();
         }
         let ours = owner.strip_prefix(OURS).and_then(|rest| {
             let mut parts = rest.rsplitn(3, ':');
             let (id, process, host) = (parts.next()?, parts.next()?, parts.next()?);
-            let is_owner = id.len() == 32 && process.bytes().all(|byte| byte.is_ascii_digit());
+            let is_owner =
+                OwnerId::parse(id).is_some() && process.parse::<u32>().is_ok() && host::fits(host);
             is_owner.then(|| Holder::new(host::label(host, process)))
         });
         ours.unwrap_or_else(Holder::another_client)
@@ -131,8 +136,24 @@ mod tests {
             "lk1:a:b:c",
             "lk1:a:1:short",
             "x:a:1:2",
+            "lk1:a::00000000000000000000000000000000",
+            "lk1:a b:1:00000000000000000000000000000000",
+            "lk1:a\n:1:00000000000000000000000000000000",
+            "lk1::1:00000000000000000000000000000000",
+            "lk1:a:1:a-secret-of-thirty-two-letters--",
         ] {
             assert_eq!(names.holder(foreign).label(), "another client", "{foreign}");
         }
+    }
+
+    /// Containers may share a machine's name, and each have the process id 1.
+    #[test]
+    fn a_namesake_of_this_process_is_another_one() {
+        let names = Names::new("");
+        let owner = names.owner(OwnerId::random().unwrap());
+        let (prefix, _) = owner.rsplit_once(':').unwrap();
+        let namesake = names.holder(&format!("{prefix}:{:032x}", 7));
+        assert_eq!(namesake.label(), names.holder(&owner).label());
+        assert!(!namesake.is_this_process());
     }
 }

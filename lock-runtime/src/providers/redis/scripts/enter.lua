@@ -15,7 +15,7 @@ local function enter_or_wait(owner, lease, tokens, channel, mode, entry)
     entered = true
   end
   if entered then return { new_number(tokens) } end
-  left, holder = held_by(mine and place == passed)
+  left, holder = held_by(mine and place == passed, mode)
   if not left then
     -- It is free for the first that waits, who is on the way.
     left, holder = -2, parts(redis.call('LINDEX', waiters, 0) or '') or ''

@@ -19,15 +19,19 @@ end
 
 if ARGV[1] == 'permits' then
   local members = redis.pcall('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf', 'WITHSCORES')
-  if members.err then return -1 end
+  -- A set that never expires is somebody's book.
+  if members.err or redis.call('PTTL', KEYS[1]) == -1 then return -1 end
   for at = 1, #members, 2 do add(members[at], members[at + 1] - now, '') end
   return answer
 end
 
 local value = redis.pcall('GET', KEYS[1])
-if type(value) == 'table' then return -1 end
+-- A value that never expires is no lock of anybody's.
+if type(value) == 'table' or redis.call('PTTL', KEYS[1]) == -1 then return -1 end
 -- What a writer who waits leaves there, or an upgrade, keeps others out, but it is no holder.
-if value and not string.find(value, '_%u+WAITING$') then
+local is_mark = ARGV[1] == 'rw' and value
+  and (string.sub(value, -14) == '_WRITERWAITING' or string.sub(value, -15) == '_UPGRADEWAITING')
+if value and not is_mark then
   add(value, redis.call('PTTL', KEYS[1]), 'w')
 end
 if ARGV[1] == 'rw' then

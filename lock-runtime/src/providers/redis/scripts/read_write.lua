@@ -141,13 +141,16 @@ local function no_lock()
 end
 
 -- The lock's remaining time, which is that of the first reader to end, and who has it; nil if
--- nobody does.
-local function held_by()
+-- nobody does. The mode is that of whoever wants the lock.
+local function held_by(_, mode)
   if is_closed() then
     local writer = redis.call('GET', lock)
     -- Somebody may keep a book there.
     return redis.call('PTTL', lock), string.sub(writer, 1, 128)
   end
+  -- Plain readers are not in the way of one that may upgrade.
+  local may = mode == 'u' and upgrader()
+  if may then return redis.call('ZSCORE', ends, may) - now, may end
   if has_foreign() then
     local left = redis.call('PTTL', readers)
     return left < 0 and -2 or left, ''
