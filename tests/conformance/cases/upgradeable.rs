@@ -63,9 +63,9 @@ pub(crate) async fn there_is_one_at_a_time(fixture: Shared) {
     let (here, there) = fixture.two_rw("lock").await;
     for (lock, other) in [(&here, &here), (&here, &there), (&there, &here)] {
         let may = lock.upgradeable_read_for(fixture.bound()).await.unwrap();
-        assert!(other.try_upgradeable_read().await.unwrap().is_none());
         let error = other.upgradeable_read_for(A_WHILE).await.unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::TimedOut, "{error}");
+        assert!(other.try_upgradeable_read().await.unwrap().is_none());
         let mut second = Box::pin(other.upgradeable_read());
         assert!(poll_once(second.as_mut()).await.is_none(), "it waits");
         let early = tokio::time::timeout(SHORT, &mut second).await;

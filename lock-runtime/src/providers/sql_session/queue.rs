@@ -109,7 +109,8 @@ impl<S: LockSession> Acquisition<'_, S> {
     ) -> Result<Option<Grant>, LockError> {
         reservation.bind(session.number());
         let idle = self.pool.settings.claim_within(self.request.lease());
-        let stood = self.stand_in_queue(session, &reservation, idle, Leaving::Everything);
+        let leaving = Leaving::Everything;
+        let stood = self.stand_in_queue(session, &reservation, idle, leaving, true);
         match stood.await? {
             Stood::Granted => self.claim(session, reservation).await,
             Stood::Ended => self.release_ended_wait(session, reservation).await,
@@ -125,13 +126,15 @@ impl<S: LockSession> Acquisition<'_, S> {
     }
 
     /// Stands in the server's queue on this session until the lock is granted or nobody wants it
-    /// any more. After an error the session has ended.
+    /// any more. `was_held` says whether somebody was seen to be in the way before. After an error
+    /// the session has ended.
     pub(super) async fn stand_in_queue(
         &mut self,
         session: &Arc<Session<S>>,
         reservation: &Reservation<S::Key>,
         idle: Duration,
         leaving: Leaving,
+        was_held: bool,
     ) -> Result<Stood, LockError> {
         let mut granting = Box::pin(session.lock(reservation.key, reservation.access, idle));
         let mut missed = false;
@@ -139,10 +142,10 @@ impl<S: LockSession> Acquisition<'_, S> {
             true => (self.request.lease() / 3).clamp(*CHECKS.start(), *CHECKS.end()),
             false => NO_WAIT,
         };
-        // An upgrade has not tried before, so that only a look can show who is in its way.
-        let mut every = match leaving {
-            Leaving::TheLock => NO_WAIT,
-            Leaving::Everything => checks,
+        // Only a look can show who is in the way of those who have not tried before.
+        let mut every = match was_held {
+            true => checks,
+            false => NO_WAIT,
         };
         let error = loop {
             let pause = tokio::time::sleep(std::mem::replace(&mut every, checks));

@@ -199,7 +199,7 @@ impl<S: LockSession> Acquisition<'_, S> {
         lock: &Reservation<S::Key>,
         idle: Duration,
     ) -> Result<bool, LockError> {
-        let stood = self.stand_in_queue(session, lock, idle, Leaving::Everything);
+        let stood = self.stand_in_queue(session, lock, idle, Leaving::Everything, false);
         match stood.await? {
             Stood::Granted => Ok(true),
             Stood::Ended => {
@@ -257,7 +257,7 @@ impl<S: LockSession> Acquisition<'_, S> {
             }
             // When the wait is over, the session is kept for as long as before.
             let idle = session.lease();
-            let stood = self.stand_in_queue(session, &alone, idle, Leaving::TheLock);
+            let stood = self.stand_in_queue(session, &alone, idle, Leaving::TheLock, false);
             match stood.await? {
                 Stood::Granted => {
                     let claiming = session.claim(idle);
