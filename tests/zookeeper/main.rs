@@ -10,6 +10,7 @@ mod example;
 mod failover;
 mod fairness;
 mod faults;
+mod foreign;
 mod holders;
 mod loss;
 mod loss_scenario;
