@@ -14,7 +14,7 @@ use std::time::Duration;
 use once_cell::sync::Lazy;
 
 use crate::alarm::Alarm;
-use crate::background::{self, spawn_beside};
+use crate::background::{self, Job, spawn_beside};
 use crate::call::measured;
 use crate::clock::Timestamp;
 use crate::future::BoxFuture;
@@ -40,7 +40,7 @@ pub(crate) struct CallQueue {
 
 #[derive(Default)]
 struct Due {
-    calls: VecDeque<DueCall>,
+    calls: VecDeque<DueWork>,
     lanes: [Option<Lane>; LANES],
     /// Which lanes have nothing to do.
     idle: [bool; LANES],
@@ -48,6 +48,13 @@ struct Due {
     started: bool,
     /// How many callers add several calls that should go together.
     gathering: usize,
+}
+
+/// What a lane does at once.
+enum DueWork {
+    /// Goes together with others.
+    Call(DueCall),
+    Alone(Job),
 }
 
 /// A call that is due.
@@ -129,8 +136,17 @@ impl CallQueue {
 
     /// Adds a call. Returns a lane that is idle, to be run when the caller holds no lock.
     pub(crate) fn push(self: &Arc<Self>, call: DueCall) -> Option<Lane> {
+        self.add(DueWork::Call(call))
+    }
+
+    /// Adds a job that makes a call of its own. Returns the same.
+    pub(crate) fn push_alone(self: &Arc<Self>, job: Job) -> Option<Lane> {
+        self.add(DueWork::Alone(job))
+    }
+
+    fn add(self: &Arc<Self>, work: DueWork) -> Option<Lane> {
         let mut due = self.lock();
-        due.calls.push_back(call);
+        due.calls.push_back(work);
         if !std::mem::replace(&mut due.started, true) {
             let queue = Arc::downgrade(self);
             background::spawn(async move {
@@ -247,14 +263,18 @@ fn make_calls(queue: Weak<CallQueue>, lane: usize) -> BoxFuture<'static, ()> {
         };
         let mut group = Vec::new();
         let mut alarm = Alarm::default();
-        while !lives.has_ended && poll_fn(|_| take_due(&lives.queue, lives.lane, &mut group)).await
-        {
+        while !lives.has_ended {
+            let due = poll_fn(|_| take_due(&lives.queue, lives.lane, &mut group)).await;
             let hangs = || {
                 // What becomes due meanwhile must not wait for a group that hangs.
                 lives.has_ended = true;
                 start(&lives.queue, lives.lane);
             };
-            make_group(&mut group, &mut alarm, hangs).await;
+            match due {
+                Taken::Group => make_group(&mut group, &mut alarm, hangs).await,
+                Taken::Alone(job) => in_time(job, &mut Vec::new(), &mut alarm, hangs).await,
+                Taken::Nothing => break,
+            }
         }
         lives.has_ended = true;
     })
@@ -277,19 +297,38 @@ impl Drop for Lives {
     }
 }
 
-/// Takes what is due. False if nothing can become due any more.
-fn take_due(queue: &Weak<CallQueue>, lane: usize, group: &mut Vec<DueCall>) -> Poll<bool> {
+/// What a lane has taken to do.
+enum Taken {
+    Group,
+    Alone(Job),
+    /// Nothing can become due any more.
+    Nothing,
+}
+
+/// Takes what is due: a job, or the calls that come before the next one, as a group.
+fn take_due(queue: &Weak<CallQueue>, lane: usize, group: &mut Vec<DueCall>) -> Poll<Taken> {
     let Some(queue) = queue.upgrade() else {
-        return Poll::Ready(false);
+        return Poll::Ready(Taken::Nothing);
     };
     let mut due = queue.lock();
-    due.idle[lane] = due.calls.is_empty();
-    if due.idle[lane] {
-        return Poll::Pending;
+    while group.len() < queue.most.get() {
+        match due.calls.pop_front() {
+            Some(DueWork::Call(call)) => group.push(call),
+            Some(DueWork::Alone(job)) if group.is_empty() => {
+                return Poll::Ready(Taken::Alone(job));
+            }
+            Some(job) => {
+                due.calls.push_front(job);
+                break;
+            }
+            None => break,
+        }
     }
-    let count = due.calls.len().min(queue.most.get());
-    group.extend(due.calls.drain(..count));
-    Poll::Ready(true)
+    due.idle[lane] = group.is_empty();
+    match due.idle[lane] {
+        true => Poll::Pending,
+        false => Poll::Ready(Taken::Group),
+    }
 }
 
 /// Makes these calls together. Calls `hangs` if that takes long.

@@ -260,7 +260,7 @@ fn the_last_waiter_takes_the_request_back_before_it_answers() {
         let provider = TestProvider::new();
         provider.refuse(true);
         let lock = lock_on(&provider, "withdrawn");
-        let result = lock.try_acquire_for(Duration::from_millis(30)).await;
+        let result = lock.try_acquire_for(Duration::from_millis(300)).await;
         assert!(result.expect("contention is no error").is_none());
         assert_eq!(
             entries_under("withdrawn"),

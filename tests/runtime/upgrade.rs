@@ -569,11 +569,17 @@ fn an_upgrade_waits_until_the_one_before_is_taken_back() {
         let failed = may.upgrade_for(SHORT).await.unwrap_err();
         assert!(began.elapsed() >= SHORT, "{:?}", began.elapsed());
         let may = reader(failed, LockErrorKind::ProviderUnavailable);
-        let mut upgrade = Box::pin(may.upgrade());
-        assert!(poll_once(upgrade.as_mut()).await.is_none());
+        assert_eq!(provider.calls(Operation::Upgrade), 1);
+        let upgrade = tokio::spawn(may.upgrade());
         provider.freeze(false);
+        // Before that, the first one might still become the writer, and nobody would want it.
+        eventually("it asks anew", BOUND, || async {
+            provider.calls(Operation::Upgrade) > 1
+        })
+        .await;
         other.release().await.unwrap();
-        upgrade.await.unwrap().release().await.unwrap();
+        let writer = upgrade.await.unwrap().unwrap();
+        writer.release().await.unwrap();
         nothing_held(&provider).await;
     });
 }

@@ -17,6 +17,7 @@ use crate::clock::Timestamp;
 use crate::error::{LockError, LockErrorKind};
 use crate::future::join_all;
 use crate::provider::{AcquireRequest, Grant, Interest, LockMode};
+use crate::source::Source;
 
 /// A lock that is wanted together with others.
 pub(crate) struct Sought<'a> {
@@ -116,11 +117,7 @@ pub(crate) fn ask_together(sought: &[Sought<'_>], until: Timestamp) -> Result<To
         requests,
         reach: reach.clone(),
     };
-    if let Err((error, job)) = background::run(call.make()) {
-        // What it is dropped with answers the tickets.
-        drop(job);
-        return Err(error);
-    }
+    call.start(source)?;
     Ok(Together::Asked(tickets, reach))
 }
 
@@ -222,6 +219,26 @@ struct Call {
 }
 
 impl Call {
+    /// Starts the call, on this thread if the provider's calls may be made here.
+    fn start(self, source: &Source) -> Result<(), LockError> {
+        if let Some(calls) = source.calls() {
+            // If this fails, what the call is dropped with answers the tickets.
+            let done = background::count()?;
+            let job = Box::pin(async move {
+                self.make().await;
+                drop(done);
+            });
+            if let Some(lane) = calls.push_alone(job) {
+                lane.run();
+            }
+            return Ok(());
+        }
+        background::run(self.make()).map_err(|(error, job)| {
+            drop(job);
+            error
+        })
+    }
+
     /// Makes the call, and gives each ticket its answer.
     async fn make(mut self) {
         let Some(first) = self.asked.first() else {

@@ -33,8 +33,8 @@ scripts! {
     /// A writer's too: its key is like a mutex.
     RENEW = ["renew.lua"];
     SEVERAL = [
-        "counter.lua", "tokens.lua", "queue.lua", "line.lua", "take.lua", "caught.lua",
-        "several.lua"
+        "several.lua", "counter.lua", "tokens.lua", "queue.lua", "line.lua", "take.lua",
+        "caught.lua", "several_slowly.lua"
     ];
     INSPECT = ["inspect.lua"];
     RAISE_TOKENS = ["counter.lua", "raise_tokens.lua"];

@@ -102,7 +102,10 @@ fn command(manager: &ConnectionManager, requests: &[AcquireRequest], by: By) -> 
     );
     command.arg(&naming.fence);
     for keys in &keys {
-        command.arg(&keys.lock).arg(&keys.waiters);
+        command.arg(&keys.lock);
+    }
+    for keys in &keys {
+        command.arg(&keys.waiters);
     }
     for request in requests {
         command
