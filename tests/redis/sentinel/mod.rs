@@ -1,0 +1,9 @@
+//! Sentinels: how they are named and asked, and what becomes of locks when they change the primary.
+
+mod failover;
+mod naming;
+mod outage;
+mod resolution;
+mod secrets;
+mod service;
+mod stub;
