@@ -156,3 +156,31 @@ fn a_sentinel_that_slept_through_the_failover_leads_nobody_back() {
         }
     });
 }
+
+/// It is named by a host, and the other one tells its address.
+#[test]
+fn a_sentinel_with_two_names_is_listened_to_once() {
+    with_service(
+        SentinelOptions::default().with(0, 2),
+        |service| async move {
+            let service = service;
+            let named = format!("localhost:{}", service.all.sentinels[0].port());
+            let provider = connected(RedisProvider::sentinel("orders", [named])).await;
+            let listeners = || {
+                let sentinels = service.all.sentinels.iter();
+                let clients = sentinels.map(|sentinel| sentinel.ask("CLIENT LIST").concat());
+                clients
+                    .map(|list| list.matches(" sub=1").count())
+                    .collect::<Vec<_>>()
+            };
+            // The test listens too.
+            eventually("both are listened to", BOUND, || async {
+                listeners() == [2, 2]
+            })
+            .await;
+            tokio::time::sleep(SOON * 5).await;
+            assert_eq!(listeners(), [2, 2]);
+            take(&provider, "order").await.release().await.unwrap();
+        },
+    );
+}
