@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lock_runtime::{LockErrorKind, RedisProvider};
+use lock_runtime::{LockErrorKind, LockProvider, RedisProvider};
 use lock_tests::redis::sentinel::SentinelOptions;
 use lock_tests::{RedisServer, eventually};
 use tracing_subscriber::fmt::MakeWriter;
@@ -72,7 +72,10 @@ fn no_sentinel_is_one_warning_and_no_loss() {
             .each_ref()
             .map(|stub| format!("127.0.0.1:{}", stub.port));
         let lease = Duration::from_millis(1_500);
-        let provider = connected(RedisProvider::sentinel("warned", hosts).lease(lease)).await;
+        let builder = RedisProvider::sentinel("warned", hosts)
+            .password("secret")
+            .sentinel_password("secret");
+        let provider = connected(builder.lease(lease)).await;
         until_heard(&[one, two], 1).await;
         let guard = take(&provider, "order").await;
         let [one, two] = stubs;
@@ -90,6 +93,8 @@ fn no_sentinel_is_one_warning_and_no_loss() {
         // Each is tried again and again meanwhile.
         tokio::time::sleep(lease * 2).await;
         assert_eq!(warnings.about("warned"), 1);
+        assert_eq!(warnings.about("secret"), 0);
+        assert!(!format!("{provider:?} {}", provider.describe()).contains("secret"));
         assert!(!guard.is_lost(), "it is renewed");
         take(&provider, "another").await.release().await.unwrap();
         guard.release().await.unwrap();

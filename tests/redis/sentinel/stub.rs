@@ -106,6 +106,7 @@ async fn serve(
     mut switches: broadcast::Receiver<String>,
     asked: Arc<Mutex<u32>>,
 ) {
+    let _ = client.set_nodelay(true);
     let (commands, mut answers) = client.into_split();
     let mut commands = BufReader::new(commands);
     loop {

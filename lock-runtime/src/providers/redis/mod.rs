@@ -55,6 +55,8 @@ mod provider;
 
 mod builder;
 
+mod connect;
+
 pub use builder::RedisProviderBuilder;
-pub(crate) use builder::connect;
+pub(crate) use connect::connect;
 pub use provider::RedisProvider;
