@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use lock_runtime::{LockMode, LockProvider, RedisProvider};
+use lock_runtime::{LockErrorKind, LockMode, LockProvider, RedisProvider};
 use lock_tests::proxy::Flow;
 use lock_tests::{FaultProxy, RedisServer, eventually};
 
 use super::service::until_heard;
 use super::stub::{Says, Stub};
-use crate::common::{BOUND, DEADLINE, LONG, Server, connected, enter, follow, lock, take};
+use crate::common::{BOUND, DEADLINE, LONG, Server, connected, enter, follow, lock, request, take};
 
 /// A primary behind a proxy, a replica, and a sentinel that knows both.
 struct Pair {
@@ -141,6 +141,34 @@ fn a_waiter_that_leaves_meanwhile_leaves_both() {
         pair.until_moved().await;
         pair.way.heal();
         pair.new.raw.until_waiting("order", 0).await;
+    });
+}
+
+/// Its mark at the new primary would keep readers away until it expires.
+#[test]
+fn an_upgrade_that_is_abandoned_meanwhile_is_taken_back_at_both() {
+    with_pair(|pair| async move {
+        let (provider, other) = (pair.provider(LONG).await, pair.old.provider().await);
+        let _held = take(&provider, "held").await;
+        let _reader = enter(&other, "order", LockMode::Read).await;
+        let may = enter(&provider, "order", LockMode::Upgradeable).await;
+        let (asking, interest) = request("order", LockMode::Write, LONG, true);
+        let upgrading = tokio::spawn(async move { provider.upgrade(&may, &asking).await });
+        eventually("its mark is replicated", BOUND, || async {
+            pair.new.raw.get("order.writer").await.is_some()
+        })
+        .await;
+        pair.promote().await;
+        pair.hold_answers();
+        interest.abandon();
+        pair.old.raw.until_gone("order.writer", BOUND).await;
+        assert!(pair.new.raw.get("order.writer").await.is_some());
+        pair.switch();
+        pair.until_moved().await;
+        pair.way.heal();
+        let error = upgrading.await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::Contended, "{error}");
+        assert_eq!(pair.new.raw.get("order.writer").await, None);
     });
 }
 

@@ -142,6 +142,15 @@ fn mistakes_of_a_builder_are_named() {
                 RedisProvider::builder("redis://a").sentinel_password("secret"),
                 "settings of sentinels need",
             ),
+            (
+                RedisProvider::builder("redis://a").server_name("b"),
+                "`server_name` needs TLS",
+            ),
+            (sentinel(&["a"]).server_name("b"), "`server_name` needs TLS"),
+            (
+                sentinel(&["rediss://a"]).server_name("not a name"),
+                "a host name or an address for `server_name`",
+            ),
         ] {
             let shown = format!("{builder:?}");
             let error = builder.connect().await.expect_err(expected);

@@ -283,6 +283,69 @@ fn a_server_is_no_sentinel_and_a_sentinel_no_server() {
     });
 }
 
+/// It is connected to again and again, with pauses. Its last word is heard all the same.
+#[test]
+fn a_sentinel_that_hangs_up_after_each_answer_is_no_storm() {
+    with_server(|server| async move {
+        let stub = Stub::start(Says {
+            hangs_up: true,
+            ..Says::primary(server.process.port(), 0)
+        })
+        .await;
+        let provider = connected(of(&[&stub])).await;
+        let before = stub.asked();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // Three questions each time.
+        let times = (stub.asked() - before) / 3;
+        assert!((2..10).contains(&times), "{times} connections in a second");
+        assert!(is_on(&provider, &server).await);
+    });
+}
+
+/// So many have come and gone, each with another address, that no more would be listened to.
+#[test]
+fn sentinels_that_are_gone_make_room_for_those_that_come() {
+    with_server(|old| async move {
+        let new = another().await;
+        let [old_port, new_port] = [&old, &new].map(|it| it.process.port());
+        let found = Stub::start(Says::primary(old_port, 0)).await;
+        let gone: Vec<_> = (0..40).map(|_| ClosedPort::new()).collect();
+        let ports = gone.iter().map(|port| port.address().port());
+        let listed = Stub::start(Says {
+            others: ports.chain([found.port]).collect(),
+            ..Says::primary(old_port, 0)
+        })
+        .await;
+        let provider = connected(of(&[&listed])).await;
+        until_heard(&[&listed, &found], 1).await;
+        found.say(|says| *says = Says::primary(new_port, 1));
+        found.switch(old_port, new_port);
+        eventually("it has moved", BOUND, || is_on(&provider, &new)).await;
+    });
+}
+
+/// The code of others may panic. The sentinels that are known already are enough.
+#[test]
+fn an_address_map_that_panics_costs_no_more_than_what_it_was_asked_for() {
+    with_server(|server| async move {
+        let port = server.process.port();
+        let found = Stub::start(Says::primary(port, 0)).await;
+        let listed = Stub::start(Says {
+            others: vec![found.port],
+            ..Says::primary(port, 0)
+        })
+        .await;
+        let builder = of(&[&listed]).address_map(move |host, asked| {
+            assert_eq!(asked, port, "on purpose");
+            (host.to_owned(), asked)
+        });
+        let provider = connected(builder).await;
+        until_heard(&[&listed], 1).await;
+        assert!(is_on(&provider, &server).await);
+        assert_eq!(found.asked(), 0);
+    });
+}
+
 /// Nothing of a provider that is gone listens any more.
 #[test]
 fn a_provider_that_is_dropped_listens_no_more() {

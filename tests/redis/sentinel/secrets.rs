@@ -1,7 +1,5 @@
 //! Users, passwords and certificates of sentinels, which are apart from the servers'.
 
-use std::sync::Arc;
-
 use lock_runtime::{LockErrorKind, RedisProvider};
 use lock_tests::redis::RedisOptions;
 use lock_tests::redis::sentinel::{SENTINEL_LEAST_PRIVILEGE, SentinelOptions};
@@ -84,7 +82,6 @@ fn sentinels_may_speak_tls_alone() {
         let trusting = RedisProvider::builder(&url).sentinel_root_certificates(pem("ca.pem"));
         let provider = connected(trusting).await;
         take(&provider, "order").await.release().await.unwrap();
-        assert_eq!(Arc::strong_count(&provider), 1);
 
         let strangers = RedisProvider::builder(&url).sentinel_root_certificates(pem("other.pem"));
         let error = strangers.connect().await.unwrap_err();
@@ -99,6 +96,36 @@ fn sentinels_may_speak_tls_alone() {
             error.contains("server `127.0.0.1:") && error.contains("no TLS"),
             "{error}"
         );
+
+        // One behind a server's URL is refused with the URL that it should have been.
+        let plain = service.all.sentinels[0].port();
+        for (url, expected) in [
+            (
+                format!("rediss://:secret@127.0.0.1:{port}"),
+                format!("rediss-sentinel://127.0.0.1:{port}?service=name"),
+            ),
+            (
+                format!("redis://:secret@127.0.0.1:{plain}"),
+                format!("redis-sentinel://127.0.0.1:{plain}?service=name"),
+            ),
+            (
+                format!("redis://:secret@127.0.0.1:{plain}/2"),
+                "redis-sentinel://host:26379/database?service=name".to_owned(),
+            ),
+        ] {
+            let builder = RedisProvider::builder(&url);
+            let builder = match url.starts_with("rediss") {
+                true => builder.root_certificates(pem("ca.pem")),
+                false => builder,
+            };
+            let error = builder.connect().await.unwrap_err();
+            assert_eq!(error.kind(), LockErrorKind::Unsupported, "{error}");
+            let text = format!("{error} {error:?}");
+            assert!(
+                text.contains(&expected) && !text.contains("secret"),
+                "{text}"
+            );
+        }
         drop(service);
     });
 }

@@ -18,6 +18,8 @@ pub(crate) struct Says {
     pub(crate) others: Vec<u16>,
     /// How long it takes to answer what is asked about the service.
     pub(crate) delay: Duration,
+    /// Whether it hangs up after each answer about the service.
+    pub(crate) hangs_up: bool,
 }
 
 impl Says {
@@ -28,6 +30,7 @@ impl Says {
             epoch,
             others: Vec::new(),
             delay: Duration::ZERO,
+            hangs_up: false,
         }
     }
 }
@@ -134,6 +137,11 @@ async fn serve(
         }
         let answer = answer(&command, &says.lock().unwrap());
         if answers.write_all(answer.as_bytes()).await.is_err() {
+            return;
+        }
+        // The last of the three questions.
+        let is_last = is_about && command[1] == "SENTINELS";
+        if is_last && says.lock().unwrap().hangs_up {
             return;
         }
     }

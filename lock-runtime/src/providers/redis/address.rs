@@ -123,6 +123,19 @@ pub(super) fn read(address: &str) -> Result<ConnectionInfo, LockError> {
     })
 }
 
+/// Returns the URL that names the sentinel at this address.
+pub(super) fn as_sentinel(address: &ConnectionAddr) -> String {
+    let (scheme, host) = match address {
+        ConnectionAddr::Tcp(host, port) => ("redis", HostPort::new(host, *port).to_string()),
+        ConnectionAddr::TcpTls { host, port, .. } => {
+            ("rediss", HostPort::new(host, *port).to_string())
+        }
+        // Nothing but TCP leads to sentinels.
+        _ => ("redis", "host:26379".to_owned()),
+    };
+    format!("{scheme}-sentinel://{host}?service=name")
+}
+
 fn several() -> LockError {
     unsupported(
         "several servers in one URL are not supported: expected the one that is the primary, such \
@@ -175,6 +188,15 @@ mod tests {
             let read = HostPort::parse(text, 26_379).map(|it| it.to_string());
             assert_eq!(read.as_deref(), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn a_sentinel_has_a_url() {
+        let url = |host: &str, tls| as_sentinel(&HostPort::new(host, 7).address(tls));
+        assert_eq!(url("a", false), "redis-sentinel://a:7?service=name");
+        assert_eq!(url("::1", true), "rediss-sentinel://[::1]:7?service=name");
+        let socket = as_sentinel(&ConnectionAddr::Unix("/redis.sock".into()));
+        assert_eq!(socket, "redis-sentinel://host:26379?service=name");
     }
 
     #[test]

@@ -161,9 +161,10 @@ impl RedisProviderBuilder {
     }
 
     /// Limits how long a waiter puts up with a server that is out of reach; by default 15 s, and
-    /// 30 s with sentinels. Then it fails with [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable), as does a
-    /// caller whose own timeout passes meanwhile. It should be longer than a failover takes, which
-    /// is 10 to 60 s for most managed servers. URL parameter `failover_timeout`.
+    /// 30 s with sentinels. Then it fails with
+    /// [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable), as does a caller whose
+    /// own timeout passes meanwhile. It should be longer than a failover takes, which is 10 to 60 s
+    /// for most managed servers. URL parameter `failover_timeout`.
     pub fn failover_timeout(mut self, timeout: Duration) -> Self {
         self.failover_timeout = Some(timeout);
         self
@@ -213,8 +214,8 @@ impl RedisProviderBuilder {
         self
     }
 
-    /// Expects this name in the servers' certificates, whatever their hosts are called. Sentinels
-    /// tell addresses, unless they `resolve-hostnames` and `announce-hostnames`.
+    /// Expects this name in the servers' certificates, whatever their hosts are called. It needs
+    /// TLS. Sentinels tell addresses, unless they `resolve-hostnames` and `announce-hostnames`.
     pub fn server_name(mut self, name: impl Into<String>) -> Self {
         self.server_name = Some(name.into());
         self
@@ -274,7 +275,7 @@ impl RedisProviderBuilder {
             Place::Server(info) => {
                 sentinels.refuse()?;
                 let server = Server::new(info, servers, common.lease)?;
-                Resolver::Fixed(Box::new(server.verified_as(self.server_name)))
+                Resolver::Fixed(Box::new(server.verified_as(self.server_name)?))
             }
             Place::Url(url) => sentinels.by_url(url, servers, beside)?.into(),
             Place::List(service, urls) => {

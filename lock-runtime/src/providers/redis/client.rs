@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use redis::{Client, ConnectionAddr, ConnectionInfo, ProtocolVersion, RedisConnectionInfo};
+use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 
 use super::address::{HostPort, plain};
@@ -80,9 +81,22 @@ impl Server {
     }
 
     /// Checks the server's certificate for this name, whatever the host is called.
-    pub(super) fn verified_as(mut self, name: Option<String>) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// If there is no certificate to check, or if this is no name.
+    pub(super) fn verified_as(mut self, name: Option<String>) -> Result<Self, LockError> {
+        if let Some(name) = &name {
+            if self.tls.is_none() {
+                return Err(invalid(
+                    "`server_name` needs TLS, as with a URL that begins with `rediss`",
+                ));
+            }
+            ServerName::try_from(name.as_str())
+                .map_err(|_| invalid("expected a host name or an address for `server_name`"))?;
+        }
         self.name = name;
-        self
+        Ok(self)
     }
 
     /// Returns another server, to be connected to in the same way. Sentinels know it as

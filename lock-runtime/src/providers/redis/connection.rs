@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use redis::{PushInfo, PushKind, RedisResult, Value};
 
-use super::address::HostPort;
+use super::address::{HostPort, as_sentinel};
 use super::client::Server;
 use super::error::{TOO_OLD, is_forgotten, lock_error};
 use super::hello::Hello;
@@ -123,10 +123,9 @@ impl Connection {
             return Err(unsupported(format!("{TOO_OLD}, got {version}")));
         }
         if mode == "sentinel" {
-            let host = server.address();
             return Err(unsupported(format!(
-                "expected one server, got a sentinel; for sentinels, write \
-                 redis-sentinel://{host}?service=name"
+                "expected one server, got a sentinel; for sentinels, write {}",
+                as_sentinel(server.address())
             )));
         }
         if mode == "cluster" {

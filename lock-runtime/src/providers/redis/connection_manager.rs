@@ -186,25 +186,29 @@ impl ConnectionManager {
     pub(super) fn follow(self: &Arc<Self>) {
         self.settings.resolver.watch();
         let (manager, mut moves) = (Arc::downgrade(self), self.settings.resolver.moves());
+        // What was told since the first connection was made.
+        self.leave_old_primary();
         background::spawn_beside(async move {
-            loop {
-                moves.next().await;
-                let Some(manager) = manager.upgrade() else {
-                    return;
-                };
-                let replaced = {
-                    let mut state = manager.lock();
-                    let replaced = manager.leave_replaced(&mut state);
-                    // The new one is worth an attempt at once.
-                    state.backoff = ConnectBackoff::default();
-                    state.useless = 0;
-                    replaced
-                };
-                if let Some(replaced) = replaced {
-                    replaced.end();
-                }
+            while moves.next_or_end().await
+                && let Some(manager) = manager.upgrade()
+            {
+                manager.leave_old_primary();
             }
         });
+    }
+
+    fn leave_old_primary(&self) {
+        let replaced = {
+            let mut state = self.lock();
+            let replaced = self.leave_replaced(&mut state);
+            // The new one is worth an attempt at once.
+            state.backoff = ConnectBackoff::default();
+            state.useless = 0;
+            replaced
+        };
+        if let Some(replaced) = replaced {
+            replaced.end();
+        }
     }
 
     /// Takes the connection out of use if another server has become the primary. The old one may be

@@ -92,12 +92,32 @@ impl Moves {
     ///
     /// May be dropped and called again.
     pub(super) async fn next(&mut self) {
-        if let Some(moves) = &mut self.0
-            && moves.changed().await.is_ok()
-        {
-            return;
+        if !self.next_or_end().await {
+            pending::<()>().await;
         }
-        // There is nobody who could tell.
-        pending::<()>().await;
+    }
+
+    /// Does the same, and returns false if there is nobody who could tell.
+    pub(super) async fn next_or_end(&mut self) -> bool {
+        match &mut self.0 {
+            Some(moves) => moves.changed().await.is_ok(),
+            None => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn moves_end_with_those_who_could_tell_of_them() {
+        assert!(!Moves(None).next_or_end().await);
+        let (told, moves) = watch::channel(0);
+        let mut moves = Moves(Some(moves));
+        told.send_modify(|number| *number += 1);
+        assert!(moves.next_or_end().await);
+        drop(told);
+        assert!(!moves.next_or_end().await);
     }
 }

@@ -205,7 +205,7 @@ impl SentinelOptions {
         Ok(SentinelSettings {
             service,
             listed,
-            data: server(&nowhere, tls, data, servers)?.verified_as(server_name),
+            data: server(&nowhere, tls, data, servers)?.verified_as(server_name)?,
             address_map: self.address_map,
             patience: patience.max(Duration::from_millis(1)),
         })

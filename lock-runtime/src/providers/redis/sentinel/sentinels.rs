@@ -15,8 +15,9 @@ use super::told::{Answer, Other, Told};
 use crate::LockError;
 use crate::background;
 use crate::clock::Timestamp;
-use crate::future::select;
+use crate::future::{First, select};
 use crate::providers::kit::backoff::{Pauses, jittered};
+use crate::wake::survive;
 
 /// How long to wait for a majority once one sentinel has answered.
 const FOR_A_MAJORITY: Duration = Duration::from_millis(250);
@@ -201,13 +202,23 @@ impl Sentinels {
     /// Adds sentinels that another one has named.
     fn add(self: &Arc<Self>, others: &[Other]) {
         for other in others {
-            let host = self.reachable(&other.address);
+            let mut host = None;
+            // It may call code of the user, which may panic.
+            survive(|| host = Some(self.reachable(&other.address)));
+            let Some(host) = host else { continue };
             let mut peers = self.peers();
             let is_known = |peer: &Arc<Peer>| {
                 *peer.host() == host || peer.id().is_some_and(|id| id == other.id)
             };
-            if peers.len() >= MOST || peers.iter().any(is_known) {
+            if peers.iter().any(is_known) {
                 continue;
+            }
+            if peers.len() >= MOST {
+                // One that came and went, perhaps with an address for each of its starts.
+                match peers.iter().position(|peer| !peer.counts()) {
+                    Some(gone) => drop(peers.remove(gone)),
+                    None => continue,
+                }
             }
             let Some((_, like)) = self.settings.listed.first() else {
                 continue;
@@ -253,12 +264,15 @@ impl Sentinels {
             drop((sentinels, peer));
             match ended {
                 Some(ended) if asked.is_ok() => {
-                    pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
                     let pause = tokio::time::sleep(ASKED_AGAIN_AFTER);
-                    select(ended.wait(), pause).await;
+                    if let First::Right(()) = select(ended.wait(), pause).await {
+                        pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
+                        continue;
+                    }
                 }
-                _ => tokio::time::sleep(jittered(pauses.advance())).await,
+                _ => {}
             }
+            tokio::time::sleep(jittered(pauses.advance())).await;
         }
     }
 
