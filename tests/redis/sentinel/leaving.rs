@@ -54,6 +54,11 @@ impl Pair {
         provider
     }
 
+    /// Waits until all that was asked before is answered: on one connection it is, in order.
+    async fn until_answered(&self, provider: &Arc<RedisProvider>) {
+        take(provider, "after").await.release().await.unwrap();
+    }
+
     /// Holds back what the old primary answers.
     fn hold_answers(&self) {
         self.way.set(|fault| fault.to_client = Flow::Hold);
@@ -124,14 +129,17 @@ fn a_release_that_the_old_primary_answers_late_is_made_at_the_new_one() {
 #[test]
 fn a_waiter_that_leaves_meanwhile_leaves_both() {
     with_pair(|pair| async move {
-        assert!(pair.old.raw.set_nx("order", "somebody").await);
         let provider = pair.provider(LONG).await;
         let _held = take(&provider, "held").await;
+        // Where another client holds it, whoever waits looks again all the time.
+        let other = pair.old.provider_with_long_lease().await;
+        let _other = take(&other, "order").await;
         let waiting = tokio::spawn({
             let provider = provider.clone();
             async move { lock(&provider, "order").acquire().await }
         });
         pair.new.raw.until_waiting("order", 1).await;
+        pair.until_answered(&provider).await;
         pair.promote().await;
         pair.hold_answers();
         waiting.abort();
@@ -153,11 +161,15 @@ fn an_upgrade_that_is_abandoned_meanwhile_is_taken_back_at_both() {
         let _reader = enter(&other, "order", LockMode::Read).await;
         let may = enter(&provider, "order", LockMode::Upgradeable).await;
         let (asking, interest) = request("order", LockMode::Write, LONG, true);
-        let upgrading = tokio::spawn(async move { provider.upgrade(&may, &asking).await });
+        let upgrading = tokio::spawn({
+            let provider = provider.clone();
+            async move { provider.upgrade(&may, &asking).await }
+        });
         eventually("its mark is replicated", BOUND, || async {
             pair.new.raw.get("order.writer").await.is_some()
         })
         .await;
+        pair.until_answered(&provider).await;
         pair.promote().await;
         pair.hold_answers();
         interest.abandon();

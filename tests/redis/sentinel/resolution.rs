@@ -283,6 +283,60 @@ fn a_server_is_no_sentinel_and_a_sentinel_no_server() {
     });
 }
 
+/// Each of these is one sentinel less, and no more than that.
+#[test]
+fn errors_and_nonsense_of_one_sentinel_are_outvoted() {
+    with_server(|server| async move {
+        let says = || Says::primary(server.process.port(), 1);
+        let (one, two) = (Stub::start(says()).await, Stub::start(says()).await);
+        let wrong = Stub::start(says()).await;
+        for (nonsense, alone) in [
+            ("-NOPERM it may not\r\n", LockErrorKind::InvalidConfig),
+            ("-ERR at a loss\r\n", LockErrorKind::ProviderUnavailable),
+            (":7\r\n", LockErrorKind::ProviderUnavailable),
+            ("*0\r\n", LockErrorKind::ProviderUnavailable),
+            ("$-1\r\n", LockErrorKind::InvalidConfig),
+            (
+                "*2\r\n$1\r\na\r\n$1\r\nb\r\n",
+                LockErrorKind::ProviderUnavailable,
+            ),
+            ("!?\r\n", LockErrorKind::ProviderUnavailable),
+        ] {
+            wrong.say(|says| says.nonsense = Some(nonsense));
+            let provider = connected(of(&[&wrong, &one, &two])).await;
+            assert!(is_on(&provider, &server).await, "{nonsense:?}");
+            let error = of(&[&wrong]).connect().await.unwrap_err();
+            assert_eq!(error.kind(), alone, "{nonsense:?}: {error}");
+            let text = error.to_string();
+            assert!(text.contains("sentinel"), "{text}");
+        }
+    });
+}
+
+/// Whoever wanted the provider has gone away, at whatever moment.
+#[test]
+fn a_connect_that_is_dropped_leaves_nobody_who_listens() {
+    with_server(|server| async move {
+        let stub = Stub::start(Says {
+            delay: Duration::from_millis(5),
+            ..Says::primary(server.process.port(), 0)
+        })
+        .await;
+        for milliseconds in 0..30 {
+            let limit = Duration::from_millis(milliseconds);
+            let connecting = tokio::time::timeout(limit, of(&[&stub]).connect());
+            drop(connecting.await);
+        }
+        assert!(stub.asked() > 0);
+        until_heard(&[&stub], 0).await;
+        let channels = || async { server.raw.ask::<Vec<String>>("PUBSUB CHANNELS *").await };
+        eventually("its connections end", BOUND, || async {
+            channels().await.is_empty()
+        })
+        .await;
+    });
+}
+
 /// It is connected to again and again, with pauses. Its last word is heard all the same.
 #[test]
 fn a_sentinel_that_hangs_up_after_each_answer_is_no_storm() {

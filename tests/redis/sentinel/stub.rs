@@ -18,6 +18,8 @@ pub(crate) struct Says {
     pub(crate) others: Vec<u16>,
     /// How long it takes to answer what is asked about the service.
     pub(crate) delay: Duration,
+    /// What it answers, as it stands, to all questions about the service in place of the truth.
+    pub(crate) nonsense: Option<&'static str>,
     /// Whether it hangs up after each answer about the service.
     pub(crate) hangs_up: bool,
 }
@@ -30,6 +32,7 @@ impl Says {
             epoch,
             others: Vec::new(),
             delay: Duration::ZERO,
+            nonsense: None,
             hangs_up: false,
         }
     }
@@ -135,7 +138,13 @@ async fn serve(
             let delay = says.lock().unwrap().delay;
             tokio::time::sleep(delay).await;
         }
-        let answer = answer(&command, &says.lock().unwrap());
+        let answer = {
+            let says = says.lock().unwrap();
+            match says.nonsense.filter(|_| is_about) {
+                Some(nonsense) => nonsense.to_owned(),
+                None => answer(&command, &says),
+            }
+        };
         if answers.write_all(answer.as_bytes()).await.is_err() {
             return;
         }
