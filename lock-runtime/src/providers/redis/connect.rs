@@ -44,8 +44,8 @@ impl RedisProvider {
     /// [`username`](RedisProviderBuilder::username) and
     /// [`password`](RedisProviderBuilder::password). With `rediss:`, both speak TLS.
     ///
-    /// One sentinel that can be reached is enough; it names the others. Several are needed for the
-    /// start if one of them may be gone.
+    /// One sentinel that can be reached is enough; it names the others, which get the credentials of
+    /// the first in the list. Several are needed for the start if one of them may be gone.
     ///
     /// # Examples
     ///
