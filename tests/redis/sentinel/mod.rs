@@ -4,6 +4,7 @@ mod failover;
 mod leaving;
 mod naming;
 mod outage;
+mod peers;
 mod resolution;
 mod secrets;
 mod service;

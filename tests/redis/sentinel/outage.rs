@@ -142,12 +142,16 @@ fn a_sentinel_that_slept_through_the_failover_leads_nobody_back() {
         take(&provider, "another").await.release().await.unwrap();
         assert!(!guard.is_lost());
         service.all.servers[0].restart();
+        let new = service.new_primary().await;
         service.all.sentinels[0].kill();
         service.all.sentinels[1].kill();
         service.all.sentinels[2].process().thaw();
         let ports = service.all.servers.iter().map(RedisServer::port);
         let ports: Vec<_> = ports.collect();
         assert!(ports.contains(&service.all.sentinels[2].primary()));
+        take(&provider, "another").await.release().await.unwrap();
+        // Where it was connected to is remembered, too.
+        new.ask::<u64>("CLIENT KILL TYPE pubsub").await;
         take(&provider, "another").await.release().await.unwrap();
         assert!(!guard.is_lost());
         guard.release().await.unwrap();

@@ -9,8 +9,9 @@ use crate::clock::Timestamp;
 use crate::providers::kit::error::unavailable;
 
 /// How long a primary that was left, by a sentinel's word, is not believed in. The sentinel that
-/// said so is asked at once, and then this ends.
-const DISTRUST: Duration = Duration::from_secs(1);
+/// said so is asked at once, and its answer ends this. Should there be none, the other sentinels know
+/// by then: they tell each other every two seconds.
+const DISTRUST: Duration = Duration::from_secs(3);
 
 #[derive(Default)]
 pub(super) struct Knowledge {
@@ -68,23 +69,29 @@ impl Knowledge {
         })
     }
 
-    /// Takes the newest of what several sentinels tell as the server to connect to.
+    /// Returns the server to connect to: the newest of what several sentinels tell, or a newer one
+    /// that this process has been told of, where a sentinel that knows of it may be `missing`.
     ///
     /// # Errors
     ///
-    /// If this process knows better.
-    pub(super) fn settle(&mut self, told: &Told) -> Result<Learnt, LockError> {
+    /// If all sentinels tell of an older one, or a message says that the primary is another one.
+    pub(super) fn settle(
+        &mut self,
+        told: &Told,
+        missing: bool,
+    ) -> Result<(Told, Learnt), LockError> {
         match &self.newest {
-            Some(newest) if newest.epoch > told.epoch => Err(unavailable(format!(
-                "the sentinels that answer name the primary of configuration {}, and {} has been \
-                 seen",
+            Some(newest) if newest.epoch > told.epoch && !missing => Err(unavailable(format!(
+                "all sentinels name the primary of configuration {}, and {} has been seen",
                 told.epoch, newest.epoch
             ))),
-            Some(newest) if newest == told => match self.is_distrusted() {
-                true => Err(unavailable("the primary is changing")),
-                false => Ok(Learnt::Nothing),
-            },
-            _ => Ok(self.adopt(told)),
+            Some(newest) if newest.epoch > told.epoch || newest == told => {
+                match self.is_distrusted() {
+                    true => Err(unavailable("the primary is changing")),
+                    false => Ok((newest.clone(), Learnt::Nothing)),
+                }
+            }
+            _ => Ok((told.clone(), self.adopt(told))),
         }
     }
 
@@ -132,12 +139,17 @@ mod tests {
         }
     }
 
+    /// Settles on a server that all sentinels name.
+    fn settle(knowledge: &mut Knowledge, port: u16, epoch: u64) -> Learnt {
+        let told = told(port, epoch);
+        let (settled, learnt) = knowledge.settle(&told, false).unwrap();
+        assert_eq!(settled, told);
+        learnt
+    }
+
     fn knowing(port: u16, epoch: u64) -> Knowledge {
         let mut knowledge = Knowledge::default();
-        assert_eq!(
-            knowledge.settle(&told(port, epoch)).unwrap(),
-            Learnt::Nothing
-        );
+        assert_eq!(settle(&mut knowledge, port, epoch), Learnt::Nothing);
         assert!(knowledge.is_primary(&server(port)));
         knowledge
     }
@@ -145,13 +157,25 @@ mod tests {
     #[test]
     fn an_older_configuration_is_refused() {
         let mut knowledge = knowing(1, 5);
-        let error = knowledge.settle(&told(2, 4)).unwrap_err().to_string();
+        let error = knowledge
+            .settle(&told(2, 4), false)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("configuration 4, and 5"), "{error}");
         assert!(!knowledge.believes(&told(1, 4)) && knowledge.believes(&told(1, 5)));
         assert_eq!(knowledge.learn(&told(2, 4)), Learnt::Nothing);
         assert!(knowledge.is_primary(&server(1)));
-        assert_eq!(knowledge.settle(&told(2, 6)).unwrap(), Learnt::Moved);
+        assert_eq!(settle(&mut knowledge, 2, 6), Learnt::Moved);
         assert!(knowledge.is_primary(&server(2)) && !knowledge.is_primary(&server(1)));
+    }
+
+    #[test]
+    fn the_newest_configuration_is_remembered_while_a_sentinel_that_knows_it_is_missing() {
+        let mut knowledge = knowing(1, 5);
+        let settled = knowledge.settle(&told(2, 4), true).unwrap();
+        assert_eq!(settled, (told(1, 5), Learnt::Nothing));
+        assert!(knowledge.switched(&server(3)));
+        assert!(knowledge.settle(&told(2, 4), true).is_err(), "it was left");
     }
 
     #[test]
@@ -159,7 +183,7 @@ mod tests {
         let mut knowledge = knowing(1, 0);
         assert_eq!(knowledge.learn(&told(2, 0)), Learnt::Nothing);
         assert!(knowledge.is_primary(&server(1)));
-        assert_eq!(knowledge.settle(&told(2, 0)).unwrap(), Learnt::Moved);
+        assert_eq!(settle(&mut knowledge, 2, 0), Learnt::Moved);
         assert!(knowledge.is_primary(&server(2)));
     }
 
@@ -171,7 +195,7 @@ mod tests {
         assert!(!knowledge.is_primary(&server(1)));
         // Those that have not heard of it yet are not believed.
         assert!(!knowledge.believes(&told(1, 0)) && knowledge.believes(&told(2, 0)));
-        assert!(knowledge.settle(&told(1, 0)).is_err());
+        assert!(knowledge.settle(&told(1, 0), true).is_err());
         assert_eq!(knowledge.learn_from_sender(&told(2, 1)), Learnt::Moved);
         assert!(knowledge.is_primary(&server(2)));
         assert!(!knowledge.switched(&server(2)), "another one's message");
@@ -183,7 +207,7 @@ mod tests {
         assert!(knowledge.switched(&server(2)));
         assert_eq!(knowledge.learn_from_sender(&told(1, 2)), Learnt::Nothing);
         assert!(knowledge.is_primary(&server(1)));
-        assert_eq!(knowledge.settle(&told(1, 2)).unwrap(), Learnt::Nothing);
+        assert_eq!(settle(&mut knowledge, 1, 2), Learnt::Nothing);
     }
 
     #[test]

@@ -99,17 +99,17 @@ impl Sentinels {
     ///
     /// # Errors
     ///
-    /// If none names one, or one older than this process has seen.
+    /// If none names one, or all name one older than this process has seen.
     pub(crate) async fn resolve(self: &Arc<Self>) -> Result<Server, LockError> {
-        let told = self.ask_all().await?;
-        let learnt = self.knowledge().settle(&told)?;
-        self.announce(learnt, &told);
-        self.settings
-            .data
-            .at(&self.reachable(&told.address), told.address)
+        let (newest, missing) = self.ask_all().await?;
+        let (settled, learnt) = self.knowledge().settle(&newest, missing)?;
+        self.announce(learnt, &settled);
+        let host = self.reachable(&settled.address);
+        self.settings.data.at(&host, settled.address)
     }
 
-    async fn ask_all(self: &Arc<Self>) -> Result<Told, LockError> {
+    /// Returns the newest of what the sentinels tell, and whether any has not told.
+    async fn ask_all(self: &Arc<Self>) -> Result<(Told, bool), LockError> {
         let peers = self.peers().clone();
         let counted = peers.iter().filter(|peer| peer.counts()).count();
         let mut tally = Tally::new(peers.len(), counted);
@@ -137,7 +137,8 @@ impl Sentinels {
                 until.get_or_insert_with(|| Timestamp::now() + FOR_A_MAJORITY);
             }
         }
-        tally.outcome(&self.settings.service)
+        let missing = tally.misses_any();
+        Ok((tally.outcome(&self.settings.service)?, missing))
     }
 
     /// Asks one sentinel, and takes note of what it tells.

@@ -8,9 +8,12 @@ use crate::providers::kit::error::{invalid, unavailable};
 /// The answers so far.
 pub(super) struct Tally {
     asked: usize,
+    counted: usize,
     /// How many must name a primary for the newest to be believed.
     majority: usize,
     told: usize,
+    /// How many have named one, be it believed or not.
+    answered: usize,
     newest: Option<Told>,
     unknown: usize,
     /// The first that refuses, and the first that cannot be asked.
@@ -23,8 +26,10 @@ impl Tally {
     pub(super) fn new(asked: usize, counted: usize) -> Self {
         Self {
             asked,
+            counted,
             majority: counted / 2 + 1,
             told: 0,
+            answered: 0,
             newest: None,
             unknown: 0,
             refused: None,
@@ -40,6 +45,7 @@ impl Tally {
     ) {
         match answer.map(|answer| answer.told) {
             Ok(Some(told)) => {
+                self.answered += 1;
                 self.told += usize::from(believed(&told));
                 let is_newer = |newest: &Told| told.epoch > newest.epoch;
                 if self.newest.as_ref().is_none_or(is_newer) {
@@ -62,6 +68,11 @@ impl Tally {
 
     pub(super) fn has_majority(&self) -> bool {
         self.told >= self.majority
+    }
+
+    /// Says whether a sentinel that counts has named no primary, and may know of another one.
+    pub(super) fn misses_any(&self) -> bool {
+        self.answered < self.counted
     }
 
     /// Returns the primary of the newest configuration.
@@ -140,9 +151,9 @@ mod tests {
         tally.add(unknown(), |_| true);
         tally.add(told(1, 0), |_| true);
         tally.add(told(1, 0), |_| false);
-        assert!(tally.names_one() && !tally.has_majority());
+        assert!(tally.names_one() && !tally.has_majority() && tally.misses_any());
         tally.add(told(1, 0), |_| true);
-        assert!(tally.has_majority());
+        assert!(tally.has_majority() && !tally.misses_any());
     }
 
     #[test]
