@@ -78,6 +78,11 @@ conformance!(redis_last_permit: processes, leases, leased_processes);
 conformance!(redis_least_privilege: several, tokens, processes, leases, leased_processes, read_write,
     read_write_apart, read_write_fair, read_write_processes, upgradeable, permits, permits_apart,
     permits_processes, holders, holders_read_write, holders_permits, holders_processes);
+// Behind a sentinel.
+#[cfg(feature = "redis")]
+conformance!(redis_sentinel: several, tokens, processes, leases, leased_processes, read_write,
+    read_write_apart, read_write_fair, read_write_processes, upgradeable, permits, permits_apart,
+    permits_processes, holders, holders_read_write, holders_permits, holders_processes);
 #[cfg(not(feature = "redis"))]
 #[test]
 fn redis() {

@@ -12,6 +12,8 @@ use lock_tests::PostgresServer;
 use lock_tests::RedisServer;
 use lock_tests::any_lock::permits;
 #[cfg(feature = "redis")]
+use lock_tests::redis::sentinel::WatchedServers;
+#[cfg(feature = "redis")]
 use lock_tests::redis::{LEAST_PRIVILEGE, RedisOptions};
 #[cfg(feature = "zookeeper")]
 use lock_tests::zookeeper::SharedServer;
@@ -158,6 +160,16 @@ pub(crate) fn redis_least_privilege() -> BoxFixture {
             server.port()
         );
         Some(Fixture::connect(url).await.with(server))
+    })
+}
+
+/// Uses one server and one sentinel for all tests, and names that no other test has.
+#[cfg(feature = "redis")]
+pub(crate) fn redis_sentinel() -> BoxFixture {
+    Box::pin(async {
+        let service = WatchedServers::shared()?;
+        let url = format!("{}&key_prefix={}:&lease=3s", service.url(), unique());
+        Some(Fixture::connect(url).await.with(service))
     })
 }
 

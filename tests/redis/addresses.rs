@@ -100,14 +100,9 @@ async fn refused(url: &str) -> (LockErrorKind, String) {
 #[test]
 fn what_is_not_supported_is_said() {
     lock_tests::run(DEADLINE, async {
-        let sentinel = "Redis Sentinel is not supported";
         let cluster = "Redis Cluster is not supported";
         let several = "several servers in one URL are not supported";
         for (url, expected) in [
-            ("redis-sentinel://:secret@a:1,b:2/primary", sentinel),
-            ("redis+sentinel://a:1?master=secret", sentinel),
-            ("rediss+sentinel://a:1", sentinel),
-            ("valkey-sentinel://a:1", sentinel),
             ("redis-cluster://a:1", cluster),
             ("redis+cluster://a:1,b:2", cluster),
             ("REDISS-CLUSTER://a:1", cluster),

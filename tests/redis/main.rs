@@ -22,6 +22,7 @@ mod no_locks;
 mod permits;
 mod read_write;
 mod rights;
+mod sentinel;
 mod several;
 mod tls;
 mod together;

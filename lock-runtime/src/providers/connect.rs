@@ -46,6 +46,14 @@ const SCHEMES: &[Scheme] = &[
     scheme!("unix", "redis", super::redis::connect),
     scheme!("redis+unix", "redis", super::redis::connect),
     scheme!("valkey+unix", "redis", super::redis::connect),
+    scheme!("redis-sentinel", "redis", super::redis::connect),
+    scheme!("redis+sentinel", "redis", super::redis::connect),
+    scheme!("rediss-sentinel", "redis", super::redis::connect),
+    scheme!("rediss+sentinel", "redis", super::redis::connect),
+    scheme!("valkey-sentinel", "redis", super::redis::connect),
+    scheme!("valkey+sentinel", "redis", super::redis::connect),
+    scheme!("valkeys-sentinel", "redis", super::redis::connect),
+    scheme!("valkeys+sentinel", "redis", super::redis::connect),
     scheme!("zookeeper", "zookeeper", super::zookeeper::connect),
 ];
 
@@ -59,6 +67,7 @@ const SCHEMES: &[Scheme] = &[
 /// | `postgres:`, `postgresql:` | `PostgresProvider` | `postgres` |
 /// | `redis:`, `rediss:`, `valkey:`, `valkeys:` | `RedisProvider` | `redis` |
 /// | `unix:`, `redis+unix:`, `valkey+unix:` socket | `RedisProvider` | `redis` |
+/// | `redis-sentinel:`, `redis+sentinel:`, the same with `rediss`, `valkey`, `valkeys` | `RedisProvider` | `redis` |
 /// | `zookeeper:` | `ZooKeeperProvider` | `zookeeper` |
 ///
 /// Every provider knows the parameter `key_prefix`, which is put before each name, as in
@@ -68,7 +77,7 @@ const SCHEMES: &[Scheme] = &[
 ///
 /// * [`InvalidConfig`](crate::LockErrorKind::InvalidConfig): the URL cannot be used; the error says
 ///   what was expected;
-/// * [`Unsupported`](crate::LockErrorKind::Unsupported): it names Redis Sentinel or Cluster;
+/// * [`Unsupported`](crate::LockErrorKind::Unsupported): it names a Redis Cluster;
 /// * [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable): the server cannot be
 ///   reached.
 ///

@@ -12,6 +12,9 @@ use crate::child::ChildProcess;
 use crate::scratch::{Scratch, free_port};
 use crate::skip;
 
+mod command;
+pub mod sentinel;
+
 /// The variable that names another program than `redis-server` or `valkey-server`.
 pub const PROGRAM: &str = "LOCK_TESTS_REDIS_SERVER";
 
@@ -122,6 +125,11 @@ impl RedisServer {
     /// If the server was [killed](Self::kill).
     pub fn process(&self) -> &ChildProcess {
         self.process.as_ref().expect("the server was killed")
+    }
+
+    /// Sends a command to a server without a password, and returns the texts in its answer.
+    pub fn ask(&self, command: &str) -> Vec<String> {
+        command::ask(self.port, None, command).unwrap_or_default()
     }
 
     /// Ends it at once.

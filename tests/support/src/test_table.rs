@@ -97,6 +97,7 @@ const COLUMNS: [Column; 5] = [
         conformance: &[
             "redis",
             "redis_least_privilege",
+            "redis_sentinel",
             "redis_write",
             "redis_only_permit",
             "redis_last_permit",

@@ -9,13 +9,9 @@ pub(crate) fn not_supported(scheme: &str) -> Option<LockError> {
     let rest = ["redis", "valkey"]
         .iter()
         .find_map(|name| scheme.strip_prefix(name))?;
-    // As in `redis-sentinel`, `redis+sentinel`, `rediss+sentinel`.
+    // As in `redis-cluster`, `redis+cluster`, `rediss+cluster`.
     let rest = rest.strip_prefix('s').unwrap_or(rest);
     let detail = match rest.strip_prefix(['-', '+'])? {
-        "sentinel" => {
-            "Redis Sentinel is not supported: expected the address of the primary, such as \
-             redis://host:6379"
-        }
         "cluster" => {
             "Redis Cluster is not supported: expected one server that is no cluster, such as \
              redis://host:6379"

@@ -50,6 +50,20 @@ impl<'a> Authority<'a> {
     }
 }
 
+/// Decodes percent sequences.
+#[cfg(any(feature = "redis", feature = "zookeeper"))]
+pub(crate) fn decoded(text: &str) -> String {
+    // In a form, which this decodes, a plus sign is a blank.
+    let text = text
+        .replace('+', "%2B")
+        .replace('&', "%26")
+        .replace('=', "%3D");
+    form_urlencoded::parse(text.as_bytes())
+        .map(|(key, _)| key.into_owned())
+        .next()
+        .unwrap_or_default()
+}
+
 type Parameters<'a> = Vec<(Cow<'a, str>, Cow<'a, str>)>;
 
 /// Reads the names and values in a query.

@@ -1,6 +1,8 @@
 //! Which server a URL names.
 
-use redis::{ConnectionInfo, IntoConnectionInfo};
+use std::fmt;
+
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
 use crate::LockError;
 use crate::providers::kit::error::{invalid, unsupported};
@@ -9,6 +11,79 @@ use crate::providers::kit::url::Authority;
 
 /// The schemes whose URL holds a path in place of a host and a database.
 const SOCKETS: [&str; 3] = ["unix", "redis+unix", "valkey+unix"];
+
+/// A host, by its name or address, and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct HostPort {
+    host: String,
+    port: u16,
+}
+
+impl HostPort {
+    /// Makes one of a host, whose letters are no matter, and a port.
+    pub(super) fn new(host: &str, port: u16) -> Self {
+        Self {
+            host: host.to_ascii_lowercase(),
+            port,
+        }
+    }
+
+    /// Reads `host`, `host:port`, `[address]` or `[address]:port`.
+    pub(super) fn parse(text: &str, default_port: u16) -> Option<Self> {
+        let (host, port) = match text.strip_prefix('[') {
+            Some(rest) => {
+                let (host, port) = rest.split_once(']')?;
+                host.parse::<std::net::Ipv6Addr>().ok()?;
+                match port {
+                    "" => (host, None),
+                    port => (host, Some(port.strip_prefix(':')?)),
+                }
+            }
+            None => match text.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (text, None),
+            },
+        };
+        let port = match port {
+            Some(port) => port.parse().ok().filter(|port| *port > 0)?,
+            None => default_port,
+        };
+        let is_host =
+            !host.is_empty() && !host.contains(|it: char| it == ',' || it.is_whitespace());
+        is_host.then(|| Self::new(host, port))
+    }
+
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Returns the address as the client has it.
+    pub(super) fn address(&self, tls: bool) -> ConnectionAddr {
+        let (host, port) = (self.host.clone(), self.port);
+        match tls {
+            false => ConnectionAddr::Tcp(host, port),
+            true => ConnectionAddr::TcpTls {
+                host,
+                port,
+                insecure: false,
+                tls_params: None,
+            },
+        }
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
 
 /// Says whether a URL without its query names a Unix socket.
 pub(super) fn is_socket(address: &str) -> bool {
@@ -48,10 +123,23 @@ pub(super) fn read(address: &str) -> Result<ConnectionInfo, LockError> {
     })
 }
 
+/// Returns the URL that names the sentinel at this address.
+pub(super) fn as_sentinel(address: &ConnectionAddr) -> String {
+    let (scheme, host) = match address {
+        ConnectionAddr::Tcp(host, port) => ("redis", HostPort::new(host, *port).to_string()),
+        ConnectionAddr::TcpTls { host, port, .. } => {
+            ("rediss", HostPort::new(host, *port).to_string())
+        }
+        // Nothing but TCP leads to sentinels.
+        _ => ("redis", "host:26379".to_owned()),
+    };
+    format!("{scheme}-sentinel://{host}?service=name")
+}
+
 fn several() -> LockError {
     unsupported(
         "several servers in one URL are not supported: expected the one that is the primary, such \
-         as redis://host:6379",
+         as redis://host:6379; for sentinels, redis-sentinel://host:26379,host?service=name",
     )
 }
 
@@ -76,6 +164,40 @@ pub(super) fn plain(error: &redis::RedisError) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hosts_have_a_port_and_brackets_where_they_need_some() {
+        for (text, expected) in [
+            ("a", Some("a:26379")),
+            ("A.b:1", Some("a.b:1")),
+            ("10.0.0.1:65535", Some("10.0.0.1:65535")),
+            ("[::1]", Some("[::1]:26379")),
+            ("[FE80::1]:7", Some("[fe80::1]:7")),
+            ("", None),
+            ("a:", None),
+            (":1", None),
+            ("a:0", None),
+            ("a:65536", None),
+            ("a:b", None),
+            ("::1", None),
+            ("[::1", None),
+            ("[::1]x", None),
+            ("[a]:1", None),
+            ("a b:1", None),
+        ] {
+            let read = HostPort::parse(text, 26_379).map(|it| it.to_string());
+            assert_eq!(read.as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_sentinel_has_a_url() {
+        let url = |host: &str, tls| as_sentinel(&HostPort::new(host, 7).address(tls));
+        assert_eq!(url("a", false), "redis-sentinel://a:7?service=name");
+        assert_eq!(url("::1", true), "rediss-sentinel://[::1]:7?service=name");
+        let socket = as_sentinel(&ConnectionAddr::Unix("/redis.sock".into()));
+        assert_eq!(socket, "redis-sentinel://host:26379?service=name");
+    }
 
     #[test]
     fn an_empty_password_is_one() {

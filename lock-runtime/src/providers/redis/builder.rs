@@ -1,19 +1,23 @@
-//! How to connect: the builder, and the parameters of a URL.
+//! What can be set: the builder, and the parameters of a URL.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::Client;
+use redis::{Client, ConnectionInfo};
 
 use super::address;
-use super::client::client;
+use super::client::Server;
 use super::provider::RedisProvider;
+use super::resolver::Resolver;
+use super::sentinel::{
+    PARAMETERS as OF_SENTINELS, SentinelOptions, SentinelSettings, SentinelUrl, Sentinels,
+    is_of_sentinels,
+};
 use super::settings::Settings;
 use super::token_floor::Tokens;
 use crate::LockError;
 use crate::limits::LEASES;
-use crate::provider::LockProvider;
 use crate::providers::kit::error::invalid;
 use crate::providers::kit::settings::{
     CommonOptions, LONGEST_DEFAULT_RESPONSE_TIMEOUT, check_timeouts, common_setters,
@@ -22,7 +26,10 @@ use crate::providers::kit::url::{
     parameters, set_duration, split, unknown_parameter, without_secrets,
 };
 
-const DEFAULT_FAILOVER_TIMEOUT: Duration = Duration::from_secs(15);
+const FAILOVER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Sentinels begin a failover 30 s after a server has fallen silent, if nobody has told them
+/// otherwise.
+const FAILOVER_TIMEOUT_OF_SENTINELS: Duration = Duration::from_secs(30);
 
 /// The parameters of a URL, and those of sockets beside them.
 const PARAMETERS: &[&str] = &[
@@ -61,6 +68,8 @@ const OF_SOCKETS: &[&str] = &["db", "user", "pass"];
 pub struct RedisProviderBuilder {
     source: Source,
     common: CommonOptions,
+    sentinels: SentinelOptions,
+    server_name: Option<String>,
     token_floor: Option<u64>,
     failover_timeout: Option<Duration>,
     restart_delay: Option<Duration>,
@@ -69,6 +78,16 @@ pub struct RedisProviderBuilder {
 enum Source {
     Url(String),
     Client(Box<Client>),
+    /// The name of the service, and where the sentinels are.
+    Sentinels(String, Vec<String>),
+}
+
+/// What a URL may hold beside what every URL may.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Tcp,
+    Socket,
+    Sentinels,
 }
 
 impl RedisProviderBuilder {
@@ -80,10 +99,16 @@ impl RedisProviderBuilder {
         Self::new(Source::Client(Box::new(client)))
     }
 
+    pub(super) fn of_sentinels(service: String, urls: Vec<String>) -> Self {
+        Self::new(Source::Sentinels(service, urls))
+    }
+
     fn new(source: Source) -> Self {
         Self {
             source,
             common: CommonOptions::default(),
+            sentinels: SentinelOptions::default(),
+            server_name: None,
             token_floor: None,
             failover_timeout: None,
             restart_delay: None,
@@ -135,10 +160,11 @@ impl RedisProviderBuilder {
         self
     }
 
-    /// Limits how long a waiter puts up with a server that is out of reach; by default 15 s. Then
-    /// it fails with [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable), as does a
-    /// caller whose own timeout passes meanwhile. It should be longer than a failover takes, which
-    /// is 10 to 60 s for most managed servers. URL parameter `failover_timeout`.
+    /// Limits how long a waiter puts up with a server that is out of reach; by default 15 s, and
+    /// 30 s with sentinels. Then it fails with
+    /// [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable), as does a caller whose
+    /// own timeout passes meanwhile. It should be longer than a failover takes, which is 10 to 60 s
+    /// for most managed servers. URL parameter `failover_timeout`.
     pub fn failover_timeout(mut self, timeout: Duration) -> Self {
         self.failover_timeout = Some(timeout);
         self
@@ -160,17 +186,64 @@ impl RedisProviderBuilder {
         self
     }
 
+    /// Names the sentinels' ACL user, with sentinels. It needs a password. By default there is none,
+    /// whatever the servers' is. URL parameter `sentinel_username`.
+    pub fn sentinel_username(mut self, username: impl Into<String>) -> Self {
+        self.sentinels.username = Some(username.into());
+        self
+    }
+
+    /// Sets the sentinels' password; by default none, whatever the servers' is. URL parameter
+    /// `sentinel_password`.
+    pub fn sentinel_password(mut self, password: impl Into<String>) -> Self {
+        self.sentinels.password = Some(password.into());
+        self
+    }
+
+    /// Says whether the sentinels are connected to with TLS; by default as the servers are. URL
+    /// parameter `sentinel_tls`.
+    pub fn sentinel_tls(mut self, tls: bool) -> Self {
+        self.sentinels.tls = Some(tls);
+        self
+    }
+
+    /// Trusts these authorities with sentinels, in PEM format; by default those that are trusted
+    /// with the servers.
+    pub fn sentinel_root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.sentinels.root_certificates = Some(pem.into());
+        self
+    }
+
+    /// Expects this name in the servers' certificates, whatever their hosts are called. It needs
+    /// TLS. Sentinels tell addresses, unless they `resolve-hostnames` and `announce-hostnames`.
+    pub fn server_name(mut self, name: impl Into<String>) -> Self {
+        self.server_name = Some(name.into());
+        self
+    }
+
+    /// Says where to connect to in place of a host and port that sentinels tell, of a server or of
+    /// another sentinel. It is for networks in which their addresses mean nothing here, such as
+    /// those of containers.
+    pub fn address_map(
+        mut self,
+        map: impl Fn(&str, u16) -> (String, u16) + Send + Sync + 'static,
+    ) -> Self {
+        self.sentinels.address_map = Some(Arc::new(map));
+        self
+    }
+
     /// Connects, and looks whether the server can hold locks. The connection belongs to the
     /// library's own thread, and is made anew whenever it breaks.
     ///
     /// # Errors
     ///
-    /// * [`InvalidConfig`](crate::LockErrorKind::InvalidConfig): a setting or the URL is wrong, or
-    ///   the server refuses the user, the password, the database or a command that is needed;
+    /// * [`InvalidConfig`](crate::LockErrorKind::InvalidConfig): a setting or the URL is wrong, the
+    ///   server or a sentinel refuses the user, the password, the database or a command that is
+    ///   needed, or no sentinel that answers knows the service;
     /// * [`Unsupported`](crate::LockErrorKind::Unsupported): the server is older than Redis 6.2,
-    ///   a cluster or a sentinel, or no Redis;
+    ///   a cluster, a sentinel whose URL is that of a server, or no Redis;
     /// * [`ProviderUnavailable`](crate::LockErrorKind::ProviderUnavailable): it cannot be reached,
-    ///   does not answer in time, or is a replica.
+    ///   does not answer in time, or is a replica; or no sentinel answers.
     ///
     /// # Cancel safety
     ///
@@ -180,32 +253,15 @@ impl RedisProviderBuilder {
     }
 
     fn settings(mut self) -> Result<Settings, LockError> {
-        let info = match &self.source {
-            Source::Client(client) => client.get_connection_info().clone(),
-            Source::Url(url) => {
-                let (address, parameters) = split(url)?;
-                address::check(&address)?;
-                let socket = address::is_socket(&address);
-                let database =
-                    without_secrets(&parameters, self.read_parameters(&parameters, socket))?;
-                if address::has_empty_password(&address) {
-                    // The client takes it for none.
-                    self.common.password.get_or_insert_default();
-                }
-                let info = address::read(&address)?;
-                match database {
-                    Some(database) => {
-                        let server = info.redis_settings().clone().set_db(database);
-                        info.set_redis_settings(server)
-                    }
-                    None => info,
-                }
-            }
-        };
+        let place = self.place()?;
         let common = self
             .common
             .finish(|lease, _| LONGEST_DEFAULT_RESPONSE_TIMEOUT.min(lease / 3))?;
-        let failover_timeout = self.failover_timeout.unwrap_or(DEFAULT_FAILOVER_TIMEOUT);
+        let default = match place {
+            Place::Server(_) => FAILOVER_TIMEOUT,
+            _ => FAILOVER_TIMEOUT_OF_SENTINELS,
+        };
+        let failover_timeout = self.failover_timeout.unwrap_or(default);
         check_timeouts(&[failover_timeout])?;
         let restart_delay = self.restart_delay.unwrap_or_default();
         if restart_delay > *LEASES.end() {
@@ -213,10 +269,21 @@ impl RedisProviderBuilder {
                 "expected a `restart_delay` of at most 24 h, got {restart_delay:?}"
             )));
         }
-        let (client, tls) = client(info, &self.common, common.lease)?;
+        let (servers, sentinels) = (&self.common, self.sentinels);
+        let beside = (&common, self.server_name.clone());
+        let resolver = match place {
+            Place::Server(info) => {
+                sentinels.refuse()?;
+                let server = Server::new(info, servers, common.lease)?;
+                Resolver::Fixed(Box::new(server.verified_as(self.server_name)?))
+            }
+            Place::Url(url) => sentinels.by_url(url, servers, beside)?.into(),
+            Place::List(service, urls) => {
+                sentinels.by_list(&service, &urls, servers, beside)?.into()
+            }
+        };
         Ok(Settings {
-            client,
-            tls,
+            resolver,
             common,
             tokens: Tokens::above(self.token_floor.unwrap_or(0))?,
             failover_timeout,
@@ -224,9 +291,49 @@ impl RedisProviderBuilder {
         })
     }
 
+    /// Reads what the source names, and the parameters of its URL.
+    fn place(&mut self) -> Result<Place, LockError> {
+        let url = match &self.source {
+            Source::Client(client) => {
+                return Ok(Place::Server(client.get_connection_info().clone()));
+            }
+            Source::Sentinels(service, urls) => {
+                return Ok(Place::List(service.clone(), urls.clone()));
+            }
+            Source::Url(url) => url,
+        };
+        let (address, parameters) = split(url)?;
+        if is_of_sentinels(&address) {
+            without_secrets(
+                &parameters,
+                self.read_parameters(&parameters, Kind::Sentinels),
+            )?;
+            return SentinelUrl::parse(&address).map(Place::Url);
+        }
+        address::check(&address)?;
+        let kind = match address::is_socket(&address) {
+            true => Kind::Socket,
+            false => Kind::Tcp,
+        };
+        let database = without_secrets(&parameters, self.read_parameters(&parameters, kind))?;
+        if address::has_empty_password(&address) {
+            // The client takes it for none.
+            self.common.password.get_or_insert_default();
+        }
+        let info = address::read(&address)?;
+        Ok(Place::Server(match database {
+            Some(database) => {
+                let server = info.redis_settings().clone().set_db(database);
+                info.set_redis_settings(server)
+            }
+            None => info,
+        }))
+    }
+
     /// Reads the query, and returns the database, which a Unix socket's URL names there.
-    fn read_parameters(&mut self, query: &str, socket: bool) -> Result<Option<i64>, LockError> {
+    fn read_parameters(&mut self, query: &str, kind: Kind) -> Result<Option<i64>, LockError> {
         let mut database = None;
+        let socket = kind == Kind::Socket;
         for (key, value) in parameters(query)? {
             match &*key {
                 "token_floor" => {
@@ -254,16 +361,32 @@ impl RedisProviderBuilder {
                         .get_or_insert_with(|| value.into_owned());
                 }
                 common if self.common.read(common, &value)? => {}
+                more if kind == Kind::Sentinels && self.sentinels.read(more, &value)? => {}
                 unknown => {
-                    let of_sockets = if socket { OF_SOCKETS } else { &[] };
-                    return Err(unknown_parameter(
-                        unknown,
-                        &[PARAMETERS, of_sockets].concat(),
-                    ));
+                    let more = match kind {
+                        Kind::Tcp => &[],
+                        Kind::Socket => OF_SOCKETS,
+                        Kind::Sentinels => OF_SENTINELS,
+                    };
+                    return Err(unknown_parameter(unknown, &[PARAMETERS, more].concat()));
                 }
             }
         }
         Ok(database)
+    }
+}
+
+/// What is to be connected to.
+enum Place {
+    Server(ConnectionInfo),
+    Url(SentinelUrl),
+    /// The name of a service, and where its sentinels are.
+    List(String, Vec<String>),
+}
+
+impl From<SentinelSettings> for Resolver {
+    fn from(settings: SentinelSettings) -> Self {
+        Self::Sentinels(Arc::new(Sentinels::new(settings)))
     }
 }
 
@@ -281,62 +404,22 @@ impl fmt::Debug for RedisProviderBuilder {
     }
 }
 
-impl RedisProvider {
-    /// Connects to the server of this URL: `redis://user:password@host:port/database`, or
-    /// `rediss:` for TLS, also written `valkey:` and `valkeys:`; or, for a Unix socket,
-    /// `unix:///path?db=0&user=name&pass=word`, also written `redis+unix:`.
-    ///
-    /// Parameters `key_prefix`, `lease`, `connect_timeout`, `response_timeout`, `failover_timeout`,
-    /// `restart_delay` and `token_floor` set what the builder's methods of that name set.
-    ///
-    /// # Errors
-    ///
-    /// As [`RedisProviderBuilder::connect`].
-    ///
-    /// # Cancel safety
-    ///
-    /// May be dropped at any await.
-    pub async fn connect(url: impl Into<String>) -> Result<Self, LockError> {
-        Self::builder(url).connect().await
-    }
-
-    /// Begins the settings for the server of this URL; see [`connect`](Self::connect).
-    pub fn builder(url: impl Into<String>) -> RedisProviderBuilder {
-        RedisProviderBuilder::from_url(url.into())
-    }
-
-    /// Connects as this client would: with its address, certificates and credentials, though with
-    /// RESP3 and with TCP settings of the library's own.
-    ///
-    /// The client is that of the crate `redis` in the version that this crate depends on. A new
-    /// major version of `redis` changes this method's type with a minor version of this crate; a
-    /// URL does not.
-    ///
-    /// # Errors
-    ///
-    /// As [`RedisProviderBuilder::connect`].
-    ///
-    /// # Cancel safety
-    ///
-    /// May be dropped at any await.
-    pub async fn from_client(client: Client) -> Result<Self, LockError> {
-        Self::builder_from_client(client).connect().await
-    }
-
-    /// Begins the settings for connecting as this client would; see
-    /// [`from_client`](Self::from_client).
-    pub fn builder_from_client(client: Client) -> RedisProviderBuilder {
-        RedisProviderBuilder::from_client(client)
-    }
-}
-
-pub(crate) async fn connect(url: String) -> Result<Arc<dyn LockProvider>, LockError> {
-    Ok(Arc::new(RedisProvider::connect(url).await?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failover_by_sentinels_is_waited_for_longer() {
+        for (url, seconds) in [
+            ("redis://localhost", 15),
+            ("redis-sentinel://localhost?service=a", 30),
+            ("redis+sentinel://localhost/a?failover_timeout=7s", 7),
+        ] {
+            let builder = RedisProviderBuilder::from_url(url.to_owned());
+            let settings = builder.settings().unwrap();
+            assert_eq!(settings.failover_timeout.as_secs(), seconds, "{url}");
+        }
+    }
 
     #[test]
     fn what_the_builder_says_wins_over_the_url() {

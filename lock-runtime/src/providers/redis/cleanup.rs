@@ -127,6 +127,8 @@ impl Cleanup {
             return Err(this);
         };
         match this.release_unconfirmed(&connection).await {
+            // What it did may have reached another server, which is the primary now.
+            Ok(()) if this.manager.has_left(&connection) => Err(this),
             Ok(()) => match this.unconfirmed {
                 Some(unconfirmed) => {
                     this.until = unconfirmed.until;

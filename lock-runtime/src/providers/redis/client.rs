@@ -1,49 +1,154 @@
-//! The client's own settings: credentials, TCP and TLS.
+//! How to connect to one server: its address, credentials, TCP settings and TLS.
 
 use std::time::Duration;
 
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use redis::{Client, ConnectionAddr, ConnectionInfo, ProtocolVersion};
+use redis::{Client, ConnectionAddr, ConnectionInfo, ProtocolVersion, RedisConnectionInfo};
+use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 
-use super::address::plain;
+use super::address::{HostPort, plain};
 use crate::LockError;
 use crate::providers::kit::error::invalid;
 use crate::providers::kit::settings::{CommonOptions, DeadPeers};
 use crate::providers::kit::tls::{choose_crypto_provider, client_config};
 
-/// Makes the client for a server's address, with what is set besides, and what it needs for TLS.
-pub(super) fn client(
-    info: ConnectionInfo,
-    options: &CommonOptions,
-    lease: Duration,
-) -> Result<(Client, Option<TlsConnector>), LockError> {
-    let mut server = info
-        .redis_settings()
-        .clone()
-        .set_protocol(ProtocolVersion::RESP3);
-    if server.lib_name().is_none() && !server.skip_set_lib_name() {
-        server = server.set_lib_name("lock-runtime", env!("CARGO_PKG_VERSION"));
+/// Certificates are for TLS.
+const NO_TLS: &str = "certificates need a URL that begins with rediss:";
+
+/// A server, and all that is needed to connect to it.
+#[derive(Clone)]
+pub(super) struct Server {
+    /// The client that makes connections: it has the server's address and the credentials.
+    client: Client,
+    /// How to speak TLS with it; `None` without TLS, or where the client alone knows its
+    /// certificates.
+    tls: Option<TlsConnector>,
+    /// The name that its certificate is to have, if that is not the host's.
+    name: Option<String>,
+    /// The address under which sentinels know it.
+    announced: Option<HostPort>,
+}
+
+impl Server {
+    /// Makes one from the server's address, and what is set besides.
+    pub(super) fn new(
+        info: ConnectionInfo,
+        options: &CommonOptions,
+        lease: Duration,
+    ) -> Result<Self, LockError> {
+        let mut server = info
+            .redis_settings()
+            .clone()
+            .set_protocol(ProtocolVersion::RESP3);
+        if server.lib_name().is_none() && !server.skip_set_lib_name() {
+            server = server.set_lib_name("lock-runtime", env!("CARGO_PKG_VERSION"));
+        }
+        if let Some(username) = &options.username {
+            server = server.set_username(username);
+        }
+        if let Some(password) = &options.password {
+            server = server.set_password(password);
+        }
+        if server.username().is_some() && server.password().is_none() {
+            // The client would connect as the default user.
+            return Err(invalid(
+                "expected a password for the user name; an empty one is written as in \
+                 `redis://user:@host`, or set by `password(\"\")`",
+            ));
+        }
+        let tls = tls(info.addr(), options)?;
+        let info = info
+            .set_redis_settings(server)
+            .set_tcp_settings(tcp_settings(lease));
+        Ok(Self {
+            client: open(info)?,
+            tls,
+            name: None,
+            announced: None,
+        })
     }
-    if let Some(username) = &options.username {
-        server = server.set_username(username);
+
+    /// Makes one that is connected to as this client says, and in no other way.
+    #[cfg(test)]
+    pub(super) fn of(client: Client) -> Self {
+        Self {
+            client,
+            tls: None,
+            name: None,
+            announced: None,
+        }
     }
-    if let Some(password) = &options.password {
-        server = server.set_password(password);
+
+    /// Checks the server's certificate for this name, whatever the host is called.
+    ///
+    /// # Errors
+    ///
+    /// If there is no certificate to check, or if this is no name.
+    pub(super) fn verified_as(mut self, name: Option<String>) -> Result<Self, LockError> {
+        if let Some(name) = &name {
+            if self.tls.is_none() {
+                return Err(invalid(
+                    "`server_name` needs TLS, as with a URL that begins with `rediss`",
+                ));
+            }
+            ServerName::try_from(name.as_str())
+                .map_err(|_| invalid("expected a host name or an address for `server_name`"))?;
+        }
+        self.name = name;
+        Ok(self)
     }
-    if server.username().is_some() && server.password().is_none() {
-        // The client would connect as the default user.
-        return Err(invalid(
-            "expected a password for the user name; an empty one is written as in \
-             `redis://user:@host`, or set by `password(\"\")`",
-        ));
+
+    /// Returns another server, to be connected to in the same way. Sentinels know it as
+    /// `announced`.
+    pub(super) fn at(&self, host: &HostPort, announced: HostPort) -> Result<Self, LockError> {
+        let address = host.address(self.uses_tls());
+        let info = self.client.get_connection_info().clone().set_addr(address);
+        Ok(Self {
+            client: open(info)?,
+            tls: self.tls.clone(),
+            name: self.name.clone(),
+            announced: Some(announced),
+        })
     }
-    let tls = tls(info.addr(), options)?;
-    let info = info
-        .set_redis_settings(server)
-        .set_tcp_settings(tcp_settings(lease));
-    let client = Client::open(info).map_err(|error| invalid(plain(&error)))?;
-    Ok((client, tls))
+
+    pub(super) fn address(&self) -> &ConnectionAddr {
+        self.client.get_connection_info().addr()
+    }
+
+    pub(super) fn announced(&self) -> Option<&HostPort> {
+        self.announced.as_ref()
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(super) fn tls(&self) -> Option<&TlsConnector> {
+        self.tls.as_ref()
+    }
+
+    /// Returns the name that its certificate is to have.
+    pub(super) fn name<'a>(&'a self, host: &'a str) -> &'a str {
+        self.name.as_deref().unwrap_or(host)
+    }
+
+    pub(super) fn settings(&self) -> &RedisConnectionInfo {
+        self.client.get_connection_info().redis_settings()
+    }
+
+    fn uses_tls(&self) -> bool {
+        matches!(self.address(), ConnectionAddr::TcpTls { .. })
+    }
+
+    /// Says whether the server is connected to by TCP without TLS.
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(self.address(), ConnectionAddr::Tcp(..))
+    }
+}
+
+fn open(info: ConnectionInfo) -> Result<Client, LockError> {
+    Client::open(info).map_err(|error| invalid(plain(&error)))
 }
 
 /// Returns what is needed for TLS with a server, if it is wanted.
@@ -68,7 +173,7 @@ fn tls(
             }
             Ok(Some(client_config(roots, identity)?.into()))
         }
-        _ if is_set => Err(invalid("certificates need a URL that begins with rediss:")),
+        _ if is_set => Err(invalid(NO_TLS)),
         _ => Ok(None),
     }
 }

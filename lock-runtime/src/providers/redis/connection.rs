@@ -1,20 +1,21 @@
 //! One connection: what a server must be, and how scripts are run on it.
 
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use redis::{AsyncConnectionConfig, ErrorKind, PushInfo, PushKind, RedisResult, Value};
+use redis::{PushInfo, PushKind, RedisResult, Value};
 
-use super::error::{TOO_OLD, is_forgotten, lock_error, lock_error_without};
+use super::address::{HostPort, as_sentinel};
+use super::client::Server;
+use super::error::{TOO_OLD, is_forgotten, lock_error};
+use super::hello::Hello;
 use super::keys::Naming;
 use super::notifications::Notifications;
+use super::opening::{open, subscribe};
 use super::pipeline::RequestPipeline;
 use super::script::{By, RAISE_TOKENS, Script};
 use super::settings::Settings;
-use super::tls_mismatch::unless_plain;
-use super::transport;
 use crate::LockError;
 use crate::background;
 use crate::clock::Timestamp;
@@ -28,8 +29,6 @@ use crate::wake::survive;
 const OLDEST: (u32, u32) = (6, 2);
 /// How often a connection raises the fencing counter to the server's clock again.
 const RAISES_EVERY: Duration = Duration::from_secs(60 * 60);
-/// A server with TLS hangs up on whoever comes without.
-const NOT_PLAIN: &str = "it does not answer as Redis does; for a port with TLS, write `rediss:`";
 
 /// The scripts with which locks are released.
 #[derive(Clone, Copy)]
@@ -45,6 +44,8 @@ pub(super) enum Releasing {
 pub(super) struct Connection {
     requests: RequestPipeline,
     ended: Arc<Signal<()>>,
+    /// The address under which sentinels know the server.
+    announced: Option<HostPort>,
     served: AtomicBool,
     /// Which scripts that release the server is known to know.
     known: [AtomicBool; 4],
@@ -57,63 +58,42 @@ impl Connection {
     /// grant.
     pub(super) async fn open(
         settings: &Settings,
+        server: &Server,
         naming: &Naming,
         notifications: &Arc<Notifications>,
     ) -> Result<Arc<Self>, LockError> {
         let ended = Arc::new(Signal::new());
         let pushed = {
             let (notifications, ended) = (Arc::clone(notifications), Arc::clone(&ended));
-            move |push: PushInfo| -> Result<(), std::convert::Infallible> {
-                match push.kind {
-                    // A server that is no longer asked does not grant either: behind the same
-                    // address there may be another one by now.
-                    PushKind::Message if ended.get().is_none() => {
-                        // It may wake any task, and must not end the connection.
-                        survive(|| notifications.deliver(&push.data));
-                    }
-                    PushKind::Disconnection => {
-                        ended.set(());
-                    }
-                    _ => {}
+            move |push: PushInfo| match push.kind {
+                // A server that is no longer asked does not grant either: behind the same address
+                // there may be another one by now.
+                PushKind::Message if ended.get().is_none() => {
+                    // It may wake any task, and must not end the connection.
+                    survive(|| notifications.deliver(&push.data));
                 }
-                Ok(())
+                PushKind::Disconnection => {
+                    ended.set(());
+                }
+                _ => {}
             }
         };
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(None)
-            .set_push_sender(pushed);
-        let opening = transport::open(&settings.client, settings.tls.as_ref(), config);
-        let server = settings.client.get_connection_info().redis_settings();
-        let opening = async {
-            opening.await.map_err(|error| {
-                let is_dropped = error.is_connection_dropped() && !error.is_connection_refusal();
-                let is_dropped = is_dropped || error.kind() == ErrorKind::Parse;
-                let error = lock_error_without(server.password(), error);
-                match is_dropped && settings.is_plain() {
-                    true => error.about(NOT_PLAIN),
-                    false => error,
-                }
-            })
-        };
-        let opened = unless_plain(settings.address(), opening).await?;
-        let mut client = opened.connection.clone();
+        let opened = open(server, pushed).await?;
+        let client = opened.connection.clone();
         let response_timeout = settings.common.response_timeout;
         let requests = RequestPipeline::new(opened, response_timeout, Arc::clone(&ended));
         let mut connection = Self {
             requests,
             ended,
+            announced: server.announced().cloned(),
             served: AtomicBool::new(false),
             known: [const { AtomicBool::new(false) }; 4],
             grants_from: None,
         };
-        connection.check_server().await?;
+        connection.check_server(server).await?;
         connection.grants_from = connection.restarted(settings.restart_delay).await?;
         let connection = Arc::new(connection);
-        let subscribing = client.subscribe(&naming.channel);
-        tokio::time::timeout(response_timeout, subscribing)
-            .await
-            .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()))
-            .map_err(lock_error)?;
+        subscribe(client, &naming.channel, response_timeout).await?;
         let ahead = settings.tokens.ahead;
         let raised = connection.raise_tokens(&naming.fence, ahead).await;
         if raised.map_err(lock_error)? != Value::Int(1) {
@@ -131,20 +111,25 @@ impl Connection {
 
     /// Checks that this can hold locks: a primary that is not too old. `HELLO` tells, and every
     /// user may call it.
-    async fn check_server(&self) -> Result<(), LockError> {
+    async fn check_server(&self, server: &Server) -> Result<(), LockError> {
         let answer = self.query(redis::cmd("HELLO")).await.map_err(lock_error)?;
-        if !matches!(answer, Value::Map(_)) {
-            return Err(no_redis());
-        }
-        let role = field(&answer, "role");
-        let mode = field(&answer, "mode");
-        let version = field(&answer, "version");
+        let Hello {
+            role,
+            mode,
+            version,
+        } = Hello::read(&answer).ok_or_else(no_redis)?;
         // A version that cannot be read is taken for a fork's.
         if version::numbers(&version).is_some_and(|version| version < OLDEST) {
             return Err(unsupported(format!("{TOO_OLD}, got {version}")));
         }
-        if mode == "cluster" || mode == "sentinel" {
-            return Err(unsupported(format!("expected one server, got a {mode}")));
+        if mode == "sentinel" {
+            return Err(unsupported(format!(
+                "expected one server, got a sentinel; for sentinels, write {}",
+                as_sentinel(server.address())
+            )));
+        }
+        if mode == "cluster" {
+            return Err(unsupported("expected one server, got a cluster"));
         }
         if role == "replica" || role == "slave" {
             return Err(unavailable("the server is a replica: expected the primary"));
@@ -280,6 +265,11 @@ impl Connection {
         self.known[script as usize].load(Ordering::Relaxed)
     }
 
+    /// Returns the address under which sentinels know the server.
+    pub(super) fn announced(&self) -> Option<&HostPort> {
+        self.announced.as_ref()
+    }
+
     /// Says that it is not to be used for anything new.
     pub(super) fn end(&self) {
         self.ended.set(());
@@ -327,27 +317,8 @@ fn no_redis() -> LockError {
     unsupported("expected a Redis or Valkey server, and what answers does not do so as one")
 }
 
-fn field(answer: &Value, name: &str) -> String {
-    let Value::Map(fields) = answer else {
-        return String::new();
-    };
-    fields
-        .iter()
-        .find(|(key, _)| text(key) == name)
-        .map(|(_, value)| text(value).to_owned())
-        .unwrap_or_default()
-}
-
 fn info_field<'a>(text: &'a str, name: &str) -> &'a str {
     text.lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
         .unwrap_or("")
-}
-
-fn text(value: &Value) -> &str {
-    match value {
-        Value::BulkString(bytes) => std::str::from_utf8(bytes).unwrap_or(""),
-        Value::SimpleString(text) => text,
-        _ => "",
-    }
 }

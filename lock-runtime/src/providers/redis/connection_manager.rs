@@ -13,6 +13,7 @@ use super::notifications::Notifications;
 use super::settings::Settings;
 use crate::LockError;
 use crate::background;
+use crate::future::{First, select};
 use crate::lease::schedule;
 use crate::provider::{BoxFuture, LockSpace};
 use crate::providers::kit::backoff::{ConnectBackoff, doubled};
@@ -27,7 +28,8 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Connects when somebody asks and there is no connection, and by itself while locks are held; one
-/// attempt at a time serves all who ask. Every attempt resolves the server's name again.
+/// attempt at a time serves all who ask. Every attempt resolves the server's name again, or asks
+/// the sentinels.
 pub(super) struct ConnectionManager {
     pub(super) settings: Settings,
     pub(super) naming: Naming,
@@ -105,27 +107,55 @@ impl ConnectionManager {
             return Ok(Source::Attempt(attempt));
         }
         let pause = state.backoff.delay()?.max(state.pause_after_useless());
-        let server = format!("server `{}`", self.settings.address());
         let (opening, ended) = (Arc::clone(self), Arc::clone(self));
+        // From here on, since the state is locked, no move is missed.
+        let mut moves = self.settings.resolver.moves();
         Ok(Source::Attempt(state.attempt.begin(
             &self.runtime,
-            pause,
-            server,
-            async move { opening.open().await },
+            Duration::ZERO,
+            self.settings.resolver.subject(),
+            async move {
+                // A server that has just become the primary is worth an attempt at once.
+                select(moves.next(), tokio::time::sleep(pause)).await;
+                opening.open().await
+            },
             move |outcome| ended.attempt_ended(outcome),
         )))
     }
 
     async fn open(&self) -> Outcome {
-        let limit = self.settings.common.connect_timeout;
-        let opening = Connection::open(&self.settings, &self.naming, &self.notifications);
+        loop {
+            match self.open_one().await {
+                Some(outcome) => return outcome,
+                // Another server is the primary now, and waiting for this one would be in vain.
+                None => continue,
+            }
+        }
+    }
+
+    async fn open_one(&self) -> Option<Outcome> {
+        let Settings {
+            common, resolver, ..
+        } = &self.settings;
+        let limit = common.connect_timeout;
+        let opening = async {
+            let server = resolver.resolve().await?;
+            let mut moves = resolver.moves();
+            let opening =
+                Connection::open(&self.settings, &server, &self.naming, &self.notifications);
+            match select(opening, moves.next()).await {
+                First::Left(opened) => opened.map(Some).map_err(|it| resolver.named(&server, it)),
+                First::Right(()) => Ok(None),
+            }
+        };
         tokio::time::timeout(limit, opening)
             .await
             .unwrap_or_else(|_| Err(unavailable(format!("no connection within {limit:?}"))))
+            .transpose()
     }
 
     fn attempt_ended(self: Arc<Self>, outcome: &Outcome) {
-        {
+        let replaced = {
             let mut state = self.lock();
             state.backoff.record(outcome);
             if let Ok(connection) = outcome {
@@ -138,6 +168,10 @@ impl ConnectionManager {
                 }
             }
             state.attempt.end();
+            self.leave_replaced(&mut state)
+        };
+        if let Some(replaced) = replaced {
+            replaced.end();
         }
         if let Ok(connection) = outcome {
             let manager = Arc::downgrade(&self);
@@ -145,6 +179,54 @@ impl ConnectionManager {
             // Behind the same address there may be another server now, or one without its data.
             schedule::renew_all(self.space());
         }
+    }
+
+    /// Follows what the sentinels tell, if there are any, for as long as this is there. To be called
+    /// on the background runtime.
+    pub(super) fn follow(self: &Arc<Self>) {
+        self.settings.resolver.watch();
+        let (manager, mut moves) = (Arc::downgrade(self), self.settings.resolver.moves());
+        // What was told since the first connection was made.
+        self.leave_old_primary();
+        background::spawn_beside(async move {
+            while moves.next_or_end().await
+                && let Some(manager) = manager.upgrade()
+            {
+                manager.leave_old_primary();
+            }
+        });
+    }
+
+    fn leave_old_primary(&self) {
+        let replaced = {
+            let mut state = self.lock();
+            let replaced = self.leave_replaced(&mut state);
+            // The new one is worth an attempt at once.
+            state.backoff = ConnectBackoff::default();
+            state.useless = 0;
+            replaced
+        };
+        if let Some(replaced) = replaced {
+            replaced.end();
+        }
+    }
+
+    /// Takes the connection out of use if another server has become the primary. The old one may be
+    /// there still, and does not know. Returns it: to end it may run the code of others, for which
+    /// the state must not be locked.
+    fn leave_replaced(&self, state: &mut State) -> Option<Arc<Connection>> {
+        let current = state.current().filter(|current| self.has_left(current));
+        let replaced = current.cloned();
+        if replaced.is_some() {
+            state.leave_current();
+        }
+        replaced
+    }
+
+    /// Says whether a connection leads to a server that is the primary no more. What that answers
+    /// means nothing.
+    pub(super) fn has_left(&self, connection: &Connection) -> bool {
+        self.settings.resolver.has_left(connection.announced())
     }
 
     /// Says why the last attempt to connect failed, if the next one has not succeeded yet.

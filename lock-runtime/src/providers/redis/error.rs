@@ -89,6 +89,9 @@ pub(super) fn lock_error_without(secret: Option<&str>, error: RedisError) -> Loc
     let repeats_secret =
         |text: &str| secret.is_some_and(|secret| !secret.is_empty() && text.contains(secret));
     if let Some((unknown, _)) = text.split_once(", with args") {
+        if unknown.contains("SELECT") {
+            return unsupported(NO_DATABASE);
+        }
         let detail = match repeats_secret(unknown) {
             true => TOO_OLD.to_owned(),
             false => format!("{TOO_OLD} ({unknown})"),
@@ -171,6 +174,10 @@ pub(super) fn given_up() -> RedisError {
 pub(super) fn is_forgotten(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
 }
+
+/// The command comes before `HELLO`, which would tell that it is a sentinel.
+const NO_DATABASE: &str = "the server has no databases, as a sentinel; for sentinels, write \
+    redis-sentinel://host:26379/database?service=name";
 
 pub(super) const TOO_OLD: &str = "the server is too old: expected Redis 6.2 or newer, or Valkey";
 

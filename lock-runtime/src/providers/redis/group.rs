@@ -18,7 +18,7 @@ use super::acquisition::{Acquisition, Asked, settle};
 use super::cleanup::Cleanup;
 use super::connection::{Connection, Releasing};
 use super::connection_manager::ConnectionManager;
-use super::error::{fault, is_forgotten};
+use super::error::{fault, given_up, is_forgotten};
 use super::modes::{Claim, check};
 use super::numbers::milliseconds;
 use super::release::{self, Release};
@@ -314,6 +314,11 @@ impl Made<'_> {
     /// Answers a release, or goes on with it.
     fn release(&self, call: ReleaseCall, answer: RedisResult<bool>) {
         let (manager, sent_at) = (self.manager, self.sent_at);
+        let answer = match manager.has_left(&self.connection) {
+            // Its successor may have the lock still.
+            true => answer.and_then(|_| Err(given_up())),
+            false => answer,
+        };
         match release::settle(answer) {
             Ok(outcome) => {
                 // Whoever followed it did so on another connection then.

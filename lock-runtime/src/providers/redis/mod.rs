@@ -1,26 +1,32 @@
-//! Locks, reader–writer locks and semaphores on one Redis or Valkey server.
+//! Locks, reader–writer locks and semaphores on a Redis or Valkey server, or on the one of several
+//! that sentinels name.
 
 // Each module uses only those above it.
 mod numbers;
 mod script;
 
+mod address;
+mod error;
+mod hello;
 mod keys;
 mod residue;
-mod token_floor;
-
-mod address;
-mod client;
-mod error;
-mod settings;
 mod stream;
 mod tls_mismatch;
+mod token_floor;
 
+mod client;
 mod notifications;
-mod transport;
-
 mod reading;
 
+mod transport;
+
+mod opening;
 mod pipeline;
+
+mod sentinel;
+
+mod resolver;
+mod settings;
 
 mod connection;
 mod connection_manager;
@@ -49,6 +55,8 @@ mod provider;
 
 mod builder;
 
+mod connect;
+
 pub use builder::RedisProviderBuilder;
-pub(crate) use builder::connect;
+pub(crate) use connect::connect;
 pub use provider::RedisProvider;

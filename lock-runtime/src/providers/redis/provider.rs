@@ -27,7 +27,7 @@ use crate::provider::{
 use crate::providers::kit::error::unsupported;
 use crate::{LockError, LockErrorKind, LockName};
 
-/// Locks on one Redis server, 6.2 or newer, or Valkey.
+/// Locks on one Redis server, 6.2 or newer, or Valkey; or on the primary that sentinels name.
 ///
 /// The lock `name` is the string key `key_prefix` + `name`, set with `SET NX PX` and deleted by
 /// whoever set it. That is the recipe of Redis's own documentation and of every Redlock-family
@@ -114,6 +114,7 @@ impl RedisProvider {
         let manager = run_here(async move {
             let manager = Arc::new(ConnectionManager::new(settings, naming));
             let connection = manager.connection().await?;
+            manager.follow();
             manager.warn_of_eviction(&connection).await;
             Ok::<_, LockError>(manager)
         })
@@ -138,7 +139,7 @@ impl LockProvider for RedisProvider {
 
     fn describe(&self) -> String {
         let settings = &self.manager.settings;
-        let (server, common) = (settings.address().to_string(), &settings.common);
+        let (server, common) = (settings.resolver.describe(), &settings.common);
         describe("redis", &server, &common.key_prefix, Some(common.lease))
     }
 
@@ -261,7 +262,7 @@ impl fmt::Debug for RedisProvider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let settings = &self.manager.settings;
         f.debug_struct("RedisProvider")
-            .field("server", &settings.address().to_string())
+            .field("server", &settings.resolver.describe())
             .field("key_prefix", &settings.common.key_prefix)
             .field("lease", &settings.common.lease)
             .finish_non_exhaustive()

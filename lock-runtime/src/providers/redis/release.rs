@@ -8,7 +8,7 @@ use redis::{RedisResult, Value};
 use super::cleanup::Cleanup;
 use super::connection::Connection;
 use super::connection_manager::ConnectionManager;
-use super::error::{is_wrong_type, lock_error};
+use super::error::{given_up, is_wrong_type, lock_error};
 use super::keys::{Keys, Naming};
 use super::modes::{Claim, scripts};
 use super::numbers::milliseconds;
@@ -106,7 +106,8 @@ impl<'a> Release<'a> {
             let args = [self.claim.owner.as_str(), &left, &kept, &self.claim.mode];
             let args = &args[..3 + usize::from(!self.claim.mode.is_empty())];
             // It is sent as text, since it is rare and the process may be about to end.
-            match connection.run_by_text(script, keys.as_slice(), args).await {
+            let answer = connection.run_by_text(script, keys.as_slice(), args).await;
+            match self.of_primary(&connection, answer) {
                 Ok(Value::Int(1)) => return Ok(()),
                 Ok(_) => return Err(lost(GIVEN_UP)),
                 Err(error) if is_wrong_type(&error) => return Err(lost(GIVEN_UP)),
@@ -133,7 +134,16 @@ impl<'a> Release<'a> {
         if answer.is_ok() {
             connection.has_learnt(scripts.releasing);
         }
-        read(answer)
+        self.of_primary(connection, read(answer))
+    }
+
+    /// Makes an error of the answer of a server that is the primary no more: its successor may have
+    /// the lock still.
+    fn of_primary<T>(&self, connection: &Connection, answer: RedisResult<T>) -> RedisResult<T> {
+        match self.manager.has_left(connection) {
+            true => answer.and_then(|_| Err(given_up())),
+            false => answer,
+        }
     }
 }
 

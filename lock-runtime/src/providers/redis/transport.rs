@@ -9,12 +9,12 @@ use std::task::{Context, Poll};
 
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::{TcpSettings, socket2::SockRef};
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, RedisResult};
+use redis::{AsyncConnectionConfig, ConnectionAddr, ErrorKind, RedisResult};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
+use super::client::Server;
 use super::stream::{OtherSide, Stream};
 use crate::future::{BoxFuture, first_ok};
 
@@ -56,39 +56,35 @@ impl Driver {
     }
 }
 
-/// Connects to the client's server, on the runtime that the connection is to live on. It keeps no
+/// Connects to a server, on the runtime that the connection is to live on. It keeps no
 /// time: the client's timers would be those of whichever runtime asks.
-pub(super) async fn open(
-    client: &Client,
-    tls: Option<&TlsConnector>,
-    config: AsyncConnectionConfig,
-) -> RedisResult<Opened> {
+pub(super) async fn open(server: &Server, config: AsyncConnectionConfig) -> RedisResult<Opened> {
     let config = config
         .set_response_timeout(None)
         .set_pipeline_buffer_size(BACKLOG);
-    let info = client.get_connection_info();
-    let tcp = info.tcp_settings();
-    match (info.addr(), tls) {
+    let client = server.client();
+    let tcp = client.get_connection_info().tcp_settings();
+    match (server.address(), server.tls()) {
         (ConnectionAddr::Tcp(host, port), _) => {
             let stream = any_address(host, *port, |address| connect(address, tcp)).await?;
             let other_side = stream.other_side();
-            upon(stream, other_side, client, config).await
+            upon(stream, other_side, server, config).await
         }
         (ConnectionAddr::TcpTls { host, port, .. }, Some(tls)) => {
-            let name = ServerName::try_from(host.as_str())?.to_owned();
+            let name = ServerName::try_from(server.name(host))?.to_owned();
             let connecting = |address| {
                 let name = name.clone();
                 async move { tls.connect(name, connect(address, tcp).await?).await }
             };
             let stream = any_address(host, *port, connecting).await?;
             let other_side = stream.get_ref().0.other_side();
-            upon(stream, other_side, client, config).await
+            upon(stream, other_side, server, config).await
         }
         #[cfg(unix)]
         (ConnectionAddr::Unix(path), _) => {
             let stream = Stream::new(tokio::net::UnixStream::connect(path).await?);
             let other_side = stream.other_side();
-            upon(stream, other_side, client, config).await
+            upon(stream, other_side, server, config).await
         }
         // Only the client knows how.
         _ => {
@@ -105,11 +101,10 @@ pub(super) async fn open(
 async fn upon(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     other_side: OtherSide,
-    client: &Client,
+    server: &Server,
     config: AsyncConnectionConfig,
 ) -> RedisResult<Opened> {
-    let server = client.get_connection_info().redis_settings();
-    let opening = MultiplexedConnection::new_with_config(server, stream, config);
+    let opening = MultiplexedConnection::new_with_config(server.settings(), stream, config);
     let (connection, driver) = opening.await?;
     Ok(Opened {
         connection,

@@ -76,6 +76,8 @@ async fn withdraw(
         let args = [writer.as_str(), &reader.owner, number, lease];
         let asked = connection.run_by_text(&UPGRADE_WITHDRAW, keys.as_slice(), &args);
         match asked.await {
+            // Its successor may have the mark still.
+            Ok(_) if manager.has_left(&connection) => Attempt::Failed,
             Ok(_) => Attempt::Done,
             Err(error) => match manager.note(&connection, &error) {
                 // What is refused is refused the same next time.

@@ -299,6 +299,8 @@ impl<'a> Waiting<'a> {
     ) -> Result<Option<Grant>, LockError> {
         let none_up_to = self.acquisition.none_up_to();
         match self.woken(connection, wanted, until).await {
+            // What came just before the connection was given up may be somebody else's by now.
+            Woken::Granted { .. } if connection.has_ended() => Ok(None),
             // A grant that is later than the request that refreshed the entry lasts at least a
             // lease from there. If too little is left of that, or if the grant is an earlier one,
             // which was long on its way and may be over, ask once more.

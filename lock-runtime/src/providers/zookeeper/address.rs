@@ -2,7 +2,7 @@
 
 use crate::LockError;
 use crate::providers::kit::error::invalid;
-use crate::providers::kit::url::{Authority, UNESCAPED, split};
+use crate::providers::kit::url::{Authority, UNESCAPED, decoded, split};
 
 pub(super) const DEFAULT_PORT: u16 = 2181;
 
@@ -80,19 +80,6 @@ pub(super) fn has_port(host: &str) -> bool {
         Some((_, port)) => !port.is_empty(),
         None => host.contains(':'),
     }
-}
-
-/// Decodes percent sequences.
-fn decoded(text: &str) -> String {
-    // In a form, which this decodes, a plus sign is a blank.
-    let text = text
-        .replace('+', "%2B")
-        .replace('&', "%26")
-        .replace('=', "%3D");
-    form_urlencoded::parse(text.as_bytes())
-        .map(|(key, _)| key.into_owned())
-        .next()
-        .unwrap_or_default()
 }
 
 #[cfg(test)]

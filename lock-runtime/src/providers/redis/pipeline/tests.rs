@@ -9,6 +9,7 @@ use std::task::Wake;
 use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, RedisConnectionInfo};
 use tokio::runtime::{Builder, Runtime};
 
+use super::super::client::Server;
 use super::super::transport;
 use super::*;
 
@@ -38,7 +39,8 @@ impl Connected {
                 let info = format!("redis://{address}").into_connection_info().unwrap();
                 let client = Client::open(info.set_redis_settings(server)).unwrap();
                 let config = AsyncConnectionConfig::new();
-                let opened = transport::open(&client, None, config).await.unwrap();
+                let server = Server::of(client);
+                let opened = transport::open(&server, config).await.unwrap();
                 let ended = Arc::new(Signal::new());
                 let requests = RequestPipeline::new(opened, timeout, Arc::clone(&ended));
                 started.send((Arc::new(requests), ended)).unwrap();
