@@ -192,6 +192,24 @@ fn more_permits_than_locks_are_refused() {
     });
 }
 
+/// A request asks for a few permits at first. If they are taken, it asks for the others.
+#[test]
+fn the_last_free_permit_of_many_is_found() {
+    with_server(|server| async move {
+        let (one, other) = (server.provider().await, server.provider().await);
+        let mode = permits(1, 20);
+        let mut held = Vec::new();
+        for _ in 0..20 {
+            held.push(try_enter(&one, "order", mode).await.expect("one is free"));
+        }
+        assert_refused(&other, "order", mode).await;
+        one.release(&held.swap_remove(7)).await.unwrap();
+        let last = try_enter(&other, "order", mode).await.expect("it is free");
+        assert_refused(&one, "order", mode).await;
+        other.release(&last).await.unwrap();
+    });
+}
+
 /// What this process gives back in the background is no other holder, however long that takes.
 #[test]
 fn a_wait_that_was_given_up_is_no_holder() {
@@ -204,9 +222,12 @@ fn a_wait_that_was_given_up_is_no_holder() {
             let lock = lock.clone();
             async move { lock.acquire_for(Duration::from_millis(700)).await.map(drop) }
         });
-        // The server process that has the turnstile for the waiter stops before it releases it.
+        // The server process that has the turnstile for the waiter stops before it releases it, but
+        // after it has answered the claim that follows the wait: else the waiter would miss that.
         let turnstile = format!(
-            "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1 \
+            "SELECT pid FROM pg_locks JOIN pg_stat_activity USING (pid) \
+             WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND state = 'idle' \
+             AND query LIKE '%pg_current_xact_id()%' \
              AND (classid::bigint << 32) | objid::bigint = {}",
             advisory_key("order\0permits")
         );

@@ -16,9 +16,9 @@ use super::sql::{
     BEHIND_NOTICES, CANCEL, CLAIM, HAS_PERMITS, HELD, HOLDERS, IS_HELD_BY, IS_SHAREABLE, KEEP_FOR,
     LOCK, LOCK_SHARED, NO_WAITERS, OTHERS_WAIT, PARTIES, PERMIT_HOLDERS, PING, REGISTER_READER,
     REGISTER_WRITER, RELOCK, RELOCK_FROM_SHARED, RELOCK_SHARED, RELOCK_TO_SHARED, STATEMENTS, Sql,
-    TERMINATE, TRY, TRY_PERMITS, TRY_SHARED, TRY_SHARED_PAST_NOTICES, TURN_IS_TAKEN, UNLOCK,
-    UNLOCK_ALL, UNLOCK_PERMITS, UNLOCK_SHARED, UNREGISTER_READER, UNREGISTER_WRITER, WAITS,
-    milliseconds, of_key, text,
+    TERMINATE, TRY, TRY_ONE_PERMIT, TRY_PERMITS, TRY_SHARED, TRY_SHARED_BESIDE_WAITERS,
+    TRY_SHARED_PAST_NOTICES, TURN_IS_TAKEN, UNLOCK, UNLOCK_ALL, UNLOCK_ONE_PERMIT, UNLOCK_PERMITS,
+    UNLOCK_SHARED, UNREGISTER_READER, UNREGISTER_WRITER, WAITS, milliseconds, of_key, text,
 };
 use super::{pooler, setup};
 use crate::clock::Timestamp;
@@ -26,8 +26,8 @@ use crate::future::join;
 use crate::provider::LockKind;
 use crate::providers::kit::session::Liveness;
 use crate::providers::sql_session::{
-    Access, Activity, Backend, Granted, LockSession, Notices, Opened, Part, Party, PermitKeys,
-    Refusal, Seen, Server, SessionPermit, SessionUse, TakenPermits, Tried, Turn,
+    Access, Activity, Backend, FEW_PERMITS, Granted, LockSession, Notices, Opened, Part, Party,
+    PermitKeys, Refusal, Seen, Server, SessionPermit, SessionUse, TakenPermits, Tried, Turn,
 };
 use crate::{LockError, sending};
 
@@ -119,11 +119,20 @@ impl LockSession for PostgresSession {
         let beside: [&(dyn ToSql + Sync); 2] = [&keys.waiters, &keys.writers];
         let asked = match access {
             Access::Exclusive => self.ask_of_keys(TRY, keys, &beside[..1]).await,
-            Access::Shared => self.ask_of_keys(TRY_SHARED, keys, &beside).await,
+            Access::Shared => self.ask_of_keys(TRY_SHARED, keys, &beside[..1]).await,
         };
         let (sent_at, row) = asked?;
         self.check(&row);
-        self.tried(sent_at, &row, 1)
+        match self.tried(sent_at, &row, 1)? {
+            // Whether those who seem to wait come first takes another look.
+            Tried::Held { others_wait: true } if access == Access::Shared => {
+                let statement = TRY_SHARED_BESIDE_WAITERS;
+                let (sent_at, row) = self.ask_of_keys(statement, keys, &beside).await?;
+                self.check(&row);
+                self.tried(sent_at, &row, 1)
+            }
+            tried => Ok(tried),
+        }
     }
 
     async fn try_lock_past_notices(&self, keys: Keys) -> Answer<Tried> {
@@ -330,6 +339,9 @@ impl LockSession for PostgresSession {
         most: usize,
         turn: Turn,
     ) -> Answer<Option<TakenPermits<Keys>>> {
+        if most == 1 && turn == Turn::AfterOthers && permits.len() <= FEW_PERMITS {
+            return self.try_one_permit(keys, permits).await;
+        }
         let (turnstile, numbers) = (keys.turnstile.bigint(), bigints(permits));
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         let looks: i32 = match turn {
@@ -355,8 +367,14 @@ impl LockSession for PostgresSession {
     }
 
     async fn unlock_permits(&self, keys: PermitKeys<Keys>, permits: &[Keys]) -> Answer<usize> {
-        let (turnstile, numbers) = (keys.turnstile.bigint(), bigints(permits));
-        let channel = keys.released.channel();
+        let (turnstile, channel) = (keys.turnstile.bigint(), keys.released.channel());
+        if let [permit] = permits {
+            let permit = permit.bigint();
+            let parameters: [&(dyn ToSql + Sync); 3] = [&turnstile, &permit, &channel];
+            let (_, row) = self.ask(UNLOCK_ONE_PERMIT, &parameters).await?;
+            return row.try_get(0).map(|released: bool| usize::from(released));
+        }
+        let numbers = bigints(permits);
         let parameters: [&(dyn ToSql + Sync); 3] = [&turnstile, &numbers, &channel];
         let released: i64 = self.ask(UNLOCK_PERMITS, &parameters).await?.1.try_get(0)?;
         Ok(usize::try_from(released).unwrap_or_default())
@@ -384,6 +402,34 @@ impl LockSession for PostgresSession {
 }
 
 impl PostgresSession {
+    /// Takes one of a few permits.
+    async fn try_one_permit(
+        &self,
+        keys: PermitKeys<Keys>,
+        permits: &[Keys],
+    ) -> Answer<Option<TakenPermits<Keys>>> {
+        let turnstile = keys.turnstile.bigint();
+        // The last one is tried again in the places that are left.
+        let last = permits.last().map_or(turnstile, |permit| permit.bigint());
+        let mut numbers = [last; FEW_PERMITS];
+        for (number, permit) in numbers.iter_mut().zip(permits) {
+            *number = permit.bigint();
+        }
+        let mut parameters: [&(dyn ToSql + Sync); FEW_PERMITS + 1] = [&turnstile; FEW_PERMITS + 1];
+        for (parameter, number) in parameters[1..].iter_mut().zip(&numbers) {
+            *parameter = number;
+        }
+        let (sent_at, row) = self.ask(TRY_ONE_PERMIT, &parameters).await?;
+        self.check(&row);
+        let taken: Option<i32> = row.try_get(1)?;
+        Ok(taken.map(|place| {
+            let place = usize::try_from(place).ok();
+            let taken = place.and_then(|place| permits.get(place).or(permits.last()));
+            let permits = taken.into_iter().copied().collect();
+            TakenPermits { sent_at, permits }
+        }))
+    }
+
     /// Reads what became of a try, from this column on.
     fn tried(&self, sent_at: Timestamp, row: &Row, column: usize) -> Answer<Tried> {
         let Number(number) = row.try_get(column)?;
@@ -442,9 +488,14 @@ impl PostgresSession {
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Answer<(Timestamp, Row)> {
         let request = self.activity.begin();
-        let unsent = sending::unsent();
-        let prepared = self.prepare(statement).await?;
-        drop(unsent);
+        let prepared = match self.prepared[statement.0].get() {
+            Some(prepared) => prepared,
+            None => {
+                let _unsent = sending::unsent();
+                // Boxed, since every request would make room for it.
+                Box::pin(self.prepare(statement)).await?
+            }
+        };
         let sent_at = Timestamp::now();
         let row = self.client.query_one(prepared, parameters).await?;
         request.answered(sent_at);

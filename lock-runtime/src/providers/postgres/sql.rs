@@ -33,28 +33,31 @@ pub(super) const RELOCK_SHARED: Sql = Sql(16);
 pub(super) const LOCK: Sql = Sql(18);
 pub(super) const LOCK_SHARED: Sql = Sql(20);
 pub(super) const IS_SHAREABLE: Sql = Sql(22);
-pub(super) const CLAIM: Sql = Sql(24);
-pub(super) const PING: Sql = Sql(25);
-pub(super) const CANCEL: Sql = Sql(26);
-pub(super) const TERMINATE: Sql = Sql(27);
-pub(super) const WAITS: Sql = Sql(28);
-pub(super) const UNLOCK_ALL: Sql = Sql(29);
-pub(super) const REGISTER_READER: Sql = Sql(30);
-pub(super) const REGISTER_WRITER: Sql = Sql(31);
-pub(super) const UNREGISTER_READER: Sql = Sql(32);
-pub(super) const UNREGISTER_WRITER: Sql = Sql(33);
-pub(super) const KEEP_FOR: Sql = Sql(34);
-pub(super) const IS_HELD_BY: Sql = Sql(35);
-pub(super) const HOLDERS: Sql = Sql(36);
-pub(super) const NO_WAITERS: Sql = Sql(37);
+pub(super) const TRY_SHARED_BESIDE_WAITERS: Sql = Sql(24);
+pub(super) const CLAIM: Sql = Sql(26);
+pub(super) const PING: Sql = Sql(27);
+pub(super) const CANCEL: Sql = Sql(28);
+pub(super) const TERMINATE: Sql = Sql(29);
+pub(super) const WAITS: Sql = Sql(30);
+pub(super) const UNLOCK_ALL: Sql = Sql(31);
+pub(super) const REGISTER_READER: Sql = Sql(32);
+pub(super) const REGISTER_WRITER: Sql = Sql(33);
+pub(super) const UNREGISTER_READER: Sql = Sql(34);
+pub(super) const UNREGISTER_WRITER: Sql = Sql(35);
+pub(super) const KEEP_FOR: Sql = Sql(36);
+pub(super) const IS_HELD_BY: Sql = Sql(37);
+pub(super) const HOLDERS: Sql = Sql(38);
+pub(super) const NO_WAITERS: Sql = Sql(39);
 
-pub(super) const TRY_PERMITS: Sql = Sql(38);
-pub(super) const UNLOCK_PERMITS: Sql = Sql(39);
-pub(super) const HAS_PERMITS: Sql = Sql(40);
-pub(super) const PERMIT_HOLDERS: Sql = Sql(41);
+pub(super) const TRY_PERMITS: Sql = Sql(40);
+pub(super) const UNLOCK_PERMITS: Sql = Sql(41);
+pub(super) const HAS_PERMITS: Sql = Sql(42);
+pub(super) const PERMIT_HOLDERS: Sql = Sql(43);
 
-pub(super) const PARTIES: Sql = Sql(42);
-pub(super) const TURN_IS_TAKEN: Sql = Sql(43);
+pub(super) const PARTIES: Sql = Sql(44);
+pub(super) const TURN_IS_TAKEN: Sql = Sql(45);
+pub(super) const TRY_ONE_PERMIT: Sql = Sql(46);
+pub(super) const UNLOCK_ONE_PERMIT: Sql = Sql(47);
 
 pub(super) const STATEMENTS: usize = TEXTS.len();
 
@@ -73,7 +76,7 @@ pub(super) const AFTER_EXCLUSIVE: &str = "x";
 /// key of those who wait for a notice, which is tried for the time of the statement, and `{2}`
 /// their channel or the key of the writers among them. Columns and `CASE` are evaluated in order: a
 /// token is younger than its lock, and a lock that was not to be had costs no transaction number.
-const TEXTS: [&str; 44] = [
+const TEXTS: [&str; 48] = [
     TRY_SQL,
     TRY_SQL,
     TRY_SHARED_SQL,
@@ -98,6 +101,8 @@ const TEXTS: [&str; 44] = [
     LOCK_SHARED_SQL,
     IS_SHAREABLE_SQL,
     IS_SHAREABLE_SQL,
+    TRY_SHARED_BESIDE_WAITERS_SQL,
+    TRY_SHARED_BESIDE_WAITERS_SQL,
     "SELECT {mark}, {number}, {restarted}, set_config('idle_session_timeout', $1, false)",
     "SELECT {mark}, pg_is_in_recovery()",
     // Process ids are used again, so another session may have that of one that is gone.
@@ -136,6 +141,8 @@ const TEXTS: [&str; 44] = [
      JOIN pg_locks ON classid = high::oid AND objid = low::oid AND objsubid = form AND {is_lock} \
      LEFT JOIN pg_stat_get_activity(NULL) USING (pid)",
     TURN_IS_TAKEN_SQL,
+    TRY_ONE_PERMIT_SQL,
+    UNLOCK_ONE_PERMIT_SQL,
 ];
 
 /// How sessions are marked, so that one is known again.
@@ -147,9 +154,16 @@ const IS_LOCK: &str = "locktype = 'advisory' AND database = \
 
 const TRY_SQL: &str = "SELECT {mark}, CASE WHEN pg_try_advisory_lock({k}) THEN {number} \
      WHEN pg_try_advisory_xact_lock({1}) THEN '0'::xid8 ELSE '1'::xid8 END, {restarted}";
+/// Tries nothing if somebody seems to wait for a notice, and answers as if the lock were held then.
+/// The plan of a statement costs more than most of it, and a look at `pg_locks` is a large part of
+/// a plan. So that look is in another statement, which follows this one where it is needed.
+const TRY_SHARED_SQL: &str = "SELECT {mark}, CASE \
+     WHEN NOT pg_try_advisory_xact_lock({1}) THEN '1'::xid8 \
+     WHEN pg_try_advisory_lock_shared({k}) THEN {number} ELSE '0'::xid8 END, {restarted}";
 /// The server lets no reader past the writers in its queue. Those who wait for a notice are seen
 /// here.
-const TRY_SHARED_SQL: &str = "SELECT {mark}, CASE WHEN {writers_wait} THEN '2'::xid8 \
+const TRY_SHARED_BESIDE_WAITERS_SQL: &str = "SELECT {mark}, CASE \
+     WHEN {writers_wait} THEN '2'::xid8 \
      WHEN pg_try_advisory_lock_shared({k}) THEN {number} \
      WHEN pg_try_advisory_xact_lock({1}) THEN '0'::xid8 ELSE '1'::xid8 END, {restarted}";
 const TRY_PAST_NOTICES_SQL: &str = "SELECT {mark}, CASE \
@@ -202,6 +216,16 @@ const TRY_PERMITS_SQL: &str = "SELECT {mark}, CASE \
      WHEN 1 THEN pg_try_advisory_xact_lock_shared($1) ELSE pg_try_advisory_xact_lock($1) END \
      THEN array(SELECT permit FROM unnest($2::int8[]) AS permit \
      WHERE pg_try_advisory_lock(permit) LIMIT $3) END AS taken OFFSET 0) AS tried";
+/// Takes the first free one of [`FEW_PERMITS`](crate::providers::sql_session::FEW_PERMITS), and says which: a plan without subqueries is begun in
+/// a third of the time. `$1` is the turnstile.
+const TRY_ONE_PERMIT_SQL: &str = "SELECT {mark}, CASE \
+     WHEN NOT pg_try_advisory_xact_lock_shared($1) THEN NULL \
+     WHEN pg_try_advisory_lock($2) THEN 0 WHEN pg_try_advisory_lock($3) THEN 1 \
+     WHEN pg_try_advisory_lock($4) THEN 2 WHEN pg_try_advisory_lock($5) THEN 3 \
+     WHEN pg_try_advisory_lock($6) THEN 4 WHEN pg_try_advisory_lock($7) THEN 5 \
+     WHEN pg_try_advisory_lock($8) THEN 6 WHEN pg_try_advisory_lock($9) THEN 7 ELSE -1 END";
+const UNLOCK_ONE_PERMIT_SQL: &str = "SELECT pg_advisory_unlock($2), CASE \
+     WHEN pg_try_advisory_xact_lock_shared($1) THEN false ELSE pg_notify($3, '') IS NOT NULL END";
 /// Who looks has the turnstile in a transaction; who waits has it while there is none, whose
 /// number is then zero.
 const TURN_IS_TAKEN_SQL: &str = "SELECT EXISTS (SELECT FROM pg_locks WHERE {is_lock} \

@@ -57,8 +57,8 @@ pub(crate) use provider::SessionProvider;
 pub(crate) use server::{Backend, Server};
 pub(crate) use settings::Settings;
 pub(crate) use traits::{
-    Access, Granted, LockSession, Notices, Opened, Part, Party, PermitKeys, Seen, SessionUse,
-    TakenPermits, Tried, Turn,
+    Access, FEW_PERMITS, Granted, LockSession, Notices, Opened, Part, Party, PermitKeys, Seen,
+    SessionUse, TakenPermits, Tried, Turn,
 };
 
 #[cfg(test)]

@@ -17,7 +17,9 @@ use super::pool::Pool;
 use super::release::{release, release_permits};
 use super::reservation::Reservation;
 use super::session::Session;
-use super::traits::{Access, Granted, LockSession, Notices, PermitKeys, TakenPermits, Turn};
+use super::traits::{
+    Access, FEW_PERMITS, Granted, LockSession, Notices, PermitKeys, TakenPermits, Turn,
+};
 use crate::background;
 use crate::clock::Timestamp;
 use crate::future::{First, join, select};
@@ -86,11 +88,14 @@ impl<S: LockSession> Wanted<S> {
         }
     }
 
-    /// Returns the keys of some permits, and of others each time, until all have been returned.
-    fn keys(&self, batch: u64) -> Option<Vec<S::Key>> {
+    /// Returns the keys of at most so many permits, beginning with this one after the first that is
+    /// tried. `None` after the last one.
+    fn keys(&self, from: u64, most: u64) -> Option<Vec<S::Key>> {
         let limit = u64::from(self.limit.get());
-        let from = batch.checked_mul(AT_ONCE).filter(|from| *from < limit)?;
-        let numbers = from..(from + AT_ONCE).min(limit);
+        if from >= limit {
+            return None;
+        }
+        let numbers = from..(from + most).min(limit);
         // Below the limit, which is a `u32`.
         let numbers = numbers.map(|number| ((self.start + number) % limit) as u32);
         Some(S::permits(&self.name, numbers))
@@ -418,9 +423,14 @@ impl<S: LockSession> Acquisition<'_, S> {
         collected: &mut Collected<S>,
         turn: Turn,
     ) -> Result<Found, (Failed, Vec<S::Key>)> {
-        let mut batch = 0;
-        while let Some(mut keys) = wanted.keys(batch) {
-            batch += 1;
+        let mut from = 0;
+        let mut at_once = match (wanted.take, turn) {
+            (1, Turn::AfterOthers) => FEW_PERMITS as u64,
+            _ => AT_ONCE,
+        };
+        while let Some(mut keys) = wanted.keys(from, at_once) {
+            from += at_once;
+            at_once = AT_ONCE;
             // The session would be given again what it has.
             self.pool.reservations.retain_unused(&mut keys);
             if keys.is_empty() {
@@ -473,7 +483,7 @@ impl<S: LockSession> Acquisition<'_, S> {
 
     /// Says whether a session has permits that this process has given up.
     async fn permits_are_unconfirmed(&self, wanted: &Wanted<S>, session: &Session<S>) -> bool {
-        let Some(mut keys) = wanted.keys(0) else {
+        let Some(mut keys) = wanted.keys(0, AT_ONCE) else {
             return false;
         };
         keys.push(wanted.keys.turnstile);

@@ -255,7 +255,9 @@ impl<S: LockSession> Pool<S> {
             Choice::Use(session) => Ok(Some(session)),
             Choice::KeepFor(session) => {
                 let patience = self.settings.patience(lease);
-                session.within(patience, session.keep_for(class)).await?;
+                // Boxed, since every acquisition would make room for it, and hardly any needs it.
+                let keeping = Box::pin(session.keep_for(class));
+                session.within(patience, keeping).await?;
                 Ok(Some(session))
             }
             Choice::Open(attempt) => attempt.wait().await.clone().map(Some),
@@ -330,7 +332,9 @@ impl<S: LockSession> Pool<S> {
             return Ok(None);
         };
         let lease = self.settings.lease;
-        let opened = S::open(&self.settings, lease, SessionUse::OneLock, permit).await;
+        // Boxed, since every wait would make room for it several times.
+        let opening = S::open(&self.settings, lease, SessionUse::OneLock, permit);
+        let opened = Box::pin(opening).await;
         let opened = opened.and_then(|opened| self.admit(&opened).map(|()| opened));
         self.lock().connecting_own.record(&opened);
         if let Err(error) = &opened {

@@ -43,7 +43,11 @@ pub(super) async fn release_what<S: LockSession>(
             shared,
             right,
             is_alone,
-        } => release_upgradeable(pool, session, &shared, &right, is_alone).await?,
+        } => {
+            // Boxed, since every release would make room for it.
+            let releasing = release_upgradeable(pool, session, &shared, &right, is_alone);
+            Box::pin(releasing).await?
+        }
     };
     match released {
         true => {

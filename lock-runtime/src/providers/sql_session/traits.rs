@@ -435,6 +435,9 @@ pub(crate) enum Part {
     HoldsAlone,
 }
 
+/// Who wants one permit asks for one of so many at first: a request for few costs less.
+pub(crate) const FEW_PERMITS: usize = 8;
+
 /// Whether others come first who wait for permits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Turn {
