@@ -216,8 +216,8 @@ const TRY_PERMITS_SQL: &str = "SELECT {mark}, CASE \
      WHEN 1 THEN pg_try_advisory_xact_lock_shared($1) ELSE pg_try_advisory_xact_lock($1) END \
      THEN array(SELECT permit FROM unnest($2::int8[]) AS permit \
      WHERE pg_try_advisory_lock(permit) LIMIT $3) END AS taken OFFSET 0) AS tried";
-/// Takes the first free one of [`FEW_PERMITS`](crate::providers::sql_session::FEW_PERMITS), and says which: a plan without subqueries is begun in
-/// a third of the time. `$1` is the turnstile.
+/// Takes the first free one of [`FEW_PERMITS`](crate::providers::sql_session::FEW_PERMITS), and says
+/// which: a plan without subqueries is begun in a third of the time. `$1` is the turnstile.
 const TRY_ONE_PERMIT_SQL: &str = "SELECT {mark}, CASE \
      WHEN NOT pg_try_advisory_xact_lock_shared($1) THEN NULL \
      WHEN pg_try_advisory_lock($2) THEN 0 WHEN pg_try_advisory_lock($3) THEN 1 \
