@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use lock_runtime::{AcquireRequest, DistributedSemaphore, LockErrorKind, LockMode, LockProvider};
 use lock_tests::{Scratch, Windows, eventually, run};
+use rustix::fs::{FlockOperation, flock};
 
 use crate::file_modes::{Directory, Foreign, ask, get, is_free, wait, within};
 use crate::file_only::{BOUND, DEADLINE};
@@ -385,8 +386,13 @@ impl Neighbour {
         let is_over = over.clone();
         let thread = std::thread::spawn(move || {
             while !is_over.load(Ordering::Relaxed) {
-                files.iter().for_each(|file| file.lock().unwrap());
-                files.iter().rev().for_each(|file| file.unlock().unwrap());
+                let all = |operation| {
+                    files
+                        .iter()
+                        .for_each(|file| flock(file, operation).unwrap())
+                };
+                all(FlockOperation::LockExclusive);
+                all(FlockOperation::Unlock);
             }
         });
         Self {
