@@ -153,6 +153,49 @@ fn an_upgrade_that_is_taken_back_leaves_the_reader() {
     );
 }
 
+#[test]
+fn an_upgrade_that_waits_holds_new_readers_back() {
+    holds_but_with(
+        &[(
+            "upgrade.lua",
+            "if is_open then redis.call('SET', lock, writer .. UPGRADE, 'PX', lease) end",
+            "",
+        )],
+        |table| async move {
+            assert!(!table.waits("lk1:h:1:a", "u").await);
+            assert!(!table.waits("lk1:h:1:c", "r").await);
+            let ask = ["lk1:h:1:b", LEASE, "1", "lk1:grants:all", "lk1:h:1:a", "7"];
+            table.run("UPGRADE", &ask).await;
+            let came_past = table.dotnet.read("net1", 60_000).await;
+            demand(
+                !came_past && table.waits("lk1:h:1:d", "r").await,
+                "a reader came past an upgrade that waits",
+            )
+        },
+    );
+}
+
+#[test]
+fn a_late_request_does_not_begin_an_upgrade_again() {
+    holds_but_with(
+        &[(
+            "upgrade.lua",
+            "tonumber(ARGV[6]) < tonumber(begun)",
+            "false",
+        )],
+        |table| async move {
+            assert!(!table.waits("lk1:h:1:a", "u").await);
+            assert!(!table.waits("lk1:h:1:c", "r").await);
+            let ask = ["lk1:h:1:b", LEASE, "1", "lk1:grants:all", "lk1:h:1:a", "7"];
+            assert_ne!(table.run("UPGRADE", &ask).await, Value::Int(0));
+            let take_back = ["lk1:h:1:b", "lk1:h:1:a", "7", LEASE];
+            table.run("UPGRADE_WITHDRAW", &take_back).await;
+            let late = table.run("UPGRADE", &ask).await;
+            demand(late == Value::Int(0), "an upgrade is begun again")
+        },
+    );
+}
+
 /// Nobody else tells the upgrade that it is alone.
 #[test]
 fn the_last_reader_to_leave_tells_who_waits_to_write() {

@@ -133,32 +133,6 @@ fn an_upgrade_that_counts_no_readers_is_found() {
 }
 
 #[test]
-fn an_upgrade_that_holds_nobody_back_is_found() {
-    is_found(
-        Kind::ReadWrite,
-        &[(
-            "upgrade.lua",
-            "if is_open then redis.call('SET', lock, writer .. UPGRADE, 'PX', lease) end",
-            "",
-        )],
-        "",
-    );
-}
-
-#[test]
-fn a_late_upgrade_that_begins_again_is_found() {
-    is_found(
-        Kind::ReadWrite,
-        &[(
-            "upgrade.lua",
-            "tonumber(ARGV[6]) < tonumber(begun)",
-            "false",
-        )],
-        "begun again",
-    );
-}
-
-#[test]
 fn a_token_that_is_not_drawn_is_found() {
     is_found(
         Kind::ReadWrite,
