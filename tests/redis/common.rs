@@ -16,6 +16,9 @@ use redis::{FromRedisValue, cmd};
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 /// The time within which everything happens that must happen soon, on a loaded machine too.
 pub(crate) const BOUND: Duration = Duration::from_secs(10);
+/// By so much a lease may end sooner, since the server's clock is cut to whole milliseconds. The
+/// holder's margin is longer.
+pub(crate) const TICK: Duration = Duration::from_millis(1);
 
 /// Runs a test with a server of its own, where one is installed.
 pub(crate) fn with_server<F>(test: impl FnOnce(Server) -> F + Send + 'static)

@@ -85,6 +85,32 @@ async fn outlives(
     guard.release().await.unwrap();
 }
 
+/// The server's clock is cut to whole milliseconds.
+#[test]
+fn min_hold_is_no_fraction_of_a_millisecond_shorter() {
+    with_server(|server| async move {
+        let min_hold = Duration::from_millis(20);
+        for mode in [LockMode::Exclusive, LockMode::Write, permits(1, 1)] {
+            let (holder, other) = (server.provider().await, server.provider().await);
+            let held = AnyLock::on(mode, holder, "tick").min_hold(min_hold);
+            let wanted = AnyLock::on(mode, other, "tick");
+            for round in 0..40 {
+                let guard = held.acquire().await.unwrap();
+                let granted = Instant::now();
+                guard.release().await.unwrap();
+                let next = loop {
+                    if let Some(next) = wanted.try_acquire().await.unwrap() {
+                        break next;
+                    }
+                };
+                let after = granted.elapsed();
+                assert!(after >= min_hold, "{mode:?}, round {round}: {after:?}");
+                next.release().await.unwrap();
+            }
+        }
+    });
+}
+
 #[test]
 fn waiters_are_served_in_order_when_min_hold_ends() {
     with_server(|server| async move {

@@ -10,8 +10,10 @@ if not let_go(ARGV[1], ARGV[4]) then
   return 0
 end
 -- The owner's own requests, such as a renewal that is still on its way, change nothing any more.
-put(ARGV[3], take, now + ARGV[2])
-live_at_least(ARGV[2])
+-- The clock was cut to whole milliseconds, which must not make it shorter.
+local left = ARGV[2] + 1
+put(ARGV[3], take, now + left)
+live_at_least(left)
 -- The head of the queue looks anew when they end, and the next one in case the head is dead
 -- although somebody listens to its channel.
 tell_the_first(2)
