@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lock_runtime::{LockError, LockErrorKind, LockProvider, distributed_lock};
+use lock_runtime::{LockError, LockErrorKind, LockMode, LockProvider, distributed_lock};
+use lock_tests::any_lock::permits;
 use lock_tests::proxy::Flow;
-use lock_tests::{nobody_is_accused, nobody_is_accused_under_load};
+use lock_tests::{AnyLock, nobody_is_accused, nobody_is_accused_under_load};
+use rustix::process::{Pid, Signal, kill_process};
 
-use crate::common::{BOUND, connected, lock, take, through, with_server};
+use crate::common::{BOUND, connected, enter, lock, take, through, with_server};
 
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -100,5 +102,62 @@ fn a_held_lock_is_known_to_be_held_within_a_short_timeout() {
             .unwrap_err();
         assert_eq!(error.kind(), LockErrorKind::Contended, "{error}");
         server.until_waiting(0).await;
+    });
+}
+
+/// What this process has given up, and the server still has, is no holder for those who wait.
+#[test]
+fn what_was_given_up_lets_nobody_time_out() {
+    let write = LockMode::Write;
+    let cases = [
+        (LockMode::Exclusive, LockMode::Exclusive),
+        (write, write),
+        (write, LockMode::Read),
+        (LockMode::Read, write),
+        (LockMode::Upgradeable, LockMode::Upgradeable),
+        (permits(1, 1), permits(1, 1)),
+        (permits(2, 3), permits(2, 3)),
+    ];
+    with_server(move |server| async move {
+        for (had, wanted) in cases {
+            let builder = server
+                .builder()
+                .response_timeout(Duration::from_millis(500));
+            let provider = connected(builder).await;
+            let held = enter(&provider, "order", had).await;
+            let holders =
+                "SELECT DISTINCT pid FROM pg_locks WHERE locktype = 'advisory' AND granted";
+            let rows = server.raw.query(holders, &[]).await.unwrap();
+            let stopped: Vec<_> = rows
+                .iter()
+                .map(|row| Pid::from_raw(row.get(0)).unwrap())
+                .collect();
+            assert!(!stopped.is_empty());
+            for pid in &stopped {
+                kill_process(*pid, Signal::STOP).unwrap();
+            }
+            assert!(provider.release(&held).await.is_err(), "nobody answers");
+            let waiting = AnyLock::on(wanted, provider.clone(), "order");
+            let mut seen = Vec::new();
+            for timeout in [100, 700, 2_500] {
+                let timeout = Duration::from_millis(timeout);
+                seen.push(waiting.acquire_for(timeout).await.map(drop));
+            }
+            for pid in stopped {
+                kill_process(pid, Signal::CONT).unwrap();
+            }
+            for late in seen {
+                let late = late.unwrap_err();
+                let kind = late.kind();
+                assert_eq!(
+                    kind,
+                    LockErrorKind::ProviderUnavailable,
+                    "{had:?}, {wanted:?}: {late}"
+                );
+            }
+            let free = waiting.acquire_for(BOUND).await.expect("nobody has it");
+            free.release().await.unwrap();
+            server.until_free(BOUND).await;
+        }
     });
 }

@@ -212,3 +212,40 @@ fn a_right_that_was_given_up_is_no_holder() {
         provider.release(&free).await.unwrap();
     });
 }
+
+/// A reader that this process has given up is in the way, and is nobody else.
+#[test]
+fn a_reader_that_was_given_up_is_no_other_reader() {
+    with_server(|server| async move {
+        let builder = server
+            .builder()
+            .response_timeout(Duration::from_millis(500));
+        let provider = connected(builder).await;
+        let grant = enter(&provider, "order", UPGRADEABLE).await;
+        let read = enter(&provider, "order", LockMode::Read).await;
+        let reader = format!(
+            "SELECT DISTINCT pid FROM pg_locks WHERE locktype = 'advisory' AND pid NOT IN \
+             (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 \
+             AND (classid::bigint << 32) | objid::bigint = {})",
+            advisory_key("order\0upgrade")
+        );
+        let row = server.raw.query_one(&reader, &[]).await.unwrap();
+        let stopped = Pid::from_raw(row.get(0)).unwrap();
+        kill_process(stopped, Signal::STOP).unwrap();
+        assert!(provider.release(&read).await.is_err(), "nobody answers");
+        let mut seen = Vec::new();
+        for waits in [false, true] {
+            let (request, interest) = request("order", LockMode::Write, waits);
+            let upgrading = provider.upgrade(&grant, &request);
+            let late = tokio::time::timeout(Duration::from_secs(3), upgrading).await;
+            seen.push((late.map(|it| it.map(drop)), interest.is_contended()));
+        }
+        kill_process(stopped, Signal::CONT).unwrap();
+        assert!(seen.iter().all(|(_, contended)| !contended), "{seen:?}");
+        let error = seen.remove(0).0.expect("in time").unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::ProviderUnavailable, "{error}");
+        let (request, _interest) = request("order", LockMode::Write, true);
+        let alone = provider.upgrade(&grant, &request).await.expect("alone");
+        provider.release(&alone).await.unwrap();
+    });
+}

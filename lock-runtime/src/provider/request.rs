@@ -252,6 +252,11 @@ impl AcquireRequest {
         }
     }
 
+    /// Tells whether contention was reported.
+    pub(crate) fn is_contended(&self) -> bool {
+        self.interest.is_contended()
+    }
+
     /// Does the same as [`report_contention`](Self::report_contention), and says who the holder is.
     /// The callers' errors then name it.
     pub fn report_holder(&self, holder: Holder) {

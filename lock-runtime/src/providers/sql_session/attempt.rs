@@ -134,7 +134,9 @@ impl<S: LockSession> Acquisition<'_, S> {
             }
             Ok(Tried::Held { others_wait }) => {
                 self.recovered();
-                if self.pool.roster.has_ended_ones() && self.is_unconfirmed(session, key).await {
+                if self.pool.roster.has_ended_ones()
+                    && self.is_unconfirmed(session, key, None).await
+                {
                     return Ok(Found::Unconfirmed(reservation));
                 }
                 self.request.report_contention();
@@ -162,12 +164,20 @@ impl<S: LockSession> Acquisition<'_, S> {
         }
     }
 
-    /// Says whether a session has the lock that this process has given up, or nobody has it any
-    /// more. Then nobody else was seen to hold it.
-    pub(super) async fn is_unconfirmed(&self, session: &Session<S>, key: S::Key) -> bool {
+    /// Says whether nobody has the lock but sessions that this process has given up, and the one
+    /// that asks. Then nobody else was seen to hold it.
+    pub(super) async fn is_unconfirmed(
+        &self,
+        session: &Session<S>,
+        key: S::Key,
+        asking: Option<S::Pid>,
+    ) -> bool {
         let holders = session.client.holders(key);
         match session.within(self.patience(), holders).await {
-            Ok(Some(pids)) => pids.is_empty() || self.pool.roster.serve_ended_ones(&pids),
+            Ok(Some(mut pids)) => {
+                pids.retain(|pid| asking != Some(*pid));
+                self.pool.roster.serves_ended_ones_alone(&pids)
+            }
             // The server cannot tell.
             Ok(None) => false,
             // It did not tell: nobody was seen.

@@ -245,7 +245,9 @@ impl<S: LockSession> Acquisition<'_, S> {
                         tokio::time::sleep(jittered(SHORT)).await;
                         continue;
                     }
-                    self.request.report_contention();
+                    if !matches!(found, Found::NotYet) || !own_turn() {
+                        self.request.report_contention();
+                    }
                     return Ok(Tried::Refused(session, asking));
                 }
                 Err((failed, attempted)) => {
@@ -404,7 +406,11 @@ impl<S: LockSession> Acquisition<'_, S> {
                 return Ok(true);
             }
             self.recovered();
-            self.request.report_contention();
+            if !self.pool.roster.has_ended_ones()
+                || !self.permits_are_unconfirmed(wanted, session).await
+            {
+                self.request.report_contention();
+            }
             let pause = tokio::time::sleep(jittered(LOOKS_EVERY));
             let told = select(hearing.notices.arrived(), pause);
             let over = select(session.liveness().ended(), turn.is_lost());

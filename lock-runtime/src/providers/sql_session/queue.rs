@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::acquisition::Acquisition;
+use super::attempt::given_up;
 use super::fault::ClientError;
 use super::reservation::Reservation;
 use super::session::Session;
 use super::traits::{Answer, LockSession, Seen};
+use crate::clock::Timestamp;
 use crate::future::{First, select};
 use crate::provider::Grant;
 use crate::providers::kit::fault::unanswered;
@@ -33,9 +35,10 @@ pub(super) enum Stood {
     /// granted just then.
     Ended,
     /// Nobody wants the lock any more. What was to be left was left if this is `clean`, and else
-    /// the session has ended.
+    /// the session has ended. `why` is the error of who did not want to wait.
     Abandoned {
         clean: bool,
+        why: LockError,
     },
     /// The session has ended.
     Nothing,
@@ -110,31 +113,29 @@ impl<S: LockSession> Acquisition<'_, S> {
         reservation.bind(session.number());
         let idle = self.pool.settings.claim_within(self.request.lease());
         let leaving = Leaving::Everything;
-        let stood = self.stand_in_queue(session, &reservation, idle, leaving, true);
+        let stood = self.stand_in_queue(session, &reservation, idle, leaving);
         match stood.await? {
             Stood::Granted => self.claim(session, reservation).await,
             Stood::Ended => self.release_ended_wait(session, reservation).await,
-            Stood::Abandoned { clean } => {
+            Stood::Abandoned { clean, why } => {
                 if clean {
                     drop(reservation);
                     self.pool.return_session(session);
                 }
-                Err(LockErrorKind::Contended.into())
+                Err(why)
             }
             Stood::Nothing => Ok(None),
         }
     }
 
     /// Stands in the server's queue on this session until the lock is granted or nobody wants it
-    /// any more. `was_held` says whether somebody was seen to be in the way before. After an error
-    /// the session has ended.
+    /// any more. After an error the session has ended.
     pub(super) async fn stand_in_queue(
         &mut self,
         session: &Arc<Session<S>>,
         reservation: &Reservation<S::Key>,
         idle: Duration,
         leaving: Leaving,
-        was_held: bool,
     ) -> Result<Stood, LockError> {
         let mut granting = Box::pin(session.lock(reservation.key, reservation.access, idle));
         let mut missed = false;
@@ -142,8 +143,8 @@ impl<S: LockSession> Acquisition<'_, S> {
             true => (self.request.lease() / 3).clamp(*CHECKS.start(), *CHECKS.end()),
             false => NO_WAIT,
         };
-        // Only a look can show who is in the way of those who have not tried before.
-        let mut every = match was_held {
+        // Only a look can show who is in the way of those who have seen nobody yet.
+        let mut every = match self.request.is_contended() {
             true => checks,
             false => NO_WAIT,
         };
@@ -157,17 +158,30 @@ impl<S: LockSession> Acquisition<'_, S> {
                     let clean = self
                         .cancel_wait(session, reservation, granting, leaving)
                         .await;
-                    return Ok(Stood::Abandoned { clean });
+                    let why = LockErrorKind::Contended.into();
+                    return Ok(Stood::Abandoned { clean, why });
                 }
                 First::Right(First::Right(())) => match self.look_at(session).await {
                     // Abandoned meanwhile, which is looked at next.
                     Ok(None) => {}
                     Ok(Some(Seen { waits: true, .. })) => {
                         missed = false;
-                        self.request.report_contention();
-                        if !self.request.waits() {
+                        let key = reservation.key;
+                        let why = match self.is_behind_own(session, key).await {
+                            true => given_up(),
+                            false => {
+                                self.request.report_contention();
+                                LockErrorKind::Contended.into()
+                            }
+                        };
+                        let is_late = self.deadline.end().is_none_or(Timestamp::has_passed);
+                        if !self.request.waits() && (why.is_contention() || is_late) {
                             let clean = self.cancel_wait(session, reservation, granting, leaving);
-                            return Ok(Stood::Abandoned { clean: clean.await });
+                            let clean = clean.await;
+                            return Ok(Stood::Abandoned { clean, why });
+                        }
+                        if !self.request.waits() {
+                            every = NO_WAIT;
                         }
                     }
                     // The wait was granted or ended; if the word of it does not come soon, it is
@@ -250,6 +264,21 @@ impl<S: LockSession> Acquisition<'_, S> {
                     false => Err(error),
                 }
             }
+        }
+    }
+
+    /// Says whether this session waits for nobody but what this process has given up.
+    async fn is_behind_own(&self, session: &Session<S>, key: S::Key) -> bool {
+        if !self.pool.roster.has_ended_ones() {
+            return false;
+        }
+        match self.pool.shared(self.pool.settings.lease).await {
+            Ok(shared) => {
+                self.is_unconfirmed(&shared, key, Some(session.backend.pid))
+                    .await
+            }
+            // Nobody can tell who is in the way.
+            Err(_) => true,
         }
     }
 

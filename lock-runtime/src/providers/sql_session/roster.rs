@@ -122,6 +122,16 @@ impl<S: LockSession> Roster<S> {
         state.sessions.iter().any(|(_, known)| known.has_ended())
     }
 
+    /// Says whether all these processes of the server serve sessions of ours that have ended.
+    pub(super) fn serves_ended_ones_alone(&self, pids: &[S::Pid]) -> bool {
+        let state = self.lock();
+        let has_ended = |pid: &S::Pid| {
+            let mut sessions = state.sessions.iter();
+            sessions.any(|(backend, known)| backend.pid == *pid && known.has_ended())
+        };
+        pids.iter().all(has_ended)
+    }
+
     /// Says whether one of these processes of the server serves a session of ours that has ended.
     pub(super) fn serve_ended_ones(&self, pids: &[S::Pid]) -> bool {
         let state = self.lock();

@@ -133,7 +133,7 @@ impl<S: LockSession> Acquisition<'_, S> {
                 Ok(Tried::Granted(_)) => drop(wanted.next()),
                 Ok(Tried::Held { .. })
                     if self.pool.roster.has_ended_ones()
-                        && self.is_unconfirmed(session, lock.key).await =>
+                        && self.is_unconfirmed(session, lock.key, None).await =>
                 {
                     let is_late = self.deadline.end().is_some_and(Timestamp::has_passed);
                     if is_late || self.request.is_abandoned() {
@@ -199,14 +199,14 @@ impl<S: LockSession> Acquisition<'_, S> {
         lock: &Reservation<S::Key>,
         idle: Duration,
     ) -> Result<bool, LockError> {
-        let stood = self.stand_in_queue(session, lock, idle, Leaving::Everything, false);
+        let stood = self.stand_in_queue(session, lock, idle, Leaving::Everything);
         match stood.await? {
             Stood::Granted => Ok(true),
             Stood::Ended => {
                 self.leave(session).await?;
                 Ok(false)
             }
-            Stood::Abandoned { clean } => {
+            Stood::Abandoned { clean, .. } => {
                 if clean {
                     self.pool.return_session(session);
                 }
@@ -245,10 +245,16 @@ impl<S: LockSession> Acquisition<'_, S> {
             return Err(lost(why));
         }
         // Beside what the session shares.
-        let alone = match self.pool.reserve_upgrade(self.key) {
-            Ok(alone) => alone,
-            Err(Some(error)) => return Err(error),
-            Err(None) => return Err(LockErrorKind::Contended.into()),
+        let alone = loop {
+            match self.pool.reserve_upgrade(self.key) {
+                Ok(alone) => break alone,
+                // What this process has given up is being released.
+                Err(Some(error)) if !self.tolerates(&error) => return Err(error),
+                Err(Some(_)) if !self.request.is_abandoned() => {}
+                Err(_) => return Err(LockErrorKind::Contended.into()),
+            }
+            let pause = tokio::time::sleep(CLEANUP_POLL);
+            select(self.request.abandoned(), pause).await;
         };
         // If the session ends meanwhile, the grant is lost that it has now.
         let granted = loop {
@@ -257,7 +263,7 @@ impl<S: LockSession> Acquisition<'_, S> {
             }
             // When the wait is over, the session is kept for as long as before.
             let idle = session.lease();
-            let stood = self.stand_in_queue(session, &alone, idle, Leaving::TheLock, false);
+            let stood = self.stand_in_queue(session, &alone, idle, Leaving::TheLock);
             match stood.await? {
                 Stood::Granted => {
                     let claiming = session.claim(idle);
@@ -277,7 +283,7 @@ impl<S: LockSession> Acquisition<'_, S> {
                         return Err(error);
                     }
                 }
-                Stood::Abandoned { .. } => return Err(LockErrorKind::Contended.into()),
+                Stood::Abandoned { why, .. } => return Err(why),
                 Stood::Nothing => {
                     return Err(LockError::new(LockErrorKind::ProviderUnavailable)
                         .with_detail(session.liveness().why_ended().unwrap_or_default()));
