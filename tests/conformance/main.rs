@@ -24,23 +24,24 @@ mod file_permits;
 #[cfg(feature = "file")]
 mod file_shared;
 
-conformance!(in_process: several, tokens, read_write, upgradeable, permits, holders, holders_read_write, holders_permits);
+conformance!(in_process: several, tokens, read_write, upgradeable, permits, holders,
+    holders_read_write, holders_permits);
 conformance!(in_process_write: tokens);
 conformance!(in_process_only_permit:);
 conformance!(in_process_last_permit:);
 // What users test their programs with behaves like the real ones.
-conformance!(testing: several, tokens, leases, read_write, read_write_apart, read_write_losses, upgradeable,
-    upgradeable_losses, permits, permits_apart, permits_losses, holders, holders_read_write,
-    holders_permits);
+conformance!(testing: several, tokens, leases, read_write, read_write_apart, read_write_losses,
+    upgradeable, upgradeable_losses, permits, permits_apart, permits_losses, holders,
+    holders_read_write, holders_permits);
 // A provider as it was written before there were other kinds than mutexes.
 conformance!(plain: several, tokens, leases, mutexes_only);
 conformance!(testing_write: tokens, leases);
 conformance!(testing_only_permit: leases);
 conformance!(testing_last_permit: leases);
 #[cfg(feature = "file")]
-conformance!(file: several, tokens, processes, read_write, read_write_apart, read_write_losses,
-    read_write_processes, permits, permits_apart, permits_losses, permits_processes, holders,
-    holders_read_write, holders_permits, holders_processes);
+conformance!(file: several, several_processes, tokens, processes, read_write, read_write_apart,
+    read_write_losses, read_write_processes, permits, permits_apart, permits_losses,
+    permits_processes, holders, holders_read_write, holders_permits, holders_processes);
 #[cfg(feature = "file")]
 conformance!(file_write: tokens, processes);
 #[cfg(feature = "file")]
@@ -48,9 +49,10 @@ conformance!(file_only_permit: processes);
 #[cfg(feature = "file")]
 conformance!(file_last_permit: processes);
 #[cfg(feature = "postgres")]
-conformance!(postgres: several, tokens, processes, leases, leased_processes, read_write, read_write_apart,
-    read_write_fair, read_write_processes, upgradeable, permits, permits_apart, permits_processes,
-    holders, holders_read_write, holders_permits, holders_processes);
+conformance!(postgres: several, several_processes, several_leased_processes, tokens, processes,
+    leases, leased_processes, read_write, read_write_apart, read_write_fair, read_write_processes,
+    upgradeable, upgradeable_processes, permits, permits_apart, permits_processes, holders,
+    holders_read_write, holders_permits, holders_processes);
 #[cfg(feature = "postgres")]
 conformance!(postgres_write: tokens, processes, leases, leased_processes);
 #[cfg(feature = "postgres")]
@@ -63,10 +65,11 @@ fn postgres() {
     lock_tests::skip::because("the feature `postgres` is not compiled in");
 }
 #[cfg(feature = "redis")]
-conformance!(redis: several, tokens, processes, leases, leased_processes, read_write, read_write_apart,
-    read_write_fair, read_write_losses, read_write_processes, upgradeable, upgradeable_losses,
-    permits, permits_apart, permits_losses, permits_processes, holders, holders_read_write,
-    holders_permits, holders_processes);
+conformance!(redis: several, several_processes, several_leased_processes, tokens, processes, leases,
+    leased_processes, read_write, read_write_apart, read_write_fair, read_write_losses,
+    read_write_processes, upgradeable, upgradeable_processes, upgradeable_losses, permits,
+    permits_apart, permits_losses, permits_processes, holders, holders_read_write, holders_permits,
+    holders_processes);
 #[cfg(feature = "redis")]
 conformance!(redis_write: tokens, processes, leases, leased_processes);
 #[cfg(feature = "redis")]
@@ -75,13 +78,15 @@ conformance!(redis_only_permit: processes, leases, leased_processes);
 conformance!(redis_last_permit: processes, leases, leased_processes);
 // With nothing but the rights that the guide to Redis asks for.
 #[cfg(feature = "redis")]
-conformance!(redis_least_privilege: several, tokens, processes, leases, leased_processes, read_write,
-    read_write_apart, read_write_fair, read_write_processes, upgradeable, permits, permits_apart,
+conformance!(redis_least_privilege: several, several_processes, several_leased_processes, tokens,
+    processes, leases, leased_processes, read_write, read_write_apart, read_write_fair,
+    read_write_processes, upgradeable, upgradeable_processes, permits, permits_apart,
     permits_processes, holders, holders_read_write, holders_permits, holders_processes);
 // Behind a sentinel.
 #[cfg(feature = "redis")]
-conformance!(redis_sentinel: several, tokens, processes, leases, leased_processes, read_write,
-    read_write_apart, read_write_fair, read_write_processes, upgradeable, permits, permits_apart,
+conformance!(redis_sentinel: several, several_processes, several_leased_processes, tokens,
+    processes, leases, leased_processes, read_write, read_write_apart, read_write_fair,
+    read_write_processes, upgradeable, upgradeable_processes, permits, permits_apart,
     permits_processes, holders, holders_read_write, holders_permits, holders_processes);
 #[cfg(not(feature = "redis"))]
 #[test]
@@ -89,9 +94,10 @@ fn redis() {
     lock_tests::skip::because("the feature `redis` is not compiled in");
 }
 #[cfg(feature = "zookeeper")]
-conformance!(zookeeper: several, tokens, processes, leases, leased_processes, read_write, read_write_apart,
-    read_write_fair, read_write_losses, read_write_processes, permits, permits_apart, permits_losses,
-    permits_processes, holders, holders_read_write, holders_permits, holders_processes);
+conformance!(zookeeper: several, several_processes, several_leased_processes, tokens, processes,
+    leases, leased_processes, read_write, read_write_apart, read_write_fair, read_write_losses,
+    read_write_processes, permits, permits_apart, permits_losses, permits_processes, holders,
+    holders_read_write, holders_permits, holders_processes);
 #[cfg(feature = "zookeeper")]
 conformance!(zookeeper_write: tokens, processes, leases, leased_processes);
 #[cfg(feature = "zookeeper")]

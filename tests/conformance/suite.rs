@@ -70,6 +70,13 @@ macro_rules! cases {
         cases!($provider => several:
             all_or_none_are_held, several_dropped_at_every_poll, several_never_wait_in_a_circle);
     };
+    (several_processes $provider:ident) => {
+        cases!($provider => several_processes:
+            a_killed_holder_of_several_costs_a_lease, a_killed_waiter_for_several_leaves_nothing);
+    };
+    (several_leased_processes $provider:ident) => {
+        cases!($provider => several_processes: a_frozen_holder_of_several_is_lost);
+    };
     (holders $provider:ident) => {
         cases!($provider => holders: a_holder_of_this_process_is_told);
     };
@@ -128,6 +135,12 @@ macro_rules! cases {
     };
     (upgradeable_losses $provider:ident) => {
         cases!($provider => upgradeable: a_loss_ends_an_upgrade);
+    };
+    (upgradeable_processes $provider:ident) => {
+        cases!($provider => upgradeable_processes:
+            a_killed_reader_that_may_upgrade_costs_a_lease, a_killed_upgrade_lets_readers_in,
+            a_killed_writer_that_was_upgraded_costs_a_lease,
+            a_frozen_one_that_may_upgrade_is_lost);
     };
     (permits $provider:ident) => {
         cases!($provider => permits:

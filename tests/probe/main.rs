@@ -13,7 +13,9 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lock_runtime::{Grant, LockError, LockMode, LockProvider};
+use lock_runtime::{
+    DistributedMultiLock, FencingToken, Grant, LockError, LockMode, LockProvider, MultiLockGuard,
+};
 use lock_tests::any_lock::ModeWord;
 use lock_tests::{AnyGuard, AnyLock, boot_nanos, fairness};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -63,6 +65,7 @@ async fn serve(
     let mut lock = AnyLock::on(mode, Arc::clone(provider), name);
     let mut contention = Contention::default();
     let mut guard: Option<AnyGuard> = None;
+    let mut several: Option<MultiLockGuard> = None;
     let mut grant: Option<Grant> = None;
     while let Some(line) = commands.recv().await {
         let words: Vec<_> = line.splitn(3, ' ').collect();
@@ -77,6 +80,12 @@ async fn serve(
                 guard = acquired(lock.acquire_for(timeout).await);
             }
             ["try"] => guard = acquired(lock.acquire_for(Duration::ZERO).await),
+            ["upgrade"] => guard = acquired(upgraded(guard.take()).await),
+            ["several", names] => {
+                let locks = DistributedMultiLock::on(Arc::clone(provider), names.split(','));
+                several = taken(locks.acquire().await, |_| None);
+            }
+            ["several-lost"] => say_lost(several.as_ref().expect("they are held").is_lost()),
             ["hammer"] => {
                 while guard.is_none() {
                     guard = lock.try_acquire().await.expect("the provider answers");
@@ -119,12 +128,7 @@ async fn serve(
                 say("dropped");
             }
             ["is-lost"] => {
-                let lost = guard.as_ref().expect("a lock is held").is_lost();
-                say(&format!(
-                    "{} {}",
-                    if lost { "lost" } else { "valid" },
-                    boot_nanos()
-                ));
+                say_lost(guard.as_ref().expect("a lock is held").is_lost());
             }
             ["watch"] => {
                 let lost = guard.as_ref().expect("a lock is held").lost();
@@ -199,10 +203,22 @@ async fn work(lock: &AnyLock, rounds: u32, file: &Path) {
     say("done");
 }
 
+async fn upgraded(guard: Option<AnyGuard>) -> Result<AnyGuard, LockError> {
+    let Some(AnyGuard::Upgradeable(reader)) = guard else {
+        panic!("it cannot be upgraded: {guard:?}");
+    };
+    let writer = reader.upgrade().await.map_err(LockError::from)?;
+    Ok(AnyGuard::Write(writer))
+}
+
 fn acquired(answer: Result<AnyGuard, LockError>) -> Option<AnyGuard> {
+    taken(answer, AnyGuard::fencing_token)
+}
+
+fn taken<T>(answer: Result<T, LockError>, token: impl Fn(&T) -> Option<FencingToken>) -> Option<T> {
     match answer {
         Ok(guard) => {
-            let token = guard.fencing_token().map_or(0, |token| token.get());
+            let token = token(&guard).map_or(0, |token| token.get());
             say(&format!("acquired {} {token}", boot_nanos()));
             Some(guard)
         }
@@ -211,6 +227,11 @@ fn acquired(answer: Result<AnyGuard, LockError>) -> Option<AnyGuard> {
             None
         }
     }
+}
+
+fn say_lost(is_lost: bool) {
+    let word = if is_lost { "lost" } else { "valid" };
+    say(&format!("{word} {}", boot_nanos()));
 }
 
 fn say_failed(error: &LockError) {

@@ -22,10 +22,12 @@ pub(crate) mod permits;
 pub(crate) mod processes;
 pub(crate) mod read_write;
 pub(crate) mod several;
+pub(crate) mod several_processes;
 pub(crate) mod shared_losses;
 pub(crate) mod timeouts;
 pub(crate) mod tokens;
 pub(crate) mod upgradeable;
+pub(crate) mod upgradeable_processes;
 
 use std::sync::Arc;
 

@@ -17,8 +17,11 @@ use crate::unprivileged::unprivileged;
 /// Dropping it kills the process. These are the commands, and what it answers:
 ///
 /// - `as MODE`: nothing. From now on its lock is of this mode: `exclusive`, as at first, `read`,
-///   `write` or `TAKE/LIMIT`.
+///   `write`, `upgradeable` or `TAKE/LIMIT`.
 /// - `acquire`, `acquire-for MS` and `try`: `acquired NANOS TOKEN`, or `failed KIND MESSAGE`.
+/// - `upgrade`: the same. Its upgradeable read becomes a write.
+/// - `several NAMES`: the same, with the token 0, for the mutexes of these names, which are separated
+///   by commas. `several-lost` answers as `is-lost` does.
 /// - `hammer`: `acquired NANOS -` when it has the lock. It tries again and again without a pause.
 /// - `job MS`: `job ran NANOS` or `job skipped`. It calls a job with this `min_hold`, under a
 ///   lock of its mode, which is skipped where the lock is held.
