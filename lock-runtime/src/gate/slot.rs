@@ -118,8 +118,21 @@ pub(crate) fn enter(
     let is_it = |slot: &Slot| slot.space == space && slot.name == *name;
     let slot = SLOTS.find_or_add(&(space, name), is_it, |hash| {
         name.validate()?;
-        let slot = Slot::new(space, hash, name.clone(), kind, Arc::clone(source));
-        Ok::<_, LockError>(Arc::new(slot))
+        let shared = match kind {
+            LockKind::Mutex => None,
+            _ => Some(Box::new(Shared::new())),
+        };
+        // Made in one place, since it is large and may be made for each call.
+        Ok::<_, LockError>(Arc::new(Slot {
+            space,
+            hash,
+            name: name.clone(),
+            kind,
+            first: Arc::clone(source),
+            is_busy: AtomicBool::new(false),
+            state: Mutex::default(),
+            shared,
+        }))
     })?;
     if slot.kind != kind {
         return Err(slot.of_another_kind());
@@ -139,25 +152,6 @@ pub(crate) fn entries() -> usize {
 }
 
 impl Slot {
-    fn new(
-        space: LockSpace,
-        hash: u64,
-        name: LockName,
-        kind: LockKind,
-        first: Arc<Source>,
-    ) -> Self {
-        Self {
-            space,
-            hash,
-            name,
-            kind,
-            first,
-            is_busy: AtomicBool::new(false),
-            state: Mutex::default(),
-            shared: (kind != LockKind::Mutex).then(|| Box::new(Shared::new())),
-        }
-    }
-
     #[cold]
     fn of_another_kind(&self) -> LockError {
         self.error(LockErrorKind::InvalidConfig)

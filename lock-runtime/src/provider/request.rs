@@ -253,6 +253,7 @@ impl AcquireRequest {
     }
 
     /// Tells whether contention was reported.
+    #[cfg(feature = "postgres")]
     pub(crate) fn is_contended(&self) -> bool {
         self.interest.is_contended()
     }
