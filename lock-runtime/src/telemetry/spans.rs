@@ -21,8 +21,9 @@ pub(crate) struct Call {
 
 impl Call {
     /// Opens the span. `mode` is empty for a mutex, whose span has no such value.
+    #[inline]
     pub(crate) fn new(template: &'static str, name: &LockName, mode: &'static str) -> Self {
-        Self::open(template, &name.shown(), mode)
+        Self::open(template, name.shown(), mode)
     }
 
     /// Opens the span of a call that wants several locks.
@@ -32,10 +33,11 @@ impl Call {
         mode: &'static str,
     ) -> Self {
         let names: Vec<_> = names.iter().map(|name| name.shown().to_string()).collect();
-        Self::open(template, &names.join(", "), mode)
+        Self::open(template, names.join(", "), mode)
     }
 
-    fn open(template: &'static str, lock: &dyn fmt::Display, mode: &'static str) -> Self {
+    #[inline]
+    fn open(template: &'static str, lock: impl fmt::Display, mode: &'static str) -> Self {
         let span = tracing::span!(
             Level::INFO,
             "distributed_lock",
@@ -53,7 +55,7 @@ impl Call {
         } else {
             Timestamp::now()
         };
-        if !mode.is_empty() {
+        if !mode.is_empty() && !span.is_disabled() {
             span.record("mode", mode);
         }
         Self { span, began }
