@@ -89,16 +89,21 @@ impl<K: Kind> Goal for K {
     }
 }
 
+/// A call that has found its slots.
+pub(crate) struct Begun<L: Goal> {
+    pub(crate) call: Call,
+    pub(crate) goal: L,
+    pub(crate) entered: Result<L::Entered, LockError>,
+    pub(crate) max_hold: Option<Duration>,
+}
+
 /// Acquires the lock, runs the body while it is held, and releases it. Calls `not_run` with the
 /// error if the body did not run, or not to its end.
 ///
 /// It is no `async fn` and awaits few futures, since its future is a part of every annotated
 /// call's.
 pub(crate) fn run_in<F, N, K, L>(
-    mut call: Call,
-    kind: L,
-    mut entered: Result<L::Entered, LockError>,
-    max_hold: Option<Duration>,
+    begun: Begun<L>,
     place: impl GuardPlace<L::Guard>,
     body: Pin<&mut Option<F>>,
     not_run: N,
@@ -110,17 +115,23 @@ where
     L: Goal,
 {
     let mut body = Body(body);
+    let Begun {
+        mut call,
+        goal,
+        mut entered,
+        max_hold,
+    } = begun;
     async move {
         // Captured first. So the body is dropped before the guard if the caller drops this future
         // half-way.
         let _ = &body;
         let acquired = match &mut entered {
-            Ok(entered) => kind.acquiring(entered, &mut None).await,
+            Ok(entered) => goal.acquiring(entered, &mut None).await,
             Err(error) => Err(error.clone()),
         };
         let held = |acquired| {
             let acquired: L::Guard = acquired;
-            call.acquired(|| acquired.token());
+            call.acquired(acquired.token());
             place.put(acquired)
         };
         let guard = match acquired.map(held) {
@@ -168,6 +179,9 @@ impl<F: Future> Body<'_, F> {
 }
 
 /// Polls the body. Returns an error if the lock is lost, or `max_hold` is over.
+///
+/// The compiler makes it anew for each annotated function, so what does not depend on the body is in
+/// functions of its own.
 fn poll_held<F: Future>(
     body: Pin<&mut F>,
     guard: &impl Guard,
@@ -175,34 +189,44 @@ fn poll_held<F: Future>(
     limit: &mut Option<Limit<'_>>,
     context: &mut Context<'_>,
 ) -> Poll<Result<F::Output, LockError>> {
-    if guard.has_lost() {
-        return Poll::Ready(Err(guard.loss()));
-    }
-    if let Some(Limit {
-        timer: Err(error), ..
-    }) = limit
-    {
-        return Poll::Ready(Err(error.clone()));
+    if let Some(error) = what_ends_it(guard, limit) {
+        return Poll::Ready(Err(error));
     }
     let polled = {
         let _polling = guard.polling();
         body.poll(context)
     };
-    if let Poll::Ready(output) = polled {
-        return Poll::Ready(Ok(output));
+    match polled {
+        Poll::Ready(output) => Poll::Ready(Ok(output)),
+        // Polled after the body. Many bodies never wait, and then need no waker here.
+        Poll::Pending => poll_end(guard, lost, limit, context).map(Err),
     }
-    // Polled after the body. Many bodies never wait, and then need no waker here.
+}
+
+/// Returns the error if the body must not be polled any more.
+fn what_ends_it(guard: &impl Guard, limit: &Option<Limit<'_>>) -> Option<LockError> {
+    if guard.has_lost() {
+        return Some(guard.loss());
+    }
+    limit.as_ref()?.timer.as_ref().err().cloned()
+}
+
+/// Waits for a loss, or the end of `max_hold`.
+fn poll_end(
+    guard: &impl Guard,
+    lost: &mut Option<impl Future<Output = ()> + Unpin>,
+    limit: &mut Option<Limit<'_>>,
+    context: &mut Context<'_>,
+) -> Poll<LockError> {
     if let Some(lost) = lost
         && pin!(lost).poll(context).is_ready()
     {
-        return Poll::Ready(Err(guard.loss()));
+        return Poll::Ready(guard.loss());
     }
-    if let Some(limit) = limit
-        && let Poll::Ready(error) = limit.poll(context, guard.slot())
-    {
-        return Poll::Ready(Err(error));
+    match limit {
+        Some(limit) => limit.poll(context, guard.slot()),
+        None => Poll::Pending,
     }
-    Poll::Pending
 }
 
 impl<F> Drop for Body<'_, F> {

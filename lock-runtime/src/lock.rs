@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::acquire::Acquiring;
-use crate::body::{GuardCell, Kept, run_in};
+use crate::body::{Begun, GuardCell, Kept, run_in};
 use crate::cached_slot::CachedSlot;
 use crate::clock::Span;
 use crate::error::LockError;
@@ -305,9 +305,8 @@ impl DistributedLock {
     ) -> Result<T, LockError> {
         let slot = GuardCell::new();
         let body = async { Ok(body(slot.guard()).await) };
-        let (call, entered) = self.call(None);
         let body = pin!(Some(body));
-        run_in::<_, _, Kept<_>, _>(call, Exclusive, entered, None, &slot, body, Err).await
+        run_in::<_, _, Kept<_>, _>(self.begin(None), &slot, body, Err).await
     }
 
     async fn run_in<T>(
@@ -316,21 +315,22 @@ impl DistributedLock {
         body: impl Future<Output = T>,
     ) -> Result<T, LockError> {
         let body = async { Ok(body.await) };
-        let (call, entered) = self.call(timeout);
-        let (body, place) = (pin!(Some(body)), OnceCell::new());
-        run_in::<_, _, Kept<_>, _>(call, Exclusive, entered, None, place, body, Err).await
+        let body = pin!(Some(body));
+        run_in::<_, _, Kept<_>, _>(self.begin(timeout), OnceCell::new(), body, Err).await
     }
 
-    fn call(
-        &self,
-        timeout: Option<Duration>,
-    ) -> (Call, Result<(Option<SlotRef>, Wanted), LockError>) {
+    fn begin(&self, timeout: Option<Duration>) -> Begun<Exclusive> {
         let call = Call::new("", &self.name, Exclusive::MODE);
         let slot = self.slot();
         if let Ok(slot) = &slot {
             call.provider(|| slot.source().name());
         }
-        (call, slot.map(|slot| (Some(slot), self.wanted(timeout))))
+        Begun {
+            call,
+            goal: Exclusive,
+            entered: slot.map(|slot| (Some(slot), self.wanted(timeout))),
+            max_hold: None,
+        }
     }
 
     #[inline]

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::body::{Goal, GuardCell, GuardPlace, Keep, run_in};
+use crate::body::{Begun, Goal, GuardCell, Keep, run_in};
 use crate::cached_slot::CachedSlot;
 use crate::clock::Span;
 use crate::error::LockError;
@@ -224,7 +224,7 @@ impl<K: Enter> Request<K> {
         N: FnOnce(LockError) -> F::Output,
         P: Keep<F::Output>,
     {
-        self.run_at::<_, _, P>(OnceCell::new(), body, not_run)
+        run_in::<_, _, P, _>(self.begin(), OnceCell::new(), body, not_run)
     }
 
     /// Does the same as [`run`](Self::run), for a body that uses the guard.
@@ -242,30 +242,20 @@ impl<K: Enter> Request<K> {
         P: Keep<F::Output>,
         K: Goal<Guard = G>,
     {
-        self.run_at::<_, _, P>(guard, body, not_run)
+        run_in::<_, _, P, _>(self.begin(), guard, body, not_run)
     }
 
-    fn run_at<F, N, P>(
-        self,
-        place: impl GuardPlace<K::Guard>,
-        body: Pin<&mut Option<F>>,
-        not_run: N,
-    ) -> impl Future<Output = F::Output>
-    where
-        F: Future,
-        N: FnOnce(LockError) -> F::Output,
-        P: Keep<F::Output>,
-    {
+    /// Opens the call's span, and finds the slot of the lock, or those of several.
+    fn begin(self) -> Begun<K> {
         let call = K::span(&self);
-        let max_hold = self.max_hold;
-        let entered = self.enter(&call);
-        run_in::<_, _, P, _>(call, self.kind, entered, max_hold, place, body, not_run)
-    }
-
-    /// Finds the slot of the lock, or those of several.
-    fn enter(&self, call: &Call) -> Result<K::Entered, LockError> {
-        limits::check_holds(&self.name, self.max_hold, self.min_hold)?;
-        K::enter(self, call)
+        let checked = limits::check_holds(&self.name, self.max_hold, self.min_hold);
+        let entered = checked.and_then(|()| K::enter(&self, &call));
+        Begun {
+            call,
+            goal: self.kind,
+            entered,
+            max_hold: self.max_hold,
+        }
     }
 }
 

@@ -68,13 +68,13 @@ impl Call {
         }
     }
 
-    pub(crate) fn acquired(&mut self, token: impl FnOnce() -> Option<FencingToken>) {
+    pub(crate) fn acquired(&mut self, token: Option<FencingToken>) {
         if self.span.is_disabled() {
             return;
         }
         let lap = self.lap();
         self.span.record("waited_ms", lap);
-        if let Some(token) = token() {
+        if let Some(token) = token {
             self.span.record("fencing_token", token.get());
         }
         self.span.in_scope(|| debug!("acquired"));
