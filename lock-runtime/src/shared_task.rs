@@ -455,7 +455,13 @@ mod tests {
         const ASKERS: usize = 3;
         const ROUNDS: usize = 4_000;
         let running = Running::start();
-        running.task.run_here();
+        // The task's own thread may be in its first step just now, which knows no waker before it.
+        let began = Timestamp::now();
+        while running.seen.reader.lock().unwrap().is_none() {
+            assert!(Timestamp::now().since(began) < PATIENCE, "no step has run");
+            running.task.run_here();
+            thread::yield_now();
+        }
         let together = Barrier::new(ASKERS + 1);
         // The round in which something was lost. All go on with it, and nobody with the next.
         let lost = AtomicUsize::new(usize::MAX);

@@ -22,6 +22,12 @@ async fn skips(locks: &Arc<dyn LockProvider>, id: u32) {
     let _ = id;
 }
 
+#[distributed_lock(name = ["from:{id}", "to:{id}"], provider = locks)]
+async fn several(locks: &Arc<dyn LockProvider>, id: u32) -> Result<(), LockError> {
+    let _ = id;
+    Ok(())
+}
+
 #[test]
 fn a_call_is_one_span_with_its_outcome() {
     in_own_process(
@@ -186,6 +192,47 @@ fn the_span_of_a_shared_kind_has_its_mode() {
     );
 }
 
+/// One span tells of all, whichever of them was not to be had or was lost.
+#[test]
+fn a_call_for_several_locks_is_one_span() {
+    in_own_process(
+        "telemetry::a_call_for_several_locks_is_one_span",
+        &[],
+        || {
+            let log = Log::install_with(Level::DEBUG, FmtSpan::CLOSE);
+            run(async move {
+                let provider = TestProvider::new();
+                let locks = shared(provider.clone());
+                several(&locks, 7).await.expect("both are free");
+                let closed = log.line_with("close");
+                for field in [
+                    "template=\"from:{id}, to:{id}\"",
+                    "lock=from:7, to:7",
+                    "mode=\"several\"",
+                    "provider=\"test\"",
+                    "outcome=\"completed\"",
+                    "waited_ms=",
+                    "held_ms=",
+                ] {
+                    assert!(closed.contains(field), "no {field} in {closed}");
+                }
+                assert_eq!(log.lines_with(": acquired"), 1);
+                assert_eq!(log.lines_with(": released"), 1);
+                let held = lock_on(&provider, "to:8").acquire().await;
+                let error = several(&locks, 8).await.unwrap_err();
+                assert_eq!(error.name().map(|name| name.as_str()), Some("to:8"));
+                let line = log.line_with("lock=from:8, to:8");
+                assert!(line.contains("outcome=Contended"), "{line}");
+                drop(held);
+                provider.fail_next(Operation::Release, 1);
+                several(&locks, 9).await.expect("the body ran to its end");
+                assert_eq!(log.lines_with("could not release"), 1);
+                nothing_held(&provider).await;
+            });
+        },
+    );
+}
+
 #[test]
 fn limits_that_differ_are_said_once() {
     in_own_process("telemetry::limits_that_differ_are_said_once", &[], || {
@@ -240,6 +287,9 @@ fn metrics_count_by_template() {
             drop(rw.write().await.expect("it is free"));
             let permits = lock_runtime::DistributedSemaphore::on(locks, "observed:6", 2);
             drop(permits.acquire().await.expect("it is free"));
+            let locks = shared(provider);
+            several(&locks, 1).await.expect("both are free");
+            several(&locks, 2).await.expect("both are free");
         });
         let mut seen: Vec<String> = Vec::new();
         for (key, _, _, value) in snapshotter.snapshot().into_vec() {
@@ -261,6 +311,7 @@ fn metrics_count_by_template() {
         }
         let test = "provider=test";
         let named = "template=observed:{id},provider=test";
+        let both = "template=from:{id}, to:{id},provider=test,mode=several";
         for expected in [
             format!("distributed_lock_attempts_total{{{named}}} 4"),
             format!("distributed_lock_acquired_total{{{named}}} 3"),
@@ -274,12 +325,16 @@ fn metrics_count_by_template() {
             format!("distributed_lock_acquired_total{{template=,{test},mode=read}} 1"),
             format!("distributed_lock_held{{template=,{test},mode=write}} 0"),
             format!("distributed_lock_hold_seconds{{template=,{test},mode=permit}} 1 values"),
+            // Of several locks the whole counts, and not each.
+            format!("distributed_lock_attempts_total{{{both}}} 2"),
+            format!("distributed_lock_acquired_total{{{both}}} 2"),
+            format!("distributed_lock_held{{{both}}} 0"),
+            format!("distributed_lock_wait_seconds{{{both}}} 2 values"),
+            format!("distributed_lock_hold_seconds{{{both}}} 2 values"),
         ] {
             assert!(seen.contains(&expected), "no {expected} in {seen:#?}");
         }
-        assert!(
-            !seen.iter().any(|line| line.contains("observed:3")),
-            "{seen:#?}"
-        );
+        let is_rendered = |line: &String| line.contains("observed:3") || line.contains("from:1");
+        assert!(!seen.iter().any(is_rendered), "{seen:#?}");
     });
 }
