@@ -14,6 +14,12 @@ pub mod attribute {
     #![cfg_attr(feature = "macros", doc = include_str!("../docs/attribute.md"))]
 }
 
+pub mod configuration {
+    //! Where locks are, from a file and the environment.
+    #![cfg_attr(not(feature = "serde"), doc = "It needs the feature `serde`.")]
+    #![cfg_attr(feature = "serde", doc = include_str!("../docs/configuration.md"))]
+}
+
 pub mod observability {
     //! Spans, log events and metrics.
     #![doc = include_str!("../docs/observability.md")]

@@ -52,12 +52,13 @@
 //! | `file`, `postgres`, `redis`, `zookeeper` | the provider of that name |
 //! | `zookeeper-tls` | `zookeeper`, with TLS |
 //! | `metrics` | metrics through the [`metrics`](https://docs.rs/metrics) facade |
-//! | `serde` | `Serialize` and `Deserialize` of [`LockName`] and [`FencingToken`] |
+//! | `serde` | `Deserialize` of [`LockConfig`], `LockName` and `FencingToken`; `Serialize` of the latter two |
 //! | `testing` | a provider for tests |
 //!
 //! # Providers
 //!
-//! [`connect`] makes a provider from a URL, and each provider has a builder. Their pages are
+//! [`connect`] makes a provider from a URL, [`LockConfig`] from a
+//! [configuration](guide::configuration), and each provider has a builder. Their pages are
 //! [in this process](guide::providers::in_process), [files](guide::providers::file),
 //! [PostgreSQL](guide::providers::postgres), [Redis](guide::providers::redis) and
 //! [ZooKeeper](guide::providers::zookeeper).
@@ -135,6 +136,8 @@ mod providers;
 
 mod registry;
 
+mod config;
+
 mod lock;
 mod multi_lock;
 mod outcome;
@@ -159,6 +162,7 @@ pub mod __private;
 pub use lock_macros::distributed_lock;
 
 pub use clock::Timestamp;
+pub use config::LockConfig;
 pub use end::{EndSignal, GrantEnd, LostSignal};
 pub use error::{LockError, LockErrorKind};
 pub use guard::LockGuard;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lock_runtime::{LockErrorKind, LockProvider, RedisProvider};
+use lock_runtime::{DistributedLock, LockConfig, LockErrorKind, LockProvider, RedisProvider};
 use lock_tests::redis::RedisOptions;
 use lock_tests::{ClosedPort, unique};
 
@@ -33,6 +33,29 @@ fn urls_say_what_builders_say() {
         assert!(server.raw.get("MyApp1:order").await.is_some());
         let by_scheme = lock_runtime::connect(&url).await.unwrap();
         assert_eq!(by_scheme.capabilities().provider, "redis");
+    });
+}
+
+#[test]
+fn a_configuration_says_what_urls_say() {
+    with_server(|server| async move {
+        let second = Duration::from_secs(1);
+        let locks = LockConfig::new(format!("{}/3?token_floor=7", server.process.url()))
+            .key_prefix("MyApp2:")
+            .lease(90 * second)
+            .connect_timeout(2 * second)
+            .response_timeout(second / 4);
+        let provider = locks.connect().await.unwrap();
+        let capabilities = provider.capabilities();
+        assert_eq!(capabilities.lease, Some(90 * second));
+        assert_eq!(capabilities.response_timeout, Some(second / 4));
+        let guard = DistributedLock::on(provider, "order")
+            .acquire()
+            .await
+            .unwrap();
+        assert!(guard.fencing_token().unwrap().get() > 7);
+        server.raw.ask::<String>("SELECT 3").await;
+        assert!(server.raw.get("MyApp2:order").await.is_some());
     });
 }
 

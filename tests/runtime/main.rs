@@ -3,6 +3,7 @@
 mod background;
 mod background_release;
 mod by_hand;
+mod config;
 mod custom_providers;
 mod deadlocks;
 mod dropped_at_every_poll;

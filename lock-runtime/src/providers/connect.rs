@@ -13,15 +13,26 @@ type Connected = Result<Arc<dyn LockProvider>, LockError>;
 struct Scheme {
     name: &'static str,
     feature: &'static str,
+    /// Which of the settings that may stand outside a URL the provider has.
+    settings: &'static [&'static str],
     /// `None` if the feature is not compiled in.
     connect: Option<fn(String) -> BoxFuture<'static, Connected>>,
 }
 
+/// The settings of every provider with a server.
+const OF_SERVERS: &[&str] = &["key_prefix", "lease", "connect_timeout", "response_timeout"];
+/// The settings of a provider without one.
+const WITHOUT_SERVER: &[&str] = &["key_prefix"];
+
 macro_rules! scheme {
     ($name:literal, $feature:literal, $connect:path) => {
+        scheme!($name, $feature, $connect, OF_SERVERS)
+    };
+    ($name:literal, $feature:literal, $connect:path, $settings:ident) => {
         Scheme {
             name: $name,
             feature: $feature,
+            settings: $settings,
             #[cfg(feature = $feature)]
             connect: Some(|url| Box::pin($connect(url))),
             #[cfg(not(feature = $feature))]
@@ -34,9 +45,10 @@ const SCHEMES: &[Scheme] = &[
     Scheme {
         name: "memory",
         feature: "",
+        settings: WITHOUT_SERVER,
         connect: Some(|url| Box::pin(super::in_process::connect(url))),
     },
-    scheme!("file", "file", super::file::connect),
+    scheme!("file", "file", super::file::connect, WITHOUT_SERVER),
     scheme!("postgres", "postgres", super::postgres::connect),
     scheme!("postgresql", "postgres", super::postgres::connect),
     scheme!("redis", "redis", super::redis::connect),
@@ -103,9 +115,7 @@ pub async fn connect(url: &str) -> Connected {
             compiled_in()
         )));
     };
-    let known = SCHEMES
-        .iter()
-        .find(|known| known.name.eq_ignore_ascii_case(scheme));
+    let known = find(scheme);
     if let Some(error) = not_supported(scheme) {
         return Err(error);
     }
@@ -127,6 +137,59 @@ pub async fn connect(url: &str) -> Connected {
             compiled_in()
         ))),
     }
+}
+
+/// Does the same as [`connect`], with settings that stand outside the URL. One that the provider
+/// does not have is left out.
+///
+/// # Errors
+///
+/// As [`connect`], and [`InvalidConfig`](crate::LockErrorKind::InvalidConfig) if a setting is also a
+/// parameter of the URL.
+pub(crate) async fn connect_with(url: &str, settings: &[(&str, String)]) -> Connected {
+    connect(&with_settings(url, settings)?).await
+}
+
+/// Adds settings to a URL, as parameters.
+fn with_settings(url: &str, settings: &[(&str, String)]) -> Result<String, LockError> {
+    let Some(known) = url.split_once(':').and_then(|(scheme, _)| find(scheme)) else {
+        // The error is that of the URL.
+        return Ok(url.to_owned());
+    };
+    let query = url.split_once('?').map(|(_, query)| query);
+    let mut whole = url.to_owned();
+    let mut separator = if query.is_some() { '&' } else { '?' };
+    for (name, value) in settings {
+        let mut given = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+        if given.any(|(parameter, _)| parameter == *name) {
+            return Err(invalid(format!(
+                "`{name}` is given twice, as a setting and as a parameter of the URL; leave out one"
+            )));
+        }
+        if !known.settings.contains(name) {
+            tracing::info!("`{}:` has no `{name}`: the setting is ignored", known.name);
+            continue;
+        }
+        whole.push(separator);
+        whole.push_str(name);
+        whole.push('=');
+        whole.extend(form_urlencoded::byte_serialize(value.as_bytes()));
+        separator = '&';
+    }
+    Ok(whole)
+}
+
+/// Returns the scheme with which a URL begins, if it is one that is known. All else in a URL may be
+/// a secret.
+pub(crate) fn known_scheme(url: &str) -> Option<&'static str> {
+    let (scheme, _) = url.split_once(':')?;
+    find(scheme).map(|known| known.name)
+}
+
+fn find(scheme: &str) -> Option<&'static Scheme> {
+    SCHEMES
+        .iter()
+        .find(|known| known.name.eq_ignore_ascii_case(scheme))
 }
 
 fn compiled_in() -> String {
@@ -176,6 +239,10 @@ mod tests {
             ":hunter2",
             "//u:hunter2@127.0.0.1/d",
         ];
+        let beside = [
+            ("key_prefix", "shop:".to_owned()),
+            ("lease", "5s".to_owned()),
+        ];
         let lower = SCHEMES.iter().map(|scheme| scheme.name.to_owned());
         let upper = SCHEMES.iter().map(|scheme| scheme.name.to_uppercase());
         for scheme in lower.chain(upper) {
@@ -185,15 +252,18 @@ mod tests {
                     format!(" {scheme}{form}"),
                     format!("\"{scheme}{form}\""),
                 ] {
-                    let connecting = connect(&url);
-                    let connected = tokio::time::timeout(Duration::from_millis(500), connecting);
-                    let Ok(Err(error)) = connected.await else {
-                        continue;
-                    };
-                    let shown = format!("{error} {error:?}");
-                    // A part of it would be too much.
-                    let shows = ["ter2", "54321"].iter().any(|part| shown.contains(part));
-                    assert!(!shows, "{url}: {shown}");
+                    for settings in [&[][..], &beside] {
+                        let connecting = connect_with(&url, settings);
+                        let bound = Duration::from_millis(500);
+                        let connected = tokio::time::timeout(bound, connecting);
+                        let Ok(Err(error)) = connected.await else {
+                            continue;
+                        };
+                        let shown = format!("{error} {error:?}");
+                        // A part of it would be too much.
+                        let shows = ["ter2", "54321"].iter().any(|part| shown.contains(part));
+                        assert!(!shows, "{url}: {shown}");
+                    }
                 }
             }
         }

@@ -9,7 +9,7 @@ pub mod in_process;
     not(all(feature = "postgres", feature = "redis", feature = "zookeeper-tls")),
     allow(dead_code, unused_imports, unused_macros)
 )]
-mod kit;
+pub(crate) mod kit;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "redis")]
@@ -18,6 +18,7 @@ pub mod redis;
 pub mod zookeeper;
 
 pub use connect::connect;
+pub(crate) use connect::{connect_with, known_scheme};
 
 #[cfg(feature = "postgres")]
 mod sql_session;

@@ -101,13 +101,16 @@ pub(crate) fn set_duration(
     key: &str,
     text: &str,
 ) -> Result<(), LockError> {
-    let duration = parse_duration(text).ok_or_else(|| {
-        invalid(format!(
-            "expected a duration such as `30s`, `1m30s` or `500ms` for `{key}`, got `{text}`"
-        ))
-    })?;
+    let duration = duration_of(key, text).map_err(invalid)?;
     slot.get_or_insert(duration);
     Ok(())
+}
+
+/// Reads the duration of a parameter or setting, or says what was expected.
+pub(crate) fn duration_of(key: &str, text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| {
+        format!("expected a duration such as `30s`, `1m30s` or `500ms` for `{key}`, got `{text}`")
+    })
 }
 
 /// Reads one or more pairs of a number and a unit, `ms s m h d`, as the attribute writes them.
@@ -138,6 +141,11 @@ fn parse_duration(text: &str) -> Option<Duration> {
 /// Makes the error of a parameter that is none of the known ones, and names the one that may be
 /// meant.
 pub(crate) fn unknown_parameter(unknown: &str, known: &[&str]) -> LockError {
+    invalid(unknown_of("URL parameter", unknown, known))
+}
+
+/// Says that something of this kind is none of the known ones, and names the one that may be meant.
+pub(crate) fn unknown_of(kind: &str, unknown: &str, known: &[&str]) -> String {
     let nearest = known.iter().min_by_key(|known| distance(unknown, known));
     let nearest = nearest.filter(|known| distance(unknown, known) <= 1 + unknown.len() / 4);
     let meant = match nearest {
@@ -145,9 +153,7 @@ pub(crate) fn unknown_parameter(unknown: &str, known: &[&str]) -> LockError {
         None => "; expected".to_owned(),
     };
     let known = known.join("`, `");
-    invalid(format!(
-        "unknown URL parameter `{unknown}`{meant} `{known}`"
-    ))
+    format!("unknown {kind} `{unknown}`{meant} `{known}`")
 }
 
 /// Counts the bytes that must be inserted, removed or replaced to make the one text of the other.
