@@ -182,8 +182,7 @@ pub(crate) fn redis_quorum() -> BoxFixture {
         let hosts = servers.iter();
         let hosts: Vec<_> = hosts.map(|it| format!("127.0.0.1:{}", it.port())).collect();
         let (hosts, prefix) = (hosts.join(","), unique());
-        let url =
-            format!("redis-quorum://{hosts}?key_prefix={prefix}:&lease=3s&restart_delay=0s");
+        let url = format!("redis-quorum://{hosts}?key_prefix={prefix}:&lease=3s&restart_delay=0s");
         Some(Fixture::connect(url).await.with(servers))
     })
 }

@@ -69,8 +69,9 @@ impl Acquisition<'_> {
         };
         let manager = &self.members.all()[number].manager;
         let turn = match self.await_turn(number).await {
-            Ok(turn) => turn,
-            Err(error) => return self.on_no_turn(number, error).await,
+            Some(Ok(turn)) => turn,
+            Some(Err(error)) => return self.on_no_turn(number, error).await,
+            None => return Ok(None),
         };
         // What the turn has left unanswered is over when this acquisition has another owner.
         let connection = manager.current();
@@ -106,27 +107,33 @@ impl Acquisition<'_> {
         Ok(self.members.first().map(|(number, _)| number))
     }
 
-    /// Waits in the queue of this server.
-    async fn await_turn(&mut self, number: usize) -> Result<Grant, LockError> {
+    /// Waits in the queue of this server. Leaves it if a server before it may vote again, whose queue
+    /// all others use; then there is no outcome.
+    async fn await_turn(&mut self, number: usize) -> Option<Result<Grant, LockError>> {
         let (members, request) = (self.members, self.request);
         let mut waiting = pin!(acquire_on(&members.all()[number].manager, request, None));
         loop {
             let looking = tokio::time::sleep(LOOKS_EVERY);
             if let First::Left(outcome) = select(waiting.as_mut(), looking).await {
-                return outcome;
+                return Some(outcome);
             }
-            match members.check_majority() {
-                Ok(()) => self.outage.is_over(request),
-                Err(error) if !request.waits() => {
-                    // It is bounded by itself.
-                    self.outage.note(request, &error);
+            if !request.waits() {
+                // It is bounded by itself.
+                continue;
+            }
+            let leaves = match members.check_majority() {
+                Ok(()) => {
+                    self.outage.is_over(request);
+                    let is_before = |(first, _)| first < number;
+                    members.first().is_some_and(is_before).then_some(None)
                 }
-                Err(error) if self.outage.tolerates(request, &error) => {}
-                Err(error) => {
-                    self.trace.leave_queue_of(number);
-                    request.report_unanswered(false);
-                    return Err(error);
-                }
+                Err(error) if self.outage.tolerates(request, &error) => None,
+                Err(error) => Some(Some(Err(error))),
+            };
+            if let Some(outcome) = leaves {
+                self.trace.leave_queue_of(number);
+                request.report_unanswered(false);
+                return outcome;
             }
         }
     }

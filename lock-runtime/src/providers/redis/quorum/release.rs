@@ -68,6 +68,7 @@ pub(super) async fn release(members: &Members, grant: &Grant) -> Result<(), Lock
     // A server that does not know the script yet is asked twice.
     let unsent = unknown.then(unsent);
     let (mut released, mut gone, mut error) = (0, 0, None);
+    let mut silent: Vec<_> = used.iter().map(|(number, _)| *number).collect();
     let majority = members.majority();
     let mut rest = None;
     loop {
@@ -85,6 +86,7 @@ pub(super) async fn release(members: &Members, grant: &Grant) -> Result<(), Lock
             break;
         };
         let connection = used.iter().find(|(it, _)| *it == number);
+        silent.retain(|it| *it != number);
         match answer {
             Ok(answer) => {
                 if let Some((_, connection)) = connection {
@@ -110,6 +112,12 @@ pub(super) async fn release(members: &Members, grant: &Grant) -> Result<(), Lock
         }
     }
     drop(unsent);
+    for (number, connection) in used {
+        if silent.contains(&number) {
+            let cleanup = cleanup(members, number, &keys, held, grant.lease());
+            cleanup.after(sent_at, connection).in_the_background();
+        }
+    }
     let count = members.all().len();
     match released {
         _ if released >= majority => Ok(()),

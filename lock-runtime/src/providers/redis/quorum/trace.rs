@@ -3,15 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use super::super::cleanup::{Cleanup, Unconfirmed};
 use super::super::connection::Connection;
 use super::super::keys::Keys;
 use super::super::modes::Claim;
 use super::held::Sent;
 use super::members::Members;
+use crate::background;
 use crate::clock::Timestamp;
 use crate::future::{BoxFuture, join_all};
 use crate::provider::{AcquireRequest, LockKind};
+
+/// How long an acquisition that has failed waits for its leftovers to be taken back.
+const LONGEST_WAIT: Duration = Duration::from_millis(100);
 
 pub(super) struct Trace<'a> {
     members: &'a Members,
@@ -39,11 +45,6 @@ impl<'a> Trace<'a> {
         &self.claims[0].owner
     }
 
-    /// Returns the owner that it had last.
-    pub(super) fn last_owner(&self) -> &str {
-        &self.claims[self.claims.len() - 1].owner
-    }
-
     /// Returns an owner of its own for one more attempt. What takes an attempt back may be late, and
     /// must not take the next one back.
     pub(super) fn new_owner(&mut self) -> String {
@@ -60,29 +61,32 @@ impl<'a> Trace<'a> {
         self.sent[number].note(at, connection, self.lease);
     }
 
-    /// Takes back what is on all servers but this one, if it names one. Goes on in the background
-    /// where a server does not answer.
+    /// Takes back what is on all servers but this one, if it names one. What takes longer than a
+    /// moment goes on in the background.
     pub(super) async fn take_back(&self, but: Option<usize>) {
         let all = self.members.all().iter().zip(&self.sent).enumerate();
-        let cleanups = all.filter(|(number, _)| Some(*number) != but);
-        let cleanups = cleanups.filter_map(|(_, (member, sent))| {
+        let all = all.filter(|(number, _)| Some(*number) != but);
+        let jobs = all.filter_map(|(_, (member, sent))| {
             let (at, connection) = sent.last()?;
             let until = sent.stray_until(Some(connection), self.lease);
-            let cleanup =
-                Cleanup::new(&member.manager, &self.keys, self.claims.clone(), self.lease)
-                    .after(*at, Arc::clone(connection))
-                    .and(until.map(|until| Unconfirmed { until }));
-            let has_ended = connection.has_ended();
-            let taking_back: BoxFuture<'_, ()> = Box::pin(async move {
-                if has_ended {
-                    cleanup.in_the_background();
-                } else if let Err(left) = cleanup.on_the_same_connection().await {
+            let unconfirmed = until.map(|until| Unconfirmed { until });
+            let claims = self.claims.clone();
+            let cleanup = Cleanup::new(&member.manager, &self.keys, claims, self.lease);
+            let cleanup = cleanup.after(*at, Arc::clone(connection)).and(unconfirmed);
+            let (done, is_done) = oneshot::channel();
+            // Without the background thread there is no connection either.
+            let _ = background::run(async {
+                if let Err(left) = cleanup.on_the_same_connection().await {
                     left.in_the_background();
                 }
+                // Nobody may wait any more.
+                let _ = done.send(());
             });
-            Some(taking_back)
+            let done: BoxFuture<'static, ()> = Box::pin(async { drop(is_done.await) });
+            Some(done)
         });
-        join_all(cleanups.collect()).await;
+        let jobs = join_all(jobs.collect());
+        let _ = tokio::time::timeout(LONGEST_WAIT, jobs).await;
     }
 
     /// Takes back a place in this server's queue, whose connection is not known.

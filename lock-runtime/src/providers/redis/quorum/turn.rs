@@ -47,7 +47,7 @@ pub(super) async fn vote(
     request: &AcquireRequest,
     trace: &mut Trace<'_>,
 ) -> Result<Grant, Failed> {
-    let before = trace.last_owner().to_owned();
+    let name = trace.first_owner().to_owned();
     let owner = trace.new_owner();
     let sent_at = Timestamp::now();
     let mut round = Round::default();
@@ -61,7 +61,7 @@ pub(super) async fn vote(
             continue;
         };
         let keys = keys(members, trace);
-        let args = [&owner, &lease, &wanted, &proposal, &before];
+        let args = [&owner, &lease, &wanted, &proposal, &name];
         let args = args.map(String::clone).to_vec();
         let to = (&member.manager, &connection);
         round.ask(number, to, &QUORUM_VOTE, (keys, args), patience);

@@ -1,12 +1,12 @@
 -- Gives this server's vote to the owner, if nobody else has it.
 -- KEYS: the lock, its waiters, the fencing counter.
--- ARGV: owner, lease in ms, tokens wanted, the last token that is proposed, and the owner that it had
--- in an earlier attempt.
+-- ARGV: owner, lease in ms, tokens wanted, the last token that is proposed, and the owner's name
+-- without the number of its attempt. What it had in an earlier attempt is its own too.
 -- Answers with the first token, the last, and the server's clock; or, if somebody else has the vote,
 -- with 'held', the remaining time (-3 for what is no string) and the holder.
 local holder = redis.pcall('GET', KEYS[1])
 if type(holder) == 'table' then return { 'held', -3, '' } end
-if holder and holder ~= ARGV[1] and holder ~= ARGV[5] then
+if holder and holder ~= ARGV[5] and string.sub(holder, 1, #ARGV[5] + 1) ~= ARGV[5] .. '#' then
   -- Somebody may keep a book there.
   return { 'held', redis.call('PTTL', KEYS[1]), string.sub(holder, 1, 128) }
 end
