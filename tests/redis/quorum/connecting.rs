@@ -46,7 +46,7 @@ fn one_server_under_two_names_is_refused() {
             format!("redis://127.0.0.1:{}", ports[1]),
         ];
         let error = RedisQuorumProvider::builder(urls).connect().await;
-        let error = error.err().expect("two votes of one server");
+        let error = error.expect_err("two votes of one server");
         assert_eq!(error.kind(), LockErrorKind::InvalidConfig, "{error}");
         assert!(error.to_string().contains("lead to one server"), "{error}");
     });
