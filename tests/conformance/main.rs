@@ -91,7 +91,7 @@ conformance!(redis_sentinel: several, several_processes, several_leased_processe
 // On a majority of three servers.
 #[cfg(feature = "redis")]
 conformance!(redis_quorum: several, several_processes, several_leased_processes, tokens, processes,
-    leases, leased_processes, mutexes_only);
+    leases, leased_processes, mutexes_only, holders, holders_processes);
 #[cfg(not(feature = "redis"))]
 #[test]
 fn redis() {

@@ -11,52 +11,63 @@ use super::{Servers, YOUNG, lock, take, timed, with_servers};
 const DELAYED: &str = "lease=2s&longest_lease=2s&restart_delay=2s&response_timeout=500ms";
 const UNPROTECTED: &str = "lease=2s&longest_lease=2s&restart_delay=0s&response_timeout=500ms";
 
-/// A client holds a lock by two servers of three, and one of these restarts without its data, out
-/// of the holder's reach: the one with the queue, since no client passes that by. Returns the guard,
-/// and a client that has all three.
-async fn forgotten(servers: &mut Servers, parameters: &str) -> (LockGuard, Arc<dyn LockProvider>) {
+/// A client holds a lock by all servers of three but `away`, and `restarted` restarts without its
+/// data, out of the holder's reach. Returns the guard, and a client that has all three.
+///
+/// No client passes the first server by, whose queue they use. So it is one of the two.
+async fn forgotten(
+    servers: &mut Servers,
+    (away, restarted): (usize, usize),
+    parameters: &str,
+) -> (LockGuard, Arc<dyn LockProvider>) {
     let proxies = servers.proxies().await;
-    proxies.cut(2);
+    proxies.cut(away);
     let holder = proxies.provider(parameters).await;
     let guard = take(&holder, "order").await;
-    assert!(servers.0[2].raw.get("order").await.is_none());
-    proxies.cut(0);
-    servers.0[0].process.restart_empty();
+    assert!(servers.0[away].raw.get("order").await.is_none());
+    proxies.cut(restarted);
+    servers.0[restarted].process.restart_empty();
     let other = servers.provider(parameters).await;
     // The proxies stay as they are until the test is over.
     std::mem::forget(proxies);
     (guard, other)
 }
 
+const CASES: [(usize, usize); 2] = [(2, 0), (0, 1)];
+
 /// What the delay is for.
 #[test]
 fn without_the_delay_there_are_two_holders() {
-    with_servers(3, |mut servers| async move {
-        let (guard, other) = forgotten(&mut servers, UNPROTECTED).await;
-        let second = lock(&other, "order")
-            .acquire_for(Duration::from_secs(1))
-            .await;
-        let second = second.expect("two servers know nothing of the first");
-        assert!(!guard.is_lost() && !second.is_lost(), "both hold it");
-    });
+    for case in CASES {
+        with_servers(3, move |mut servers| async move {
+            let (guard, other) = forgotten(&mut servers, case, UNPROTECTED).await;
+            let second = lock(&other, "order")
+                .acquire_for(Duration::from_secs(1))
+                .await;
+            let second = second.expect("two servers know nothing of the first");
+            assert!(!guard.is_lost() && !second.is_lost(), "both hold it");
+        });
+    }
 }
 
 #[test]
 fn with_the_delay_there_is_one() {
-    with_servers(3, |mut servers| async move {
-        let (guard, other) = forgotten(&mut servers, DELAYED).await;
-        let second = tokio::spawn(async move { take(&other, "order").await });
-        let mut lost = guard.lost();
-        loop {
-            let looking = tokio::time::sleep(Duration::from_millis(1));
-            tokio::select! {
-                _ = &mut lost => break,
-                () = looking => assert!(!second.is_finished(), "two hold it"),
+    for case in CASES {
+        with_servers(3, move |mut servers| async move {
+            let (guard, other) = forgotten(&mut servers, case, DELAYED).await;
+            let second = tokio::spawn(async move { take(&other, "order").await });
+            let mut lost = guard.lost();
+            loop {
+                let looking = tokio::time::sleep(Duration::from_millis(1));
+                tokio::select! {
+                    _ = &mut lost => break,
+                    () = looking => assert!(!second.is_finished(), "two hold it"),
+                }
             }
-        }
-        // Once the restarted server may vote, it is granted.
-        let _second = second.await.expect("no panic");
-    });
+            // Once the restarted server may vote, it is granted.
+            let _second = second.await.expect("no panic");
+        });
+    }
 }
 
 #[test]

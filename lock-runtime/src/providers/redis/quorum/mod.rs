@@ -11,6 +11,7 @@ mod trace;
 mod turn;
 
 mod acquire;
+mod inspect;
 mod release;
 mod renew;
 

@@ -8,16 +8,18 @@ use super::super::connection_manager::ConnectionManager;
 use super::super::keys::Naming;
 use super::super::settings::Settings;
 use super::acquire::acquire;
+use super::inspect::inspect;
 use super::members::Members;
 use super::release::release;
 use super::renew::renew;
-use crate::LockError;
 use crate::background::run_here;
 use crate::clock::Timestamp;
 use crate::provider::{
-    AcquireRequest, BoxFuture, Capabilities, Grant, LockProvider, LockSpace, describe,
+    AcquireRequest, BoxFuture, Capabilities, Grant, LockKind, LockProvider, LockSpace, LockState,
+    describe,
 };
 use crate::providers::kit::error::{invalid, unsupported};
+use crate::{LockError, LockName};
 
 /// Locks on a majority of several independent Redis servers, 6.2 or newer, or Valkey.
 ///
@@ -183,6 +185,7 @@ impl LockProvider for RedisQuorumProvider {
             .with_local_hand_over()
             .with_fairness()
             .with_contention_reports()
+            .with_holders()
             // The servers are asked in two or three rounds.
             .with_response_timeout(common.response_timeout * 3)
     }
@@ -221,6 +224,14 @@ impl LockProvider for RedisQuorumProvider {
 
     fn release<'a>(&'a self, grant: &'a Grant) -> BoxFuture<'a, Result<(), LockError>> {
         Box::pin(release(&self.members, grant))
+    }
+
+    fn inspect<'a>(
+        &'a self,
+        name: &'a LockName,
+        kind: LockKind,
+    ) -> BoxFuture<'a, Result<LockState, LockError>> {
+        Box::pin(inspect(&self.members, name, kind))
     }
 
     fn lock_space(&self) -> LockSpace {

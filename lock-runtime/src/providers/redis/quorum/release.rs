@@ -50,19 +50,14 @@ pub(super) async fn release(members: &Members, grant: &Grant) -> Result<(), Lock
             let cleanup = cleanup(members, number, &keys, held, grant.lease());
             cleanup.until(until).in_the_background();
         }
-        match connection {
-            Some(connection) => {
-                unknown |= !connection.knows(Releasing::One);
-                let what = (of_script.clone(), vec![held.owner.clone()]);
-                let patience = members.common().response_timeout;
-                let to = (&member.manager, &connection);
-                round.ask(number, to, &RELEASE, what, patience);
-                used.push((number, connection));
-            }
-            None if until.is_none() => {
-                cleanup(members, number, &keys, held, grant.lease()).in_the_background();
-            }
-            None => {}
+        // Where there is none, nothing was asked for that has not ended or is taken back.
+        if let Some(connection) = connection {
+            unknown |= !connection.knows(Releasing::One);
+            let what = (of_script.clone(), vec![held.owner.clone()]);
+            let patience = members.common().response_timeout;
+            let to = (&member.manager, &connection);
+            round.ask(number, to, &RELEASE, what, patience);
+            used.push((number, connection));
         }
     }
     // A server that does not know the script yet is asked twice.
