@@ -183,7 +183,9 @@ pub use providers::in_process::{self, InProcessProvider};
 #[cfg(feature = "postgres")]
 pub use providers::postgres::{self, PostgresProvider, PostgresProviderBuilder};
 #[cfg(feature = "redis")]
-pub use providers::redis::{self, RedisProvider, RedisProviderBuilder};
+pub use providers::redis::{
+    self, RedisProvider, RedisProviderBuilder, RedisQuorumProvider, RedisQuorumProviderBuilder,
+};
 #[cfg(feature = "zookeeper")]
 pub use providers::zookeeper::{self, ZooKeeperAcl, ZooKeeperProvider, ZooKeeperProviderBuilder};
 pub use registry::{

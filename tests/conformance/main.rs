@@ -88,6 +88,10 @@ conformance!(redis_sentinel: several, several_processes, several_leased_processe
     processes, leases, leased_processes, read_write, read_write_apart, read_write_fair,
     read_write_processes, upgradeable, upgradeable_processes, permits, permits_apart,
     permits_processes, holders, holders_read_write, holders_permits, holders_processes);
+// On a majority of three servers.
+#[cfg(feature = "redis")]
+conformance!(redis_quorum: several, several_processes, several_leased_processes, tokens, processes,
+    leases, leased_processes, mutexes_only, holders, holders_processes);
 #[cfg(not(feature = "redis"))]
 #[test]
 fn redis() {

@@ -173,6 +173,20 @@ pub(crate) fn redis_sentinel() -> BoxFixture {
     })
 }
 
+/// Starts three servers for each test. They are young, and vote all the same.
+#[cfg(feature = "redis")]
+pub(crate) fn redis_quorum() -> BoxFixture {
+    Box::pin(async {
+        let start = |_| RedisServer::start_plain();
+        let servers = (0..3).map(start).collect::<Option<Vec<_>>>()?;
+        let hosts = servers.iter();
+        let hosts: Vec<_> = hosts.map(|it| format!("127.0.0.1:{}", it.port())).collect();
+        let (hosts, prefix) = (hosts.join(","), unique());
+        let url = format!("redis-quorum://{hosts}?key_prefix={prefix}:&lease=3s&restart_delay=0s");
+        Some(Fixture::connect(url).await.with(servers))
+    })
+}
+
 /// Uses one server for all tests, since a Java machine takes long to start, and a directory for
 /// each test.
 #[cfg(feature = "zookeeper")]

@@ -20,6 +20,7 @@ mod modes_faults;
 mod modes_together;
 mod no_locks;
 mod permits;
+mod quorum;
 mod read_write;
 mod rights;
 mod sentinel;

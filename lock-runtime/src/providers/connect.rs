@@ -66,6 +66,10 @@ const SCHEMES: &[Scheme] = &[
     scheme!("valkey+sentinel", "redis", super::redis::connect),
     scheme!("valkeys-sentinel", "redis", super::redis::connect),
     scheme!("valkeys+sentinel", "redis", super::redis::connect),
+    scheme!("redis-quorum", "redis", super::redis::connect_to_quorum),
+    scheme!("rediss-quorum", "redis", super::redis::connect_to_quorum),
+    scheme!("valkey-quorum", "redis", super::redis::connect_to_quorum),
+    scheme!("valkeys-quorum", "redis", super::redis::connect_to_quorum),
     scheme!("zookeeper", "zookeeper", super::zookeeper::connect),
 ];
 
@@ -80,6 +84,7 @@ const SCHEMES: &[Scheme] = &[
 /// | `redis:`, `rediss:`, `valkey:`, `valkeys:` | `RedisProvider` | `redis` |
 /// | `unix:`, `redis+unix:`, `valkey+unix:` socket | `RedisProvider` | `redis` |
 /// | `redis-sentinel:`, `redis+sentinel:`, the same with `rediss`, `valkey`, `valkeys` | `RedisProvider` | `redis` |
+/// | `redis-quorum:` several hosts, the same with `rediss`, `valkey`, `valkeys` | `RedisQuorumProvider` | `redis` |
 /// | `zookeeper:` | `ZooKeeperProvider` | `zookeeper` |
 ///
 /// Every provider knows the parameter `key_prefix`, which is put before each name, as in

@@ -82,6 +82,12 @@ impl Cleanup {
         self
     }
 
+    /// Says when what is taken back ends by itself.
+    pub(super) fn until(mut self, until: Timestamp) -> Self {
+        self.until = until;
+        self
+    }
+
     /// Says that others were sent before it, on other connections.
     pub(super) fn and(mut self, unconfirmed: Option<Unconfirmed>) -> Self {
         self.unconfirmed = unconfirmed;

@@ -34,6 +34,8 @@ pub(super) struct ConnectionManager {
     pub(super) settings: Settings,
     pub(super) naming: Naming,
     pub(super) notifications: Arc<Notifications>,
+    /// What the locks belong to, if that is not this server alone.
+    space: Option<LockSpace>,
     /// The background runtime: connections must not end with that of whoever asked for them.
     runtime: Handle,
     state: Mutex<State>,
@@ -67,9 +69,16 @@ impl ConnectionManager {
             notifications: Arc::new(Notifications::new(settings.common.response_timeout)),
             settings,
             naming,
+            space: None,
             runtime: Handle::current(),
             state: Mutex::default(),
         }
+    }
+
+    /// Says that the locks belong to this space, as those of other servers do.
+    pub(super) fn in_space(mut self, space: LockSpace) -> Self {
+        self.space = Some(space);
+        self
     }
 
     /// Returns the connection in use, if there is one.
@@ -297,7 +306,7 @@ impl ConnectionManager {
 
     /// Returns what the locks of this server are known by.
     pub(super) fn space(self: &Arc<Self>) -> LockSpace {
-        LockSpace::at(self)
+        self.space.unwrap_or_else(|| LockSpace::at(self))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

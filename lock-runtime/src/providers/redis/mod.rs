@@ -55,8 +55,12 @@ mod provider;
 
 mod builder;
 
+mod quorum;
+
 mod connect;
 
 pub use builder::RedisProviderBuilder;
 pub(crate) use connect::connect;
 pub use provider::RedisProvider;
+pub(crate) use quorum::connect as connect_to_quorum;
+pub use quorum::{RedisQuorumProvider, RedisQuorumProviderBuilder};

@@ -39,6 +39,11 @@ scripts! {
     INSPECT = ["inspect.lua"];
     RAISE_TOKENS = ["counter.lua", "raise_tokens.lua"];
 
+    /// Where a majority of servers decides, each of them votes.
+    QUORUM_VOTE = ["counter.lua", "quorum_vote.lua"];
+    QUORUM_TELL = ["counter.lua", "quorum_tell.lua"];
+    QUORUM_RENEW = ["counter.lua", "quorum_renew.lua"];
+
     READ_WRITE_ACQUIRE = [
         "read_write_acquire.lua", "counter.lua", "tokens.lua", "read_write.lua", "serve.lua",
         "line.lua", "enter.lua", "enter_slowly.lua"
