@@ -83,12 +83,11 @@ fn one_round_is_the_rule() {
             }
             const GRANTS: u64 = 50;
             let scripts = || async {
-                let mut all = Vec::new();
+                let mut all = 0;
                 for server in &servers.0 {
-                    all.push(server.raw.scripts().await);
+                    all += server.raw.scripts().await;
                 }
-                // The queue's server has one more for each.
-                *all.iter().min().expect("three")
+                all
             };
             let before = scripts().await;
             for _ in 0..GRANTS {
@@ -99,8 +98,9 @@ fn one_round_is_the_rule() {
                     .expect("held");
             }
             let asked = scripts().await - before;
-            // A vote and a release each; a busy machine may make some second rounds.
-            assert!(asked <= GRANTS * 2 + GRANTS / 5, "{delay}: {asked}");
+            // A turn, and of each server a vote and a release. A second round asks two or three of
+            // them, and a busy machine may make some.
+            assert!(asked <= GRANTS * 7 + GRANTS / 2, "{delay}: {asked}");
         });
     }
 }
