@@ -15,9 +15,10 @@ use crate::clock::Timestamp;
 use crate::providers::kit::error::unavailable;
 use crate::providers::kit::settings::Common;
 
-/// How far a proposal is ahead of the clock that is furthest ahead, in microseconds. It covers that
-/// an answer with a clock was on its way.
+/// How far a proposal is ahead of the clock that is furthest ahead, in microseconds, beside the time
+/// of a round trip, which counts up to a limit: a server may have stood still.
 const AHEAD: i64 = 2_000;
+const LONGEST_TRIP: i64 = 50_000;
 /// Clocks that differ by more are worth a warning, in microseconds.
 const FAR: i64 = 1_000_000;
 /// The pauses between looks at who can be reached, and between attempts to connect that fail at
@@ -158,9 +159,15 @@ impl Members {
         Ok(())
     }
 
-    /// Takes note of what a server's clock said in an answer that has just come, in microseconds.
-    pub(super) fn note_clock(&self, number: usize, clock: u64) {
-        let ahead = i64::try_from(clock).unwrap_or(i64::MAX) - local();
+    /// Takes note of what a server's clock said in an answer that has just come, in microseconds, to
+    /// a request that was sent at this moment.
+    pub(super) fn note_clock(&self, number: usize, clock: u64, sent_at: Timestamp) {
+        let trip = Timestamp::now().since(sent_at).as_micros();
+        // The clock is that of the answer's way back, and the next request is on its way for as
+        // long as this one was.
+        let trip = i64::try_from(trip).map_or(LONGEST_TRIP, |trip| trip.min(LONGEST_TRIP));
+        let clock = i64::try_from(clock).unwrap_or(i64::MAX);
+        let ahead = clock.saturating_sub(local()).saturating_add(trip);
         self.all[number].ahead.store(ahead, Ordering::Relaxed);
         let known = self.known();
         let differ = known.clone().max().zip(known.min());

@@ -69,7 +69,7 @@ pub(super) async fn vote(
         asked += 1;
     }
     request.report_unanswered(true);
-    let counted = count(members, &mut round, asked).await;
+    let counted = count(members, &mut round, (asked, sent_at)).await;
     request.report_unanswered(false);
     let counted = counted?;
     let (first, last, is_known) = tokens(&counted.votes, members.majority());
@@ -90,7 +90,11 @@ pub(super) async fn vote(
 }
 
 /// Counts until there is a majority, or there can be none any more.
-async fn count(members: &Members, round: &mut Round, asked: usize) -> Result<Count, Failed> {
+async fn count(
+    members: &Members,
+    round: &mut Round,
+    (asked, sent_at): (usize, Timestamp),
+) -> Result<Count, Failed> {
     let mut count = Count::default();
     let majority = members.majority();
     let mut waiting = asked;
@@ -99,7 +103,7 @@ async fn count(members: &Members, round: &mut Round, asked: usize) -> Result<Cou
             break;
         };
         waiting -= 1;
-        count.add(members, number, answer);
+        count.add(members, (number, sent_at), answer);
     }
     if count.votes.len() >= majority {
         return Ok(count);
@@ -109,13 +113,18 @@ async fn count(members: &Members, round: &mut Round, asked: usize) -> Result<Cou
         let Some((number, answer)) = round.next().await else {
             break;
         };
-        count.add(members, number, answer);
+        count.add(members, (number, sent_at), answer);
     }
     Err(count.failed(members))
 }
 
 impl Count {
-    fn add(&mut self, members: &Members, number: usize, answer: RedisResult<Value>) {
+    fn add(
+        &mut self,
+        members: &Members,
+        (number, sent_at): (usize, Timestamp),
+        answer: RedisResult<Value>,
+    ) {
         let answer = answer.and_then(|answer| match &answer {
             Value::Array(parts) if matches!(parts.first(), Some(Value::Int(_))) => {
                 redis::from_redis_value::<(u64, u64, u64)>(answer)
@@ -126,7 +135,7 @@ impl Count {
         });
         match answer {
             Ok(Ok((first, last, clock))) => {
-                members.note_clock(number, clock);
+                members.note_clock(number, clock, sent_at);
                 self.votes.push(Vote {
                     number,
                     first,
