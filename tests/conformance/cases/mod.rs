@@ -13,7 +13,6 @@ pub(crate) mod loss;
 mod modes;
 pub(crate) mod modes_apart;
 pub(crate) mod modes_processes;
-#[cfg(any(feature = "postgres", feature = "zookeeper"))]
 pub(crate) mod mutexes_only;
 pub(crate) mod names;
 pub(crate) mod nested;
@@ -27,6 +26,7 @@ pub(crate) mod shared_losses;
 pub(crate) mod timeouts;
 pub(crate) mod tokens;
 pub(crate) mod upgradeable;
+#[cfg(any(feature = "postgres", feature = "redis"))]
 pub(crate) mod upgradeable_processes;
 
 use std::sync::Arc;

@@ -47,6 +47,7 @@ pub(crate) async fn a_killed_waiter_for_several_leaves_nothing(fixture: Shared) 
 }
 
 /// A holder that is stopped has lost them all by the time another one gets them.
+#[cfg(any(feature = "postgres", feature = "redis", feature = "zookeeper"))]
 pub(crate) async fn a_frozen_holder_of_several_is_lost(fixture: Shared) {
     let mut other = fixture.plain_probe("lock");
     other.ask("several a,b", "acquired", fixture.bound()).await;
